@@ -1,0 +1,112 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding.errors import SetupError
+
+#: Suffix of what is being written; anything that carries it is rubbish of a stopped process.
+PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def explain_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a folder without permission into an error that says so.
+
+    Raises
+    ------
+    SetupError
+        On ENOSPC, EDQUOT, EACCES, EPERM, EROFS and on a file where a folder should be.
+    """
+    try:
+        yield
+    except OSError as error:
+        causes = {
+            errno.ENOSPC: ("the disk is full", "free some space and resume the run; what was saved before is whole"),
+            errno.EDQUOT: ("the disk quota is used up", "free some space and resume the run"),
+            errno.EACCES: ("permission denied", "choose an output_dir you may write to"),
+            errno.EPERM: ("permission denied", "choose an output_dir you may write to"),
+            errno.EROFS: ("the file system is read-only", "choose an output_dir you may write to"),
+            errno.ENOTDIR: ("a file stands where a folder should be", "choose another output_dir"),
+            errno.EEXIST: ("a file stands where a folder should be", "choose another output_dir"),
+        }
+        if error.errno not in causes:
+            raise
+        what, todo = causes[error.errno]
+        raise SetupError(f"cannot write: {what}", where=str(path), todo=todo) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `final` and rename it to `final` when the block succeeds.
+
+    A process killed at any moment leaves either no `final` or a whole one. An existing `final` is
+    replaced. On an error the temporary folder is removed and `final` stays as it was.
+
+    Raises
+    ------
+    SetupError
+        When the disk is full or the folder cannot be written.
+    """
+    with explain_disk_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.parent / f".{final.name}{PARTIAL}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            _sync(temporary)
+            if final.exists():
+                old = final.parent / f".{final.name}.old{PARTIAL}"
+                shutil.rmtree(old, ignore_errors=True)
+                final.rename(old)
+                temporary.rename(final)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                temporary.rename(final)
+            _sync(final.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def atomic_write(path: Path, content: str) -> None:
+    """Write a text file through a temporary sibling and a rename.
+
+    Raises
+    ------
+    SetupError
+        When the disk is full or the folder cannot be written.
+    """
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}{PARTIAL}")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; NaN and infinities are refused."""
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

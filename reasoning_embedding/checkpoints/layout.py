@@ -1,0 +1,78 @@
+"""Where things lie in a run folder; the one place that knows its names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+def step_name(step: int) -> str:
+    """Folder name of a step: ``step-000200``."""
+    return f"step-{step:06d}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; nothing is created by asking for them."""
+
+    path: Path
+
+    @property
+    def config_yaml(self) -> Path:
+        """The configuration as written."""
+        return self.path / "config.yaml"
+
+    @property
+    def config_json(self) -> Path:
+        """The configuration with every default filled in."""
+        return self.path / "config.resolved.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, data fingerprint, token hash, seeds, hardware."""
+        return self.path / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the models."""
+        return self.path / "checkpoints"
+
+    @property
+    def states(self) -> Path:
+        """Folder of the optimizer states."""
+        return self.path / "state"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of the scores."""
+        return self.path / "evaluation"
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of one step's model."""
+        return self.checkpoints / step_name(step)
+
+    def state(self, step: int) -> Path:
+        """Folder of one step's optimizer state."""
+        return self.states / step_name(step)
+
+    def steps(self) -> list[int]:
+        """Steps whose model is on disk, in order."""
+        return _steps_in(self.checkpoints)
+
+    def state_steps(self) -> list[int]:
+        """Steps whose optimizer state is on disk, in order."""
+        return _steps_in(self.states)
+
+
+def _steps_in(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name)))

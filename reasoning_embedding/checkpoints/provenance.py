@@ -1,0 +1,90 @@
+"""Every artifact names its parent: what it was made from, by what, and its content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding.errors import InputError
+
+from .atomic import write_json
+
+FILE = "provenance.json"
+#: Files whose bytes decide what a model computes.
+_CONTENT = (".safetensors", ".json", ".model", ".txt", ".jinja")
+_NOT_CONTENT = {FILE, "trainer_state.json", "gates.json"}
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a model folder's weights, configs and tokenizer.
+
+    Equal folders have equal hashes wherever they lie; provenance and training state do not count.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model files.
+    """
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in _CONTENT and path.name not in _NOT_CONTENT
+    )
+    if not files:
+        raise InputError("no model files here", where=str(folder), todo="name a checkpoint folder")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{hash_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide numbers."""
+    found = {"python": platform.python_version()}
+    names = ("reasoning-embedding", "torch", "transformers", "sentence-transformers", "accelerate", "peft", "trl", "mteb")
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_provenance(folder: Path, *, kind: str, parent: dict[str, Any] | None, **details: Any) -> None:
+    """Write ``provenance.json`` into a model folder; call it last, over finished files.
+
+    Parameters
+    ----------
+    folder : Path
+        A model folder (it may still carry its temporary name).
+    kind : str
+        What made it: ``pretrain``, ``sft``, ``rlvr``, ``contrastive``.
+    parent : dict or None
+        ``{"path", "revision", "content_hash"}`` of what it was made from.
+    **details
+        Anything that was decisive: step, settings, results of gates.
+    """
+    record = {
+        "kind": kind,
+        "content_hash": content_hash(folder),
+        "parent": parent,
+        **details,
+        "versions": versions(),
+    }
+    write_json(folder / FILE, record)
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a model folder, or None where there is none."""
+    path = folder / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

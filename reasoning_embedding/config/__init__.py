@@ -1,0 +1,9 @@
+"""Describing a run: schema and YAML front end. Nothing here imports torch."""
+
+from .analysis import Analysis, Pair, Probe, Realignment
+from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
+from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
+from .evaluation import BeirTask, Evaluation, Task, WorldTask
+from .experiment import ExperimentConfig, ExperimentRun
+from .lineage import Gates, Lineage, LineageConfig, PretrainStage, RlvrStage, SftStage, Stage
+from .training import Checkpoints, InfoNCE, Logging, Recipe, RunConfig, Training

@@ -1,0 +1,64 @@
+"""Which decoder a run starts from, and how its token states become one vector."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import Positive, PositiveFloat, Section
+
+
+class Architecture(Section):
+    """A stock Hugging Face decoder built from numbers, with random weights."""
+
+    model_type: str = "qwen3"
+    """``model_type`` of transformers: qwen3, qwen2, llama, mistral, gemma3_text, olmo2, gpt_neox, ..."""
+    hidden_size: Positive = 256
+    num_hidden_layers: Positive = 4
+    num_attention_heads: Positive = 4
+    num_key_value_heads: Positive | None = None
+    head_dim: Positive | None = None
+    intermediate_size: Positive = 768
+    max_position_embeddings: Positive = 1024
+    rope_theta: PositiveFloat = 10000.0
+    tie_word_embeddings: bool = True
+    extra: dict[str, bool | int | float | str] = {}
+    """Further fields of the architecture's own config, as they are."""
+
+
+class PretrainedBackbone(Section):
+    """A decoder checkpoint: a local folder or a Hub id with a pinned revision."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    path: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+
+
+class RandomBackbone(Section):
+    """A decoder with random weights and a tokenizer taken from a folder or Hub id."""
+
+    kind: Literal["random"]
+    architecture: Architecture = Architecture()
+    tokenizer: Annotated[str, Field(min_length=1)]
+    seed: int = 0
+
+
+Backbone = Annotated[PretrainedBackbone | RandomBackbone, Field(discriminator="kind")]
+
+
+class Pooling(Section):
+    """Mean over the last layer's token states, then L2 normalisation."""
+
+    kind: Literal["mean"] = "mean"
+    include_prompt: bool = False
+    """Whether the instruction's tokens count in the mean; they are attended to either way."""
+
+
+class Lora(Section):
+    """Low-rank adaptation of the backbone's linear layers (peft)."""
+
+    rank: Positive = 16
+    alpha: PositiveFloat = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"

@@ -1,0 +1,85 @@
+"""Where training rows come from and how they become batches."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Name, NonNegative, Positive, PositiveFloat, Section
+
+
+class SourceBase(Section):
+    """What every source has."""
+
+    name: Name | None = None
+    """Overrides the source recorded in the rows; batches come from one source at a time."""
+    instruction: str | None = None
+    """The instruction for rows that carry none."""
+    limit: Positive | None = None
+    """Read at most this many rows."""
+
+
+class FilesSource(SourceBase):
+    """JSONL (.gz too) or parquet: one file, or every such file of a folder.
+
+    Rows are ``{query, pos, neg}`` or ``{query: [instruction, text], pos, neg}``; the formats of
+    FlagEmbedding (``prompt``, scores) and GritLM are read as they are.
+    """
+
+    kind: Literal["files"]
+    path: Annotated[str, Field(min_length=1)]
+
+
+class MixSource(SourceBase):
+    """Rows that name their texts by id, and the corpus that holds the texts."""
+
+    kind: Literal["mix"]
+    rows: Annotated[str, Field(min_length=1)]
+    corpus: Annotated[str, Field(min_length=1)]
+    sources: list[str] | None = None
+    """Keep only rows of these sources."""
+
+
+class HubSource(SourceBase):
+    """A data set of the Hugging Face Hub at a revision."""
+
+    kind: Literal["hub"]
+    dataset: Annotated[str, Field(min_length=1)]
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class WorldSource(SourceBase):
+    """Question-document pairs of the generated miniature world (no file needed)."""
+
+    kind: Literal["world"]
+    split: Literal["train", "heldout"] = "train"
+    seed: int = 0
+
+
+Source = Annotated[FilesSource | MixSource | HubSource | WorldSource, Field(discriminator="kind")]
+
+
+class Data(Section):
+    """The data mix of a run."""
+
+    sources: Annotated[list[Source], Field(min_length=1)]
+    weights: dict[str, PositiveFloat] | None = None
+    """Probability of each source a batch; absent: every row once an epoch, sources in proportion."""
+    batching: Literal["one_source", "mixed"] = "one_source"
+    negatives: NonNegative = 3
+    """Hard negatives a row; rows with fewer give what they have, rows with more are sampled each epoch."""
+    query_max_tokens: Positive = 512
+    document_max_tokens: Positive = 512
+    query_template: str = "Instruct: {instruction}\nQuery: "
+    """Prompt put before a query that has an instruction; documents get none."""
+    bad_rows: Literal["stop", "skip"] = "stop"
+    """Stop at the first row that cannot be used, or skip such rows and count them."""
+
+    @model_validator(mode="after")
+    def _template_names_instruction(self) -> Data:
+        if "{instruction}" not in self.query_template:
+            raise ValueError("query_template must contain {instruction}")
+        return self

@@ -1,0 +1,87 @@
+"""The recipe: loss, optimisation, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .backbone import Backbone, Lora, Pooling
+from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section
+from .data import Data
+
+
+class InfoNCE(Section):
+    """Query -> document InfoNCE over hard and in-batch negatives, cosine similarity."""
+
+    kind: Literal["infonce"] = "infonce"
+    temperature: PositiveFloat = 0.02
+
+
+class Training(Section):
+    """How the step is taken and how many there are."""
+
+    batch_size: Positive = 64
+    """Queries a step over all ranks."""
+    epochs: PositiveFloat | None = None
+    steps: Positive | None = None
+    """Optimiser steps; takes the place of ``epochs`` (one of the two; neither: one epoch)."""
+    learning_rate: PositiveFloat = 2e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    warmup_ratio: Fraction = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final_learning_rate: Fraction = 0.0
+    """Where cosine and linear end, as a fraction of ``learning_rate``."""
+    max_grad_norm: PositiveFloat | None = 1.0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    pack_tokens: Positive = 16384
+    """Most tokens in one forward; a longer single text is a pack of its own."""
+    activation_checkpointing: bool = False
+    lora: Lora | None = None
+    threads: Positive | None = None
+    """CPU threads a rank; absent: torch's own choice."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give epochs or steps, not both")
+        return self
+
+
+class Checkpoints(Section):
+    """Which steps are kept as models anyone can load, and how often the run can be resumed."""
+
+    every: Positive = 200
+    log_spaced: bool = True
+    """Also keep steps 1, 2, 4, 8, ... below ``every``."""
+    keep_states: Positive = 2
+    """Optimizer states kept for resuming (the newest ones); models are never deleted."""
+
+
+class Logging(Section):
+    """What is written while training."""
+
+    every: Positive = 1
+    tensorboard: bool = True
+
+
+class Recipe(Section):
+    """Everything of a run except its backbone, seed and name: what a paired experiment holds fixed."""
+
+    data: Data
+    pooling: Pooling = Pooling()
+    loss: InfoNCE = InfoNCE()
+    training: Training = Training()
+    checkpoints: Checkpoints = Checkpoints()
+    logging: Logging = Logging()
+
+
+class RunConfig(Recipe):
+    """One training run."""
+
+    kind: Literal["run"] = "run"
+    name: Name
+    output_dir: str = "runs"
+    seed: NonNegative = 0
+    backbone: Backbone
