@@ -51,7 +51,7 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {
+    vocabulary: dict[str, int] = {
         word: index
         for index, word in enumerate(dict.fromkeys(("<pad>", "<unk>", "<eos>", *TINY_WORDS.split())))
     }
