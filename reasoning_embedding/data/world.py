@@ -17,10 +17,11 @@ from reasoning_embedding.errors import InputError
 
 T = TypeVar("T")
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
-ENTITIES = tuple(
+_NAMES = (
     "anna bela carl dora emil fina gita hugo ines jona karl lena mira nico olga paul "
-    "rosa saul tara udo vera wim xena yuri zara amir boris cleo dana eddy fritz greta".split()
+    "rosa saul tara udo vera wim xena yuri zara amir boris cleo dana eddy fritz greta"
 )
+ENTITIES = tuple(_NAMES.split())
 CATEGORIES = 4
 HELD_OUT = 32
 
