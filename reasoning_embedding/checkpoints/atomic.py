@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ PARTIAL = ".partial"
 
 
 @contextlib.contextmanager
-def explain_disk_errors(path: Path) -> Iterator[None]:
+def explain_disk_errors(path: Path) -> Generator[None]:
     """Turn a full disk or a folder without permission into an error that says so.
 
     Raises
@@ -30,7 +30,10 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         causes = {
-            errno.ENOSPC: ("the disk is full", "free some space and resume the run; what was saved before is whole"),
+            errno.ENOSPC: (
+                "the disk is full",
+                "free some space and resume the run; what was saved before is whole",
+            ),
             errno.EDQUOT: ("the disk quota is used up", "free some space and resume the run"),
             errno.EACCES: ("permission denied", "choose an output_dir you may write to"),
             errno.EPERM: ("permission denied", "choose an output_dir you may write to"),
@@ -53,7 +56,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path) -> Generator[Path]:
     """Yield a temporary sibling of `final` and rename it to `final` when the block succeeds.
 
     A process killed at any moment leaves either no `final` or a whole one. An existing `final` is

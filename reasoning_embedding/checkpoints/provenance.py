@@ -51,7 +51,16 @@ def content_hash(folder: Path) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide numbers."""
     found = {"python": platform.python_version()}
-    names = ("reasoning-embedding", "torch", "transformers", "sentence-transformers", "accelerate", "peft", "trl", "mteb")
+    names = (
+        "reasoning-embedding",
+        "torch",
+        "transformers",
+        "sentence-transformers",
+        "accelerate",
+        "peft",
+        "trl",
+        "mteb",
+    )
     for name in names:
         try:
             found[name] = metadata.version(name)

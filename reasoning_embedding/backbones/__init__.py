@@ -1,0 +1,9 @@
+"""A decoder checkpoint becomes a bidirectional encoder."""
+
+from .contracts import AttentionCheck, InputContract, check_attention, check_same_inputs, input_contract
+from .embedder import Embedder
+from .layers import decoder_layers
+from .load import build_backbone, load_config, load_decoder, load_tokenizer
+from .lora import add_lora, merged_state_dict, stock_model
+from .packs import Pack, make_pack, make_packs, plan_packs
+from .pooling import mean_pool

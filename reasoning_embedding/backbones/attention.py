@@ -1,0 +1,220 @@
+"""Padding-free attention over texts laid end to end, under the name ``packed``.
+
+Texts of one pack share a row of T tokens; ``cu_seq_lens_q`` says where each begins. Position ids alone
+would leak across texts when attention is bidirectional, so every text is attended on its own: by SDPA per
+run of equally long texts on a CPU, by a variable-length kernel on a GPU.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reasoning_embedding.errors import ContractError, SetupError
+
+NAME = "packed"
+
+
+@cache
+def register() -> str:
+    """Register the attention and its (absent) mask with transformers; return the implementation's name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import flash_attention_mask
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, flash_attention_mask)
+    return NAME
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each text of a pack, causally if and only if the model's config says so.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The attention layer; ``module.config.is_causal`` (default True) decides the direction.
+    query : Tensor
+        (1, H, T, head_dim).
+    key, value : Tensor
+        (1, H_kv, T, head_dim), H a multiple of H_kv.
+    attention_mask : None
+        Packs have no padding, so there is nothing to mask.
+    dropout : float
+        Probability of dropping an attention weight.
+    scaling : float, optional
+        Factor of the scores; default 1/sqrt(head_dim).
+    sliding_window : int, optional
+        Window of the layer, with transformers' meaning (causal: distance < window; else <= window).
+    **kwargs
+        ``cu_seq_lens_q`` (n+1) int32 and ``max_length_q`` of the pack.
+
+    Returns
+    -------
+    tuple of (Tensor, None)
+        (1, T, H, head_dim) and no attention weights.
+
+    Raises
+    ------
+    ContractError
+        If the layer asks for logit soft-capping or attention sinks, which no kernel here computes.
+    """
+    boundaries = kwargs.get("cu_seq_lens_q")
+    if boundaries is None or attention_mask is not None or query.shape[0] != 1:
+        raise ContractError(
+            "packed attention was called without packed input",
+            where=type(module).__name__,
+            todo="call the model through Embedder, or load it with attn_implementation='sdpa' for padded batches",
+        )
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ContractError(
+            "this layer caps its logits or has attention sinks, which packed attention does not compute",
+            where=type(module).__name__,
+            todo="choose a backbone of another family",
+        )
+    causal = bool(getattr(getattr(module, "config", module), "is_causal", True))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = int(sliding_window) if sliding_window else None
+    attend = _varlen if _has_varlen(query, dropout) else _segments
+    out = attend(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        boundaries,
+        int(kwargs["max_length_q"]),
+        dropout=dropout,
+        scale=scale,
+        causal=causal,
+        window=window,
+    )
+    return out.unsqueeze(0), None
+
+
+def _segments(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    longest: int,
+    *,
+    dropout: float,
+    scale: float,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
+    """Attend per run of equally long texts; shapes (T, H, D), (T, H_kv, D) -> (T, H, D)."""
+    lengths = boundaries.diff().tolist()
+    groups = query.shape[1] // key.shape[1]
+    pieces: list[Tensor] = []
+    start = index = 0
+    while index < len(lengths):
+        length, first = lengths[index], index
+        while index < len(lengths) and lengths[index] == length:
+            index += 1
+        texts = index - first
+        stop = start + texts * length
+        q, k, v = (
+            t[start:stop].view(texts, length, -1, t.shape[-1]).transpose(1, 2) for t in (query, key, value)
+        )
+        if groups > 1:
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        mask = _window_mask(length, window, causal, query.device)
+        out = F.scaled_dot_product_attention(
+            q, k, v, mask, dropout_p=dropout, scale=scale, is_causal=causal and mask is None
+        )
+        pieces.append(out.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
+        start = stop
+    return torch.cat(pieces)
+
+
+def _window_mask(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:
+    if window is None or length <= window:
+        return None
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window) if causal else distance.abs() <= window
+
+
+def _has_varlen(query: Tensor, dropout: float) -> bool:
+    # The kernels take half precision only and have no dropout.
+    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and dropout == 0
+
+
+@cache
+def varlen_kernel() -> tuple[str, Callable[..., Any]]:
+    """Return the variable-length kernel of this machine: flash-attn when installed, else torch's own.
+
+    Raises
+    ------
+    SetupError
+        If neither is there.
+    """
+    try:
+        from flash_attn import flash_attn_varlen_func
+
+        return "flash-attn", flash_attn_varlen_func
+    except ImportError:
+        pass
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+
+        return "torch", varlen_attn
+    except ImportError as error:
+        raise SetupError(
+            "no variable-length attention here", todo="install torch >= 2.10 or flash-attn"
+        ) from error
+
+
+def _varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    longest: int,
+    *,
+    dropout: float,
+    scale: float,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
+    """Attend by one fused kernel; shapes as :func:`_segments`."""
+    name, kernel = varlen_kernel()
+    reach = -1 if window is None else window
+    sides = (reach - 1 if causal and window is not None else reach, 0 if causal else reach)
+    boundaries = boundaries.to(torch.int32)
+    if name == "flash-attn":
+        return kernel(
+            query, key, value, boundaries, boundaries, longest, longest,
+            softmax_scale=scale, causal=causal, window_size=sides,
+        )  # fmt: skip
+    parameters = inspect.signature(kernel).parameters
+    options: dict[str, Any] = {"scale": scale}
+    if "window_size" in parameters:
+        options["window_size"] = sides
+    elif window is not None:
+        return _segments(
+            query, key, value, boundaries, longest, dropout=dropout, scale=scale, causal=causal, window=window
+        )
+    else:  # torch 2.10 takes a flag where later releases take a window
+        options["is_causal"] = causal
+    if "enable_gqa" in parameters:
+        options["enable_gqa"] = query.shape[1] != key.shape[1]
+    elif query.shape[1] != key.shape[1]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    return kernel(query, key, value, boundaries, boundaries, longest, longest, **options)

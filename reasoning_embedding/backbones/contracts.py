@@ -1,0 +1,264 @@
+"""Two contracts a backbone must keep before a run starts and after an export.
+
+Attention: every layer sees both directions, texts of a pack do not see each other, padding changes
+nothing, and the causal twin fails the same test. Input: all backbones of an experiment see the same ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reasoning_embedding.errors import ContractError
+
+from . import attention
+from .layers import decoder_layers
+from .packs import Pack, make_pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_BIDIRECTIONAL_LAYERS = {"full_attention", "sliding_attention"}
+_LENGTHS = (9, 6, 6, 11)
+
+
+@dataclass(frozen=True)
+class AttentionCheck:
+    """What the attention contract measured; differences are relative to the largest state.
+
+    Attributes
+    ----------
+    least_reach : float
+        Smallest movement of a token's state, over layers, when the NEXT token's state changes (> 0).
+    causal_reach : float
+        The same for the causal twin (must be 0).
+    leak : float
+        Largest movement of a text when another text of its pack changes (must be 0).
+    padding : float
+        Largest difference between a packed text and the same text in a padded batch (must be 0).
+    """
+
+    least_reach: float
+    causal_reach: float
+    leak: float
+    padding: float
+
+
+def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e-4) -> AttentionCheck:
+    """Refuse a model whose attention is not bidirectional, leaks between texts, or minds padding.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A decoder under ``packed`` attention.
+    where : str
+        Its name, for the error.
+    tolerance : float
+        Largest relative difference that counts as none.
+
+    Raises
+    ------
+    ContractError
+        Naming the model and the layer or the property that fails.
+    """
+    _refuse_other_layers(model, where)
+    rng = np.random.default_rng(0)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    texts = [rng.integers(0, vocabulary, length) for length in _LENGTHS]
+    pack = _pack(texts, model.device)
+    with _evaluation(model):
+        reach = _reach_per_layer(model, pack)
+        with _causal(model, True):
+            causal = _reach_per_layer(model, pack)
+        packed = _states(model, pack)
+        changed = [texts[0], (texts[1] + 1) % vocabulary, *texts[2:]]
+        others = _states(model, _pack(changed, model.device))
+        own = slice(_LENGTHS[0], _LENGTHS[0] + _LENGTHS[1])
+        leak = _difference(np.delete(packed, np.r_[own], axis=0), np.delete(others, np.r_[own], axis=0))
+        padding = _difference(packed, _padded_states(model, texts))
+    result = AttentionCheck(min(reach), max(causal), leak, padding)
+    blind = [str(index) for index, value in enumerate(reach) if value <= tolerance * 1e-2]
+    if blind:
+        _fail(f"attention is not bidirectional in layer {', '.join(blind)}", where)
+    if result.causal_reach > tolerance * 1e-2:
+        _fail("is_causal has no effect: the causal twin sees later tokens too", where)
+    if leak > tolerance:
+        _fail(f"texts of one pack see each other (difference {leak:.2g})", where)
+    if padding > tolerance:
+        _fail(f"padding changes the states of a text (difference {padding:.2g})", where)
+    return result
+
+
+def _fail(what: str, where: str) -> None:
+    raise ContractError(
+        f"the attention contract is broken: {what}",
+        where=where,
+        todo="choose a decoder whose attention honours config.is_causal (qwen2, qwen3, llama, mistral, olmo2, ...)",
+    )
+
+
+def _refuse_other_layers(model: PreTrainedModel, where: str) -> None:
+    kinds = set(getattr(model.config, "layer_types", None) or _BIDIRECTIONAL_LAYERS)
+    if other := sorted(kinds - _BIDIRECTIONAL_LAYERS):
+        _fail(f"{', '.join(other)} layers stay causal whatever the config says", where)
+
+
+def _pack(texts: list[np.ndarray], device: torch.device) -> Pack:
+    return make_pack(texts, [0] * len(texts)).to(device)
+
+
+@contextlib.contextmanager
+def _evaluation(model: PreTrainedModel) -> Generator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+@contextlib.contextmanager
+def _causal(model: PreTrainedModel, value: bool) -> Generator[None]:
+    before = getattr(model.config, "is_causal", True)
+    model.config.is_causal = value
+    try:
+        yield
+    finally:
+        model.config.is_causal = before
+
+
+def _states(model: PreTrainedModel, pack: Pack) -> np.ndarray:
+    return model(**pack.model_inputs()).last_hidden_state[0].float().cpu().numpy()
+
+
+def _padded_states(model: PreTrainedModel, texts: list[np.ndarray]) -> np.ndarray:
+    width = max(map(len, texts))
+    ids = torch.zeros(len(texts), width, dtype=torch.long, device=model.device)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.from_numpy(text)
+        mask[row, : len(text)] = 1
+    before = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    try:
+        states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    finally:
+        model.set_attn_implementation(before if before != "sdpa" else attention.NAME)
+    return states[mask.bool()].float().cpu().numpy()
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))
+
+
+def _reach_per_layer(model: PreTrainedModel, pack: Pack) -> list[float]:
+    """Movement of the last but one token of the first text when its last token's state changes, by layer.
+
+    Each layer is called a second time, in place, with that one state replaced: a stack can look
+    bidirectional as a whole while some of its layers are not.
+    """
+    last = int(pack.cu_seqlens[1]) - 1
+    reach: list[float] = []
+
+    def probe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        changed = hidden.clone()
+        changed[0, last] = changed[0, last].flip(0) * 2 + changed.std()
+        again = module.forward(
+            changed, *args[1:], **{k: v for k, v in kwargs.items() if k != "hidden_states"}
+        )
+        before, after = _tensor(output)[0, last - 1], _tensor(again)[0, last - 1]
+        reach.append(float((before - after).abs().max() / before.abs().max().clamp_min(1e-30)))
+
+    handles = [layer.register_forward_hook(probe, with_kwargs=True) for layer in decoder_layers(model)]
+    try:
+        _states(model, pack)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return reach
+
+
+def _tensor(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+#: Texts whose ids reveal normalisation, spacing, digits, scripts, code and special tokens.
+PROBE_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "  Leading spaces,\ttabs and\n\nnewlines  ",
+    "3.14159 + 2,718 = 1e-5; 0x1F; 2026-01-31",
+    "def f(x):\n    return x ** 2  # square",
+    "Ünïcödé, 中文字符, العربية, русский, 😀",
+    "Instruct: Given a question, retrieve passages\nQuery: what is attention?",
+    "<|endoftext|> <s> </s> [CLS]",
+)
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """How a tokenizer turns text into ids; equal contracts mean equal inputs.
+
+    Attributes
+    ----------
+    token_hash : str
+        SHA-256 over the ids of :data:`PROBE_TEXTS`.
+    vocabulary : int
+        Number of tokens.
+    begins_with, ends_with : int or None
+        Special token put around a text, if any.
+    padding_side : str
+        Side sentence-transformers pads on.
+    """
+
+    token_hash: str
+    vocabulary: int
+    begins_with: int | None
+    ends_with: int | None
+    padding_side: str
+
+
+def input_contract(tokenizer: PreTrainedTokenizerBase) -> InputContract:
+    """Measure a tokenizer's contract on plain text (a chat template plays no part)."""
+    ids = [tokenizer(text)["input_ids"] for text in PROBE_TEXTS]
+    bare = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROBE_TEXTS]
+    extra = len(ids[0]) - len(bare[0])
+    begins = ids[0][0] if extra and ids[0][0] != bare[0][0] else None
+    ends = ids[0][-1] if extra and ids[0][-1] != bare[0][-1] else None
+    return InputContract(
+        hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
+        len(tokenizer),
+        begins,
+        ends,
+        tokenizer.padding_side,
+    )
+
+
+def check_same_inputs(contracts: Mapping[str, InputContract]) -> None:
+    """Refuse backbones of one experiment that would see different ids for the same text.
+
+    Raises
+    ------
+    ContractError
+        Naming the two backbones and what differs.
+    """
+    names = list(contracts)
+    for name in names[1:]:
+        first, other = asdict(contracts[names[0]]), asdict(contracts[name])
+        # Added tokens that plain text never meets (chat markers) change the count, not the inputs.
+        differs = [key for key in first if key != "vocabulary" and first[key] != other[key]]
+        if differs:
+            raise ContractError(
+                f"the input contract is broken: {names[0]!r} and {name!r} differ in {', '.join(differs)}",
+                where="backbones",
+                todo="compare backbones that share one tokenizer and its BOS/EOS/padding policy",
+            )

@@ -1,0 +1,124 @@
+"""The embedder: a bidirectional decoder, mean pooling, unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reasoning_embedding import config
+
+from .packs import Pack, make_packs
+from .pooling import mean_pool
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Embedder(nn.Module):
+    """A decoder that turns a pack of texts into unit vectors.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A stock decoder without head, under ``packed`` attention.
+    tokenizer : PreTrainedTokenizerBase
+        Its tokenizer.
+    pooling : config.Pooling
+        How token states become a vector.
+    prompts : dict of str, optional
+        Prompts by name, kept for whoever loads the checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        pooling: config.Pooling | None = None,
+        prompts: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pooling = pooling or config.Pooling()
+        self.prompts = dict(prompts or {})
+
+    @property
+    def dimension(self) -> int:
+        """Size D of the embeddings."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(self.parameters()).device
+
+    def forward(self, pack: Pack) -> Tensor:
+        """Embed the n texts of a pack.
+
+        Returns
+        -------
+        Tensor
+            (n, D) unit vectors in float32 (float64 for a float64 model).
+        """
+        states = self.model(**pack.model_inputs()).last_hidden_state[0]
+        return F.normalize(mean_pool(states, pack, include_prompt=self.pooling.include_prompt), dim=-1)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        max_tokens: int = 512,
+        pack_tokens: int = 16384,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Embed texts, longest first, in packs without padding.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            n texts.
+        prompt : str
+            Put before every text; attended to, and counted in the mean only if the pooling says so.
+        max_tokens : int
+            Longer texts are cut.
+        pack_tokens : int
+            Most tokens in one forward.
+        progress : callable, optional
+            Called with (texts done, n) after each pack.
+
+        Returns
+        -------
+        np.ndarray
+            (n, D) float32 unit vectors, in the order of `texts`.
+        """
+        out = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        if not len(texts):
+            return out
+        from reasoning_embedding.data.tokens import tokenize
+
+        store = tokenize(
+            [(prompt, text) for text in texts],
+            self.tokenizer,
+            query_max_tokens=max_tokens,
+            document_max_tokens=max_tokens,
+        )
+        was_training = self.training
+        self.eval()
+        done = 0
+        try:
+            arrays = [store[index] for index in range(len(texts))]
+            for pack, indices in make_packs(arrays, store.prompt_lengths, pack_tokens):
+                out[indices] = self(pack.to(self.device)).float().cpu().numpy()
+                done += len(indices)
+                if progress is not None:
+                    progress(done, len(texts))
+        finally:
+            self.train(was_training)
+        return out

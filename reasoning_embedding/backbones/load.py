@@ -1,0 +1,169 @@
+"""Loading a decoder of any supported family, causal as saved or made bidirectional."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.errors import ContractError, InputError
+
+from . import attention
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def _explain(path: str, revision: str | None) -> Generator[None]:
+    """Turn what transformers raises for a missing or unreadable checkpoint into an error with a cure."""
+    where = path if revision is None else f"{path}@{revision}"
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"cannot load this checkpoint: {first_line}",
+            where=where,
+            todo="name a folder with config.json, safetensors and a tokenizer, or a Hub id that can be reached",
+        ) from error
+
+
+def _check_path(path: str) -> None:
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise InputError(
+            "no such folder", where=path, todo="check backbone.path; a Hub id has the form owner/name"
+        )
+
+
+def load_tokenizer(path: str, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer and give it a padding token if it has none.
+
+    Padding never reaches the model here, but sentence-transformers pads when it loads a checkpoint, so the
+    end-of-text token stands in where there is no padding token (padding is masked, so this changes nothing).
+
+    Raises
+    ------
+    InputError
+        If there is no tokenizer, or it has neither a padding nor an end token.
+    """
+    from transformers import AutoTokenizer
+
+    _check_path(path)
+    with _explain(path, revision):
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        stand_in = tokenizer.eos_token or tokenizer.unk_token
+        if stand_in is None:
+            raise InputError(
+                "the tokenizer has no pad_token, and no eos_token or unk_token that could stand in",
+                where=path,
+                todo="set pad_token in tokenizer_config.json",
+            )
+        log.info("the tokenizer of %s has no pad token; %r stands in (padding is masked)", path, stand_in)
+        tokenizer.pad_token = stand_in
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_config(path: str, *, revision: str | None = None) -> PreTrainedConfig:
+    """Load a decoder's configuration, without weights."""
+    from transformers import AutoConfig
+
+    _check_path(path)
+    with _explain(path, revision):
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+
+
+def load_decoder(
+    path: str,
+    *,
+    revision: str | None = None,
+    bidirectional: bool | None = None,
+    dtype: torch.dtype = torch.float32,
+    implementation: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a decoder without its language-model head, in evaluation mode, and its tokenizer.
+
+    Parameters
+    ----------
+    path : str
+        A folder or a Hub id.
+    revision : str, optional
+        Branch, tag or commit of the Hub repository.
+    bidirectional : bool, optional
+        True makes attention bidirectional (``config.is_causal = False``), False causal, None keeps what the
+        checkpoint says (causal where it says nothing).
+    dtype : torch.dtype
+        Of the parameters.
+    implementation : str, optional
+        Attention implementation; default ``packed``.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint cannot be loaded.
+    """
+    from transformers import AutoModel
+
+    model_config = load_config(path, revision=revision)
+    if bidirectional is not None:
+        # The attribute must sit on the config object: from_pretrained(is_causal=...) is refused or dropped.
+        model_config.is_causal = not bidirectional
+    tokenizer = load_tokenizer(path, revision=revision)
+    with _explain(path, revision):
+        model = AutoModel.from_pretrained(
+            path,
+            config=model_config,
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    return _prepare(model, tokenizer, path, implementation), tokenizer
+
+
+def build_backbone(
+    backbone: config.Backbone, *, dtype: torch.dtype = torch.float32, bidirectional: bool = True
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load or build what a run's ``backbone`` section describes, bidirectional unless told otherwise.
+
+    Random weights are drawn on the CPU from the section's own seed, so they do not depend on the device.
+    """
+    if isinstance(backbone, config.PretrainedBackbone):
+        return load_decoder(
+            backbone.path, revision=backbone.revision, bidirectional=bidirectional, dtype=dtype
+        )
+    from transformers import AutoModel
+
+    from .build import build_config
+
+    tokenizer = load_tokenizer(backbone.tokenizer)
+    model_config = build_config(backbone.architecture, len(tokenizer), tokenizer)
+    model_config.is_causal = not bidirectional
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(backbone.seed)
+        model = AutoModel.from_config(model_config, dtype=dtype)
+    return _prepare(model, tokenizer, backbone.architecture.model_type, None), tokenizer
+
+
+def _prepare(model: Any, tokenizer: Any, where: str, implementation: str | None) -> Any:
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ContractError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {model.get_input_embeddings().num_embeddings}",
+            where=where,
+            todo="use the tokenizer the model was made with",
+        )
+    with _explain(where, None):
+        model.set_attn_implementation(implementation or attention.register())
+    model.config.use_cache = False
+    return model.eval()

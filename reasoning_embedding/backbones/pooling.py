@@ -1,0 +1,39 @@
+"""From token states to one vector a text."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .packs import Pack
+
+
+def mean_pool(states: Tensor, pack: Pack, *, include_prompt: bool) -> Tensor:
+    """Average the token states of each text of a pack.
+
+    Parameters
+    ----------
+    states : Tensor
+        (T, D) states of the last layer.
+    pack : Pack
+        The pack of T tokens and n texts.
+    include_prompt : bool
+        Whether instruction tokens count in the mean.
+
+    Returns
+    -------
+    Tensor
+        (n, D), summed and divided in at least float32 whatever the dtype of `states`.
+    """
+    states = states if states.dtype == torch.float64 else states.float()
+    lengths = pack.cu_seqlens.diff().long()
+    text = torch.repeat_interleave(
+        torch.arange(len(pack), device=states.device), lengths, output_size=len(states)
+    )
+    counts = lengths
+    if not include_prompt:
+        kept = pack.position_ids >= pack.prompt_lengths[text]
+        states = states * kept[:, None]
+        counts = lengths - pack.prompt_lengths
+    sums = states.new_zeros(len(pack), states.shape[1]).index_add(0, text, states)
+    return sums / counts[:, None]
