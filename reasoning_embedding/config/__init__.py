@@ -3,7 +3,9 @@
 from .analysis import Analysis, Pair, Probe, Realignment
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
 from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
+from .diff import diff, resolved_json, to_yaml
 from .evaluation import BeirTask, Evaluation, Task, WorldTask
 from .experiment import ExperimentConfig, ExperimentRun
 from .lineage import Gates, Lineage, LineageConfig, PretrainStage, RlvrStage, SftStage, Stage
+from .loading import LoadedConfig, load_config
 from .training import Checkpoints, InfoNCE, Logging, Recipe, RunConfig, Training

@@ -64,8 +64,8 @@ class Analysis(Section):
     """Pairs, trajectories and the probe set of one analysis."""
 
     probe: Probe
-    pairs: list[Pair] = []
-    realignment: list[Realignment] = []
+    pairs: list[Pair] = Field(default=[])
+    realignment: list[Realignment] = Field(default=[])
     seed_band: Name | None = None
     """The pair whose two members differ in the seed only: the noise floor of all others."""
     tokens: Literal["all", "last", "mean"] = "all"
@@ -73,7 +73,7 @@ class Analysis(Section):
     max_tokens: Positive = 128
     max_rows: Positive = 4000
     """Rows kept a layer (a fixed sample of the probe's tokens)."""
-    k: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 50]
+    k: list[Positive] = Field(default=[5, 10, 50], min_length=1)
     heldout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: NonNegative = 0
     threads: Positive | None = None

@@ -23,7 +23,7 @@ class Architecture(Section):
     max_position_embeddings: Positive = 1024
     rope_theta: PositiveFloat = 10000.0
     tie_word_embeddings: bool = True
-    extra: dict[str, bool | int | float | str] = {}
+    extra: dict[str, bool | int | float | str] = Field(default={})
     """Further fields of the architecture's own config, as they are."""
 
 

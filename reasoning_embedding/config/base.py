@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -18,5 +19,15 @@ class Section(BaseModel):
     """A frozen section: unknown keys, NaN and infinities are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+        defer_build=True,
     )
+
+
+def conflict(message: str, *path: str | int) -> PydanticCustomError:
+    """Return the error of a validator, with the key path (below its section) that the message is about."""
+    return PydanticCustomError("conflict", "{message}", {"message": message, "path": path})

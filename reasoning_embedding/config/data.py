@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, NonNegative, Positive, PositiveFloat, Section
+from .base import Name, NonNegative, Positive, PositiveFloat, Section, conflict
 
 
 class SourceBase(Section):
@@ -81,5 +81,5 @@ class Data(Section):
     @model_validator(mode="after")
     def _template_names_instruction(self) -> Data:
         if "{instruction}" not in self.query_template:
-            raise ValueError("query_template must contain {instruction}")
+            raise conflict("it must contain {instruction}", "query_template")
         return self

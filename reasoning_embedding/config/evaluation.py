@@ -37,7 +37,7 @@ class Evaluation(Section):
     tasks: Annotated[list[Task], Field(min_length=1)]
     steps: Literal["ends", "all"] | list[int] = "ends"
     """Which checkpoints of a run: step 0 and the last, all, or a list."""
-    baselines: list[Literal["bm25", "untrained"]] = []
+    baselines: list[Literal["bm25", "untrained"]] = Field(default=[])
     """``untrained``: the same architecture with random weights, as an embedder."""
     max_tokens: Positive = 512
     pack_tokens: Positive = 16384

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from .analysis import Analysis
 from .backbone import Backbone
-from .base import Name, NonNegative, Positive, Section
+from .base import Name, NonNegative, Positive, Section, conflict
 from .evaluation import Evaluation
 from .lineage import Lineage
 from .training import Recipe
@@ -42,27 +42,34 @@ class ExperimentConfig(Section):
     def _names_resolve(self) -> ExperimentConfig:
         stages = {stage.name for stage in self.lineage.stages} if self.lineage else set()
         runs: set[str] = set()
-        for run in self.runs:
+        for index, run in enumerate(self.runs):
             if run.name in runs:
-                raise ValueError(f"two runs are named {run.name!r}")
+                raise conflict(f"two runs are named {run.name!r}", "runs", index, "name")
             runs.add(run.name)
             if isinstance(run.backbone, str) and run.backbone not in stages:
-                raise ValueError(f"run {run.name!r} names stage {run.backbone!r}; the lineage has {sorted(stages)}")
+                message = f"run {run.name!r} names stage {run.backbone!r}; the lineage has {sorted(stages)}"
+                raise conflict(message, "runs", index, "backbone")
         if self.analysis:
             self._check_references(self.analysis, stages, runs)
         return self
 
     @staticmethod
     def _check_references(analysis: Analysis, stages: set[str], runs: set[str]) -> None:
-        references = [(pair.name, ref) for pair in analysis.pairs for ref in (pair.a, pair.b)]
-        references += [(track.name, track.against) for track in analysis.realignment if track.against != "first"]
-        for name, reference in references:
+        references: list[tuple[str, tuple[str | int, ...]]] = []
+        for index, pair in enumerate(analysis.pairs):
+            references += [(pair.a, ("pairs", index, "a")), (pair.b, ("pairs", index, "b"))]
+        for index, track in enumerate(analysis.realignment):
+            if track.run not in runs:
+                message = f"there is no run {track.run!r}; known: {sorted(runs)}"
+                raise conflict(message, "analysis", "realignment", index, "run")
+            if track.against != "first":
+                references.append((track.against, ("realignment", index, "against")))
+        for reference, path in references:
             scheme, _, rest = reference.partition(":")
             known = {"lineage": stages, "run": runs}.get(scheme)
             if known is not None and rest.partition("@")[0] not in known:
-                raise ValueError(f"{name!r} refers to {reference!r}; known: {sorted(known)}")
-        for track in analysis.realignment:
-            if track.run not in runs:
-                raise ValueError(f"realignment {track.name!r} names run {track.run!r}; known: {sorted(runs)}")
-        if analysis.seed_band is not None and analysis.seed_band not in {pair.name for pair in analysis.pairs}:
-            raise ValueError(f"seed_band {analysis.seed_band!r} is not one of the pairs")
+                raise conflict(f"{reference!r} is not known here; known: {sorted(known)}", "analysis", *path)
+        if analysis.seed_band is not None and analysis.seed_band not in {
+            item.name for item in analysis.pairs
+        }:
+            raise conflict(f"{analysis.seed_band!r} is not one of the pairs", "analysis", "seed_band")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .backbone import Architecture
-from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section
+from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 
 
 class WorldTokenizer(Section):
@@ -115,12 +115,15 @@ class Lineage(Section):
     @model_validator(mode="after")
     def _parents_come_first(self) -> Lineage:
         seen: set[str] = set()
-        for stage in self.stages:
+        for index, stage in enumerate(self.stages):
             if stage.name in seen:
-                raise ValueError(f"two stages are named {stage.name!r}")
+                raise conflict(f"two stages are named {stage.name!r}", "stages", index, "name")
             parent = getattr(stage, "parent", None)
             if parent is not None and parent not in seen:
-                raise ValueError(f"stage {stage.name!r} names parent {parent!r}, which no earlier stage has")
+                message = (
+                    f"stage {stage.name!r} names parent {parent!r}; the stages before it are {sorted(seen)}"
+                )
+                raise conflict(message, "stages", index, "parent")
             seen.add(stage.name)
         return self
 

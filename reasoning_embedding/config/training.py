@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .backbone import Backbone, Lora, Pooling
-from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section
+from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
 
 
@@ -45,7 +45,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Training:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("give epochs or steps, not both")
+            raise conflict("give epochs or steps, not both", "steps")
         return self
 
 

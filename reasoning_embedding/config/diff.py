@@ -1,0 +1,63 @@
+"""Configurations with every default filled in: as JSON, as YAML, and what differs between two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import BaseModel
+
+from .environment import escape
+from .yaml_file import SCALARS
+
+#: Stands for a key that one of two configurations does not have.
+ABSENT = "(absent)"
+
+
+def resolved_json(config: BaseModel) -> dict[str, Any]:
+    """Return a configuration as JSON values, every default filled in."""
+    return config.model_dump(mode="json")
+
+
+def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
+    """List what differs between two configurations.
+
+    Parameters
+    ----------
+    a, b : BaseModel
+        Any two sections.
+
+    Returns
+    -------
+    list of (str, Any, Any)
+        Key path (``training.steps``), value in `a`, value in `b`; :data:`ABSENT` where one has no such key.
+    """
+    old, new = dict(_leaves(resolved_json(a), "")), dict(_leaves(resolved_json(b), ""))
+    keys = [*old, *(key for key in new if key not in old)]
+    pairs = [(key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in keys]
+    return [
+        (key, left, right) for key, left, right in pairs if type(left) is not type(right) or left != right
+    ]
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    below = [leaf for key, item in items for leaf in _leaves(item, f"{path}.{key}" if path else str(key))]
+    yield from below or [(path, value)]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly the text that our reader would take for something else."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # ty: ignore[incompatible-attribute-override]
+
+
+for _tag, _pattern, _first in SCALARS:
+    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_str(escape(text)))
+
+
+def to_yaml(config: BaseModel) -> str:
+    """Write a configuration as YAML that :func:`load_config` reads back to an equal one."""
+    return yaml.dump(resolved_json(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

@@ -1,0 +1,145 @@
+"""Reading a configuration file together with the files it extends."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from .suggestions import did_you_mean
+from .tree import Node, Place, Problems
+from .yaml_file import parse_yaml
+
+
+def read_tree(path: Path, problems: Problems) -> tuple[Node | None, list[Path], str]:
+    """Read a file and, below it, what its ``extends:`` names (relative to the file).
+
+    Mappings are merged key by key, lists and scalars replaced, the extending file last; a section
+    whose ``kind`` changes is replaced whole, because its keys belong to another kind.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    problems : Problems
+        Receives what is wrong, at the file and line it stands in.
+
+    Returns
+    -------
+    tree : Node or None
+        The merged mapping; None when a file cannot be read or parsed.
+    files : list of Path
+        Every file read, the one asked for first.
+    text : str
+        The text of `path`.
+    """
+    files: list[Path] = []
+    text = _text(path, Place(str(path)), problems)
+    tree = None if text is None else _merged(path, text, problems, files, ())
+    return tree, files, text or ""
+
+
+def _text(path: Path, place: Place, problems: Problems) -> str | None:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        problems.add(place, f"{_named(path, place)}no such file{_neighbours(path)}")
+    except IsADirectoryError:
+        problems.add(place, f"{_named(path, place)}this is a folder; name a YAML file in it")
+    except OSError as error:
+        problems.add(place, f"{_named(path, place)}cannot be read: {error.strerror}")
+    else:
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            problems.add(
+                Place(str(path), line),
+                f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8 text",
+            )
+    return None
+
+
+def _named(path: Path, place: Place) -> str:
+    return "" if place.source == str(path) else f"extends {str(path)!r}: "
+
+
+def _neighbours(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (nor a folder {str(folder)!r})"
+    return did_you_mean(
+        path.name, [item.name for item in folder.iterdir() if item.suffix in (".yaml", ".yml")]
+    )
+
+
+def _merged(
+    path: Path, text: str, problems: Problems, files: list[Path], above: tuple[Path, ...]
+) -> Node | None:
+    if path not in files:
+        files.append(path)
+    before = len(problems)
+    tree = parse_yaml(text, str(path), problems)
+    if tree is None:
+        if len(problems) == before:
+            problems.add(Place(str(path), 1), "the file is empty")
+        return None
+    if not isinstance(tree.value, dict):
+        problems.add(tree.place, "a configuration is a mapping of keys to values")
+        return None
+    named = tree.value.get("extends")
+    own = replace(tree, value={key: node for key, node in tree.value.items() if key != "extends"})
+    if named is None:
+        return own
+    base: Node | None = None
+    for node in _names(named, problems):
+        found = _parent(path, node, problems, files, (*above, path))
+        if found is None:
+            return None
+        base = found if base is None else merge(base, found, top=True)
+    return own if base is None else merge(base, own, top=True)
+
+
+def _names(named: Node, problems: Problems) -> list[Node]:
+    nodes = named.value if isinstance(named.value, list) else [named]
+    if not nodes or not all(isinstance(node.value, str) and node.value for node in nodes):
+        problems.add(named.place, "extends must be the path of a YAML file, or a list of them")
+        return []
+    return nodes
+
+
+def _parent(
+    path: Path, node: Node, problems: Problems, files: list[Path], above: tuple[Path, ...]
+) -> Node | None:
+    target = Path(os.path.normpath(path.parent / str(node.value)))
+    if target.resolve() in [item.resolve() for item in above]:
+        chain = " -> ".join(str(item) for item in (*above, target))
+        problems.add(node.place, f"extends goes round in a circle: {chain}")
+        return None
+    text = _text(target, node.place, problems)
+    return None if text is None else _merged(target, text, problems, files, above)
+
+
+def merge(base: Node, over: Node, *, top: bool = False) -> Node:
+    """Lay `over` on `base`: mappings key by key, anything else replaced.
+
+    Parameters
+    ----------
+    base, over : Node
+        `over` wins.
+    top : bool
+        At the top of a file a differing ``kind`` does not replace the whole.
+    """
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        return over
+    if not top and _kind(over) is not None and _kind(over) != _kind(base):
+        return over
+    value = dict(base.value)
+    for key, node in over.value.items():
+        value[key] = merge(value[key], node) if key in value else node
+    return replace(over, value=value)
+
+
+def _kind(node: Node) -> object:
+    kind = node.value.get("kind") if isinstance(node.value, dict) else None
+    return kind.value if kind else None

@@ -1,0 +1,134 @@
+"""From a YAML file and overrides to a checked configuration, or to every problem in them.
+
+Relative paths inside a configuration are relative to the current working directory, except those of
+``extends:``, which are relative to the file that names them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from reasoning_embedding.errors import ConfigError
+
+from .experiment import ExperimentConfig
+from .extends import read_tree
+from .lineage import LineageConfig
+from .messages import explain, show
+from .overrides import apply_overrides
+from .suggestions import did_you_mean
+from .training import RunConfig
+from .tree import Node, Problems, find, plain
+
+Config = RunConfig | LineageConfig | ExperimentConfig
+
+#: What the top-level ``kind`` selects.
+KINDS: dict[str, type[RunConfig] | type[LineageConfig] | type[ExperimentConfig]] = {
+    "run": RunConfig,
+    "lineage": LineageConfig,
+    "experiment": ExperimentConfig,
+}
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A checked configuration and where it came from.
+
+    Parameters
+    ----------
+    config : RunConfig, LineageConfig or ExperimentConfig
+        The configuration, every default filled in.
+    path : Path
+        The file asked for.
+    text : str
+        Its text as written.
+    sources : tuple of Path
+        Every file read: `path` and what it extends.
+    tree : Node
+        The merged values with their places.
+    """
+
+    config: Any
+    path: Path
+    text: str
+    sources: tuple[Path, ...]
+    tree: Node
+
+    def where(self, *path: str | int) -> str:
+        """Return ``file:line:column`` of a key path, or of the nearest section that was written."""
+        node, met = find(self.tree, path)
+        return str(node.place if met == len(path) else node.key_place or node.place)
+
+
+def load_config(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    expect: type[BaseModel] | tuple[type[BaseModel], ...] | None = None,
+) -> LoadedConfig:
+    """Read, merge, override and check a configuration.
+
+    Parameters
+    ----------
+    path : Path or str
+        A YAML file whose top-level ``kind`` is ``run``, ``lineage`` or ``experiment``.
+    overrides : sequence of str
+        ``key.path=value``, see :func:`reasoning_embedding.config.overrides.apply_overrides`.
+    expect : type or tuple of types, optional
+        Kinds the caller can use; another one is a problem at the file's ``kind``.
+
+    Returns
+    -------
+    LoadedConfig
+
+    Raises
+    ------
+    ConfigError
+        With every problem found and its ``file:line:column``.
+    """
+    path = Path(path)
+    problems = Problems()
+    tree, files, text = read_tree(path, problems)
+    if tree is not None:
+        tree = apply_overrides(tree, overrides, problems)
+        model = _model(tree, expect, problems)
+        config = _validated(model, tree, problems) if model else None
+        problems.raise_if_any()
+        return LoadedConfig(config, path, text, tuple(files), tree)
+    problems.raise_if_any()
+    raise ConfigError([f"{path}: nothing could be read"])
+
+
+def _model(
+    tree: Node, expect: type[BaseModel] | tuple[type[BaseModel], ...] | None, problems: Problems
+) -> type[BaseModel] | None:
+    node, met = find(tree, ("kind",))
+    choices = ", ".join(KINDS)
+    if not met:
+        problems.add(tree.place, f"the required key 'kind' is missing; it is one of {choices}")
+        return None
+    model = KINDS.get(node.value) if isinstance(node.value, str) else None
+    if model is None:
+        hint = did_you_mean(str(node.value), KINDS)
+        problems.add(node.place, f"kind is {show(node.value)}; it must be one of {choices}{hint}")
+        return None
+    wanted = (expect,) if isinstance(expect, type) else expect
+    if wanted and not issubclass(model, wanted):
+        names = " or ".join(kind for kind, known in KINDS.items() if issubclass(known, wanted))
+        problems.add(node.place, f"kind is {node.value}; this command takes a file of kind {names}")
+        return None
+    return model
+
+
+def _validated(model: type[BaseModel], tree: Node, problems: Problems) -> BaseModel | None:
+    # Through JSON because only there pydantic's strict mode takes a list for a tuple; strict, because
+    # "64" is not a number, 1 not a boolean and true not a number.
+    try:
+        return model.model_validate_json(json.dumps(plain(tree)), strict=True)
+    except ValidationError as error:
+        explain(model, tree, error.errors(include_url=False), problems)
+        return None
