@@ -1,0 +1,117 @@
+"""``rembed config``: check, show, compare and document configuration files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reasoning_embedding.errors import ConfigError, InputError
+
+from ._app import add, make_app
+
+app = make_app("Check, show, compare and document configuration files; never imports torch.")
+
+_File = Annotated[Path, typer.Argument(help="A YAML file.", metavar="FILE")]
+_Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides, such as training.steps=100.", metavar="[KEY=VALUE]...")
+]
+
+
+def check(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="YAML files, folders of them, and overrides.", metavar="PATH|KEY=VALUE"),
+    ],
+) -> None:
+    """Check files (and every .yaml below folders); print every problem with its file and line.
+
+    Raises
+    ------
+    ConfigError
+        With the problems of all files.
+    """
+    from reasoning_embedding.config import load_config
+    from reasoning_embedding.config.overrides import is_override
+
+    overrides = [item for item in paths if is_override(item) and not Path(item).exists()]
+    files = _files([Path(item) for item in paths if item not in overrides])
+    problems: list[str] = []
+    for file in files:
+        try:
+            loaded = load_config(file, overrides)
+        except ConfigError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+        else:
+            typer.echo(f"{file}: ok ({loaded.config.kind})")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(path.rglob("*.yaml")) if path.is_dir() else [path]
+        if not inside:
+            raise InputError("no .yaml file in this folder", where=str(path))
+        files += [file for file in inside if file not in files]
+    if not files:
+        raise InputError("name at least one file", todo="rembed config check configs/*.yaml")
+    return files
+
+
+def show(
+    path: _File,
+    overrides: _Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
+) -> None:
+    """Print a configuration with `extends`, overrides, variables and every default filled in."""
+    from reasoning_embedding.config import load_config, resolved_json, to_yaml
+
+    config = load_config(path, overrides or []).config
+    text = json.dumps(resolved_json(config), indent=1, ensure_ascii=False) if as_json else to_yaml(config)
+    typer.echo(text.rstrip("\n"))
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="A YAML file.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B")],
+) -> None:
+    """Print what differs between two configurations, every default filled in: key, value of A, value of B."""
+    from reasoning_embedding.config import diff as differences
+    from reasoning_embedding.config import load_config
+    from reasoning_embedding.config.diff import ABSENT
+
+    found = differences(load_config(a).config, load_config(b).config)
+    for key, old, new in found:
+        left, right = (
+            item if item is ABSENT else json.dumps(item, ensure_ascii=False) for item in (old, new)
+        )
+        typer.echo(f"{key}: {left} -> {right}")
+    if not found:
+        typer.echo("no difference")
+
+
+def schema(
+    kind: Annotated[str, typer.Argument(help="run, lineage or experiment.")] = "experiment",
+) -> None:
+    """Print the JSON schema of a kind of file, for editors that complete and check YAML.
+
+    Raises
+    ------
+    InputError
+        If there is no such kind.
+    """
+    from reasoning_embedding.config.loading import KINDS
+    from reasoning_embedding.config.suggestions import did_you_mean
+
+    if kind not in KINDS:
+        hint = did_you_mean(kind, KINDS)
+        raise InputError(f"no kind {kind!r}; there are {', '.join(KINDS)}{hint}")
+    typer.echo(json.dumps(KINDS[kind].model_json_schema(), indent=1, ensure_ascii=False))
+
+
+for _verb in (check, show, diff, schema):
+    add(app, _verb, _verb.__name__)
