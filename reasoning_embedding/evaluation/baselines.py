@@ -1,0 +1,93 @@
+"""BM25: the lexical floor, a model like any other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import bm25s
+import numpy as np
+from datasets import Dataset
+from mteb.models.model_meta import ModelMeta
+
+_TOKEN = re.compile(r"[a-z0-9]+")
+
+
+def tokens(text: str) -> list[str]:
+    """Return runs of ASCII letters and digits in lower case; no stemming, no stop words."""
+    return _TOKEN.findall(text.lower())
+
+
+@dataclass(frozen=True)
+class BM25:
+    """BM25 with the inverse document frequency of Lucene.
+
+    Parameters
+    ----------
+    k1 : float
+        Saturation of a term's frequency, from 0.
+    b : float
+        Normalisation by document length, 0 to 1.
+
+    Notes
+    -----
+    score(q, d) = sum over tokens t of q of
+    ln(1 + (N - n_t + 0.5) / (n_t + 0.5)) f / (f + k1 (1 - b + b |d| / mean |d|)),
+    with f the frequency of t in d, n_t the documents that hold t (Robertson and Zaragoza 2009; the idf of
+    Lucene; Kamphuis et al. 2020 compare the variants). k1 = 0.9, b = 0.4 are the defaults of Anserini.
+    """
+
+    k1: float = 0.9
+    b: float = 0.4
+
+    @property
+    def revision(self) -> str:
+        """What decides its scores: variant and parameters."""
+        return f"lucene-k1-{self.k1:g}-b-{self.b:g}"
+
+
+class BM25Search:
+    """BM25 as mteb's ``SearchProtocol``. Queries are searched without their instruction.
+
+    Parameters
+    ----------
+    bm25 : BM25
+        The parameters.
+    meta : ModelMeta
+        Name and revision that results are filed under.
+    """
+
+    def __init__(self, bm25: BM25, meta: ModelMeta) -> None:
+        self.bm25 = bm25
+        self._meta = meta
+        self._ids: list[str] = []
+        self._retriever: bm25s.BM25 | None = None
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        """Name and revision that results are filed under."""
+        return self._meta
+
+    def index(self, corpus: Dataset, **kwargs: Any) -> None:
+        """Index the documents; they replace those indexed before."""
+        self._ids = list(corpus["id"])
+        documents = [tokens(text) for text in corpus["text"]]
+        self._retriever = None  # no document has a token: nothing can match
+        if any(documents):
+            self._retriever = bm25s.BM25(k1=self.bm25.k1, b=self.bm25.b, method="lucene")
+            self._retriever.index(documents, show_progress=False)
+
+    def search(self, queries: Dataset, *, top_k: int, **kwargs: Any) -> dict[str, dict[str, float]]:
+        """Return query id -> document id -> score for the best `top_k` documents that share a token."""
+        return {
+            name: self._search(tokens(text), top_k)
+            for name, text in zip(queries["id"], queries["text"], strict=True)
+        }
+
+    def _search(self, query: list[str], top_k: int) -> dict[str, float]:
+        if self._retriever is None or not query:
+            return {}
+        scores = self._retriever.get_scores(query)
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return {self._ids[i]: float(scores[i]) for i in best if scores[i] > 0}

@@ -1,0 +1,51 @@
+"""The scores of one model: ``scores.json``, which needs no library to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding.checkpoints.layout import step_name
+from reasoning_embedding.errors import InputError
+
+FILE = "scores.json"
+#: Metrics of a task's entry, under mteb's names; the first is its main score.
+METRICS = ("ndcg_at_10", "recall_at_1", "recall_at_10", "recall_at_100", "mrr_at_10")
+
+
+def revision_of(step: int | None, content_hash: str) -> str:
+    """Return the revision of a checkpoint: ``step-000200-`` and 12 digits of its content hash.
+
+    Changed weights have another hash, so scores of the old ones are never taken for theirs.
+    """
+    short = content_hash[:12]
+    return short if step is None else f"{step_name(step)}-{short}"
+
+
+def load_scores(folder: Path) -> dict[str, Any]:
+    """Read the scores that ``evaluate`` left in a folder.
+
+    Returns
+    -------
+    dict
+        ``model``, ``revision``, ``step``, ``tasks`` (an entry a scored task), ``failed`` (an entry a
+        failed task, with its ``error``), ``settings`` and ``versions``.
+
+    Raises
+    ------
+    InputError
+        When the folder holds no scores, or a file that is not one of scores.
+    """
+    path = folder / FILE
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no scores here", where=str(path), todo="evaluate the model first") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo="remove it"
+        ) from error
+    if not isinstance(scores, dict) or not {"model", "revision", "tasks", "failed"} <= scores.keys():
+        raise InputError("not a file of scores", where=str(path), todo="remove it and evaluate again")
+    return scores
