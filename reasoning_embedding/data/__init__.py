@@ -1,0 +1,6 @@
+"""Files, hub and generators -> rows -> a table of distinct texts -> a plan (seed, step) -> tokens."""
+
+from .plan import Batch, Plan
+from .rows import Row
+from .table import Ragged, Table, load_table
+from .tokens import TokenStore, tokenize

@@ -1,0 +1,194 @@
+"""All rows of a run as one table: every distinct text once, rows as ids into the texts."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from reasoning_embedding import config
+from reasoning_embedding.errors import InputError
+
+from .hub import hub_records
+from .mix import mix_records, read_corpus
+from .readers import data_files, file_stem, read_records
+from .rows import BadRows, Row, rows_of
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Integer lists of different lengths, end to end.
+
+    Parameters
+    ----------
+    values : ndarray of shape (total,)
+        The lists, one after another.
+    offsets : ndarray of int64, shape (n + 1,)
+        List ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a run.
+
+    Parameters
+    ----------
+    texts : list of (str, str)
+        Distinct (prompt, text); a query carries its rendered prompt, a document the empty one.
+    query : ndarray of int32, shape (n,)
+        Text of each row's query.
+    positives, negatives : Ragged
+        Texts of each row's positives (at least one) and hard negatives (int32).
+    source : ndarray of int16, shape (n,)
+        Source of each row, an index into ``sources``.
+    sources : list of str
+        Names in order of first appearance.
+    skipped : dict of str to int
+        Records left out, by reason.
+    fingerprint : str
+        SHA-256 of the content in its order, hexadecimal.
+    """
+
+    texts: list[tuple[str, str]]
+    query: np.ndarray
+    positives: Ragged
+    negatives: Ragged
+    source: np.ndarray
+    sources: list[str]
+    skipped: dict[str, int]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+def load_table(data: config.Data) -> Table:
+    """Read every source of a configuration.
+
+    Parameters
+    ----------
+    data : config.Data
+        Sources, the query template and what to do with bad rows.
+
+    Raises
+    ------
+    InputError
+        If a source cannot be read, has no usable rows, or holds a bad row where ``bad_rows`` is
+        ``stop``.
+    SetupError
+        If the Hub cannot be reached.
+    """
+    bad = BadRows(data.bad_rows)
+    builder = _Builder(data.query_template)
+    for number, source in enumerate(data.sources):
+        before = len(builder)
+        for row in islice(_source_rows(source, bad), source.limit):
+            builder.add(row)
+        if len(builder) == before:
+            counts = ", ".join(f"{count} x {reason}" for reason, count in bad.counts.items())
+            what = "no rows" + (f" left; skipped: {counts}" if counts else "")
+            raise InputError(what, where=f"data.sources[{number}] ({source.kind})", todo=_todo(source))
+    return builder.table(dict(bad.counts))
+
+
+def _todo(source: config.Source) -> str:
+    if isinstance(source, config.MixSource) and source.sources is not None:
+        return f"check that {source.rows} has rows of {', '.join(source.sources)}"
+    return "check that the source holds rows with a query and a positive"
+
+
+def _source_rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
+    if isinstance(source, config.FilesSource):
+        for file in data_files(source.path):
+            yield from rows_of(
+                read_records(file),
+                bad,
+                source=source.name,
+                default_source=file_stem(file),
+                instruction=source.instruction,
+            )
+        return
+    if isinstance(source, config.MixSource):
+        records = mix_records(source.rows, read_corpus(source.corpus, bad), source.sources)
+        default = "mix"
+    elif isinstance(source, config.HubSource):
+        records, default = hub_records(source), source.dataset
+    else:
+        records, default = _world_records(source), "world"
+    yield from rows_of(
+        records, bad, source=source.name, default_source=default, instruction=source.instruction
+    )
+
+
+def _world_records(source: config.WorldSource) -> Iterator[tuple[str, object]]:
+    from .world import World
+
+    for number, (question, document, _) in enumerate(World(source.seed).pairs(source.split), start=1):
+        yield f"world {source.split} pair {number}", {"query": question, "pos": [document]}
+
+
+class _Builder:
+    """Collects rows; holds each distinct text and prompt once."""
+
+    def __init__(self, query_template: str) -> None:
+        self._template = query_template
+        self._prompts: dict[str | None, str] = {None: ""}
+        self._texts: dict[tuple[str, str], int] = {}
+        self._sources: dict[str, int] = {}
+        self._query, self._source = array("i"), array("h")
+        self._positives, self._positive_ends = array("i"), array("q", [0])
+        self._negatives, self._negative_ends = array("i"), array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._query)
+
+    def add(self, row: Row) -> None:
+        if (prompt := self._prompts.get(row.instruction)) is None:
+            # Not str.format: an instruction or template may hold braces of its own.
+            prompt = self._template.replace("{instruction}", row.instruction or "")
+            self._prompts[row.instruction] = prompt
+        self._query.append(self._text(prompt, row.query))
+        self._positives.extend(self._text("", text) for text in row.positives)
+        self._positive_ends.append(len(self._positives))
+        self._negatives.extend(self._text("", text) for text in row.negatives)
+        self._negative_ends.append(len(self._negatives))
+        self._source.append(self._sources.setdefault(row.source, len(self._sources)))
+
+    def _text(self, prompt: str, text: str) -> int:
+        return self._texts.setdefault((prompt, text), len(self._texts))
+
+    def table(self, skipped: dict[str, int]) -> Table:
+        query, source = np.array(self._query, np.int32), np.array(self._source, np.int16)
+        positives = Ragged(np.array(self._positives, np.int32), np.array(self._positive_ends, np.int64))
+        negatives = Ragged(np.array(self._negatives, np.int32), np.array(self._negative_ends, np.int64))
+        texts, sources = list(self._texts), list(self._sources)
+        arrays = (query, source, positives.values, positives.offsets, negatives.values, negatives.offsets)
+        fingerprint = _fingerprint(texts, sources, arrays)
+        return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint)
+
+
+def _fingerprint(texts: list[tuple[str, str]], sources: list[str], arrays: tuple[np.ndarray, ...]) -> str:
+    digest = hashlib.sha256()
+    for part in (*(part for pair in texts for part in pair), *sources):
+        content = part.encode()
+        # Lengths first, so that no two contents give the same bytes.
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    for values in arrays:
+        digest.update(values.size.to_bytes(8, "little"))
+        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""Tokens of every distinct text, made once and off the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reasoning_embedding.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: Texts a call of the tokenizer: enough to use its threads, few enough to see progress.
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Token ids of texts, end to end.
+
+    Parameters
+    ----------
+    values : ndarray of int32, shape (total,)
+        Token ids of all texts, one text after another.
+    offsets : ndarray of int64, shape (n + 1,)
+        Text ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+    prompt_lengths : ndarray of int32, shape (n,)
+        Leading tokens of each text that belong to its prompt; less than the text's length.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    prompt_lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.prompt_lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, int64 of shape (n,)."""
+        return np.diff(self.offsets)
+
+
+def tokenize(
+    texts: Sequence[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    query_max_tokens: int,
+    document_max_tokens: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> TokenStore:
+    """Tokenize texts exactly as sentence-transformers does.
+
+    Parameters
+    ----------
+    texts : sequence of (str, str)
+        (prompt, text); one with a prompt is a query, one without a document.
+    tokenizer : PreTrainedTokenizerBase
+        Sees prompt and text as one string; adds the special tokens it adds by default.
+    query_max_tokens, document_max_tokens : int
+        Longer texts are truncated; prompt and special tokens count.
+    progress : callable, optional
+        Called with (texts done, texts in all).
+
+    Raises
+    ------
+    InputError
+        If a text has no tokens, or truncation leaves nothing of a query but its prompt.
+
+    Notes
+    -----
+    A prompt's length is that of the lone prompt's tokens, less one where the last is special
+    (``Transformer._get_prompt_length`` of sentence-transformers 6.2). Where a tokenizer merges across
+    the boundary ("Query: " + "yes" has no more tokens than "Query: "), that rule would leave a one-word
+    query without a token to pool; here its last token always remains.
+    """
+    prompt_lengths = {prompt: _prompt_length(prompt, tokenizer) for prompt in {prompt for prompt, _ in texts}}
+    limits = {prompt: query_max_tokens if prompt else document_max_tokens for prompt in prompt_lengths}
+    chunks: list[np.ndarray] = []
+    lengths = np.zeros(len(texts), np.int64)
+    for start in range(0, len(texts), _CHUNK):
+        chunk = texts[start : start + _CHUNK]
+        ids = _token_ids(chunk, tokenizer, limits)
+        lengths[start : start + len(chunk)] = [len(tokens) for tokens in ids]
+        chunks.append(np.fromiter((token for tokens in ids for token in tokens), np.int32))
+        if progress is not None:
+            progress(start + len(chunk), len(texts))
+    prompts = np.fromiter((prompt_lengths[prompt] for prompt, _ in texts), np.int32, len(texts))
+    _check(texts, lengths, prompts, limits)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
+    return TokenStore(values, offsets, np.minimum(prompts, lengths - 1).astype(np.int32))
+
+
+def _prompt_length(prompt: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    if not prompt:
+        return 0
+    tokens = tokenizer(prompt)["input_ids"]
+    return len(tokens) - bool(tokens and tokens[-1] in tokenizer.all_special_ids)
+
+
+def _token_ids(
+    chunk: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, limits: dict[str, int]
+) -> list[list[int]]:
+    ids: list[list[int]] = [[]] * len(chunk)
+    for limit in set(limits.values()):
+        places = [place for place, (prompt, _) in enumerate(chunk) if limits[prompt] == limit]
+        if not places:
+            continue
+        encoded = tokenizer(
+            ["".join(chunk[place]) for place in places],
+            truncation=True,
+            max_length=limit,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        for place, tokens in zip(places, encoded["input_ids"], strict=True):
+            ids[place] = tokens
+    return ids
+
+
+def _check(
+    texts: Sequence[tuple[str, str]], lengths: np.ndarray, prompts: np.ndarray, limits: dict[str, int]
+) -> None:
+    if (empty := np.flatnonzero(lengths == 0)).size:
+        raise InputError(
+            f"{empty.size} text{'s have' if empty.size > 1 else ' has'} no tokens",
+            where=f"text {_shown(texts[empty[0]][1])}",
+            todo="drop the row, or use a tokenizer that knows its characters",
+        )
+    # A query as long as its limit may have been cut, and a cut inside the prompt leaves nothing to pool.
+    limit = np.fromiter((limits[prompt] for prompt, _ in texts), np.int64, len(texts))
+    if (cut := np.flatnonzero((prompts >= lengths) & (lengths >= limit))).size:
+        first = cut[0]
+        raise InputError(
+            f"the prompt takes all {limit[first]} tokens of {cut.size} quer{'ies' if cut.size > 1 else 'y'}",
+            where=f"query {_shown(texts[first][1])}",
+            todo=f"raise data.query_max_tokens above {prompts[first]}, or shorten the instruction",
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
