@@ -1,0 +1,58 @@
+# Everything runs in .venv; a target with `##` shows up in `make help`.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help install quickstart test check lint format types contracts configs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread a process: on few cores, more are several times slower for models this small.
+JOBS ?= 2
+export OMP_NUM_THREADS ?= 1
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv and install the package with everything for development
+
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+	  for python in $${PYTHON:-} python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then echo "no Python >= 3.11 here; install one, or name it: make PYTHON=... install" >&2; exit 3; fi; \
+	  echo "making $(VENV) with $$found ($$("$$found" --version))"; \
+	  rm -rf $(VENV); "$$found" -m venv $(VENV); \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: install ## Grow, train, evaluate and compare a miniature lineage, and write its report
+	$(BIN)/rembed quickstart
+
+test: install ## Run the tests
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: lint types contracts configs test ## Run everything a change must pass
+
+lint: install ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## Rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install ## Check types
+	$(BIN)/ty check reasoning_embedding
+
+contracts: install ## Check that imports between folders go one way
+	$(BIN)/lint-imports
+
+configs: install ## Check every configuration file
+	$(BIN)/rembed config check configs
+
+clean: ## Remove caches and build files; .venv and runs stay
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find reasoning_embedding tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
