@@ -59,12 +59,11 @@ def mix_records(
     InputError
         If a file cannot be read.
     """
-    wanted = None if sources is None else set(sources)
     for file in data_files(rows):
         for where, record in read_records(file):
             if not isinstance(record, dict):
                 yield where, record
-            elif wanted is None or record.get("source") in wanted:
+            elif sources is None or record.get("source") in sources:
                 yield where, _resolved(record, corpus)
 
 

@@ -18,7 +18,7 @@ _POSITIVES = ("pos", "positive", "positives")
 _NEGATIVES = ("neg", "negative", "negatives")
 _INSTRUCTION = ("instruction", "prompt")
 #: Columns of sentence-transformers' n-tuples: negative_1, negative_2, ...
-_NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
+_NUMBERED_NEGATIVE = re.compile(r"negative_(\d{1,4})")
 _SHAPE = 'write {"query": text, "pos": [texts], "neg": [texts]}, one object a line'
 
 

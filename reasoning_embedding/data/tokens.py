@@ -71,7 +71,8 @@ def tokenize(
     Raises
     ------
     InputError
-        If a text has no tokens, or truncation leaves nothing of a query but its prompt.
+        If a text has no tokens, truncation leaves nothing of a query but its prompt, or a limit has no
+        room beside the special tokens.
 
     Notes
     -----
@@ -80,6 +81,7 @@ def tokenize(
     the boundary ("Query: " + "yes" has no more tokens than "Query: "), that rule would leave a one-word
     query without a token to pool; here its last token always remains.
     """
+    _check_limits(tokenizer, query_max_tokens=query_max_tokens, document_max_tokens=document_max_tokens)
     prompt_lengths = {prompt: _prompt_length(prompt, tokenizer) for prompt in {prompt for prompt, _ in texts}}
     limits = {prompt: query_max_tokens if prompt else document_max_tokens for prompt in prompt_lengths}
     chunks: list[np.ndarray] = []
@@ -96,6 +98,18 @@ def tokenize(
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     values = np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
     return TokenStore(values, offsets, np.minimum(prompts, lengths - 1).astype(np.int32))
+
+
+def _check_limits(tokenizer: PreTrainedTokenizerBase, **limits: int) -> None:
+    # Below this the tokenizer silently does not truncate, or keeps special tokens only.
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    for name, limit in limits.items():
+        if limit <= special:
+            raise InputError(
+                f"{limit} token{'s' if limit > 1 else ''} a text leave no room beside {special} special ones",
+                where=f"data.{name}",
+                todo=f"raise it above {special}",
+            )
 
 
 def _prompt_length(prompt: str, tokenizer: PreTrainedTokenizerBase) -> int:

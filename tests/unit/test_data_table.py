@@ -142,7 +142,7 @@ def mix(tmp_path: Path, *rows: dict, corpus: tuple = ()) -> dict[str, str]:
 
 def test_mix_puts_texts_in_the_place_of_ids(tmp_path: Path) -> None:
     row = {"query": "q", "pos": ["a"], "neg": ["b", 3], "source": "s", "instruction": "go"}
-    table = load(mix(tmp_path, row, row | {"source": "t"}) | {"sources": ["s"]})
+    table = load(mix(tmp_path, row, row | {"source": "t"}, row | {"source": ["s"]}) | {"sources": ["s"]})
     assert len(table) == 1
     assert shown(table, 0) == (("Instruct: go\nQuery: ", "q"), ["A"], ["T B", "C"], "s")
 

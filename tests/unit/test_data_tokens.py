@@ -86,6 +86,7 @@ def test_as_sentence_transformers(tiny_backbone: Path, tmp_path: Path, eos: bool
     AutoModel.from_pretrained(tiny_backbone).save_pretrained(tmp_path)
     make_bpe(bos=True, eos=eos).save_pretrained(tmp_path)
     module = Transformer(str(tmp_path), max_seq_length=48)
+    assert module.tokenizer is not None
     # Two words at least: a one-word query is the case of the test below.
     texts = [(prompt, f"mat {text}") for prompt, text in random_texts(60)]
     store = tokenize(texts, module.tokenizer, query_max_tokens=48, document_max_tokens=48)
@@ -142,6 +143,15 @@ def test_no_pad_token_is_needed() -> None:
     store = tokenize(random_texts(50), tokenizer, query_max_tokens=40, document_max_tokens=40)
     assert tokenizer.pad_token_id is None
     assert np.array_equal(store.values, expected.values)
+
+
+def test_a_limit_needs_room_beside_special_tokens() -> None:
+    tokenizer = make_bpe(bos=True, eos=True)
+    for limit in (1, 2):
+        with pytest.raises(InputError, match="leave no room beside 2 special ones") as caught:
+            tokenize([("", "the cat")], tokenizer, query_max_tokens=64, document_max_tokens=limit)
+        assert caught.value.where == "data.document_max_tokens"
+    assert tokenize([("", "the cat")], tokenizer, query_max_tokens=64, document_max_tokens=3).lengths[0] == 3
 
 
 def test_no_texts(tiny_tokenizer: Path) -> None:
