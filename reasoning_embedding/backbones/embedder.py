@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reasoning_embedding import config
+from reasoning_embedding.data.tokens import tokenize
 
 from .packs import Pack, make_packs
 from .pooling import mean_pool
@@ -101,8 +102,6 @@ class Embedder(nn.Module):
         out = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not len(texts):
             return out
-        from reasoning_embedding.data.tokens import tokenize
-
         store = tokenize(
             [(prompt, text) for text in texts],
             self.tokenizer,

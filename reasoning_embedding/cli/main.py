@@ -17,6 +17,14 @@ from ._errors import handled
 #: Verb -> module. A module has either a function ``command`` or, for a group of verbs, an ``app``.
 #: Modules of verbs import nothing heavy at their top: ``--help`` reads them all.
 VERBS: dict[str, str] = {
+    "quickstart": "reasoning_embedding.cli.quickstart",
+    "train": "reasoning_embedding.cli.train",
+    "evaluate": "reasoning_embedding.cli.evaluate",
+    "analyze": "reasoning_embedding.cli.analyze",
+    "embed": "reasoning_embedding.cli.embed",
+    "report": "reasoning_embedding.cli.report",
+    "grow": "reasoning_embedding.cli.grow",
+    "experiment": "reasoning_embedding.cli.experiment",
     "config": "reasoning_embedding.cli.config",
     "runs": "reasoning_embedding.cli.runs",
     "doctor": "reasoning_embedding.cli.doctor",

@@ -1,0 +1,26 @@
+"""Words on the terminal while something long runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import typer
+
+
+def speaker() -> Callable[[str], None]:
+    """Return a function that prints a line after the seconds since the start."""
+    started = time.perf_counter()
+
+    def say(line: str) -> None:
+        typer.echo(f"{time.perf_counter() - started:6.0f} s  {line}")
+
+    return say
+
+
+def quiet_libraries() -> None:
+    """Keep the progress bars and advice of libraries out of a verb's own output."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

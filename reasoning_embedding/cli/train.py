@@ -1,0 +1,35 @@
+"""``rembed train``: one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    config: Annotated[Path, typer.Argument(help="A YAML file of kind run.", metavar="CONFIG")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Overrides, such as training.steps=100.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest saved state.")] = False,
+) -> None:
+    """Train an embedder from a backbone; launch it with accelerate or torchrun for several ranks.
+
+    Raises
+    ------
+    ReasoningEmbeddingError
+        For a config, data, backbone or folder that cannot be used, or a loss that is not finite.
+    """
+    from reasoning_embedding.config import RunConfig, load_config
+
+    from ._say import quiet_libraries, speaker
+
+    loaded = load_config(config, overrides or (), expect=RunConfig)
+    quiet_libraries()
+    from reasoning_embedding.training import train
+
+    run = train(loaded.config, text=loaded.text, resume=resume, report=speaker())
+    typer.echo(f"run folder: {run.path}")

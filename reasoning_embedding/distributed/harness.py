@@ -1,0 +1,101 @@
+"""Running a function on several connected ranks of this machine, for tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding.errors import TrainingError
+
+from .world import World
+
+
+def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 120.0) -> list[Any]:
+    """Call ``function(world, *arguments)`` on `size` forked ranks connected by gloo.
+
+    Forking takes a tenth of a second where spawning takes seven; it needs a parent that has not
+    started a GPU context.
+
+    Parameters
+    ----------
+    size : int
+        Number of ranks.
+    function : callable
+        What each rank does.
+    *arguments
+        Given to every rank.
+    timeout : float
+        Seconds until ranks that have not finished are killed.
+
+    Returns
+    -------
+    list
+        What each rank returned, in rank order.
+
+    Raises
+    ------
+    TrainingError
+        If a rank fails (with its traceback), dies or runs out of time.
+    """
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            context.Process(target=_rank_main, args=(rank, size, folder, timeout, function, arguments))
+            for rank in range(size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout)
+        stuck = [rank for rank, process in enumerate(processes) if process.is_alive()]
+        for process in processes:
+            process.kill()
+            process.join()
+        results = [_read(Path(folder) / f"{rank}.pickle") for rank in range(size)]
+    for rank, (kind, value) in enumerate(results):
+        if kind == "error":
+            raise TrainingError(f"rank {rank} failed:\n{value}")
+    if stuck or any(kind == "nothing" for kind, _ in results):
+        missing = [rank for rank, (kind, _) in enumerate(results) if kind == "nothing"]
+        raise TrainingError(f"ranks {missing} gave no result within {timeout:.0f} s")
+    return [value for _, value in results]
+
+
+def _rank_main(
+    rank: int,
+    size: int,
+    folder: str,
+    timeout: float,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    result: tuple[str, Any]
+    try:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/rendezvous",
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=timeout),
+        )
+        result = ("value", function(World(rank, size), *arguments))
+    except Exception:  # noqa: BLE001  (whatever it was belongs into the parent's report)
+        result = ("error", traceback.format_exc())
+    Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(result))
+    # Leaving without interpreter shutdown: a peer that died would keep gloo's threads waiting.
+    os._exit(0 if result[0] == "value" else 1)
+
+
+def _read(path: Path) -> tuple[str, Any]:
+    return pickle.loads(path.read_bytes()) if path.exists() else ("nothing", None)

@@ -1,0 +1,3 @@
+"""Losses are functions of tensors."""
+
+from .infonce import LossOutput, infonce

@@ -1,0 +1,56 @@
+"""InfoNCE over in-batch and hard negatives. Pure tensors in, scalars out, no process group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """Sums over the query rows that were given, so that rows of several ranks add up.
+
+    Attributes
+    ----------
+    total : Tensor
+        Scalar, sum of the rows' losses in nats.
+    correct : Tensor
+        Scalar, rows whose positive scores higher than every other candidate.
+    """
+
+    total: Tensor
+    correct: Tensor
+
+
+def infonce(queries: Tensor, documents: Tensor, positive: Tensor, *, temperature: float) -> LossOutput:
+    """Score each query against every document and ask for its positive.
+
+    Parameters
+    ----------
+    queries : Tensor
+        (B, D) unit vectors.
+    documents : Tensor
+        (C, D) unit vectors: positives and hard negatives of the whole batch.
+    positive : Tensor
+        (B,) int64, row of `documents` that answers each query.
+    temperature : float
+        Divides the cosine similarities; > 0.
+
+    Returns
+    -------
+    LossOutput
+        Sum of -log softmax_c(q . d_c / temperature)[positive] over the rows, and hits.
+
+    Notes
+    -----
+    van den Oord et al. 2018 (arXiv 1807.03748), query -> document direction only, as in arXiv 2601.21192.
+    The logits are computed in at least float32 whatever the dtype of the inputs.
+    """
+    dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
+    logits = queries.to(dtype) @ documents.to(dtype).T / temperature
+    total = F.cross_entropy(logits, positive, reduction="sum")
+    correct = (logits.detach().argmax(dim=1) == positive).sum()
+    return LossOutput(total, correct)

@@ -1,0 +1,101 @@
+"""Scoring the checkpoints of an experiment's runs, and the baselines they stand beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.checkpoints import RunFolder, content_hash, load_embedder, step_name
+from reasoning_embedding.errors import InputError
+
+Report = Callable[[str], None]
+
+
+def evaluate_runs(
+    experiment: config.ExperimentConfig, evaluation: config.Evaluation, folder: Path, report: Report
+) -> None:
+    """Score the chosen checkpoints of every run, and the baselines."""
+    from reasoning_embedding.evaluation.baselines import BM25
+    from reasoning_embedding.evaluation.run import evaluate
+    from reasoning_embedding.evaluation.scores import revision_of
+
+    template = experiment.recipe.data.query_template
+    for run_entry in experiment.runs:
+        run = RunFolder(folder / "runs" / run_entry.name)
+        for step in chosen_steps(run, evaluation.steps):
+            checkpoint = run.checkpoint(step)
+            evaluate(
+                load_embedder(checkpoint),
+                evaluation.tasks,
+                run.evaluation / step_name(step),
+                model_name=f"{experiment.name}-{run_entry.name}",
+                revision=revision_of(step, content_hash(checkpoint)),
+                step=step,
+                settings=evaluation,
+                query_template=template,
+                report=report,
+            )
+    if "bm25" in evaluation.baselines:
+        bm25 = BM25()
+        evaluate(
+            bm25,
+            evaluation.tasks,
+            folder / "evaluation" / "bm25",
+            model_name="bm25",
+            revision=bm25.revision,
+            step=None,
+            settings=evaluation,
+            report=report,
+        )
+    if "untrained" in evaluation.baselines:
+        first = RunFolder(folder / "runs" / experiment.runs[0].name)
+        evaluate(
+            untrained_twin(first.checkpoint(0)),
+            evaluation.tasks,
+            folder / "evaluation" / "untrained",
+            model_name=f"{experiment.name}-untrained",
+            revision=f"seed-0-{content_hash(first.checkpoint(0))[:12]}",
+            step=None,
+            settings=evaluation,
+            query_template=template,
+            report=report,
+        )
+
+
+def chosen_steps(run: RunFolder, steps: str | list[int]) -> list[int]:
+    """Checkpoints of a run that ``ends``, ``all`` or a list of steps names.
+
+    Raises
+    ------
+    InputError
+        If the run has no checkpoint, or not one of those listed.
+    """
+    there = run.steps()
+    if not there:
+        raise InputError("this run has no checkpoint", where=str(run.path), todo="train it first")
+    if steps == "all":
+        return there
+    if steps == "ends":
+        return sorted({there[0], there[-1]})
+    missing = [step for step in steps if step not in there]
+    if missing:
+        raise InputError(
+            f"no checkpoint of steps {missing}", where=str(run.path), todo=f"steps there: {there}"
+        )
+    return [int(step) for step in steps]
+
+
+def untrained_twin(checkpoint: Path) -> Embedder:
+    """Return an embedder of a checkpoint's architecture, tokenizer and pooling, with random weights."""
+    from transformers import AutoModel
+
+    embedder = load_embedder(checkpoint)
+    implementation = embedder.model.config._attn_implementation
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        embedder.model = AutoModel.from_config(embedder.model.config, attn_implementation=implementation)
+    return embedder

@@ -1,0 +1,63 @@
+"""Running an experiment: grow, train, evaluate, analyse, each stage once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import atomic_write, write_json
+
+from .scheduler import run_stages
+from .stages import Ledger, plan_stages
+
+_RESOLVED = "config.resolved.json"
+
+
+def run_experiment(
+    experiment: config.ExperimentConfig, *, text: str | None = None, report: Callable[[str], None] = print
+) -> Path:
+    """Run every stage that is not done yet and return the experiment's folder.
+
+    Parameters
+    ----------
+    experiment : config.ExperimentConfig
+        What to run.
+    text : str, optional
+        The configuration as written, kept in the folder.
+    report : callable
+        Takes lines of progress.
+
+    Raises
+    ------
+    StageError
+        When a stage fails; what is finished stays.
+    """
+    folder = Path(experiment.output_dir) / experiment.name
+    stages = plan_stages(experiment)
+    if text is not None:
+        atomic_write(folder / "config.yaml", text)
+    write_json(folder / _RESOLVED, experiment.model_dump(mode="json"))
+    run_stages(folder, stages, Ledger(folder, stages), jobs=experiment.jobs, report=report)
+    return folder
+
+
+def read_experiment(folder: Path) -> config.ExperimentConfig:
+    """Read an experiment back from its folder."""
+    return config.ExperimentConfig.model_validate(
+        json.loads((folder / _RESOLVED).read_text(encoding="utf-8"))
+    )
+
+
+def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConfig:
+    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its seed."""
+    folder = Path(experiment.output_dir) / experiment.name
+    run = next(run for run in experiment.runs if run.name == name)
+    backbone = run.backbone
+    if isinstance(backbone, str):
+        backbone = config.PretrainedBackbone(path=str(folder / "lineage" / backbone))
+    recipe = {field: getattr(experiment.recipe, field) for field in config.Recipe.model_fields}
+    return config.RunConfig(
+        name=name, output_dir=str(folder / "runs"), seed=run.seed, backbone=backbone, **recipe
+    )

@@ -1,0 +1,155 @@
+"""The stages of an experiment: what each needs, and the content hash that says it is done.
+
+A stage's key is a hash of its own settings, of the files those name, and of what its parents produced. A
+finished stage leaves a record with its key; while the key stays the same the stage is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding import __version__, config
+from reasoning_embedding.checkpoints import RunFolder, content_hash, hash_file, write_json
+
+#: Settings under these keys name files or folders whose content counts.
+_PATH_KEYS = {"path", "paths", "rows", "corpus", "tokenizer"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of work, a process of its own.
+
+    Attributes
+    ----------
+    name : str
+        ``grow-STAGE``, ``train-RUN``, ``evaluate`` or ``analyze``.
+    settings : dict
+        What decides its result, as JSON values.
+    needs : tuple of str
+        Stages that must be finished before.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    needs: tuple[str, ...] = ()
+
+
+def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:
+    """List an experiment's stages, parents first."""
+    stages: list[Stage] = []
+    if experiment.lineage is not None:
+        tokenizer = experiment.lineage.tokenizer.model_dump(mode="json")
+        for grown in experiment.lineage.stages:
+            parent = getattr(grown, "parent", None)
+            settings = {"stage": grown.model_dump(mode="json"), "tokenizer": tokenizer}
+            stages.append(Stage(f"grow-{grown.name}", settings, (f"grow-{parent}",) if parent else ()))
+    for run in experiment.runs:
+        settings = {
+            "run": run.model_dump(mode="json"),
+            "recipe": experiment.recipe.model_dump(mode="json"),
+        }
+        needs = (f"grow-{run.backbone}",) if isinstance(run.backbone, str) else ()
+        stages.append(Stage(f"train-{run.name}", settings, needs))
+    everything = tuple(stage.name for stage in stages)
+    for name, section in (("evaluate", experiment.evaluation), ("analyze", experiment.analysis)):
+        if section is not None:
+            stages.append(Stage(name, section.model_dump(mode="json"), everything))
+    return stages
+
+
+class Ledger:
+    """Records of finished stages under ``<experiment>/stages/``.
+
+    Parameters
+    ----------
+    folder : Path
+        The experiment's folder.
+    stages : list of Stage
+        Parents first.
+    """
+
+    def __init__(self, folder: Path, stages: list[Stage]) -> None:
+        self.folder = folder
+        self._stages = {stage.name: stage for stage in stages}
+        self._file_hashes: dict[Path, str] = {}
+
+    def key(self, name: str) -> str:
+        """Content hash of a stage's inputs; its parents must be finished."""
+        stage = self._stages[name]
+        parents = {need: self._record(need).get("output") for need in stage.needs}
+        inputs = {
+            "version": __version__,
+            "settings": stage.settings,
+            "files": {str(path): self._hash(path) for path in sorted(set(_files_named(stage.settings)))},
+            "parents": parents,
+        }
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+    def is_done(self, name: str) -> bool:
+        """Whether a stage and all it needs are finished with the inputs of now, and its output still there."""
+        if not all(self.is_done(need) for need in self._stages[name].needs):
+            return False
+        record = self._record(name)
+        return record.get("key") == self.key(name) and record.get("output") == self._output(name)
+
+    def finish(self, name: str, seconds: float) -> None:
+        """Record a stage that has just ended well."""
+        record = {"key": self.key(name), "output": self._output(name), "seconds": round(seconds, 1)}
+        write_json(self._path(name), record)
+
+    def seconds(self, name: str) -> float | None:
+        """How long a finished stage took."""
+        return self._record(name).get("seconds")
+
+    def _path(self, name: str) -> Path:
+        return self.folder / "stages" / f"{name}.json"
+
+    def _record(self, name: str) -> dict[str, Any]:
+        path = self._path(name)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def _output(self, name: str) -> str | None:
+        """Content hash of what a stage made, or None where it is missing."""
+        kind, _, rest = name.partition("-")
+        if kind == "grow":
+            folder = self.folder / "lineage" / rest
+            return content_hash(folder) if folder.is_dir() else None
+        if kind == "train":
+            run = RunFolder(self.folder / "runs" / rest)
+            steps = run.steps()
+            return content_hash(run.checkpoint(steps[-1])) if steps else None
+        patterns = {
+            "evaluate": ("evaluation/*/scores.json", "runs/*/evaluation/*/scores.json"),
+            "analyze": ("hrsa/**/*.json",),
+        }[name]
+        files = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
+        digest = hashlib.sha256()
+        for path in files:
+            digest.update(f"{path.relative_to(self.folder)}\0{hash_file(path)}\n".encode())
+        return digest.hexdigest() if files else None
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._file_hashes:
+            self._file_hashes[path] = hash_file(path)
+        return self._file_hashes[path]
+
+
+def _files_named(settings: Any, key: str = "") -> Iterator[Path]:
+    """Files (or files of folders) that settings name and that exist; others are left to the stage."""
+    if isinstance(settings, dict):
+        for name, value in settings.items():
+            yield from _files_named(value, name)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _files_named(value, key)
+    elif isinstance(settings, str) and key in _PATH_KEYS:
+        path = Path(settings)
+        if path.is_file():
+            yield path
+        elif path.is_dir():
+            yield from (file for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,100 @@
+"""One stage of an experiment, done in this process: ``python -m reasoning_embedding.sweeps.work FOLDER STAGE``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import RunFolder, read_provenance
+from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
+
+from .analyses import analyze_pairs
+from .evaluations import evaluate_runs
+from .experiment import read_experiment, run_config
+
+Report = Callable[[str], None]
+
+
+def work(folder: Path, name: str, report: Report) -> None:
+    """Do one stage of the experiment in `folder`.
+
+    Raises
+    ------
+    InputError
+        If the experiment has no such stage.
+    """
+    experiment = read_experiment(folder)
+    kind, _, rest = name.partition("-")
+    if kind == "grow":
+        _grow(experiment, folder, rest, report)
+    elif kind == "train":
+        _train(experiment, rest, report)
+    elif name == "evaluate" and experiment.evaluation is not None:
+        evaluate_runs(experiment, experiment.evaluation, folder, report)
+    elif name == "analyze" and experiment.analysis is not None:
+        analyze_pairs(experiment.analysis, folder, report)
+    else:
+        raise InputError(f"no stage {name!r} in this experiment", where=str(folder))
+
+
+def _grow(experiment: config.ExperimentConfig, folder: Path, name: str, report: Report) -> None:
+    from reasoning_embedding.lineages import grow_stage
+
+    if experiment.lineage is None:
+        raise InputError("this experiment grows nothing", where=str(folder))
+    stage = next(stage for stage in experiment.lineage.stages if stage.name == name)
+    parent = getattr(stage, "parent", None)
+    grow_stage(
+        experiment.lineage,
+        name,
+        folder / "lineage" / name,
+        folder / "lineage" / parent if parent else None,
+        report,
+    )
+
+
+def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> None:
+    from reasoning_embedding.training import train
+
+    settings = run_config(experiment, name)
+    _clear_stale(settings, report)
+    train(settings, resume=True, report=report)
+
+
+def _clear_stale(settings: config.RunConfig, report: Report) -> None:
+    """Remove a run made with other settings or from another backbone; an unfinished one of these stays."""
+    run = RunFolder(Path(settings.output_dir) / settings.name)
+    if not run.steps():
+        return
+    same = run.config_json.exists() and json.loads(run.config_json.read_text()) == settings.model_dump(
+        mode="json"
+    )
+    record = read_provenance(run.checkpoint(run.steps()[0])) or {}
+    parent = (record.get("parent") or {}).get("content_hash")
+    backbone = settings.backbone
+    now = None
+    if isinstance(backbone, config.PretrainedBackbone) and Path(backbone.path).is_dir():
+        now = (read_provenance(Path(backbone.path)) or {}).get("content_hash")
+    if not same or parent != now:
+        report("the run there was made with other settings or from another backbone; it is made anew")
+        shutil.rmtree(run.path)
+
+
+def main() -> int:
+    """Do the stage the command line names; the exit code says how it ended."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        work(Path(sys.argv[1]), sys.argv[2], lambda line: print(line, flush=True))  # noqa: T201
+    except ReasoningEmbeddingError as error:
+        print(f"error: {error}", flush=True)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Opening a run folder: new, resumed, or refused."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import InputContract
+from reasoning_embedding.checkpoints import (
+    RunFolder,
+    atomic_write,
+    explain_disk_errors,
+    newest_resumable,
+    read_provenance,
+    versions,
+    write_json,
+)
+from reasoning_embedding.data import Plan, Table
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import InputError
+
+
+@contextlib.contextmanager
+def locked(run: RunFolder) -> Generator[None]:
+    """Hold the run folder; a second process is refused.
+
+    Raises
+    ------
+    InputError
+        If another process trains in this folder.
+    SetupError
+        If the folder cannot be written.
+    """
+    with explain_disk_errors(run.path):
+        run.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InputError(
+            "another process is training in this run folder",
+            where=str(run.path),
+            todo="wait for it, or change name",
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> int:
+    """Return the step to go on from (0 for a new run), after checking that the folder fits the config.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run and `resume` is false, or the run there had other settings.
+    """
+    if not run.steps():
+        return 0
+    if not resume:
+        raise InputError(
+            f"this run folder already holds steps {run.steps()[0]} to {run.steps()[-1]}",
+            where=str(run.path),
+            todo="go on with --resume, or choose another name",
+        )
+    before = json.loads(run.config_json.read_text(encoding="utf-8")) if run.config_json.exists() else None
+    now = settings.model_dump(mode="json")
+    if before is not None and before != now:
+        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        raise InputError(
+            f"the run there had other settings ({', '.join(changed)})",
+            where=str(run.config_json),
+            todo="resume with the same config, or choose another name (rembed config diff shows the difference)",
+        )
+    return newest_resumable(run) or 0
+
+
+def describe_run(
+    run: RunFolder,
+    settings: config.RunConfig,
+    text: str | None,
+    *,
+    table: Table,
+    plan: Plan,
+    inputs: InputContract,
+    world: World,
+) -> None:
+    """Write the config as written and as resolved, and the manifest."""
+    if text is not None:
+        atomic_write(run.config_yaml, text)
+    write_json(run.config_json, settings.model_dump(mode="json"))
+    gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
+    write_json(
+        run.manifest,
+        {
+            "name": settings.name,
+            "seed": settings.seed,
+            "steps": plan.steps,
+            "rows": len(table),
+            "sources": table.sources,
+            "skipped_rows": table.skipped,
+            "data_fingerprint": table.fingerprint,
+            "input_contract": asdict(inputs),
+            "ranks": world.size,
+            "hardware": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "gpu": gpu,
+            },
+            "versions": versions(),
+            "git_commit": _git_commit(),
+        },
+    )
+
+
+def _git_commit() -> str | None:
+    """Commit of the code that runs, or None outside a checkout."""
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None
+
+
+def parent_record(backbone: config.Backbone) -> dict[str, Any]:
+    """Say what a run starts from, for the provenance of its checkpoints."""
+    if isinstance(backbone, config.RandomBackbone):
+        return {"architecture": backbone.architecture.model_dump(mode="json"), "seed": backbone.seed}
+    record = read_provenance(Path(backbone.path)) if Path(backbone.path).is_dir() else None
+    return {
+        "path": backbone.path,
+        "revision": backbone.revision,
+        "content_hash": record["content_hash"] if record else None,
+    }

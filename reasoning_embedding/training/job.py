@@ -1,0 +1,160 @@
+"""Everything a run needs before its first step, made and checked in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import (
+    Embedder,
+    InputContract,
+    add_lora,
+    build_backbone,
+    check_attention,
+    input_contract,
+    stock_model,
+)
+from reasoning_embedding.checkpoints import (
+    RunFolder,
+    load_state,
+    prune_states,
+    save_checkpoint,
+    save_state,
+    verify_content,
+)
+from reasoning_embedding.data import Plan, Table, TokenStore, load_table, tokenize
+from reasoning_embedding.data.bag import Bag, make_bag
+from reasoning_embedding.distributed import World
+
+from .folder import parent_record
+from .meters import Report
+from .optimizers import build_optimizer
+
+
+@dataclass
+class Job:
+    """A run in memory: model, optimizer, data plan, and where it writes."""
+
+    settings: config.RunConfig
+    run: RunFolder
+    world: World
+    embedder: Embedder
+    optimizer: torch.optim.Optimizer
+    table: Table
+    plan: Plan
+    store: TokenStore
+    inputs: InputContract
+    parent: dict[str, Any]
+
+    def bag(self, step: int) -> tuple[Bag, str]:
+        """Texts of a step, and the source they come from."""
+        batch = self.plan.batch(step)
+        return make_bag(batch, self.store), batch.source
+
+    def save(self, step: int) -> None:
+        """Write checkpoint, then state: a process killed in between resumes from the state before."""
+        if self.world.is_main:
+            data = self.settings.data
+            save_checkpoint(
+                self.run.checkpoint(step),
+                self.embedder,
+                max_tokens=max(data.query_max_tokens, data.document_max_tokens),
+                parent=self.parent,
+                run=self.settings.name,
+                step=step,
+            )
+            lora = self.settings.training.lora is not None
+            save_state(self.run, step, self.embedder, self.optimizer, adapters=lora)
+            prune_states(self.run, self.settings.checkpoints.keep_states)
+        self.world.barrier()
+
+
+def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: int, report: Report) -> Job:
+    """Load data and backbone, check the attention contract, build the optimizer, and restore step `start`.
+
+    Parameters
+    ----------
+    settings : config.RunConfig
+        The run.
+    run : RunFolder
+        Its folder.
+    world : World
+        The job's ranks.
+    start : int
+        0, or the step whose saved state the run goes on from.
+    report : callable
+        Takes lines of progress.
+
+    Raises
+    ------
+    InputError
+        For data, a backbone or a saved state that cannot be used.
+    """
+    table = load_table(settings.data)
+    plan = Plan(table, settings.training, settings.data, settings.seed)
+    skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
+    report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
+
+    embedder = _embedder(settings, run, table, start)
+    inputs = input_contract(embedder.tokenizer)
+    store = tokenize(
+        table.texts,
+        embedder.tokenizer,
+        query_max_tokens=settings.data.query_max_tokens,
+        document_max_tokens=settings.data.document_max_tokens,
+    )
+    report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
+    embedder.to(world.device)
+    check_attention(stock_model(embedder), where=_name(settings.backbone))
+    embedder.train()
+    optimizer = build_optimizer(embedder, settings.training)
+    if start:
+        load_state(run, start, embedder, optimizer)
+        report(f"resumed after step {start}")
+    parent = parent_record(settings.backbone)
+    return Job(settings, run, world, embedder, optimizer, table, plan, store, inputs, parent)
+
+
+def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:
+    lora = settings.training.lora
+    backbone = settings.backbone
+    if start:
+        verify_content(run.checkpoint(start))
+        if lora is None:
+            backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
+    model, tokenizer = build_backbone(backbone)
+    if settings.training.activation_checkpointing:
+        _checkpoint_activations(model)
+    embedder = Embedder(model, tokenizer, settings.pooling, _prompts(table))
+    if lora is not None:
+        # Adapters start from the run's seed, whatever was drawn before.
+        torch.manual_seed(settings.seed)
+        add_lora(embedder, lora)
+    return embedder
+
+
+def _checkpoint_activations(model: Any) -> None:
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    # Without this, inputs of the first layer carry no gradient when only adapters are trained.
+    model.enable_input_require_grads()
+
+
+def _prompts(table: Table) -> dict[str, str]:
+    """Return the query prompt of each source, under ``query`` too where all agree."""
+    prompts: dict[str, str] = {}
+    for index, source in enumerate(table.sources):
+        rows = (table.source == index).nonzero()[0]
+        if len(rows):
+            prompts[source] = table.texts[table.query[rows[0]]][0]
+    distinct = set(prompts.values())
+    return prompts | ({"query": distinct.pop()} if len(distinct) == 1 else {})
+
+
+def _name(backbone: config.Backbone) -> str:
+    return (
+        backbone.path if isinstance(backbone, config.PretrainedBackbone) else backbone.architecture.model_type
+    )

@@ -1,0 +1,162 @@
+"""The training loop, read aloud: embed, compare, guard, step, log, save."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
+from reasoning_embedding.distributed import World, start_world, stop_world
+from reasoning_embedding.errors import TrainingError
+
+from .folder import describe_run, first_step, locked
+from .job import Job, prepare
+from .meters import Meters, Report, peak_memory_gib
+from .optimizers import learning_rate_at
+from .signals import StoppedError, StopRequest
+from .step import StepOutput, build_loss, contrastive_step
+
+
+def train(
+    settings: config.RunConfig, *, text: str | None = None, resume: bool = False, report: Report = print
+) -> RunFolder:
+    """Train one run to its end, alone or as one rank of a launched job.
+
+    Parameters
+    ----------
+    settings : config.RunConfig
+        The run.
+    text : str, optional
+        The configuration as written, kept in the run folder.
+    resume : bool
+        Go on from the newest saved state; the result is bitwise that of an undisturbed run.
+    report : callable
+        Takes lines of progress; only the main rank speaks.
+
+    Returns
+    -------
+    RunFolder
+        With every checkpoint of the schedule.
+
+    Raises
+    ------
+    InputError
+        For data, backbone or folder that cannot be used.
+    TrainingError
+        If loss or gradient stop being finite, naming the step; the last good checkpoint stays.
+    StoppedError
+        After SIGTERM or SIGINT, when the state is saved.
+    """
+    if settings.training.threads is not None:
+        torch.set_num_threads(settings.training.threads)
+    world = start_world()
+    run = RunFolder(Path(settings.output_dir) / settings.name)
+    try:
+        if not world.is_main:
+            return _run(settings, run, world, text, resume=resume, report=lambda _: None)
+        with locked(run):
+            return _run(settings, run, world, text, resume=resume, report=report)
+    finally:
+        stop_world()
+
+
+def _run(
+    settings: config.RunConfig,
+    run: RunFolder,
+    world: World,
+    text: str | None,
+    *,
+    resume: bool,
+    report: Report,
+) -> RunFolder:
+    start = first_step(run, settings, resume=resume)
+    world.barrier()  # every rank has looked before the main one writes
+    job = prepare(settings, run, world, start=start, report=report)
+    if start >= job.plan.steps:
+        report(f"finished before: {run.path}")
+        return run
+    if world.is_main:
+        describe_run(run, settings, text, table=job.table, plan=job.plan, inputs=job.inputs, world=world)
+    if start == 0:
+        job.save(0)
+    _steps(job, start, report)
+    return run
+
+
+def _steps(job: Job, start: int, report: Report) -> None:
+    training, steps = job.settings.training, job.plan.steps
+    loss = build_loss(job.settings.loss)
+    autocast = torch.bfloat16 if training.precision == "bf16" else None
+    saved = set(checkpoint_steps(job.settings.checkpoints, steps))
+    meters = None
+    if job.world.is_main:
+        board = job.settings.logging.tensorboard
+        meters = Meters(job.run, steps=steps, first=start, tensorboard=board, report=report)
+
+    with StopRequest() as stop:
+        for step in range(start + 1, steps + 1):
+            began = time.perf_counter()
+            # Dropout is a function of (seed, step, rank), so nothing of it needs saving.
+            torch.manual_seed((job.settings.seed * 1_000_003 + step) * 4099 + job.world.rank)
+            bag, source = job.bag(step)
+            output = contrastive_step(
+                job.embedder, bag, loss, job.world, pack_tokens=training.pack_tokens, autocast=autocast
+            )
+            norm = _clip(job, training.max_grad_norm)
+            _check_finite(output, norm, step)
+            rate = learning_rate_at(step, steps, training)
+            for group in job.optimizer.param_groups:
+                group["lr"] = rate
+            job.optimizer.step()
+            job.optimizer.zero_grad(set_to_none=True)
+
+            if meters is not None:
+                record = _record(job, step, output, norm, rate, source, time.perf_counter() - began)
+                if step % job.settings.logging.every == 0 or step == steps:
+                    meters.log(record)
+                meters.speak(record)
+            if step in saved or stop.number is not None:
+                job.save(step)
+            if stop.number is not None and step < steps:
+                raise StoppedError(step, stop.number)
+    if meters is not None:
+        meters.close()
+
+
+def _clip(job: Job, limit: float | None) -> float:
+    parameters = [p for p in job.embedder.parameters() if p.requires_grad]
+    return float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf))
+
+
+def _check_finite(output: StepOutput, norm: float, step: int) -> None:
+    """Stop before the optimizer touches the weights; loss and norm are equal on all ranks."""
+    for name, value in (("loss", output.loss), ("gradient norm", norm)):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the {name} is {value} at step {step}",
+                where=f"step {step}",
+                todo="the checkpoint before is whole: lower learning_rate, raise temperature, or look at this batch",
+            )
+
+
+def _record(
+    job: Job, step: int, output: StepOutput, norm: float, rate: float, source: str, seconds: float
+) -> dict[str, float | int | str]:
+    return {
+        "step": step,
+        "loss": output.loss,
+        "accuracy": output.accuracy,
+        "learning_rate": rate,
+        "grad_norm": norm,
+        "tokens": output.tokens,
+        "tokens_per_second": output.tokens / seconds,
+        "queries_per_second": job.settings.training.batch_size / seconds,
+        "padding_efficiency": output.tokens / output.slots,
+        "source": source,
+        "seconds": seconds,
+        "peak_memory_gib": peak_memory_gib(job.world.device),
+    }
