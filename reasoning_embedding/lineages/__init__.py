@@ -1,0 +1,6 @@
+"""Growing backbones: a base by pre-training, then its SFT and RLVR siblings (trl)."""
+
+from .gates import GateReport, check_gates, measure
+from .grow import grow, grow_stage, is_current, settings_hash
+
+__all__ = ["GateReport", "check_gates", "grow", "grow_stage", "is_current", "measure", "settings_hash"]

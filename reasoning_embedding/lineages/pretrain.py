@@ -1,0 +1,183 @@
+"""Pre-training: a compact loop over fixed-width rows that a killed process takes up where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from reasoning_embedding.backbones.build import build_config
+from reasoning_embedding.checkpoints.atomic import PARTIAL, explain_disk_errors
+from reasoning_embedding.config.lineage import PretrainStage
+from reasoning_embedding.errors import TrainingError
+
+from .corpus import open_stream
+from .loss import linear_cross_entropy
+
+#: Seconds between progress lines and between saved states.
+REPORT_EVERY, SAVE_EVERY = 4.0, 60.0
+_FLOOR = 0.1
+_CLIP = 1.0
+
+
+def learning_rate(stage: PretrainStage, step: int) -> float:
+    """Return the rate of a step (from 1): linear warm-up, then a cosine that ends at a tenth."""
+    warmup = max(1, round(stage.warmup_ratio * stage.steps))
+    if step <= warmup:
+        return stage.learning_rate * step / warmup
+    done = (step - warmup) / max(1, stage.steps - warmup)
+    return stage.learning_rate * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def new_model(stage: PretrainStage, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return the stage's decoder, fp32, with random weights drawn from the stage's seed."""
+    config = build_config(stage.architecture, len(tokenizer), tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stage.seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+
+
+@dataclass
+class _State:
+    """What a step changes: weights, moments, the steps done, the log so far."""
+
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    step: int
+    log: list[dict[str, Any]]
+
+    def save(self, path: Path, settings: str) -> None:
+        temporary = path.with_name(f"{path.name}{PARTIAL}")
+        with explain_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(
+                {
+                    "settings": settings,
+                    "step": self.step,
+                    "log": json.dumps(self.log),
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                },
+                temporary,
+            )
+            temporary.rename(path)
+
+    def load(self, path: Path, settings: str) -> None:
+        if not path.exists():
+            return
+        saved = torch.load(path, weights_only=True)
+        if saved["settings"] != settings:
+            return
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.log = saved["step"], json.loads(saved["log"])
+
+
+def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def pretrain(
+    stage: PretrainStage,
+    tokenizer: PreTrainedTokenizerBase,
+    state: Path,
+    settings: str,
+    report: Callable[[str], None],
+) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    """Train a decoder from random weights on its corpus.
+
+    Parameters
+    ----------
+    stage : PretrainStage
+        Architecture, corpus, optimiser.
+    tokenizer : PreTrainedTokenizerBase
+        The lineage's.
+    state : Path
+        File of the resumable state; removed by the caller once the result is safe.
+    settings : str
+        Hash that a state must carry to be taken up: another setting starts anew.
+    report : callable
+        Takes a progress line every few seconds.
+
+    Returns
+    -------
+    tuple
+        The model and the log: one object a step with step, loss, learning_rate, grad_norm, tokens.
+
+    Raises
+    ------
+    TrainingError
+        When the loss is no longer finite.
+
+    Notes
+    -----
+    Rows depend on (seed, step) alone and nothing else is random, so a run that was killed and taken
+    up again gives the same bits as one that was not.
+    """
+    stream = open_stream(stage, tokenizer)
+    model = new_model(stage, tokenizer).train()
+    optimizer = torch.optim.AdamW(
+        _groups(model, stage.weight_decay), lr=stage.learning_rate, betas=stage.betas, fused=True
+    )
+    now = _State(model, optimizer, 0, [])
+    now.load(state, settings)
+    if now.step:
+        report(f"resumed at step {now.step}/{stage.steps}")
+    said = saved = time.monotonic()
+    said_step = now.step
+    tokens = stage.batch_size * stage.sequence_length
+    while now.step < stage.steps:
+        now.step += 1
+        now.log.append(
+            {"step": now.step, **_train_step(now, stage, stream.batch(now.step)), "tokens": tokens}
+        )
+        clock = time.monotonic()
+        if clock - said >= REPORT_EVERY or now.step == stage.steps:
+            speed = (now.step - said_step) * tokens / max(clock - said, 1e-9)
+            loss = now.log[-1]["loss"]
+            report(f"step {now.step}/{stage.steps} loss {loss:.3f} {speed / 1000:.1f}k tokens/s")
+            said, said_step = clock, now.step
+        if clock - saved >= SAVE_EVERY and now.step < stage.steps:
+            now.save(state, settings)
+            saved = time.monotonic()
+    return model.eval(), now.log
+
+
+def _train_step(now: _State, stage: PretrainStage, rows: Any) -> dict[str, float]:
+    ids = torch.from_numpy(rows)
+    rate = learning_rate(stage, now.step)
+    for group in now.optimizer.param_groups:
+        group["lr"] = rate
+    hidden = now.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    head = now.model.get_output_embeddings().weight
+    loss = linear_cross_entropy(hidden.flatten(0, 1), head, ids[:, 1:].flatten())
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(now.model.parameters(), _CLIP, foreach=True)
+    if not math.isfinite(loss.item()):
+        raise TrainingError(
+            f"the loss is {loss.item()}", where=f"step {now.step} of {stage.name}", todo="lower learning_rate"
+        )
+    now.optimizer.step()
+    now.optimizer.zero_grad()
+    return {"loss": loss.item(), "learning_rate": rate, "grad_norm": norm.item()}
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
