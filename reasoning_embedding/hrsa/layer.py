@@ -1,0 +1,117 @@
+"""One layer's rows, and the work on them that every pair of layers reuses."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .result import as_rows
+
+
+class Layer:
+    """Rows of one layer, centred once; norms, Gram matrix and neighbours are computed once.
+
+    Parameters
+    ----------
+    rows : array or tensor, shape (n, D)
+        Activations: one row a token or text.
+    name : str
+        What errors call it.
+    dtype : numpy dtype
+        Type of the centred rows. Means are always taken in float64, so float32 loses nothing to a large mean.
+    """
+
+    def __init__(self, rows: Any, name: str = "X", dtype: Any = np.float64) -> None:
+        self.name = name
+        self.rows = as_rows(rows, name)
+        mean = self.rows.mean(axis=0, dtype=np.float64)
+        self.centred = np.subtract(self.rows, mean, dtype=np.float64).astype(dtype, copy=False)
+        # A column that never moves keeps a rounding residue of its mean; that is no variation.
+        noise = np.finfo(self.rows.dtype).eps * np.abs(mean) * np.sqrt(len(self.rows))
+        self.norms = np.sqrt(np.einsum("nd,nd->d", self.centred, self.centred, dtype=np.float64))
+        self.constant = self.norms <= 4 * noise
+        self._neighbours: dict[tuple[bytes, bool], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Dimensions D."""
+        return self.rows.shape[1]
+
+    @cached_property
+    def row_squares(self) -> np.ndarray:
+        """Squared norms of the centred rows, shape (n,), float64: the diagonal of the Gram matrix."""
+        return np.einsum("nd,nd->n", self.centred, self.centred, dtype=np.float64)
+
+    @cached_property
+    def self_square(self) -> float:
+        """Squared Frobenius norm of ``Xc'Xc``."""
+        return frobenius_square(self.cross(self))
+
+    def cross(self, other: Layer) -> np.ndarray:
+        """``Xc'Yc``, shape (D_x, D_y): all that CKA, correlation and Procrustes need of a pair."""
+        return self.centred.T @ other.centred
+
+    def neighbours(self, subset: np.ndarray, k: int, centred: bool = False) -> np.ndarray:
+        """Nearest neighbours within `subset` by cosine, nearest first; kept for the next pair.
+
+        Parameters
+        ----------
+        subset : array of int, shape (m,)
+            Rows that take part; without duplicates, or ties decide.
+        k : int
+            1 <= k < m.
+        centred : bool
+            Take the mean off first.
+
+        Returns
+        -------
+        array of int, shape (m, k)
+            Positions within `subset`.
+        """
+        key = (subset.tobytes(), centred)
+        known = self._neighbours.get(key)
+        if known is None or known.shape[1] < k:
+            known = nearest((self.centred if centred else self.rows)[subset], k)
+            self._neighbours[key] = known
+        return known[:, :k]
+
+
+def frobenius_square(matrix: np.ndarray) -> float:
+    """Sum of squares in float64."""
+    return float(np.einsum("ij,ij->", matrix, matrix, dtype=np.float64))
+
+
+def nearest(rows: np.ndarray, k: int, block: int = 1024) -> np.ndarray:
+    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, shape (n, k)."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.maximum(norms, np.finfo(rows.dtype).tiny)
+    found = np.empty((len(rows), k), dtype=np.int32)
+    for start in range(0, len(rows), block):
+        similarity = unit[start : start + block] @ unit.T
+        own = np.arange(len(similarity))
+        similarity[own, own + start] = -np.inf
+        top = np.argpartition(similarity, -k, axis=1)[:, -k:]
+        order = np.argsort(-np.take_along_axis(similarity, top, axis=1), axis=1, kind="stable")
+        found[start : start + block] = np.take_along_axis(top, order, axis=1)
+    return found
+
+
+def distinct(rows: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
+    """Indices of rows that repeat no earlier row, ascending.
+
+    Equal contexts give equal states only up to rounding, so rows count as equal when no coordinate
+    differs by more than `tolerance` times the root mean square of all coordinates. Candidates are
+    neighbours in the order of a random projection, which costs n D + n log n.
+    """
+    direction = np.random.default_rng(0).standard_normal(rows.shape[1])
+    scale = float(np.sqrt(np.mean(np.square(rows, dtype=np.float64))))
+    order = np.argsort(rows @ direction, kind="stable")
+    gaps = np.abs(np.diff(rows[order], axis=0)).max(axis=1) > tolerance * scale
+    group = np.empty(len(rows), dtype=np.int64)
+    group[order] = np.concatenate([[0], np.cumsum(gaps)])
+    return np.sort(np.unique(group, return_index=True)[1])

@@ -1,0 +1,94 @@
+"""What every metric takes and gives: checked rows in, a named number out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Metric:
+    """A number with what is needed to read it.
+
+    Parameters
+    ----------
+    value : float
+        The headline number; ``float(metric)`` gives it too.
+    n : int
+        Rows it was computed from.
+    definition : str
+        One sentence: which of the definitions in use this is.
+    chance : float or None
+        The value expected when the rows of the two sides have nothing to do with each other.
+    warnings : tuple of str
+        What makes the number less than it seems.
+    """
+
+    value: float
+    n: int
+    definition: str
+    chance: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+def as_rows(rows: Any, name: str = "X") -> np.ndarray:
+    """Return an array or tensor as a float array (n, D), or say what is wrong with it.
+
+    Parameters
+    ----------
+    rows : array or tensor, shape (n, D)
+        Any float or integer type; float32 stays float32, everything else becomes float64.
+    name : str
+        What errors call it, for instance the layer.
+
+    Raises
+    ------
+    InputError
+        If it is not two-dimensional, has fewer than two rows, or holds NaN or infinite values.
+    """
+    if hasattr(rows, "detach"):  # a tensor; numpy knows no bfloat16
+        rows = rows.detach().cpu()
+        rows = (rows if rows.dtype.itemsize == 8 else rows.float()).numpy()
+    array = np.asarray(rows)
+    array = array if array.dtype == np.float32 else array.astype(np.float64)
+    if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
+        raise InputError(
+            f"expected rows of shape (n >= 2, D >= 1), got {array.shape}",
+            where=name,
+            todo="give one row a token or text",
+        )
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if bad.size:
+        raise InputError(
+            f"{bad.size} of {len(array)} rows hold NaN or infinite values, the first is row {bad[0]}",
+            where=name,
+            todo="check the checkpoint (a diverged run?) or compute the activations in float32",
+        )
+    return array
+
+
+def same_rows(x: np.ndarray, y: np.ndarray, *, width: bool = False) -> None:
+    """Refuse two sides whose rows, or with `width` whose dimensions, do not correspond.
+
+    Raises
+    ------
+    InputError
+        If the numbers of rows (or dimensions) differ.
+    """
+    if len(x) != len(y):
+        raise InputError(
+            f"{len(x)} rows against {len(y)}",
+            todo="both sides need the same tokens or texts in the same order",
+        )
+    if width and x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"{x.shape[1]} dimensions against {y.shape[1]}",
+            todo="this metric matches dimensions; use CKA or k-NN overlap for models of different widths",
+        )

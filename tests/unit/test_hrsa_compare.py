@@ -1,0 +1,266 @@
+"""Pairs and trajectories of checkpoints, end to end on tiny models."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import torch
+from hrsa_models import qwen3, save
+
+from reasoning_embedding import config, hrsa
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.activations import capture
+from reasoning_embedding.hrsa.compare import compare
+from reasoning_embedding.hrsa.levels import metric_names
+from reasoning_embedding.hrsa.probes import load_probe
+from reasoning_embedding.hrsa.realignment import realign
+from reasoning_embedding.hrsa.side import open_side
+
+
+def analysis(**changes) -> config.Analysis:
+    return config.Analysis.model_validate({"probe": {"kind": "world"}, "max_rows": 600, **changes})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Checkpoints: a, b (other weights), near (a with noise), wide, deep, embedder, foreign (other ids), broken."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    for name, model in {
+        "a": qwen3(0),
+        "b": qwen3(1),
+        "wide": qwen3(0, hidden=96),
+        "deep": qwen3(0, layers=5),
+        "embedder": qwen3(0, causal=False),
+    }.items():
+        save(model, root / name)
+    near = qwen3(0)
+    torch.manual_seed(9)
+    with torch.no_grad():
+        for parameter in near.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    save(near, root / "near")
+    save(qwen3(0), root / "foreign", reverse=True)
+    broken = qwen3(0)
+    with torch.no_grad():
+        broken.model.layers[2].mlp.up_proj.weight[0, 0] = float("inf")
+    save(broken, root / "broken")
+    (root / "a" / "provenance.json").write_text(json.dumps({"content_hash": "abc"}))
+    return root
+
+
+def pair(folder, a: str, b: str, **changes) -> dict:
+    lines = []
+    found = compare(
+        f"{a}-{b}",
+        folder / a,
+        folder / b,
+        analysis(**changes),
+        reference_a=f"lineage:{a}",
+        reference_b=f"lineage:{b}",
+        report=lines.append,
+    )
+    assert len(lines) == 3
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+@pytest.fixture(scope="module")
+def near(folder) -> dict:
+    return pair(folder, "a", "near")
+
+
+def test_record_has_what_reports_read(near):
+    labels = ["embedding", "layer 1", "layer 2", "layer 3 (pre-norm)", "final norm"]
+    assert near["layers_a"] == near["layers_b"] == labels
+    assert near["a"] | {"path": ""} == {
+        "reference": "lineage:a",
+        "path": "",
+        "content_hash": "abc",
+        "attention": "causal",
+        "dimension": 64,
+        "layers": 3,
+    }
+    assert near["b"]["content_hash"] is None
+    assert near["probe"]["kind"] == "world"
+    assert (near["probe"]["rows"], near["probe"]["tokens"], near["probe"]["labels"]) == (600, "all", 5)
+    assert set(near["heatmaps"]) == {"dimension_correlation", "cka", "knn_jaccard@10"}
+    assert all(np.shape(heat) == (5, 5) for heat in near["heatmaps"].values())
+    assert list(near["diagonal"]) == metric_names([5, 10, 50])
+    assert all(len(values) == 5 for values in near["diagonal"].values())
+    assert set(near["intervals"]) == {
+        *("cka", "dimension_correlation", "procrustes_cosine"),
+        *(f"knn_jaccard@{k}" for k in (5, 10, 50)),
+    }
+    for metric, (low, high) in near["intervals"].items():
+        assert low < near["last"][metric] < high
+    assert set(near["chance"]) == set(near["definitions"]) == set(metric_names([5, 10, 50]))
+    assert near["spectrum"]["a"]["features"] == "last"
+    assert near["spectrum_mean"]["b"]["features"] == "mean"
+    assert 1 < near["spectrum"]["a"]["rankme_lambda"] < near["spectrum"]["a"]["rankme_sigma"] <= 64.1
+
+
+def test_record_agrees_with_the_library(folder, near):
+    settings = analysis()
+    probe = load_probe(settings.probe)
+    a = open_side(folder / "a", "a", probe, settings)
+    b = open_side(folder / "near", "near", probe, settings, like=a)
+    assert b.sample is a.sample
+    for i in range(5):
+        for j in range(5):
+            x, y = a.activations.states[i], b.activations.states[j]
+            assert near["heatmaps"]["cka"][i][j] == pytest.approx(float(hrsa.linear_cka(x, y)), abs=2e-5)
+            correlation = float(hrsa.dimension_wise_correlation(x, y))
+            assert near["heatmaps"]["dimension_correlation"][i][j] == pytest.approx(correlation, abs=2e-5)
+    x, y = a.activations.states[-1], b.activations.states[-1]
+    fit = hrsa.orthogonal_procrustes(x, y, documents=a.sample.documents)
+    assert near["last"]["h_inv"] == pytest.approx(float(fit), abs=1e-3)
+    assert near["last"]["procrustes_residual"] == pytest.approx(fit.residual, abs=1e-4)
+    assert near["last"]["cka_debiased"] == pytest.approx(float(hrsa.debiased_linear_cka(x, y)), abs=1e-4)
+    assert near["diagonal"]["cka"][-1] == near["last"]["cka"]
+
+
+def test_a_model_against_itself_is_one_and_against_another_is_not(folder, near):
+    same, other = pair(folder, "a", "a"), pair(folder, "a", "b")
+    for metric in (
+        "dimension_correlation",
+        "h_inv",
+        "cka",
+        "cka_debiased",
+        "knn_jaccard@10",
+        "procrustes_cosine",
+    ):
+        assert same["last"][metric] == pytest.approx(1, abs=1e-4)
+        assert other["last"][metric] < near["last"][metric] < 1
+    assert abs(other["last"]["dimension_correlation"]) < 0.1
+    assert abs(other["last"]["h_inv_rescaled"]) < 0.05
+    transfer = same["probe_transfer"]
+    assert transfer["gap_ab"] == transfer["gap_ba"] == 0
+    assert transfer["own_a"] > 0.6 > transfer["permuted_control"]
+    assert other["probe_transfer"]["gap_ab"] > 0.2
+
+
+def test_repeated_tokens_of_the_embedding_output_are_no_neighbours(near):
+    # 126 words in 600 rows: only one row a word takes part, and 50 of 104 neighbours are mostly shared.
+    assert near["probe"]["knn_rows_embedding"] < 126 < near["probe"]["knn_rows"] <= 600
+
+
+def test_different_widths_keep_the_metrics_that_allow_it(folder):
+    found = pair(folder, "a", "wide")
+    assert found["heatmaps"]["dimension_correlation"] is None
+    assert found["last"]["h_inv"] is None
+    assert found["probe_transfer"] is None
+    assert 0 < found["last"]["cka"] < 1
+    assert found["last"]["knn_jaccard@10"] > 0
+    assert any("64 against 96 dimensions" in text for text in found["warnings"])
+
+
+def test_different_depths_are_matched_by_relative_depth(folder):
+    found = pair(folder, "a", "deep")
+    assert np.shape(found["heatmaps"]["cka"]) == (5, 7)
+    assert found["diagonal_layers"][1:] == [
+        ["layer 1", "layer 2"],
+        ["layer 2", "layer 3"],
+        ["layer 3 (pre-norm)", "layer 5 (pre-norm)"],
+        ["final norm", "final norm"],
+    ]
+    assert any("relative depth" in text for text in found["warnings"])
+
+
+def test_an_embedder_is_measured_bidirectional_as_saved(folder):
+    found = pair(folder, "a", "embedder")
+    assert (found["a"]["attention"], found["b"]["attention"]) == ("causal", "bidirectional")
+    assert found["diagonal"]["cka"][0] == pytest.approx(1, abs=1e-5)
+    assert found["last"]["cka"] < 0.999
+    assert any("attends causally" in text for text in found["warnings"])
+
+
+@pytest.mark.parametrize("tokens", ["all", "last"])
+def test_different_tokenizers_are_refused_for_tokens(folder, tokens):
+    with pytest.raises(InputError, match="different tokens") as caught:
+        pair(folder, "a", "foreign", tokens=tokens)
+    assert "tokens: mean" in caught.value.todo
+
+
+def test_different_tokenizers_can_be_compared_by_means(folder):
+    found = pair(folder, "a", "foreign", tokens="mean")
+    assert found["probe"]["rows"] == found["probe"]["texts"] == 320
+    assert any("tokenizers differ" in text for text in found["warnings"])
+
+
+def test_a_diverged_checkpoint_is_refused_by_layer(folder):
+    with pytest.raises(InputError, match="NaN or infinite") as caught:
+        pair(folder, "a", "broken")
+    assert "layer 3" in caught.value.where
+
+
+def test_realignment_follows_a_run(folder):
+    lines = []
+    found = realign(
+        "drift",
+        folder / "a",
+        {200: folder / "b", 0: folder / "a", 100: folder / "near"},
+        analysis(),
+        run="cl",
+        against="lineage:a",
+        report=lines.append,
+    )
+    json.dumps(found, allow_nan=False)
+    assert found["steps"] == [0, 100, 200]
+    assert len(lines) == 3
+    assert list(found["series"]) == list(found["series_mean"]) == metric_names([5, 10, 50])
+    for metric in ("cka", "dimension_correlation", "knn_jaccard@10", "procrustes_cosine"):
+        for series in (found["series"][metric], found["series_mean"][metric]):
+            assert series[0] == pytest.approx(1, abs=1e-4)
+            assert series[0] > series[1] > series[2]
+    assert found["series"]["cka"][1] == pytest.approx(pair(folder, "a", "near")["last"]["cka"], abs=1e-5)
+    assert found["against"]["reference"] == "lineage:a"
+    assert all(len(found["spectrum"][key]) == 3 for key in ("rankme_sigma", "alpha"))
+    with pytest.raises(InputError, match="no checkpoints"):
+        realign("drift", folder / "a", {}, analysis(), run="cl", against="lineage:a")
+
+
+def test_both_sides_are_measured_on_one_sample(folder, monkeypatch):
+    samples = []
+
+    def spy(model, ids, sample):
+        samples.append((sample, [tuple(text) for text in ids]))
+        return capture(model, ids, sample)
+
+    monkeypatch.setattr("reasoning_embedding.hrsa.side.capture", spy)
+    pair(folder, "a", "b")
+    assert samples[0][0] is samples[1][0]
+    assert samples[0][1] == samples[1][1]
+
+
+def test_probe_sets(tmp_path):
+    path = tmp_path / "texts.jsonl.gz"
+    records = [{"body": f"text {i % 40}", "topic": i % 3} for i in range(60)]
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    probe = analysis(
+        probe={"kind": "text", "path": str(path), "text": "body", "label": "topic", "texts": 30}
+    ).probe
+    found = load_probe(probe)
+    assert (len(found.texts), found.classes) == (30, 3)
+    assert len(set(found.texts)) == 30
+    assert found.hash == load_probe(probe).hash
+    assert found.hash != load_probe(probe.model_copy(update={"seed": 1})).hash
+    for name, changes, message in [
+        ("no field", {"text": "title"}, "no field 'title'"),
+        ("missing", {"path": str(tmp_path / "none.jsonl")}, "no such file"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            load_probe(probe.model_copy(update=changes))
+        assert name
+    mix = tmp_path / "rows.jsonl"
+    rows = [{"query": ["find", f"q{i}"], "source": "ab"[i % 2], "pos": ["d"]} for i in range(12)]
+    mix.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = load_probe(analysis(probe={"kind": "mix", "rows": str(mix)}).probe)
+    assert found.texts[:2] == ["q0", "q1"]
+    assert found.labels[:2] == ["a", "b"]
+    mix.write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(InputError, match="1 distinct texts"):
+        load_probe(analysis(probe={"kind": "mix", "rows": str(mix)}).probe)

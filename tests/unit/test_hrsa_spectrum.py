@@ -1,0 +1,66 @@
+"""RankMe and alpha-ReQ against numbers known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasoning_embedding import hrsa
+
+
+def test_the_two_rankme_variants_differ_on_one_spectrum():
+    eigenvalues = 1 / np.arange(1, 1025)
+    assert hrsa.effective_rank(np.sqrt(eigenvalues)) == pytest.approx(805.6, abs=0.05)
+    assert hrsa.effective_rank(eigenvalues) == pytest.approx(182.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("n", "sigma", "eigen"), [(10_000, 255.2, 252.7), (300, 217.6, 167.2)])
+def test_rankme_of_gaussian_features(n, sigma, eigen):
+    z = np.random.RandomState(0).randn(n, 256)
+    assert float(hrsa.rankme(z)) == pytest.approx(sigma, rel=0.005)
+    assert float(hrsa.rankme(z, "lambda")) == pytest.approx(eigen, rel=0.01)
+    assert "eigenvalue" in hrsa.rankme(z, "lambda").definition
+
+
+def test_rankme_of_few_rows_says_so():
+    assert "20 rows for 64 dimensions" in hrsa.rankme(np.random.RandomState(0).randn(20, 64)).warnings[0]
+
+
+@given(d=st.integers(2, 900), level=st.floats(1e-3, 1e3))
+def test_flat_spectrum_has_full_rank(d, level):
+    assert hrsa.effective_rank(np.full(d, level)) == pytest.approx(d, rel=1e-3)
+
+
+@given(alpha=st.floats(0.1, 3), d=st.integers(120, 400))
+def test_exact_power_law(alpha, d):
+    slope, r2, ranks = hrsa.fit_power_law(np.arange(1, d + 1.0) ** -alpha)
+    assert slope == pytest.approx(alpha, abs=1e-12)
+    assert r2 == pytest.approx(1, abs=1e-12)
+    assert ranks == (12, 100)
+
+
+def test_weights_are_those_of_a_weighted_polynomial_fit():
+    random = np.random.RandomState(0)
+    spectrum = np.sort(np.arange(1, 151.0) ** -1.2 * np.exp(0.2 * random.randn(150)))[::-1]
+    rank = np.arange(6, 51)
+    # numpy's weights multiply residuals, so 1 / rank on squares is its root there.
+    expected = -np.polyfit(np.log(rank), np.log(spectrum[5:50]), 1, w=rank**-0.5)[0]
+    assert hrsa.fit_power_law(spectrum, (6, 50))[0] == pytest.approx(expected, abs=1e-10)
+
+
+def test_sampled_power_law():
+    found = [
+        hrsa.alpha_req(np.random.RandomState(seed).randn(2000, 256) * np.arange(1, 257) ** -0.5)
+        for seed in range(4)
+    ]
+    assert np.mean([float(f) for f in found]) == pytest.approx(1.0, abs=0.02)
+    assert min(f.r2 for f in found) > 0.99
+    assert found[0].ranks == (12, 100)
+
+
+def test_a_short_spectrum_cuts_the_range_and_says_so():
+    found = hrsa.alpha_req(np.random.RandomState(0).randn(500, 64) * np.arange(1, 65) ** -0.5)
+    assert found.ranks == (12, 64)
+    assert "12..64 fitted" in found.warnings[0]
