@@ -19,7 +19,7 @@ from reasoning_embedding.errors import ConfigError
 from .experiment import ExperimentConfig
 from .extends import read_tree
 from .lineage import LineageConfig
-from .messages import explain, show
+from .messages import explain, missing_kind, show
 from .overrides import apply_overrides
 from .suggestions import did_you_mean
 from .training import RunConfig
@@ -107,14 +107,13 @@ def _model(
     tree: Node, expect: type[BaseModel] | tuple[type[BaseModel], ...] | None, problems: Problems
 ) -> type[BaseModel] | None:
     node, met = find(tree, ("kind",))
-    choices = ", ".join(KINDS)
     if not met:
-        problems.add(tree.place, f"the required key 'kind' is missing; it is one of {choices}")
+        missing_kind(tree, "kind", list(KINDS), problems)
         return None
     model = KINDS.get(node.value) if isinstance(node.value, str) else None
     if model is None:
         hint = did_you_mean(str(node.value), KINDS)
-        problems.add(node.place, f"kind is {show(node.value)}; it must be one of {choices}{hint}")
+        problems.add(node.place, f"kind is {show(node.value)}; it must be one of {', '.join(KINDS)}{hint}")
         return None
     wanted = (expect,) if isinstance(expect, type) else expect
     if wanted and not issubclass(model, wanted):

@@ -62,6 +62,8 @@ def _unknown_key(model: type[BaseModel], tree: Node, target: Target) -> str:
     here = f"in {section}" if (section := dotted(target.path[:-1])) else "at the top level"
     known = [name for name in target.section.model_fields if not _present(tree, (*target.path[:-1], name))]
     text = f"unknown key {key!r} {here}"
+    if len(target.path) == 1:
+        known.append("extends")
     near = did_you_mean(key, known) or did_you_mean(key, target.section.model_fields)
     homes = list(dict.fromkeys(where for where, other in sections(model) if key in other.model_fields))
     if homes:
@@ -86,10 +88,22 @@ def _bad_kind(tree: Node, target: Target, problems: Problems) -> None:
     subject = f"{dotted(target.path)}.kind"
     choices = ", ".join(allowed)
     if section is node:
-        problems.add(_start(section), f"the required key {subject!r} is missing; it is one of {choices}")
+        missing_kind(section, subject, allowed, problems)
         return
     text = f"{subject} is {show(node.value)}; it must be one of {choices}"
     problems.add(node.place, text + did_you_mean(str(node.value), allowed))
+
+
+def missing_kind(section: Node, subject: str, allowed: list[str], problems: Problems) -> None:
+    """Say that a section has no ``kind``, or which of its keys was meant to be it."""
+    keys = section.value if isinstance(section.value, dict) else {}
+    meant = closest("kind", keys)
+    choices = ", ".join(allowed)
+    if meant is not None:
+        place = keys[meant].key_place or keys[meant].place
+        problems.add(place, f"unknown key {meant!r}; did you mean 'kind'? It is one of {choices}")
+    else:
+        problems.add(_start(section), f"the required key {subject!r} is missing; it is one of {choices}")
 
 
 def _bad_value(error: Any, target: Target, node: Node, subject: str) -> str:

@@ -73,7 +73,10 @@ def parse_yaml(text: str, source: str, problems: Problems, *, place: Place | Non
         root = yaml.compose(text, Loader=_Loader)
         return None if root is None else _Reader(source, problems, place).node(root)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        # What is never closed is noticed far below; the place to look at is where it opens.
+        unclosed = "flow" in (error.context or "") or "quoted" in (error.context or "")
+        marks = (error.context_mark, error.problem_mark)
+        mark = next(filter(None, marks if unclosed else reversed(marks)), None)
         where = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
         problems.add(place or where, _syntax(error))
     except RecursionError:
@@ -83,10 +86,10 @@ def parse_yaml(text: str, source: str, problems: Problems, *, place: Place | Non
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
     what = " ".join(part for part in (error.context, error.problem) if part)
-    if "'\\t'" in what or "cannot start any token" in what:
-        return (
-            f"not valid YAML: {what} (indent with spaces, not tabs; quote values that start with @, ` or %)"
-        )
+    if "tab" in what or "'\\t'" in what:
+        return f"not valid YAML: {what} (indent with spaces, not tabs)"
+    if "cannot start any token" in what:
+        return f"not valid YAML: {what} (text that starts with @, ` or % needs quotes)"
     if "mapping values are not allowed" in what:
         return f"not valid YAML: {what} (a missing line break or indent, or a ': ' in text that needs quotes)"
     if "expected a single document" in what:
