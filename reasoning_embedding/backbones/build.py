@@ -24,7 +24,9 @@ def _rope(defaults: PreTrainedConfig, theta: float) -> dict[str, Any]:
     Architectures with local and global layers hold a dict a layer type; `theta` is the global one,
     as sliding windows are too short for it to matter.
     """
-    rope = copy.deepcopy(getattr(defaults, "rope_parameters", None)) or {"rope_type": "default"}
+    rope: dict[str, Any] = copy.deepcopy(getattr(defaults, "rope_parameters", None)) or {
+        "rope_type": "default"
+    }
     target = rope.get("full_attention", rope)
     target["rope_theta"] = theta
     return rope

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +44,7 @@ def save_checkpoint(
         When the disk is full or the folder cannot be written.
     """
     with atomic_folder(folder) as temporary:
-        with _quiet():
+        with torch.no_grad():
             stock_model(embedder).save_pretrained(temporary, state_dict=merged_state_dict(embedder))
         embedder.tokenizer.model_max_length = max_tokens
         embedder.tokenizer.save_pretrained(temporary)
@@ -116,8 +113,7 @@ def load_embedder(path: str | Path, *, revision: str | None = None) -> Embedder:
         raise InputError(
             f"pooling {mode!r} is not mean pooling", where=str(folder), todo="load a mean-pooled embedder"
         )
-    with _quiet():
-        model, tokenizer = load_decoder(str(folder), revision=revision)
+    model, tokenizer = load_decoder(str(folder), revision=revision)
     prompts = _read(folder / "config_sentence_transformers.json").get("prompts", {})
     include = bool(pooling.get("include_prompt", True))
     return Embedder(model, tokenizer, config.Pooling(include_prompt=include), prompts)
@@ -149,18 +145,3 @@ def _read(path: Path) -> dict[str, Any]:
             where=str(path),
             todo="name a checkpoint folder of a run",
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Silence the progress bars that transformers draws for every few megabytes."""
-    from transformers.utils import logging as transformers_logging
-
-    level = logging.getLogger("transformers").level
-    transformers_logging.disable_progress_bar()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        logging.getLogger("transformers").setLevel(level)
-        transformers_logging.enable_progress_bar()

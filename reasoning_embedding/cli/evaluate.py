@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
 
 def command(
@@ -27,6 +27,8 @@ def command(
     ------
     InputError
         If a task or checkpoint cannot be read.
+    ReasoningEmbeddingError
+        If a task failed; the others are scored.
     """
     from reasoning_embedding.config import BeirTask, Evaluation
 
@@ -57,6 +59,7 @@ def command(
     else:
         targets = {path: output or path.parent.parent / "evaluation" / path.name}
         name = (read_provenance(path) or {}).get("run") or path.resolve().name
+    failed: list[str] = []
     for checkpoint, folder in targets.items():
         step = (read_provenance(checkpoint) or {}).get("step")
         scores = evaluate(
@@ -72,6 +75,9 @@ def command(
         for entry in scores["tasks"]:
             typer.echo(f"{checkpoint.name}  {entry['task']}  nDCG@10 {entry['main_score']:.4f}")
         typer.echo(f"scores: {folder / 'scores.json'}")
+        failed += [f"{checkpoint.name} {entry['task']}: {entry['error']}" for entry in scores["failed"]]
+    if failed:
+        raise ReasoningEmbeddingError("\n".join(["tasks failed", *failed]), todo="mend them and evaluate again")
 
 
 def _steps(text: str) -> str | list[int]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -59,9 +60,11 @@ def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, timeout:
             process.kill()
             process.join()
         results = [_read(Path(folder) / f"{rank}.pickle") for rank in range(size)]
-    for rank, (kind, value) in enumerate(results):
-        if kind == "error":
-            raise TrainingError(f"rank {rank} failed:\n{value}")
+    # The first to fail is the cause; the others lose their connection to it.
+    errors = [(*value, rank) for rank, (kind, value) in enumerate(results) if kind == "error"]
+    if errors:
+        _, trace, rank = min(errors)
+        raise TrainingError(f"rank {rank} failed:\n{trace}")
     if stuck or any(kind == "nothing" for kind, _ in results):
         missing = [rank for rank, (kind, _) in enumerate(results) if kind == "nothing"]
         raise TrainingError(f"ranks {missing} gave no result within {timeout:.0f} s")
@@ -91,7 +94,7 @@ def _rank_main(
         )
         result = ("value", function(World(rank, size), *arguments))
     except Exception:  # noqa: BLE001  (whatever it was belongs into the parent's report)
-        result = ("error", traceback.format_exc())
+        result = ("error", (time.monotonic(), traceback.format_exc()))
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(result))
     # Leaving without interpreter shutdown: a peer that died would keep gloo's threads waiting.
     os._exit(0 if result[0] == "value" else 1)

@@ -18,6 +18,8 @@ from reasoning_embedding.errors import ReasoningEmbeddingError
 from .stages import Ledger, Stage
 
 Report = Callable[[str], None]
+#: Keeps libraries' own progress bars and advice out of what a stage says.
+QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"}
 
 
 class StageError(ReasoningEmbeddingError):
@@ -102,7 +104,7 @@ def _start(folder: Path, name: str, jobs: int, words: queue.Queue[tuple[str, str
         stdin=subprocess.DEVNULL,
         text=True,
         errors="replace",
-        env={"OMP_NUM_THREADS": threads, **os.environ, "PYTHONUNBUFFERED": "1"},
+        env={"OMP_NUM_THREADS": threads, **QUIET, **os.environ, "PYTHONUNBUFFERED": "1"},
     )
 
     def listen() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -87,7 +86,6 @@ def _clear_stale(settings: config.RunConfig, report: Report) -> None:
 
 def main() -> int:
     """Do the stage the command line names; the exit code says how it ended."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         work(Path(sys.argv[1]), sys.argv[2], lambda line: print(line, flush=True))  # noqa: T201
     except ReasoningEmbeddingError as error:

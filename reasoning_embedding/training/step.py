@@ -93,7 +93,7 @@ def contrastive_step(
     embeddings = gathered[position].requires_grad_()
 
     queries = len(bag.query)
-    rows = torch.arange(world.rank, queries, world.size, device=world.device)
+    rows = torch.arange(queries, device=world.device)[world.rank :: world.size]
     query = embeddings[torch.from_numpy(bag.query).to(world.device)[rows]]
     document = embeddings[torch.from_numpy(bag.document).to(world.device)]
     output = loss(query, document, rows)  # candidate i is the positive of query i

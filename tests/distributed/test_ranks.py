@@ -1,0 +1,111 @@
+"""One gradient whatever the number of ranks, with controls that must differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.distributed import World, all_gather_rows, deal, sum_over_ranks
+from reasoning_embedding.distributed.harness import run_ranks
+from reasoning_embedding.errors import TrainingError
+from reasoning_embedding.training import build_loss, contrastive_step
+from reasoning_embedding.training import step as step_module
+from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+
+LOSS = build_loss(config.InfoNCE(temperature=0.05))
+
+
+def _gradient(world: World, queries: int, pack_tokens: int = 40) -> tuple[float, torch.Tensor]:
+    with exact_norms():
+        embedder = tiny_embedder(double=True)
+        output = contrastive_step(embedder, random_bag(queries), LOSS, world, pack_tokens=pack_tokens)
+        return output.loss, gradients(embedder)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_ranks_give_the_gradient_of_one_process(size: int) -> None:
+    loss, wanted = _gradient(World(), 7)
+    for found_loss, found in run_ranks(size, _gradient, 7):
+        assert found_loss == pytest.approx(loss, rel=1e-12)
+        assert relative(found, wanted) < 1e-12
+
+
+def test_ranks_with_nothing_to_do_do_not_hang() -> None:
+    loss, wanted = _gradient(World(), 1)
+
+    def few(world: World) -> tuple[float, torch.Tensor, int]:
+        bag = random_bag(1, 1)  # two texts and one query for four ranks
+        with exact_norms():
+            embedder = tiny_embedder(double=True)
+            output = contrastive_step(embedder, bag, LOSS, world)
+        return output.loss, gradients(embedder), len(deal(bag.lengths, world.size)[world.rank])
+
+    results = run_ranks(4, few)
+    assert min(texts for _, _, texts in results) == 0
+    with exact_norms():
+        embedder = tiny_embedder(double=True)
+        loss = contrastive_step(embedder, random_bag(1, 1), LOSS, World()).loss
+        wanted = gradients(embedder)
+    for found_loss, found, _ in results:
+        assert found_loss == pytest.approx(loss, rel=1e-12)
+        assert relative(found, wanted) < 1e-12
+
+
+def test_the_popular_wrong_gather_fails_this_test() -> None:
+    """Own slice put back: the other ranks' losses say nothing about this rank's rows."""
+    _, wanted = _gradient(World(), 7)
+
+    def wrong(world: World) -> torch.Tensor:
+        right = step_module.sum_over_ranks
+
+        def own_slice(tensor: torch.Tensor, world: World) -> torch.Tensor:
+            return right(tensor, world) if tensor.ndim == 1 else tensor
+
+        step_module.sum_over_ranks = own_slice
+        return _gradient(world, 7)[1]
+
+    for found in run_ranks(2, wrong):
+        assert relative(found, wanted) > 0.05
+
+
+def test_uneven_rows_are_gathered_in_rank_order() -> None:
+    def gather(world: World, counts: Sequence[int]) -> torch.Tensor:
+        rows = torch.full((counts[world.rank], 2), float(world.rank))
+        return all_gather_rows(rows, counts, world)
+
+    for gathered in run_ranks(3, gather, [2, 0, 3]):
+        assert gathered[:, 0].tolist() == [0, 0, 2, 2, 2]
+
+
+def test_a_rank_that_fails_is_named() -> None:
+    def fail(world: World) -> None:
+        if world.rank == 1:
+            raise ValueError("broken on purpose")
+
+    with pytest.raises(TrainingError, match=r"rank 1 failed:[\s\S]*broken on purpose"):
+        run_ranks(2, fail)
+
+
+def test_a_rank_that_dies_ends_the_others() -> None:
+    def die(world: World) -> float:
+        import os
+
+        if world.rank == 1:
+            os._exit(9)
+        return float(sum_over_ranks(torch.ones(1), world))
+
+    with pytest.raises(TrainingError, match="rank"):
+        run_ranks(2, die, timeout=10)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_tokens_are_dealt_evenly(ranks: int) -> None:
+    lengths = np.random.default_rng(0).lognormal(4, 0.9, 800).astype(int) + 1
+    shares = deal(lengths, ranks)
+    assert sorted(np.concatenate(shares).tolist()) == list(range(800))
+    tokens = [lengths[share].sum() for share in shares]
+    assert max(tokens) / (sum(tokens) / ranks) < 1.02

@@ -1,0 +1,168 @@
+"""Atomic folders, content hashes, schedules and states."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import (
+    RunFolder,
+    atomic_folder,
+    atomic_write,
+    checkpoint_steps,
+    content_hash,
+    load_state,
+    newest_resumable,
+    prune_states,
+    read_provenance,
+    save_state,
+    write_json,
+    write_provenance,
+)
+from reasoning_embedding.checkpoints import atomic as atomic_module
+from reasoning_embedding.errors import InputError, SetupError
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    final = tmp_path / "a" / "model"
+    with pytest.raises(RuntimeError), atomic_folder(final) as folder:
+        (folder / "part").write_text("half")
+        raise RuntimeError
+    assert not final.exists()
+    assert list(final.parent.iterdir()) == []
+    with atomic_folder(final) as folder:
+        (folder / "part").write_text("whole")
+        assert not final.exists()
+    assert (final / "part").read_text() == "whole"
+
+
+def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    with atomic_folder(final) as folder:
+        (folder / "part").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(final) as folder:
+        (folder / "part").write_text("new")
+        raise RuntimeError
+    assert (final / "part").read_text() == "old"
+    with atomic_folder(final) as folder:
+        (folder / "part").write_text("new")
+    assert (final / "part").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission"), (errno.EROFS, "read-only")]
+)
+def test_disk_errors_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(atomic_module.os, "fsync", fail)
+    with pytest.raises(SetupError, match=words) as caught:
+        atomic_write(tmp_path / "x.json", "1")
+    assert caught.value.exit_code == 3
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(SetupError, match="a file stands where a folder should be"), atomic_folder(tmp_path / "runs" / "x"):
+        pass
+
+
+def test_nan_is_not_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+
+
+def _model_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "model.safetensors").write_bytes(b"weights")
+    (path / "config.json").write_text("{}")
+    return path
+
+
+def test_content_hash_follows_content_not_place(tmp_path: Path) -> None:
+    first, second = _model_folder(tmp_path / "a"), _model_folder(tmp_path / "b")
+    assert content_hash(first) == content_hash(second)
+    write_provenance(first, kind="test", parent=None, step=3)
+    assert content_hash(first) == content_hash(second)
+    record = read_provenance(first)
+    assert record is not None
+    assert record["content_hash"] == content_hash(first)
+    assert record["step"] == 3
+    (second / "model.safetensors").write_bytes(b"weighty")
+    assert content_hash(first) != content_hash(second)
+
+
+def test_an_empty_folder_has_no_content_hash(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model files"):
+        content_hash(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("every", "log_spaced", "steps", "expected"),
+    [
+        (200, True, 782, [0, 1, 2, 4, 8, 16, 32, 64, 128, 200, 400, 600, 782]),
+        (50, False, 100, [0, 50, 100]),
+        (10, True, 3, [0, 1, 2, 3]),
+    ],
+)
+def test_schedule(every: int, log_spaced: bool, steps: int, expected: list[int]) -> None:
+    assert checkpoint_steps(config.Checkpoints(every=every, log_spaced=log_spaced), steps) == expected
+
+
+def _trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    for _ in range(3):
+        model(torch.randn(4, 3)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def test_a_state_comes_back_bitwise(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    model, optimizer = _trained()
+    save_state(run, 3, model, optimizer, adapters=True)
+    fresh = torch.nn.Linear(3, 2)
+    other = torch.optim.AdamW(fresh.parameters(), lr=0.1, fused=True)
+    load_state(run, 3, fresh, other)
+    for a, b in zip(model.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)
+        for name, value in optimizer.state[a].items():
+            assert torch.equal(value, other.state[b][name])
+
+
+def test_a_damaged_state_is_an_input_error(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    model, optimizer = _trained()
+    save_state(run, 3, model, optimizer, adapters=True)
+    (run.state(3) / "state.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="cannot be used"):
+        load_state(run, 3, model, optimizer)
+
+
+def test_the_newest_states_are_kept_and_need_their_checkpoint(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    model, optimizer = _trained()
+    for step in (1, 2, 4):
+        save_state(run, step, model, optimizer, adapters=False)
+        run.checkpoint(step).mkdir(parents=True)
+    prune_states(run, 2)
+    assert run.state_steps() == [2, 4]
+    assert newest_resumable(run) == 4
+    run.checkpoint(4).rmdir()
+    assert newest_resumable(run) == 2
+    (run.checkpoints / ".step-000008.partial").mkdir()
+    assert run.steps() == [1, 2]
+    assert json.loads((run.state(2) / "state.json").read_text())["step"] == 2

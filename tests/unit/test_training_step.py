@@ -1,0 +1,133 @@
+"""One step against padded transformers and cross-entropy, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.data.bag import Bag, make_bag
+from reasoning_embedding.data.plan import Batch
+from reasoning_embedding.data.tokens import TokenStore
+from reasoning_embedding.distributed import World
+from reasoning_embedding.training import build_loss, contrastive_step
+from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+
+LOSS = build_loss(config.InfoNCE(temperature=0.05))
+
+
+def _padded_loss(embedder: Embedder, bag: Bag, causal: bool = False) -> torch.Tensor:
+    """The oracle: stock attention, padding, one batch, torch's cross-entropy."""
+    model = embedder.model
+    width = int(bag.lengths.max())
+    ids = torch.zeros(len(bag.texts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(bag.texts):
+        ids[row, : len(text)], mask[row, : len(text)] = torch.from_numpy(text).long(), 1
+    before = model.config._attn_implementation
+    model.config.is_causal = causal
+    model.set_attn_implementation("sdpa")
+    states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    model.set_attn_implementation(before)
+    model.config.is_causal = False
+    pooled_over = mask.double()
+    for row, prompt in enumerate(bag.prompt_lengths):
+        pooled_over[row, : int(prompt)] = 0
+    pooled = (states * pooled_over[..., None]).sum(1) / pooled_over.sum(1, keepdim=True)
+    vectors = F.normalize(pooled, dim=1)
+    logits = vectors[bag.query] @ vectors[bag.document].T / 0.05
+    return F.cross_entropy(logits, torch.arange(len(bag.query)))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("pack_tokens", [1, 40, 10_000])
+def test_equals_one_padded_forward(family: str, pack_tokens: int) -> None:
+    with exact_norms():
+        embedder, bag = tiny_embedder(family, double=True), random_bag()
+        expected = _padded_loss(embedder, bag)
+        expected.backward()
+        wanted = gradients(embedder)
+        embedder.zero_grad()
+        output = contrastive_step(embedder, bag, LOSS, World(), pack_tokens=pack_tokens)
+        assert output.loss == pytest.approx(expected.item(), rel=1e-12)
+        assert relative(gradients(embedder), wanted) < 1e-12
+
+        embedder.zero_grad()
+        _padded_loss(embedder, bag, causal=True).backward()
+        assert relative(gradients(embedder), wanted) > 1e-2  # the control: causal attention differs
+
+
+def test_activation_checkpointing_changes_nothing() -> None:
+    with exact_norms():
+        embedder, bag = tiny_embedder(double=True), random_bag()
+        embedder.train()
+        contrastive_step(embedder, bag, LOSS, World())
+        wanted = gradients(embedder)
+        embedder.zero_grad()
+        embedder.model.activation_checkpointing_enable()
+        contrastive_step(embedder, bag, LOSS, World())
+        assert relative(gradients(embedder), wanted) < 1e-12
+
+
+def test_the_order_of_texts_changes_nothing() -> None:
+    embedder, bag = tiny_embedder(double=True), random_bag()
+    first = contrastive_step(embedder, bag, LOSS, World())
+    wanted = gradients(embedder)
+    embedder.zero_grad()
+    order = np.random.default_rng(1).permutation(len(bag.texts))
+    place = np.argsort(order)
+    shuffled = Bag(
+        [bag.texts[i] for i in order], bag.prompt_lengths[order], place[bag.query], place[bag.document]
+    )
+    second = contrastive_step(embedder, shuffled, LOSS, World())
+    assert second.loss == pytest.approx(first.loss, rel=1e-6)
+    assert relative(gradients(embedder), wanted) < 1e-5
+
+
+def test_a_text_in_two_slots_equals_two_copies() -> None:
+    with exact_norms():
+        embedder = tiny_embedder(double=True)
+        bag = random_bag()
+        twice = bag.document[-1]
+        copies = Bag(
+            [*bag.texts, bag.texts[twice]],
+            np.append(bag.prompt_lengths, bag.prompt_lengths[twice]),
+            bag.query,
+            np.append(bag.document[:-1], len(bag.texts)),
+        )
+        contrastive_step(embedder, bag, LOSS, World())
+        wanted = gradients(embedder)
+        embedder.zero_grad()
+        contrastive_step(embedder, copies, LOSS, World())
+        assert relative(gradients(embedder), wanted) < 1e-12
+
+
+def test_bf16_autocast_stays_near_fp32() -> None:
+    embedder, bag = tiny_embedder(), random_bag()
+    exact = contrastive_step(embedder, bag, LOSS, World())
+    wanted = gradients(embedder)
+    embedder.zero_grad()
+    rounded = contrastive_step(embedder, bag, LOSS, World(), autocast=torch.bfloat16)
+    assert rounded.loss == pytest.approx(exact.loss, rel=2e-2)
+    assert 1e-6 < relative(gradients(embedder), wanted) < 0.1
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in embedder.parameters())
+
+
+def test_bags_hold_each_text_once() -> None:
+    store = TokenStore(np.arange(10, dtype=np.int32), np.array([0, 2, 5, 7, 10]), np.array([1, 0, 0, 0], dtype=np.int32))
+    batch = Batch(
+        query=np.array([0, 3], dtype=np.int32),
+        positive=np.array([2, 2], dtype=np.int32),
+        negative=np.array([3], dtype=np.int32),
+        negative_owner=np.array([0], dtype=np.int32),
+        rows=np.array([0, 1]),
+        source="s",
+    )
+    bag = make_bag(batch, store)
+    assert [text.tolist() for text in bag.texts] == [[0, 1], [5, 6], [7, 8, 9]]
+    assert bag.query.tolist() == [0, 2]
+    assert bag.document.tolist() == [1, 1, 2]
+    assert bag.prompt_lengths.tolist() == [1, 0, 0]
