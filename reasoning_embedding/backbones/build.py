@@ -21,14 +21,14 @@ def _did_you_mean(word: str, known: list[str]) -> str:
 def _rope(defaults: PreTrainedConfig, theta: float) -> dict[str, Any]:
     """Put `theta` into the architecture's own RoPE fields (transformers 5 keeps them in one dict).
 
-    Architectures with local and global layers hold a dict a layer type; `theta` is the global one,
-    as sliding windows are too short for it to matter.
+    Architectures with local and global layers hold a dict a layer type; `theta` goes to each.
     """
     rope: dict[str, Any] = copy.deepcopy(getattr(defaults, "rope_parameters", None)) or {
         "rope_type": "default"
     }
-    target = rope.get("full_attention", rope)
-    target["rope_theta"] = theta
+    nested = [part for part in rope.values() if isinstance(part, dict)]
+    for part in nested or [rope]:
+        part["rope_theta"] = theta
     return rope
 
 

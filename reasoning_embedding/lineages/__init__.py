@@ -1,6 +1,16 @@
 """Growing backbones: a base by pre-training, then its SFT and RLVR siblings (trl)."""
 
 from .gates import GateReport, check_gates, measure
-from .grow import grow, grow_stage, is_current, settings_hash
+from .grow import grow, grow_stage
+from .records import check_recorded_gates, is_current, settings_hash
 
-__all__ = ["GateReport", "check_gates", "grow", "grow_stage", "is_current", "measure", "settings_hash"]
+__all__ = [
+    "GateReport",
+    "check_gates",
+    "check_recorded_gates",
+    "grow",
+    "grow_stage",
+    "is_current",
+    "measure",
+    "settings_hash",
+]

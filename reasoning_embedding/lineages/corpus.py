@@ -42,18 +42,28 @@ def corpus_texts(corpus: WorldCorpus | TextCorpus, seed: int) -> Iterator[str]:
         return
     count = 0
     for name in corpus.paths:
-        for text in _lines(Path(name)):
+        for text in _lines(existing_file(name)):
             count += 1
             yield text
     if not count:
         raise InputError("the corpus is empty", where=", ".join(corpus.paths), todo="name files with texts")
 
 
-def _lines(path: Path) -> Iterator[str]:
+def existing_file(name: str) -> Path:
+    """Return the path of a corpus file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    path = Path(name)
     if not path.is_file():
-        raise InputError(
-            "no such file", where=str(path), todo="check corpus.paths; they are relative to here"
-        )
+        raise InputError("no such file", where=name, todo="check corpus.paths; they are relative to here")
+    return path
+
+
+def _lines(path: Path) -> Iterator[str]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

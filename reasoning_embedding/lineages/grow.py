@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -11,10 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_embedding.checkpoints.atomic import atomic_folder, atomic_write, write_json
-from reasoning_embedding.checkpoints.provenance import content_hash, read_provenance, write_provenance
+from reasoning_embedding.checkpoints.provenance import (
+    content_hash,
+    write_provenance,
+)
 from reasoning_embedding.config.lineage import (
     Lineage,
     LineageConfig,
@@ -29,9 +32,11 @@ from reasoning_embedding.errors import InputError, SetupError
 from .corpus import corpus_texts
 from .gates import Format, check_gates, measure, require_learnable
 from .pretrain import pretrain, threads
-from .tokenizer import build_tokenizer
+from .progress import no_bars
+from .records import GATES, check_recorded_gates, find_stage, is_current, settings_hash
+from .tokenizer import build_tokenizer, load_tokenizer
 
-GATES, METRICS = "gates.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 
 def grow(config: LineageConfig, report: Callable[[str], None]) -> dict[str, Path]:
@@ -71,57 +76,6 @@ def _prefixed(name: str, report: Callable[[str], None]) -> Callable[[str], None]
     return lambda line: report(f"{name}: {line}")
 
 
-def find_stage(lineage: Lineage, name: str) -> Stage:
-    """Return a stage by name.
-
-    Raises
-    ------
-    InputError
-        If the lineage has none of that name.
-    """
-    for stage in lineage.stages:
-        if stage.name == name:
-            return stage
-    names = [stage.name for stage in lineage.stages]
-    raise InputError(f"the lineage has no stage {name!r}", todo=f"choose one of {', '.join(names)}")
-
-
-def settings_hash(lineage: Lineage, name: str) -> str:
-    """SHA-256 over what decides a stage's weights: its section and the tokenizer's.
-
-    Gates and threads do not count: they change what is accepted and how fast, not what is grown.
-    """
-    stage = find_stage(lineage, name)
-    settings = {
-        "stage": stage.model_dump(mode="json", exclude={"gates", "threads"}),
-        "tokenizer": lineage.tokenizer.model_dump(mode="json"),
-    }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -> bool:
-    """Tell whether `folder` holds this stage, grown with these settings from this very parent."""
-    record = read_provenance(folder)
-    if record is None or record.get("settings_hash") != settings_hash(lineage, name):
-        return False
-    if parent is None:
-        return True
-    return parent.is_dir() and record["parent"]["content_hash"] == content_hash(parent)
-
-
-def check_recorded_gates(stage: Stage, folder: Path) -> None:
-    """Hold the values recorded when a stage was grown against its present gates.
-
-    Raises
-    ------
-    QualityGateError
-        When one is missed.
-    """
-    record = json.loads((folder / GATES).read_text(encoding="utf-8"))
-    if record["measured"] is not None:
-        check_gates(stage, record["measured"])
-
-
 def grow_stage(
     lineage: Lineage, name: str, folder: Path, parent: Path | None, report: Callable[[str], None]
 ) -> None:
@@ -155,7 +109,7 @@ def grow_stage(
     settings = settings_hash(lineage, name)
     state = folder.parent / f".{name}.state" / "state.pt"
     start = time.monotonic()
-    with threads(stage.threads):
+    with threads(stage.threads), no_bars():
         if isinstance(stage, PretrainStage):
             tokenizer = build_tokenizer(lineage.tokenizer, lambda: corpus_texts(stage.corpus, stage.seed))
             model, log = pretrain(stage, tokenizer, state, settings, report)
@@ -163,7 +117,7 @@ def grow_stage(
             model, tokenizer, log = _fine_tune(stage, parent, report)
         seconds = time.monotonic() - start
         gates = _measure(lineage, stage, model, tokenizer)
-    _write(folder, stage, parent, model, tokenizer, log, gates, settings, seconds)
+        _write(folder, stage, parent, model, tokenizer, log, gates, settings, seconds)
     shutil.rmtree(state.parent, ignore_errors=True)
     report(f"done in {seconds:.1f} s{_spoken(gates)}")
     if gates["measured"] is not None:
@@ -177,8 +131,8 @@ def _fine_tune(
         raise InputError(
             f"its parent {stage.parent!r} is not grown", where=f"stage {stage.name}", todo="grow it"
         )
-    tokenizer = AutoTokenizer.from_pretrained(parent)
-    model = AutoModelForCausalLM.from_pretrained(parent)
+    tokenizer = load_tokenizer(parent)
+    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
     if isinstance(stage, RlvrStage):
         require_learnable(measure(model, tokenizer, seed=stage.seed), stage.name, stage.parent)
     try:
@@ -198,6 +152,7 @@ def _fine_tune(
             where=f"stage {stage.name}",
             todo="pip install 'reasoning-embedding[lineage]'",
         ) from error
+    model.config.use_cache = True  # trl switches it off for training
     return model.eval(), tokenizer, log
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def _train_step(now: _State, stage: PretrainStage, rows: Any) -> dict[str, float
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Generator[None]:
     """Let torch use `count` threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Generator
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging
 
 from reasoning_embedding.config.lineage import StageBase
 from reasoning_embedding.errors import TrainingError
@@ -16,13 +19,13 @@ from reasoning_embedding.errors import TrainingError
 from .pretrain import REPORT_EVERY
 
 
-def quiet_arguments(stage: StageBase, scratch: str) -> dict[str, Any]:
+def quiet_arguments(stage: StageBase, scratch: str, *, schedule: str) -> dict[str, Any]:
     """Return trainer arguments for a small stage in one process: no trackers, no saving, fp32 on CPU."""
     return {
         "output_dir": scratch,
         "max_steps": stage.steps,
         "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup",
+        "lr_scheduler_type": schedule,
         "warmup_steps": max(1, stage.steps // 20),
         "weight_decay": 0.0,
         "optim": "adamw_torch_fused",
@@ -38,6 +41,26 @@ def quiet_arguments(stage: StageBase, scratch: str) -> dict[str, Any]:
         "logging_steps": 1,
         "disable_tqdm": True,
     }
+
+
+@contextlib.contextmanager
+def quiet_warnings() -> Generator[None]:
+    """Drop transformers' notes on argument names that trl still uses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+        yield
+
+
+@contextlib.contextmanager
+def no_bars() -> Generator[None]:
+    """Keep transformers' bars for loading and saving off the terminal."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class Progress(TrainerCallback):

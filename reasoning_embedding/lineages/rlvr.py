@@ -13,10 +13,10 @@ from reasoning_embedding.config.lineage import RlvrStage
 from reasoning_embedding.data.world import SUMS
 
 from .gates import encode_fixed
-from .progress import Progress, quiet_arguments
+from .progress import Progress, quiet_arguments, quiet_warnings
 
 
-def exact_match(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+def exact_match(completions: list[str], answer: list[str], **_: Any) -> list[float | None]:
     """Return 1 for a completion that is the answer, else 0; white space does not count.
 
     Parameters
@@ -44,7 +44,8 @@ def train_rlvr(
     Parameters
     ----------
     stage : RlvrStage
-        Prompts a step, samples a prompt, temperature, weight of the KL term.
+        Prompts a step, samples a prompt, temperature, weight of the KL term; the learning rate is constant
+        after a warm-up of a twentieth.
     model, tokenizer
         The parent, loaded from `parent`; the model is changed.
     parent : Path
@@ -79,7 +80,7 @@ def train_rlvr(
     completions = stage.batch_size * stage.samples
     progress = Progress(stage.steps, completions * (prompt_width + width), report, value="reward")
     model.config._name_or_path = str(parent)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, quiet_warnings():
         trainer = GRPOTrainer(
             model=model,
             processing_class=tokenizer,
@@ -87,7 +88,7 @@ def train_rlvr(
             train_dataset=rows,
             callbacks=[progress],
             args=GRPOConfig(
-                **quiet_arguments(stage, scratch),
+                **quiet_arguments(stage, scratch, schedule="constant_with_warmup"),
                 per_device_train_batch_size=completions,
                 num_generations=stage.samples,
                 steps_per_generation=1,

@@ -13,7 +13,7 @@ from reasoning_embedding.config.lineage import SftStage
 from reasoning_embedding.data.world import SUMS
 
 from .gates import encode_fixed
-from .progress import Progress, quiet_arguments
+from .progress import Progress, quiet_arguments, quiet_warnings
 
 
 def train_sft(
@@ -27,7 +27,7 @@ def train_sft(
     Parameters
     ----------
     stage : SftStage
-        Steps, batch size, learning rate (constant after a warm-up of a twentieth).
+        Steps, batch size, learning rate (cosine to zero after a warm-up of a twentieth).
     model, tokenizer
         The parent; the model is changed.
     report : callable
@@ -53,14 +53,14 @@ def train_sft(
     labels = torch.cat([torch.full_like(prompts, -100), solutions], dim=1)
     rows = Dataset.from_dict({"input_ids": ids.tolist(), "labels": labels.tolist()})
     progress = Progress(stage.steps, stage.batch_size * ids.shape[1], report)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, quiet_warnings():
         trainer = SFTTrainer(
             model=model,
             processing_class=tokenizer,
             train_dataset=rows,
             callbacks=[progress],
             args=SFTConfig(
-                **quiet_arguments(stage, scratch),
+                **quiet_arguments(stage, scratch, schedule="cosine"),
                 per_device_train_batch_size=stage.batch_size,
                 dataset_kwargs={"skip_prepare_dataset": True},
                 max_length=None,

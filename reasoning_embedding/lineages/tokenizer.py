@@ -52,7 +52,7 @@ def world_tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, padding_side="left"
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN
     )
 
 
@@ -94,13 +94,14 @@ def existing_tokenizer(path: str) -> PreTrainedTokenizerBase:
         If nothing there can be read as a tokenizer, or it has no end token.
     """
     folder = Path(path)
+    tokenizer: PreTrainedTokenizerBase
     vocabulary = sorted(folder.glob("*vocab.json*")) if folder.is_dir() else []
     merges = sorted(folder.glob("*merges.txt*")) if folder.is_dir() else []
     if vocabulary and merges and not (folder / "tokenizer_config.json").exists():
         tokenizer = _gpt2(vocabulary[0], merges[0])
     else:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = load_tokenizer(path)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"no tokenizer here: {str(error).splitlines()[0]}",
@@ -119,9 +120,17 @@ def existing_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder or Hub id, as transformers does."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
 def _gpt2(vocabulary: Path, merges: Path) -> PreTrainedTokenizerFast:
     tokens: dict[str, int] = json.loads(_read(vocabulary))
-    pairs = [tuple(line.split()) for line in _read(merges).splitlines() if line and not line.startswith("#")]
+    lines = [line.split() for line in _read(merges).splitlines() if line and not line.startswith("#")]
+    pairs = [(left, right) for left, right in lines]
     tokenizer = Tokenizer(models.BPE(vocab=tokens, merges=pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
