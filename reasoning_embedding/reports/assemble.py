@@ -1,0 +1,136 @@
+"""Put a report together: page, tables and figures, all or nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from reasoning_embedding.checkpoints.atomic import atomic_folder
+from reasoning_embedding.errors import SetupError
+
+from .charts import log_chart, score_bars, score_curves
+from .collect import collect
+from .grid import Grid, markdown_list, to_markdown, to_text
+from .hrsa_charts import HeatMap, diagonal_chart, heat_maps, realignment_chart
+from .hrsa_tables import hrsa_details, hrsa_summary, hrsa_table, spectrum_table, transfer_table
+from .labels import HEADLINE
+from .narrative import findings
+from .records import Experiment
+from .tables import gate_table, score_details, score_table
+
+
+def build(folder: Path, report: Callable[[str], None] | None = None) -> Path:
+    """Write ``report/`` into an experiment or run folder: ``index.html``, ``table.md`` and PNG figures.
+
+    Parameters
+    ----------
+    folder : Path
+        An experiment folder or the folder of one run.
+    report : callable, optional
+        Told in a line what is being done.
+
+    Returns
+    -------
+    Path
+        ``report/index.html``; it opens offline, from any place.
+
+    Raises
+    ------
+    InputError
+        If the folder holds neither an experiment nor a run, or a file in it is damaged.
+    SetupError
+        If matplotlib or plotly is not installed, or the folder cannot be written.
+    """
+    for library in ("matplotlib", "plotly"):
+        if importlib.util.find_spec(library) is None:
+            raise SetupError(f"a report needs {library}", todo='pip install "reasoning-embedding[report]"')
+    from .page import render
+
+    say = report or (lambda _: None)
+    experiment = collect(folder)
+    say(
+        f"report: {len(experiment.runs)} runs, {len(experiment.baselines)} baselines, "
+        f"{len(experiment.pairs)} HRSA pairs, {len(experiment.realignments)} realignment tracks"
+    )
+    tables = build_tables(experiment)
+    with atomic_folder(folder / "report") as target:
+        (target / "table.md").write_text(_markdown(experiment, tables), encoding="utf-8")
+        figures = draw_figures(experiment, target / "figures")
+        say(f"report: {len(figures)} figures")
+        (target / "index.html").write_text(render(experiment, tables, figures), encoding="utf-8")
+    page = folder / "report" / "index.html"
+    say(f"report: {page}")
+    return page
+
+
+def summary_table(folder: Path) -> str:
+    """Scores, gates and HRSA of a folder as plain text, as wide as the terminal.
+
+    Raises
+    ------
+    InputError
+        As :func:`build`.
+    """
+    experiment = collect(folder)
+    width = max(60, shutil.get_terminal_size(fallback=(110, 24)).columns)
+    tables = [table for make in (score_table, gate_table, hrsa_summary) if (table := make(experiment)).rows]
+    if not tables:
+        return "Nothing to compare yet: no checkpoint was evaluated and no pair analysed."
+    return "\n\n".join(to_text(table, width) for table in tables)
+
+
+def draw_figures(experiment: Experiment, folder: Path) -> list[str]:
+    """Draw every PNG the experiment has data for; returns their names in order."""
+    from .figures import draw_bars, draw_heat_maps, draw_lines, safe_name
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+
+    def place(name: str) -> Path:
+        names.append(f"{name}.png")
+        return folder / names[-1]
+
+    if bars := score_bars(experiment):
+        draw_bars(bars, place("scores"))
+    if chart := score_curves(experiment):
+        draw_lines(chart, place("scores-by-step"))
+    if chart := log_chart("training", "Contrastive training", enumerate(experiment.runs)):
+        draw_lines(chart, place("losses"), only=("loss", "accuracy", "grad_norm"))
+    if chart := log_chart("lineage", "Growing the backbones", enumerate(experiment.stages)):
+        draw_lines(chart, place("lineage"), only=("loss", "reward", "accuracy"))
+    if chart := realignment_chart(experiment):
+        draw_lines(chart, place("realignment"), only=tuple(f"series/{metric}" for metric in HEADLINE))
+    if chart := diagonal_chart(experiment):
+        draw_lines(chart, place("layers"), only=HEADLINE)
+    maps: dict[str, list[HeatMap]] = {}
+    for heat_map in heat_maps(experiment):
+        maps.setdefault(heat_map.pair, []).append(heat_map)
+    for pair, group in maps.items():
+        draw_heat_maps(group, place(f"heatmap-{safe_name(pair)}"))
+    return names
+
+
+def build_tables(experiment: Experiment) -> list[Grid]:
+    """Every table the experiment has data for, in the order of the page."""
+    makers = (
+        score_table,
+        score_details,
+        gate_table,
+        hrsa_table,
+        hrsa_details,
+        transfer_table,
+        spectrum_table,
+    )
+    return [table for make in makers if (table := make(experiment)).rows]
+
+
+def _markdown(experiment: Experiment, tables: list[Grid]) -> str:
+    parts = [to_markdown(table) for table in tables]
+    shown = [text for _, texts in findings(experiment) for text in texts]
+    if shown:
+        parts.insert(0, markdown_list("What this shows", shown))
+    if experiment.missing:
+        parts.append(markdown_list("Not in this report", experiment.missing))
+    return "\n".join(parts)

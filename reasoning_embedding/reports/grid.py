@@ -1,0 +1,190 @@
+"""A table as data, and its three forms: terminal text, Markdown and HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+#: What a mark looks like where there is no colour.
+_WORDS = {
+    "inside": "inside",
+    "closer": "closer",
+    "farther": "farther",
+    "best": "*",
+    "pass": "ok",
+    "miss": "MISSED",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; neighbours of one `group` share a heading above their own."""
+
+    label: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, what stands beside it (an interval), a second remark (chance), and a mark.
+
+    `mark` is ``inside``, ``closer`` or ``farther`` (of the seed band), ``best``, ``pass``, ``miss``,
+    ``up``, ``down`` or empty.
+    """
+
+    text: str
+    note: str = ""
+    extra: str = ""
+    mark: str = ""
+
+    def plain(self, *, extra: bool = True) -> str:
+        """All parts on one line."""
+        parts = [self.text, self.note, self.extra if extra else "", _WORDS.get(self.mark, "")]
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with its title and the sentence that says how to read it; the first cell of a row names it."""
+
+    key: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    reference_rows: frozenset[int] = frozenset()
+    """Rows that others are held against (the seed band, baselines)."""
+
+    def headings(self) -> list[str]:
+        """One heading a column, with its group in front."""
+        return [f"{column.group} · {column.label}".strip(" ·") for column in self.columns]
+
+
+def to_text(grid: Grid, width: int = 100) -> str:
+    """Plain text for a terminal of `width` columns; a wide table continues below, group by group."""
+    cells = [[_one_line(cell.plain(extra=False)) for cell in row] for row in grid.rows]
+    sizes = [
+        max([len(column.label), *(len(row[index]) for row in cells)])
+        for index, column in enumerate(grid.columns)
+    ]
+    blocks: list[list[int]] = [[]]
+    for group in _groups(grid.columns)[1:]:
+        used = sizes[0] + sum(sizes[index] + 2 for index in blocks[-1])
+        if blocks[-1] and used + sum(sizes[index] + 2 for index in group) > width:
+            blocks.append([])
+        blocks[-1].extend(group)
+    lines = [grid.title]
+    for block in blocks:
+        lines.append("")
+        if any(grid.columns[index].group for index in block):
+            lines.append((" " * sizes[0] + _group_line(grid.columns, block, sizes)).rstrip())
+        titles = [
+            grid.columns[0].label.ljust(sizes[0]),
+            *(grid.columns[i].label.rjust(sizes[i]) for i in block),
+        ]
+        lines.append("  ".join(titles).rstrip())
+        lines.append("-" * (sizes[0] + sum(sizes[index] + 2 for index in block)))
+        for row in cells:
+            lines.append(
+                "  ".join([row[0].ljust(sizes[0]), *(row[i].rjust(sizes[i]) for i in block)]).rstrip()
+            )
+    return "\n".join(lines)
+
+
+def to_markdown(grid: Grid) -> str:
+    """A GitHub-flavoured table with its title and caption."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    body = [line([cell.plain() for cell in row]) for row in grid.rows]
+    rule = "|" + "|".join([" --- ", *[" ---: "] * (len(grid.columns) - 1)]) + "|"
+    lines = [
+        f"### {_markdown(grid.title)}",
+        "",
+        _markdown(grid.caption),
+        "",
+        line(grid.headings()),
+        rule,
+        *body,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def markdown_list(title: str, items: Iterable[str]) -> str:
+    """A headed Markdown list."""
+    return "\n".join([f"### {_markdown(title)}", "", *(f"- {_markdown(item)}" for item in items), ""])
+
+
+def to_html(grid: Grid) -> str:
+    """A real table, every text escaped; scrolls sideways inside its own box on a narrow screen."""
+    grouped = any(column.group for column in grid.columns)
+    head = []
+    if grouped:
+        spans = []
+        for group in _groups(grid.columns):
+            label = html.escape(grid.columns[group[0]].group)
+            scope = ' scope="colgroup"' if label else ""
+            spans.append(f'<th colspan="{len(group)}"{scope}>{label}</th>')
+        head.append(f'<tr class="groups">{"".join(spans)}</tr>')
+    head.append(
+        "<tr>"
+        + "".join(f'<th scope="col">{html.escape(column.label)}</th>' for column in grid.columns)
+        + "</tr>"
+    )
+    body = []
+    for index, row in enumerate(grid.rows):
+        kind = ' class="reference"' if index in grid.reference_rows else ""
+        first = f'<th scope="row">{_html_cell(row[0])}</th>'
+        rest = "".join(f"<td{_class(cell)}>{_html_cell(cell)}</td>" for cell in row[1:])
+        body.append(f"<tr{kind}>{first}{rest}</tr>")
+    caption = html.escape(grid.caption)
+    return (
+        f'<figure class="table" id="table-{html.escape(grid.key)}"><figcaption><h3>{html.escape(grid.title)}</h3>'
+        f'<p>{caption}</p></figcaption><div class="scroll"><table><thead>{"".join(head)}</thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div></figure>"
+    )
+
+
+def _class(cell: Cell) -> str:
+    return f' class="{html.escape(cell.mark)}"' if cell.mark else ""
+
+
+def _html_cell(cell: Cell) -> str:
+    text = f"<b>{html.escape(cell.text)}</b>" if cell.mark == "best" else html.escape(cell.text)
+    if cell.mark in ("inside", "closer", "farther", "pass", "miss"):
+        word = {"pass": "reached", "miss": "missed"}.get(cell.mark, cell.mark)
+        text += f' <span class="mark {cell.mark}">{word}</span>'
+    return text + "".join(f"<small>{html.escape(part)}</small>" for part in (cell.note, cell.extra) if part)
+
+
+def _groups(columns: tuple[Column, ...]) -> list[list[int]]:
+    """Indices of neighbouring columns of one group; a column without a group stands alone."""
+    groups: list[list[int]] = []
+    for index, column in enumerate(columns):
+        if groups and column.group and columns[groups[-1][0]].group == column.group:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _group_line(columns: tuple[Column, ...], block: list[int], sizes: list[int]) -> str:
+    parts = []
+    for group in _groups(tuple(columns[index] for index in block)):
+        members = [block[index] for index in group]
+        room = sum(sizes[index] + 2 for index in members) - 2
+        label = columns[members[0]].group
+        parts.append("  " + (label if len(label) <= room else label[: room - 1] + "…").center(room))
+    return "".join(parts)
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, one line."""
+    return html.escape(_one_line(text), quote=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,163 @@
+"""Charts of HRSA as data: heat maps over layers, similarity by layer, realignment by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .charts import Line, LineChart, Panel
+from .labels import HEADLINE, metric_label, short_layer
+from .records import Experiment, Pair, Realignment
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A metric over layers of A (rows) and layers of B (columns)."""
+
+    pair: str
+    metric: str
+    label: str
+    limits: tuple[float, float]
+    z: list[list[float | None]]
+    rows: list[str]
+    columns: list[str]
+    row_title: str
+    column_title: str
+    note: str
+
+
+def realignment_chart(experiment: Experiment) -> LineChart | None:
+    """Similarity to the reference by step, with the seed band where its probe set is the track's."""
+    tracks = experiment.realignments
+    groups = (
+        ("last layer", "series"),
+        ("mean over layers", "series_mean"),
+        (_spectrum_group(tracks), "spectrum"),
+    )
+    panels = [
+        _track_panel(experiment, tracks, metric, group, attribute)
+        for group, attribute in groups
+        for metric in _ordered(metric for track in tracks for metric in getattr(track, attribute))
+    ]
+    if not panels:
+        return None
+    note = " ".join(f"{track.name}: run {track.run} against {track.against}." for track in tracks)
+    note = f"{note} {probe_note(tracks)}"
+    title = "Realignment: similarity to the reference by step"
+    return LineChart("realignment", title, "training step", panels, note=note, log=True)
+
+
+def _spectrum_group(tracks: tuple[Realignment, ...]) -> str:
+    features = {track.features for track in tracks} - {""}
+    return f"spectrum of {features.pop()} features" if len(features) == 1 else "spectrum"
+
+
+def _track_panel(
+    experiment: Experiment, tracks: tuple[Realignment, ...], metric: str, group: str, attribute: str
+) -> Panel:
+    shown = [(index, track) for index, track in enumerate(tracks) if metric in getattr(track, attribute)]
+    colours = {run.name: colour for colour, run in enumerate(experiment.runs)}
+    lines = [
+        Line(
+            track.name,
+            [float(s) for s in track.steps],
+            getattr(track, attribute)[metric],
+            colours.get(track.run, index),
+        )
+        for index, track in shown
+    ]
+    label, band, chances = (
+        metric_label(metric),
+        experiment.band,
+        {track.chance.get(metric) for _, track in shown},
+    )
+    probes = {(track.probe.hash, track.probe.tokens) for _, track in shown}
+    fits = band is not None and attribute == "series" and probes == {(band.probe.hash, band.probe.tokens)}
+    return Panel(
+        key=f"{attribute}/{metric}",
+        label=f"{label.title}, {group}",
+        lines=lines,
+        group=group,
+        limits=label.limits,
+        band=band.intervals.get(metric) if band is not None and fits else None,
+        band_label=f"seed band ({band.name})" if band is not None else "",
+        chance=chances.pop() if len(chances) == 1 and attribute == "series" else None,
+    )
+
+
+def diagonal_chart(experiment: Experiment) -> LineChart | None:
+    """Similarity layer by layer (of the first model), for the pairs that share the commonest depth."""
+    by_layers: dict[tuple[str, ...], list[tuple[int, Pair]]] = {}
+    for colour, pair in enumerate(experiment.pairs):
+        if pair.diagonal:
+            by_layers.setdefault(pair.layers_a, []).append((colour, pair))
+    if not by_layers:
+        return None
+    layers, pairs = max(by_layers.items(), key=lambda item: len(item[1]))
+    panels = []
+    for metric in _ordered(metric for _, pair in pairs for metric in pair.diagonal):
+        lines = [
+            Line(pair.name, [float(i) for i in range(len(layers))], pair.diagonal[metric], colour)
+            for colour, pair in pairs
+            if len(pair.diagonal.get(metric, ())) == len(layers)
+        ]
+        if lines:
+            panels.append(
+                Panel(metric, metric_label(metric).title, lines, limits=metric_label(metric).limits)
+            )
+    note = probe_note([pair for _, pair in pairs])
+    ticks = [short_layer(layer) for layer in layers]
+    return (
+        LineChart("layers", "Similarity by layer", "layer", panels, note=note, ticks=ticks)
+        if panels
+        else None
+    )
+
+
+def probe_note(records: Sequence[Pair | Realignment]) -> str:
+    """Which probe set the numbers come from: once if it is one, else record by record."""
+    probes = {(record.probe.hash, str(record.probe)) for record in records}
+    if len(probes) == 1:
+        return f"Probe set: {probes.pop()[1]}."
+    return " ".join(f"{record.name}: probe set {record.probe}." for record in records)
+
+
+def heat_maps(experiment: Experiment) -> list[HeatMap]:
+    """Layer by layer maps of every pair; empty ones are left out."""
+    maps = []
+    for pair in experiment.pairs:
+        for metric in _ordered(pair.heatmaps):
+            z = pair.heatmaps[metric]
+            if not any(value is not None for row in z for value in row):
+                continue
+            rows = [short_layer(label) for label in pair.layers_a] or [str(i) for i in range(len(z))]
+            columns = [short_layer(label) for label in pair.layers_b] or [str(i) for i in range(len(z[0]))]
+            label = metric_label(metric)
+            maps.append(
+                HeatMap(
+                    pair=pair.name,
+                    metric=metric,
+                    label=label.title,
+                    limits=label.limits or _span(z),
+                    z=z,
+                    rows=rows,
+                    columns=columns,
+                    row_title=f"layer of {pair.a.reference}",
+                    column_title=f"layer of {pair.b.reference}",
+                    note=f"Probe set: {pair.probe}.",
+                )
+            )
+    return maps
+
+
+def _span(z: list[list[float | None]]) -> tuple[float, float]:
+    known = [value for row in z for value in row if value is not None]
+    return min(known), max(known)
+
+
+def _ordered(metrics: Iterable[str]) -> list[str]:
+    """Each metric once, headline ones first."""
+    found = list(dict.fromkeys(metrics))
+    return [metric for metric in HEADLINE if metric in found] + [
+        metric for metric in found if metric not in HEADLINE
+    ]

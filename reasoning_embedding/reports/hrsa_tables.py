@@ -1,0 +1,178 @@
+"""HRSA as tables: the last layer against the seed band, probe transfer, spectrum."""
+
+from __future__ import annotations
+
+from .grid import Cell, Column, Grid
+from .labels import HEADLINE, metric_label, number
+from .records import Experiment, Pair
+from .similarity import verdict
+
+#: Headline metrics under names short enough for a terminal.
+_SHORT = {
+    "dimension_correlation": "dim. corr.",
+    "h_inv": "H_inv",
+    "procrustes_residual": "residual",
+    "cka": "CKA",
+    "knn_jaccard@10": "kNN@10",
+}
+_HRSA_CAPTION = (
+    "Values after the final norm; in brackets the 95 % bootstrap interval over the probe's texts, then the value "
+    "two unrelated models would have (chance). The seed band is the interval of two runs that differ in nothing but "
+    "the seed. “Inside”: a pair's interval meets the band, so it differs no more than a change of seed does; "
+    "“closer” and “farther”: the models are more or less alike than that. Pairs of another kind (causal language "
+    "models) or on another probe set are not marked, nor are metrics without an interval. "
+    "One pair of seeds was compared: its interval covers the choice of texts, not the choice of more seeds."
+)
+
+
+def hrsa_table(experiment: Experiment) -> Grid:
+    """Pairs by headline metrics at the last layer, the seed band first, marks beside the others."""
+    pairs = _band_first(experiment)
+    metrics = [metric for metric in HEADLINE if any(pair.last.get(metric) is not None for pair in pairs)]
+    rows = []
+    for pair in pairs:
+        name = f"{pair.name} (seed band)" if pair is experiment.band else pair.name
+        cells = [_hrsa_cell(experiment, pair, metric) for metric in metrics]
+        rows.append((_pair_cell(pair, name), *cells))
+    return Grid(
+        key="hrsa",
+        title="HRSA: similarity at the last layer",
+        caption=_HRSA_CAPTION if experiment.band else _HRSA_CAPTION.split(" The seed band", maxsplit=1)[0],
+        columns=(Column("pair"), *(Column(metric_label(metric).title) for metric in metrics)),
+        rows=tuple(rows),
+        reference_rows=frozenset([0]) if experiment.band else frozenset(),
+    )
+
+
+def hrsa_summary(experiment: Experiment) -> Grid:
+    """The HRSA table narrow enough for a terminal: values and marks, short names, no intervals."""
+    pairs = _band_first(experiment)
+    metrics = [metric for metric in _SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
+    rows = []
+    for pair in pairs:
+        marks = [verdict(pair, experiment.band, metric) or "" for metric in metrics]
+        cells = [
+            Cell(number(pair.last.get(metric)), mark=mark)
+            for metric, mark in zip(metrics, marks, strict=True)
+        ]
+        rows.append((Cell(pair.name, "(seed band)" if pair is experiment.band else ""), *cells))
+    against = ", against the seed band" if experiment.band else ""
+    probes = "; ".join(dict.fromkeys(str(pair.probe) for pair in pairs))
+    return Grid(
+        key="hrsa-summary",
+        title=f"HRSA at the last layer{against} (probe set: {probes})",
+        caption="",
+        columns=(Column("pair"), *(Column(_SHORT[metric]) for metric in metrics)),
+        rows=tuple(rows),
+    )
+
+
+def hrsa_details(experiment: Experiment) -> Grid:
+    """Every metric by every pair."""
+    pairs = _band_first(experiment)
+    metrics = list(dict.fromkeys(metric for pair in pairs for metric in pair.last))
+    return Grid(
+        key="hrsa-details",
+        title="All HRSA metrics at the last layer",
+        caption="As above. Probe sets: " + "; ".join(f"{pair.name}: {pair.probe}" for pair in pairs) + ".",
+        columns=(Column("metric"), *(Column(pair.name) for pair in pairs)),
+        rows=tuple(
+            (Cell(metric_label(metric).title), *(_hrsa_cell(experiment, pair, metric) for pair in pairs))
+            for metric in metrics
+        ),
+    )
+
+
+def _band_first(experiment: Experiment) -> list[Pair]:
+    band = experiment.band
+    return ([band] if band else []) + [pair for pair in experiment.pairs if pair is not band]
+
+
+def _pair_cell(pair: Pair, name: str) -> Cell:
+    return Cell(name, f"{pair.a.reference} v {pair.b.reference}", f"probe: {pair.probe}")
+
+
+def _hrsa_cell(experiment: Experiment, pair: Pair, metric: str) -> Cell:
+    value = pair.last.get(metric)
+    bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
+    return Cell(
+        number(value),
+        f"[{number(bounds[0])}, {number(bounds[1])}]" if bounds else "",
+        "" if chance is None or value is None else f"chance {number(chance)}",
+        verdict(pair, experiment.band, metric) or "",
+    )
+
+
+def transfer_table(experiment: Experiment) -> Grid:
+    """Pairs by cross-model linear probe accuracies."""
+    fields = {
+        "own_a": "A on A",
+        "own_b": "B on B",
+        "a_to_b": "A on B",
+        "b_to_a": "B on A",
+        "gap_ab": "gap A to B",
+        "gap_ba": "gap B to A",
+        "chance": "chance",
+        "permuted_control": "shuffled labels",
+    }
+    rows = []
+    for pair in _band_first(experiment):
+        if pair.probe_transfer:
+            values = [pair.probe_transfer.get(key) for key in fields]
+            classes = pair.probe_transfer.get("classes")
+            cells = [Cell(number(value if isinstance(value, (int, float)) else None)) for value in values]
+            rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
+    labels = [Column(label) for label in fields.values()]
+    return Grid(
+        key="transfer",
+        title="HRSA, function: a linear probe carried to the other model",
+        caption="Accuracy of a classifier fitted on one model's features and used, frozen, on the other's. The gap is "
+        "what is lost on the way.",
+        columns=(Column("pair"), *labels, Column("classes")),
+        rows=tuple(rows),
+    )
+
+
+def spectrum_table(experiment: Experiment) -> Grid:
+    """Models by spectral geometry; the same model on the same probe is listed once."""
+    rows: dict[tuple[str, str], tuple[Cell, ...]] = {}
+    for pair in experiment.pairs:
+        for side, model in (("a", pair.a), ("b", pair.b)):
+            values = pair.spectrum.get(side)
+            if not values:
+                continue
+            ranks = values.get("alpha_range") or []
+            fit = (
+                f"ranks {ranks[0]} to {ranks[1]}, R² {number(values.get('alpha_r2'))}"
+                if len(ranks) == 2
+                else ""
+            )
+            rows.setdefault(
+                (model.reference, pair.probe.hash),
+                (
+                    Cell(model.reference, model.attention),
+                    Cell(number(values.get("rankme_sigma"), 1)),
+                    Cell(number(values.get("rankme_lambda"), 1)),
+                    Cell(number(values.get("alpha")), fit),
+                    Cell(str(values.get("n", "–"))),
+                    Cell(str(values.get("features", "–"))),
+                    Cell(str(pair.probe)),
+                ),
+            )
+    names = (
+        "model",
+        "RankMe (singular values)",
+        "RankMe (eigenvalues)",
+        "alpha-ReQ",
+        "texts",
+        "features",
+        "probe set",
+    )
+    return Grid(
+        key="spectrum",
+        title="Spectral geometry",
+        caption="RankMe is an effective number of dimensions, alpha the decay exponent of the covariance spectrum. "
+        "Comparable only at an equal number of texts and equal features.",
+        columns=tuple(Column(name) for name in names),
+        rows=tuple(rows.values()),
+    )

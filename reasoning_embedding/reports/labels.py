@@ -1,0 +1,104 @@
+"""Names, axes and directions of what a report shows; one place, so that table, PNG and page agree."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+#: Okabe and Ito's colour-blind safe palette, most legible on white first; the second row is for dark pages.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DARK_COLOURS = ("#56B4E9", "#E69F00", "#2BC49A", "#E59BC4", "#F0E442", "#D55E00", "#FFFFFF")
+#: A second channel beside colour: dash patterns, as matplotlib and plotly name them.
+DASHES = (("-", "solid"), ("--", "dash"), ("-.", "dashdot"), (":", "dot"))
+
+#: HRSA metrics of the main table, in the order of METHODS: representation, then geometry.
+HEADLINE = (
+    "dimension_correlation",
+    "h_inv",
+    "h_inv_rescaled",
+    "procrustes_residual",
+    "cka",
+    "cka_debiased",
+    "knn_jaccard@10",
+)
+SCORE = "nDCG@10"
+
+
+@dataclass(frozen=True)
+class MetricLabel:
+    """How an HRSA metric is written and read.
+
+    Parameters
+    ----------
+    title : str
+        Name in tables and on axes.
+    higher_is_closer : bool or None
+        Whether two more similar models score higher; None if the metric has no such direction.
+    limits : tuple of float or None
+        Range of the axis; None leaves it to the data.
+    """
+
+    title: str
+    higher_is_closer: bool | None
+    limits: tuple[float, float] | None
+
+
+_METRICS = {
+    "dimension_correlation": MetricLabel("Dimension-wise correlation", True, (-1, 1)),
+    "h_inv": MetricLabel("Inverse row entropy H_inv", True, (0, 1)),
+    "h_inv_rescaled": MetricLabel("H_inv above its floor", True, (0, 1)),
+    "procrustes_residual": MetricLabel("Procrustes residual", False, None),
+    "procrustes_cosine": MetricLabel("Procrustes cosine", True, (-1, 1)),
+    "cka": MetricLabel("Linear CKA", True, (0, 1)),
+    "cka_debiased": MetricLabel("Debiased CKA", True, None),
+    "rankme_sigma": MetricLabel("RankMe (singular values)", None, None),
+    "rankme_lambda": MetricLabel("RankMe (eigenvalues)", None, None),
+    "alpha": MetricLabel("alpha-ReQ exponent", None, None),
+}
+_NEIGHBOURS = re.compile(r"(centred_)?knn_(jaccard|mutual)(_centred)?@(\d+)")
+
+
+def metric_label(metric: str) -> MetricLabel:
+    """Label of a metric; one this table does not know keeps its own name and has no direction."""
+    if metric in _METRICS:
+        return _METRICS[metric]
+    if match := _NEIGHBOURS.fullmatch(metric):
+        kind = {"jaccard": "Jaccard", "mutual": "mutual"}[match[2]]
+        centred = ", centred" if match[1] or match[3] else ""
+        return MetricLabel(f"k-NN overlap ({kind}{centred}, k = {match[4]})", True, (0, 1))
+    return MetricLabel(metric, None, None)
+
+
+#: Quantities of a training log worth a curve, with their axis (quantity and unit).
+QUANTITIES = {
+    "loss": "loss (nats)",
+    "accuracy": "in-batch accuracy (fraction)",
+    "reward": "reward (mean over completions)",
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm (L2)",
+    "tokens_per_second": "throughput (tokens/s)",
+    "queries_per_second": "throughput (queries/s)",
+    "padding_efficiency": "padding efficiency (fraction)",
+    "peak_memory_gib": "peak memory (GiB)",
+    "kl": "KL divergence to the parent (nats)",
+    "seconds": "time of a step (s)",
+}
+
+
+def short_layer(label: str) -> str:
+    """A layer's label short enough for a tick: ``layer 4 (pre-norm)`` -> ``4 pre``."""
+    short = {"embedding": "emb", "final norm": "norm"}.get(label, label.removeprefix("layer "))
+    return short.replace(" (pre-norm)", " pre")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign, a true minus sign, and no sign on what rounds to zero."""
+    if value is None:
+        return "–"
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,166 @@
+"""What the numbers say, in plain sentences computed from them, whichever way they come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from .labels import SCORE, metric_label, number, signed
+from .records import Experiment, Pair, Realignment, Run
+from .similarity import comparable, verdict
+from .tables import mean_score, task_score
+
+#: The metrics the sentences speak of: geometry at large, and neighbourhoods.
+_SPOKEN = ("cka", "knn_jaccard@10")
+#: Changes smaller than this are called "hardly changed"; it is a matter of words, not a test.
+_SMALL = 0.01
+
+
+def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
+    """Plain-language findings under headings: retrieval, representation, realignment.
+
+    Where all HRSA numbers of a heading come from one probe set, the heading names it, else every sentence does.
+    """
+    pairs = _band_first(experiment)
+    tracks = experiment.realignments
+    retrieval = [_training(run, experiment) for run in experiment.runs] + _between_runs(experiment)
+    pair_probe, track_probe = _shared_probe(pairs), _shared_probe(tracks)
+    groups = [
+        ("Retrieval", retrieval),
+        (
+            "Representation at the last layer" + pair_probe,
+            [_pair(pair, experiment.band) + ("" if pair_probe else _probe(pair)) for pair in pairs]
+            + _warnings((*pairs, *tracks)),
+        ),
+        (
+            "Realignment" + track_probe,
+            [_track(track) + ("" if track_probe else _probe(track)) for track in tracks],
+        ),
+    ]
+    kept = [(title, [sentence for sentence in sentences if sentence]) for title, sentences in groups]
+    return [(title, sentences) for title, sentences in kept if sentences]
+
+
+def _shared_probe(records: Sequence[Pair | Realignment]) -> str:
+    probes = {(record.probe.hash, str(record.probe)) for record in records}
+    return f" (probe set: {probes.pop()[1]})" if len(probes) == 1 else ""
+
+
+def _probe(record: Pair | Realignment) -> str:
+    return f" Probe set: {record.probe}."
+
+
+def _warnings(records: Sequence[Pair | Realignment]) -> list[str]:
+    count = sum(len(record.warnings) for record in records)
+    return (
+        [f"The analysis gave {count} warning{'s' if count > 1 else ''}, listed under the HRSA tables."]
+        if count
+        else []
+    )
+
+
+def _training(run: Run, experiment: Experiment) -> str:
+    first, last = run.first, run.last
+    if first is None or last is None:
+        return ""
+    shared = tuple(task for task in experiment.tasks if task in first.tasks and task in last.tasks)
+    if not shared:
+        return ""
+    before, after = mean_score(first, shared), mean_score(last, shared)
+    changes = {task: (task_score(last, task) or 0.0) - (task_score(first, task) or 0.0) for task in shared}
+    worse = [f"{task} ({signed(change)})" for task, change in changes.items() if change < 0]
+    where = f"mean {SCORE} over {len(shared)} tasks" if len(shared) > 1 else f"{SCORE} on {shared[0]}"
+    text = f"{run.name}: {where} went from {number(before)} at step 0 to {number(after)} at step {last.step}"
+    text += f"; it fell on {', '.join(worse)}" if worse else ("; no task fell" if len(shared) > 1 else "")
+    bm25 = experiment.baselines.get("bm25")
+    rivals = [task for task in shared if bm25 and task in bm25.tasks]
+    if rivals:
+        beaten = sum((task_score(last, task) or 0.0) > (task_score(bm25, task) or 0.0) for task in rivals)
+        text += f"; it ends above BM25 on {beaten} of {len(rivals)}"
+    return text + "."
+
+
+def _between_runs(experiment: Experiment) -> list[str]:
+    tasks = experiment.tasks
+    scored = [(run, score) for run in experiment.runs if (score := mean_score(run.last, tasks)) is not None]
+    if len(scored) < 2:
+        return []
+    noise = [
+        (abs(score - other), run, twin)
+        for (run, score), (twin, other) in combinations(scored, 2)
+        if run.backbone is not None and run.backbone == twin.backbone and run.seed != twin.seed
+    ]
+    reference, base = scored[0]
+    found = []
+    for run, score in scored[1:]:
+        if run.backbone is not None and run.backbone == reference.backbone:
+            continue
+        text = f"After training, {run.name} minus {reference.name} is {signed(score - base)} in mean {SCORE}"
+        if noise:
+            size, one, two = max(noise, key=lambda item: item[0])
+            relation = "no more than" if abs(score - base) <= size else "more than"
+            text += (
+                f", {relation} the {number(size)} between two seeds of one backbone ({one.name}, {two.name})"
+            )
+        found.append(text + ".")
+    if found and not noise:
+        found.append(
+            "No backbone was trained with two seeds, so these differences have no noise to be held against."
+        )
+    return found
+
+
+def _pair(pair: Pair, band: Pair | None) -> str:
+    words = {
+        "inside": "lies inside",
+        "closer": "is more alike than",
+        "farther": "is less alike than",
+    }
+    parts = []
+    for metric in _SPOKEN:
+        value = pair.last.get(metric)
+        if value is None:
+            continue
+        bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
+        text = f"{metric_label(metric).title} {number(value)}"
+        place = verdict(pair, band, metric)
+        if place and band:
+            low, high = band.intervals[metric]
+            text += f" {words[place]} the seed band [{number(low)}, {number(high)}]"
+        elif bounds:
+            text += f" [{number(bounds[0])}, {number(bounds[1])}]"
+        parts.append(text + (f" (chance {number(chance)})" if chance is not None else ""))
+    if not parts:
+        parts.append("neither CKA nor k-NN overlap was computed")
+    role = ", the seed band itself" if pair is band else ""
+    if band and pair is not band and not comparable(pair, band):
+        role = ", not held against the seed band (another kind of model or another probe set)"
+    return f"{pair.name}{role}: {'; '.join(parts)}."
+
+
+def _track(track: Realignment) -> str:
+    parts = []
+    for metric in _SPOKEN:
+        points = [
+            (s, v) for s, v in zip(track.steps, track.series.get(metric, []), strict=False) if v is not None
+        ]
+        if len(points) < 2:
+            continue
+        (_, start), (_, end) = points[0], points[-1]
+        step, lowest = min(points, key=lambda point: point[1])
+        change = end - start
+        verb = "hardly changed" if abs(change) < _SMALL else ("rose" if change > 0 else "fell")
+        text = f"{metric_label(metric).title} {verb}, from {number(start)} to {number(end)}"
+        if lowest < min(start, end) - _SMALL:
+            text += f" with a low of {number(lowest)} at step {step}"
+        parts.append(text)
+    if not parts:
+        parts.append("neither CKA nor k-NN overlap was computed at two steps")
+    return (
+        f"{track.name}: from step {track.steps[0]} to {track.steps[-1]} of {track.run}, against {track.against}, "
+        f"{'; '.join(parts)}."
+    )
+
+
+def _band_first(experiment: Experiment) -> list[Pair]:
+    return sorted(experiment.pairs, key=lambda pair: pair is not experiment.band)

@@ -1,0 +1,118 @@
+"""Reading of experiment and run folders: what is there, what is missing, what is damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.reports.collect import collect
+from tests.synthetic_experiment import PAIRS, RUNS, TASKS, write_experiment
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    return write_experiment(tmp_path / "synthetic")
+
+
+def test_reads_everything_in_the_order_of_the_configuration(experiment: Path) -> None:
+    found = collect(experiment)
+    assert [run.name for run in found.runs] == list(RUNS)
+    assert [(run.backbone, run.seed) for run in found.runs] == list(RUNS.values())
+    assert [pair.name for pair in found.pairs] == list(PAIRS)
+    assert [stage.name for stage in found.stages] == ["base", "sft", "rlvr"]
+    assert found.tasks == TASKS
+    assert set(found.baselines) == {"bm25", "untrained"}
+    assert found.band is not None
+    assert found.band.name == "base-emb-seeds"
+    first, last = found.runs[0].first, found.runs[0].last
+    assert first is not None and first.tasks["world-heldout"]["ndcg_at_10"] == 0.031  # noqa: PT018
+    assert last is not None and (last.step, last.tasks["world-heldout"]["ndcg_at_10"]) == (150, 0.981)  # noqa: PT018
+    assert len(found.runs[0].metrics) == 150
+    assert found.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("runs/sft", "run 'sft'"),
+        ("runs/sft/evaluation", "run 'sft': no checkpoint was evaluated"),
+        ("runs/sft/evaluation/step-000000", "run 'sft': step 0 was not evaluated"),
+        ("runs/sft/evaluation/step-000150", "run 'sft': any step after 0 was not evaluated"),
+        ("runs/sft/metrics.jsonl", "sft: no training log"),
+        ("evaluation/bm25", "baseline 'bm25'"),
+        ("lineage/rlvr", "stage 'rlvr'"),
+        ("lineage/rlvr/gates.json", "stage 'rlvr': its quality was not measured"),
+        ("hrsa/pairs/emb-base-sft.json", "analysed pair 'emb-base-sft'"),
+        ("hrsa/realignment/sft.json", "track 'sft'"),
+        ("config.resolved.json", "config.resolved.json"),
+    ],
+)
+def test_a_missing_part_is_said_and_nothing_else_is_lost(experiment: Path, part: str, said: str) -> None:
+    path = experiment / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found = collect(experiment)
+    assert any(said in sentence for sentence in found.missing), found.missing
+    assert "base" in {run.name for run in found.runs}
+    assert found.pairs[0].name == "base-emb-seeds"
+
+
+def test_a_single_run_folder_is_a_report_of_one_run(experiment: Path) -> None:
+    run = experiment / "runs" / "base"
+    config = {
+        "kind": "run",
+        "name": "base",
+        "seed": 3,
+        "backbone": {"kind": "pretrained", "path": "Qwen/Qwen3-0.6B"},
+    }
+    (run / "config.resolved.json").write_text(json.dumps(config))
+    found = collect(run)
+    assert [(r.name, r.seed, r.backbone) for r in found.runs] == [("base", 3, "Qwen/Qwen3-0.6B")]
+    assert found.pairs == ()
+
+
+def test_a_log_cut_short_by_a_kill_and_resumed_reads_on(experiment: Path) -> None:
+    log = experiment / "runs" / "base" / "metrics.jsonl"
+    with log.open("a") as file:
+        file.write(json.dumps({"step": 150, "loss": 7.0}) + '\n{"step": 151, "lo')
+    found = collect(experiment)
+    assert found.runs[0].metrics[-1] == {"step": 150, "loss": 7.0}
+    assert len(found.runs[0].metrics) == 150
+    assert any("cut short" in sentence for sentence in found.missing)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "where"),
+    [
+        ("evaluation/bm25/scores.json", '{"tasks": [\n{"task": ', "scores.json:2"),
+        ("evaluation/bm25/scores.json", "[]", "scores.json"),
+        ("evaluation/bm25/scores.json", '{"tasks": [{"main_score": 0.5}]}', "scores.json"),
+        ("runs/base/metrics.jsonl", '{"step": 1}\nrubbish\n{"step": 2}\n', "metrics.jsonl:2"),
+        ("hrsa/pairs/emb-base-sft.json", '{"name": "emb-base-sft"}', "emb-base-sft.json"),
+    ],
+)
+def test_a_damaged_file_is_an_error_with_an_address(
+    experiment: Path, file: str, content: str, where: str
+) -> None:
+    (experiment / file).write_text(content)
+    with pytest.raises(InputError) as error:
+        collect(experiment)
+    assert where in str(error.value)
+
+
+def test_failed_tasks_are_named(experiment: Path) -> None:
+    scores = {"model": "bm25", "tasks": [], "failed": [{"task": "cranfield", "error": "no corpus"}]}
+    (experiment / "evaluation" / "bm25" / "scores.json").write_text(json.dumps(scores))
+    assert "bm25: task 'cranfield' failed: no corpus" in collect(experiment).missing
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_folder_without_anything_is_refused(tmp_path: Path, make: bool) -> None:
+    folder = tmp_path / "empty"
+    if make:
+        folder.mkdir()
+    with pytest.raises(InputError):
+        collect(folder)

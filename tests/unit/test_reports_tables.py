@@ -1,0 +1,195 @@
+"""Tables, verdicts and sentences: the numbers shown are the numbers of the files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reasoning_embedding.reports import summary_table
+from reasoning_embedding.reports.charts import thin
+from reasoning_embedding.reports.collect import collect
+from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html, to_markdown, to_text
+from reasoning_embedding.reports.hrsa_tables import hrsa_table
+from reasoning_embedding.reports.labels import metric_label, number, signed
+from reasoning_embedding.reports.narrative import findings
+from reasoning_embedding.reports.records import Experiment
+from reasoning_embedding.reports.similarity import comparable, verdict
+from reasoning_embedding.reports.tables import gate_table, score_table
+from tests.synthetic_experiment import write_experiment
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return collect(write_experiment(tmp_path_factory.mktemp("tables") / "synthetic"))
+
+
+def row(grid: Grid, name: str) -> list[str]:
+    return next([cell.text for cell in cells] for cells in grid.rows if cells[0].text == name)
+
+
+def test_scores_before_after_and_change(experiment: Experiment) -> None:
+    grid = score_table(experiment)
+    assert grid.headings()[:4] == [
+        "model",
+        "world-heldout · step 0",
+        "world-heldout · last",
+        "world-heldout · change",
+    ]
+    mean = [(0.031 + 0.012 + 0.05) / 3, (0.981 + 0.41 + 0.301) / 3]
+    expected = ["0.031", "0.981", "+0.950", "0.012", "0.410", "+0.398", "0.050", "0.301", "+0.251"]
+    expected += [f"{mean[0]:.3f}", f"{mean[1]:.3f}", f"{mean[1] - mean[0]:+.3f}"]
+    assert row(grid, "base") == ["base", *expected]
+    assert row(grid, "bm25")[1:4] == ["–", "0.702", "–"]
+    best = [cells[0].text for cells in grid.rows if cells[8].mark == "best"]
+    assert best == ["bm25"]  # cranfield: 0.349 against 0.301
+
+
+def test_gates_are_held_against_their_thresholds(experiment: Experiment) -> None:
+    rows = {(cells[0].text, cells[1].text): cells for cells in gate_table(experiment).rows}
+    assert [cell.mark for cell in rows["base", "direct"][2:]] == ["pass", "pass", "pass"]
+    assert [cell.mark for cell in rows["rlvr", "direct"][2:]] == ["miss", "pass", "pass"]  # 0.955 < 0.97
+    assert [cell.mark for cell in rows["rlvr", "worked"][2:]] == ["", "", ""]
+
+
+def test_hrsa_table_leads_with_the_seed_band(experiment: Experiment) -> None:
+    grid = hrsa_table(experiment)
+    assert grid.rows[0][0].text == "base-emb-seeds (seed band)"
+    assert grid.reference_rows == {0}
+    headings = grid.headings()
+    cka = grid.rows[0][headings.index("Linear CKA")]
+    assert (cka.text, cka.note, cka.extra) == ("0.967", "[0.955, 0.976]", "chance 0.310")
+    assert all("world, 192 texts, 1840 rows, all tokens" in cells[0].extra for cells in grid.rows)
+
+
+def test_verdicts(experiment: Experiment) -> None:
+    band = experiment.band
+    assert band is not None
+    pairs = {pair.name: pair for pair in experiment.pairs}
+    same = pairs["emb-base-rlvr"]
+    assert verdict(same, band, "cka") == "inside"
+    assert verdict(pairs["emb-base-sft"], band, "cka") == "farther"
+    assert verdict(same, band, "h_inv") is None  # the band has no interval of it
+    assert verdict(band, band, "cka") is None
+    # Causal language models are not held against embedders, nor pairs on other texts.
+    assert not comparable(pairs["lm-base-rlvr"], band)
+    assert verdict(replace(same, probe=replace(same.probe, hash="other")), band, "cka") is None
+    assert verdict(replace(same, probe=replace(same.probe, tokens="mean")), band, "cka") is None
+    assert verdict(same, None, "cka") is None
+    # Without an interval of its own, the value decides; at the band's edge it is inside.
+    for value, expected in ((0.976, "inside"), (0.955, "inside"), (0.977, "closer"), (0.954, "farther")):
+        assert verdict(replace(same, last={"cka": value}, intervals={}), band, "cka") == expected
+    # A residual is a distance: smaller is closer.
+    floor = replace(band, last={"procrustes_residual": 0.1}, intervals={"procrustes_residual": (0.08, 0.12)})
+    for value, expected in ((0.01, "closer"), (0.1, "inside"), (0.5, "farther")):
+        near = replace(same, last={"procrustes_residual": value}, intervals={})
+        assert verdict(near, floor, "procrustes_residual") == expected
+
+
+def test_sentences_follow_the_numbers(experiment: Experiment) -> None:
+    groups = findings(experiment)
+    text = "\n".join(sentence for _, sentences in groups for sentence in sentences)
+    assert "emb-base-rlvr: Linear CKA 0.968 lies inside the seed band [0.955, 0.976]" in text
+    assert "emb-base-sft: Linear CKA 0.479 is less alike than the seed band [0.955, 0.976]" in text
+    assert "lm-base-sft, not held against the seed band" in text
+    assert (
+        "base: mean nDCG@10 over 3 tasks went from 0.031 at step 0 to 0.564 at step 150; no task fell" in text
+    )
+    assert "ends above BM25 on 2 of 3" in text
+    # (0.961 + 0.45 + 0.301) - (0.981 + 0.41 + 0.301) = 0.02 over 3 tasks, two seeds 0.03 over 3
+    assert "rlvr minus base is +0.007 in mean nDCG@10, no more than the 0.010 between two seeds" in text
+    assert "Linear CKA fell, from 0.950 to 0.600 with a low of 0.531 at step 32" in text
+    assert any("probe set: world, 192 texts" in title for title, _ in groups)
+
+
+def test_sentences_the_other_way_round(tmp_path: Path) -> None:
+    folder = write_experiment(tmp_path / "synthetic")
+    path = folder / "runs" / "rlvr" / "evaluation" / "step-000150" / "scores.json"
+    scores = json.loads(path.read_text())
+    scores["tasks"][2] |= {"main_score": 0.01, "ndcg_at_10": 0.01}
+    path.write_text(json.dumps(scores))
+    pair = folder / "hrsa" / "pairs" / "emb-base-rlvr.json"
+    record = json.loads(pair.read_text())
+    record["last"]["cka"], record["intervals"]["cka"] = 0.995, [0.99, 0.999]
+    record["probe"]["texts"] = 64
+    pair.write_text(json.dumps(record))
+    track = folder / "hrsa" / "realignment" / "base.json"
+    record = json.loads(track.read_text())
+    record["series"]["cka"] = [0.5 + index / 20 for index in range(len(record["steps"]))]
+    track.write_text(json.dumps(record))
+    text = "\n".join(sentence for _, sentences in findings(collect(folder)) for sentence in sentences)
+    assert "it fell on cranfield (−0.040)" in text
+    assert "rlvr minus base is −0.090 in mean nDCG@10, more than the 0.010 between two seeds" in text
+    assert "Linear CKA 0.995 is more alike than the seed band [0.955, 0.976]" in text
+    assert "Linear CKA rose, from 0.500 to 0.950;" in text
+    assert "Probe set: world, 64 texts" in text  # probe sets differ, so each sentence names its own
+
+
+def test_no_second_seed_means_no_yardstick(experiment: Experiment) -> None:
+    lone = replace(experiment, runs=experiment.runs[:3])
+    text = "\n".join(sentence for _, sentences in findings(lone) for sentence in sentences)
+    assert "no noise to be held against" in text
+    assert "between two seeds" not in text
+
+
+def test_summary_fits_the_terminal(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    text = summary_table(experiment.folder)
+    assert max(map(len, text.splitlines())) <= 100  # a title may run on, tables may not
+    for part in ("world-heldout", "+0.950", "0.968 inside", "0.479 farther", "0.955 needs 0.97 MISSED"):
+        assert part in text
+
+
+def test_wide_tables_break_between_groups() -> None:
+    columns = (
+        Column("model"),
+        *(Column(label, f"task {task}") for task in range(3) for label in ("step 0", "last")),
+    )
+    grid = Grid("k", "Title", "", columns, ((Cell("a"), *[Cell("0.123")] * 6),))
+    wide, narrow = to_text(grid, 120), to_text(grid, 26)
+    assert wide.count("model") == 1
+    assert narrow.count("model") == 3
+    assert max(map(len, narrow.splitlines())) <= 26
+
+
+def test_hostile_names_are_text_in_every_form() -> None:
+    name = '<script>alert(1)</script> | x\n& "y"'
+    grid = Grid("k", name, name, (Column(name), Column(name, name)), ((Cell(name), Cell(name, name, name)),))
+    html = to_html(grid)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") == 9
+    table = to_markdown(grid).split("\n\n")[2].splitlines()
+    assert len(table) == 3
+    assert all(line.replace("\\|", "").count("|") == 3 for line in table)
+    assert "<script" not in to_markdown(grid)
+
+
+def test_numbers_are_written_one_way() -> None:
+    assert [number(value) for value in (None, 0.12345, -0.5)] == ["–", "0.123", "−0.500"]
+    assert [signed(value) for value in (None, 0.0004, -0.0004, 0.25, -0.25)] == [
+        "–",
+        "0.000",
+        "0.000",
+        "+0.250",
+        "−0.250",
+    ]
+
+
+def test_metric_directions() -> None:
+    assert metric_label("knn_jaccard@50").title == "k-NN overlap (Jaccard, k = 50)"
+    assert metric_label("procrustes_residual").higher_is_closer is False
+    assert metric_label("cka").higher_is_closer is True
+    assert metric_label("never_heard_of") == replace(metric_label("alpha"), title="never_heard_of")
+
+
+def test_thinning_keeps_ends_means_and_gaps() -> None:
+    x = [float(step) for step in range(1, 10_001)]
+    new_x, new_y = thin(x, [2 * value for value in x], 100)
+    assert len(new_x) == len(new_y) == 100
+    assert (new_x[0], new_x[-1]) == (1.0, 10_000.0)
+    assert all(y == pytest.approx(2 * x) for x, y in zip(new_x, new_y, strict=True))
+    assert sum(new_x[1:-1]) / 98 == pytest.approx(5000.5, rel=1e-3)
+    assert thin([1.0, 2.0], [None, 3.0], 100) == ([1.0, 2.0], [None, 3.0])
+    assert thin(x[:300], [None] * 300, 100)[1] == [None] * 100
