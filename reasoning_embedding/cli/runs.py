@@ -41,23 +41,21 @@ def ls(path: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs
     InputError
         If there is no such folder.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     if not path.is_dir():
         raise InputError("no such folder", where=str(path), todo="rembed runs ls FOLDER")
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "kind", "step", "loss", "state"):
-        table.add_column(title, justify="right" if title in ("step", "loss") else "left", no_wrap=True)
-    rows = list(_below(path))
-    for found in rows:
+    rows = [("name", "kind", "step", "loss", "state")]
+    for found in _below(path):
         step = "-" if found.step is None else str(found.step)
         loss = "-" if found.loss is None else f"{found.loss:.4f}"
-        table.add_row(str(found.path.relative_to(path)), found.kind, step, loss, found.state)
-    if rows:
-        Console(soft_wrap=True).print(table)
-    else:
+        rows.append((str(found.path.relative_to(path)), found.kind, step, loss, found.state))
+    if len(rows) == 1:
         typer.echo(f"no run below {path}")
+        return
+    # Not a rich table: that one cuts names where the terminal is narrow or the output is a pipe.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, kind, step, loss, state in rows:
+        left = f"{name:<{widths[0]}}  {kind:<{widths[1]}}"
+        typer.echo(f"{left}  {step:>{widths[2]}}  {loss:>{widths[3]}}  {state}")
 
 
 def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
@@ -93,7 +91,12 @@ def _below(path: Path) -> Iterator[Found]:
     if found:
         yield found
     for folder in sorted(path.iterdir()):
-        if folder.is_dir() and folder.name not in _INSIDE_A_MODEL and not folder.name.startswith("."):
+        if (
+            folder.is_dir()
+            and not folder.is_symlink()
+            and folder.name not in _INSIDE_A_MODEL
+            and not folder.name.startswith(".")
+        ):
             yield from _below(folder)
 
 

@@ -1,0 +1,116 @@
+"""The Makefile, the configurations, the pins and the tracked files keep their promises."""
+
+import hashlib
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from reasoning_embedding.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_configuration_is_valid(path):
+    load_config(path)
+
+
+def test_make_alone_lists_every_target():
+    done = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    listed = set(re.findall(r"^  make (\w+)", done.stdout, re.MULTILINE))
+    text = (ROOT / "Makefile").read_text()
+    phony = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
+    assert listed == phony == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    assert {"install", "quickstart", "test", "check", "lint", "types", "clean"} <= listed
+
+
+def test_install_is_one_stamp_that_a_second_call_finds(tmp_path):
+    """A tree with a fresh stamp has nothing to do; a newer constraints file asks for an installation."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+        os.utime(tmp_path / name, (1_000_000_000, 1_000_000_000))
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+
+    def commands() -> str:
+        make = ["make", "--no-print-directory", "--dry-run", "install"]
+        return subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "pip" not in commands()
+    later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
+    os.utime(tmp_path / "constraints.txt", (later, later))
+    assert "pip install" in commands()
+
+
+def test_ci_runs_make_test():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert "set -euo pipefail" in lines
+    assert lines[-1] == "make test"
+
+
+def test_pins_are_exact_and_within_the_ranges():
+    from packaging.requirements import Requirement
+
+    lines = [
+        line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in ("#", "")
+    ]
+    pins = {}
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line), line
+        name, version = line.split("==")
+        pins[name.lower().replace("_", "-")] = version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for line in [
+        *project["dependencies"],
+        *(item for name in ("dev", "eval", "lineage", "tracking", "report") for item in extras[name]),
+    ]:
+        requirement = Requirement(line)
+        if requirement.name != "reasoning-embedding":
+            pinned = pins[requirement.name.lower().replace("_", "-")]
+            assert requirement.specifier.contains(pinned), line
+
+
+def test_the_licence_is_the_apache_licence():
+    text = (ROOT / "LICENSE").read_bytes()
+    # SHA-256 of https://www.apache.org/licenses/LICENSE-2.0.txt
+    assert (
+        hashlib.sha256(text).hexdigest() == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    )
+
+
+def test_no_tracked_file_names_a_machine():
+    wrong = re.compile(r"(?<![\w.$}{])/(?:work|home|root|Users|mnt|opt)/[\w.-]+")
+    for path in tracked():
+        if path.suffix in (".png", ".gz", ".parquet", ".safetensors"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not wrong.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+
+
+def test_files_stay_small():
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in tracked()
+        if path.suffix == ".py"
+        and path.is_relative_to(ROOT / "reasoning_embedding")
+        and (count := len(path.read_text(encoding="utf-8").splitlines())) > 300
+    }
+    assert not long

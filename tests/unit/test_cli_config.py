@@ -1,0 +1,107 @@
+"""``rembed config``: check, show, diff, schema."""
+
+import json
+import statistics
+
+import pytest
+import yaml
+from config_files import EXPERIMENT, RUN
+from cpu_seconds import run_python
+
+from reasoning_embedding.cli.main import main
+
+
+def run(*words) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "run.yaml").write_text(RUN)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "experiment.yaml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def test_check_goes_through_folders(files, capsys):
+    assert run("config", "check", files) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{files / 'run.yaml'}: ok (run)",
+        f"{files / 'sub' / 'experiment.yaml'}: ok (experiment)",
+    ]
+
+
+def test_check_shows_the_problems_of_all_files(files, capsys):
+    (files / "run.yaml").write_text(RUN.replace("steps", "stpes"))
+    (files / "sub" / "experiment.yaml").write_text(EXPERIMENT.replace("tasks", "taskz"))
+    (files / "fine.yaml").write_text(RUN)
+    assert run("config", "check", files) == 2
+    out, err = capsys.readouterr()
+    assert out == f"{files / 'fine.yaml'}: ok (run)\n"
+    assert err.startswith("error: 2 problems in the configuration\n")
+    assert f"{files / 'run.yaml'}:11:3: unknown key 'stpes'" in err
+    assert f"{files / 'sub' / 'experiment.yaml'}:30:3: unknown key 'taskz'" in err
+
+
+def test_check_takes_overrides(files, capsys):
+    assert run("config", "check", files / "run.yaml", "training.steps=0") == 2
+    assert "override 'training.steps=0'" in capsys.readouterr().err
+    assert run("config", "check", "training.steps=1") == 2
+    assert "name at least one file" in capsys.readouterr().err
+
+
+def test_check_refuses_what_is_not_there(tmp_path, capsys):
+    assert run("config", "check", tmp_path / "nope.yaml") == 2
+    assert "no such file" in capsys.readouterr().err
+    assert run("config", "check", tmp_path) == 2
+    assert "no .yaml file in this folder" in capsys.readouterr().err
+
+
+def test_check_is_quick_and_imports_no_torch(files):
+    code = (
+        "import atexit, sys\n"
+        "heavy = ('torch', 'numpy', 'transformers', 'datasets', 'rich')\n"
+        "atexit.register(lambda: print([m for m in heavy if m in sys.modules]))\n"
+        "from reasoning_embedding.cli.main import main\n"
+        "main(['config', 'check', sys.argv[1]])\n"
+    )
+    done, seconds = zip(*(run_python(code, str(files)) for _ in range(5)), strict=True)
+    assert done[-1].stdout.splitlines()[-1] == "[]"
+    assert statistics.median(seconds) < 0.5
+
+
+def test_show_fills_in_everything(files, capsys):
+    assert run("config", "show", files / "run.yaml", "training.batch_size=8") == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["training"]["batch_size"], shown["loss"]["kind"]) == (8, "infonce")
+    assert run("config", "show", "--json", files / "run.yaml") == 0
+    assert json.loads(capsys.readouterr().out)["training"]["batch_size"] == 64
+
+
+def test_diff(files, capsys):
+    other = files / "other.yaml"
+    other.write_text(RUN.replace("steps: 10", "steps: 12\n  lora: {rank: 4}"))
+    assert run("config", "diff", files / "run.yaml", other) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "training.steps: 10 -> 12" in lines
+    assert "training.lora.rank: (absent) -> 4" in lines
+    assert run("config", "diff", other, other) == 0
+    assert capsys.readouterr().out == "no difference\n"
+
+
+@pytest.mark.parametrize("kind", ["run", "lineage", "experiment"])
+def test_schema_is_json_with_descriptions(kind, capsys):
+    assert run("config", "schema", kind) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["additionalProperties"] is False
+    assert "kind" in schema["properties"]
+    if kind == "run":
+        batch = schema["$defs"]["Training"]["properties"]["batch_size"]
+        assert (batch["description"], batch["exclusiveMinimum"]) == ("Queries a step over all ranks.", 0)
+
+
+def test_schema_of_an_unknown_kind(capsys):
+    assert run("config", "schema", "rnu") == 2
+    assert "did you mean 'run'?" in capsys.readouterr().err
