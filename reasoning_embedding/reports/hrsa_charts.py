@@ -43,6 +43,10 @@ def realignment_chart(experiment: Experiment) -> LineChart | None:
         return None
     note = " ".join(f"{track.name}: run {track.run} against {track.against}." for track in tracks)
     note = f"{note} {probe_note(tracks)}"
+    if experiment.band:
+        note += (
+            f" Seed band: the last layers of {experiment.band.a.reference} and {experiment.band.b.reference}."
+        )
     title = "Realignment: similarity to the reference by step"
     return LineChart("realignment", title, "training step", panels, note=note, log=True)
 

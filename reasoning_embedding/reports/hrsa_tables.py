@@ -134,40 +134,25 @@ def transfer_table(experiment: Experiment) -> Grid:
 
 
 def spectrum_table(experiment: Experiment) -> Grid:
-    """Models by spectral geometry; the same model on the same probe is listed once."""
-    rows: dict[tuple[str, str], tuple[Cell, ...]] = {}
-    for pair in experiment.pairs:
-        for side, model in (("a", pair.a), ("b", pair.b)):
-            values = pair.spectrum.get(side)
-            if not values:
-                continue
-            ranks = values.get("alpha_range") or []
-            fit = (
-                f"ranks {ranks[0]} to {ranks[1]}, R² {number(values.get('alpha_r2'))}"
-                if len(ranks) == 2
-                else ""
-            )
-            rows.setdefault(
-                (model.reference, pair.probe.hash),
-                (
-                    Cell(model.reference, model.attention),
-                    Cell(number(values.get("rankme_sigma"), 1)),
-                    Cell(number(values.get("rankme_lambda"), 1)),
-                    Cell(number(values.get("alpha")), fit),
-                    Cell(str(values.get("n", "–"))),
-                    Cell(str(values.get("features", "–"))),
-                    Cell(str(pair.probe)),
-                ),
-            )
-    names = (
-        "model",
-        "RankMe (singular values)",
-        "RankMe (eigenvalues)",
-        "alpha-ReQ",
-        "texts",
-        "features",
-        "probe set",
-    )
+    """Models by spectral geometry; the same model, features and probe set are listed once."""
+    rows: dict[tuple[str, str, str], tuple[Cell, ...]] = {}
+    found = [(pair, model, values) for pair in experiment.pairs for model, values in pair.spectrum]
+    for pair, model, values in sorted(found, key=lambda item: item[2].get("features", "")):
+        low, high = values.get("alpha_range") or (None, None)
+        fit = "" if low is None else f"ranks {low} to {high}, R² {number(values.get('alpha_r2'))}"
+        features = str(values.get("features", "–"))
+        rows.setdefault(
+            (model.reference, pair.probe.hash, features),
+            (
+                Cell(model.reference, model.attention, f"probe: {pair.probe}"),
+                Cell({"last": "last token", "mean": "mean over tokens"}.get(features, features)),
+                Cell(str(values.get("n", "–"))),
+                Cell(number(values.get("rankme_sigma"), 1)),
+                Cell(number(values.get("rankme_lambda"), 1)),
+                Cell(number(values.get("alpha")), fit),
+            ),
+        )
+    names = ("model", "features", "texts", "RankMe (singular values)", "RankMe (eigenvalues)", "alpha-ReQ")
     return Grid(
         key="spectrum",
         title="Spectral geometry",

@@ -166,7 +166,9 @@ def _definitions(experiment: Experiment) -> str:
 def _warnings(experiment: Experiment) -> str:
     records = (*experiment.pairs, *experiment.realignments)
     found = [f"{record.name}: {warning}" for record in records for warning in record.warnings]
-    return f"<h3>Warnings of the analysis</h3>{_list(found)}" if found else ""
+    if not found:
+        return ""
+    return f"<details><summary>Warnings of the analysis ({len(found)})</summary>{_list(found)}</details>"
 
 
 def _manifests(experiment: Experiment) -> str:

@@ -99,7 +99,8 @@ class Pair:
     chance: dict[str, float | None]
     definitions: dict[str, str]
     probe_transfer: dict[str, Any] | None
-    spectrum: dict[str, dict[str, Any]]
+    spectrum: tuple[tuple[Model, dict[str, Any]], ...]
+    """RankMe and alpha-ReQ by model and kind of features."""
     warnings: tuple[str, ...]
 
 

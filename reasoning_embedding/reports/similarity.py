@@ -46,7 +46,12 @@ def read_pair(record: dict[str, Any], path: Path) -> Pair:
         chance=_chance(record),
         definitions={metric: str(text) for metric, text in (record.get("definitions") or {}).items()},
         probe_transfer=record.get("probe_transfer"),
-        spectrum=record.get("spectrum") or {},
+        spectrum=tuple(
+            (_model(record[side]), values)
+            for key in ("spectrum", "spectrum_mean")
+            for side in ("a", "b")
+            if (values := (record.get(key) or {}).get(side))
+        ),
         warnings=tuple(str(warning) for warning in record.get("warnings") or []),
     )
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.reports.charts import score_curves
 from reasoning_embedding.reports.collect import collect
+from reasoning_embedding.reports.hrsa_tables import hrsa_table, spectrum_table, transfer_table
 from tests.synthetic_experiment import PAIRS, RUNS, TASKS, write_experiment
 
 
@@ -101,6 +103,34 @@ def test_a_damaged_file_is_an_error_with_an_address(
     with pytest.raises(InputError) as error:
         collect(experiment)
     assert where in str(error.value)
+
+
+def test_models_of_different_widths_and_lost_values(experiment: Path) -> None:
+    path = experiment / "hrsa" / "pairs" / "emb-base-sft.json"
+    record = json.loads(path.read_text())
+    record["heatmaps"]["dimension_correlation"] = None
+    record["last"]["h_inv"] = record["probe_transfer"] = None
+    record["intervals"] = {"cka": [0.4, 0.5]}
+    record["spectrum"]["a"] = {"features": "last", "n": 12, "alpha": None, "alpha_range": None}
+    path.write_text(json.dumps(record))
+    pair = next(pair for pair in collect(experiment).pairs if pair.name == "emb-base-sft")
+    assert set(pair.heatmaps) == {"cka", "knn_jaccard@10"}
+    assert pair.last["h_inv"] is None
+    found = collect(experiment)
+    rows = {(cells[0].text, cells[1].text): cells for cells in spectrum_table(found).rows}
+    assert [cell.text for cell in rows["run:base@last", "last token"][2:]] == ["12", "–", "–", "–"]
+    assert len(transfer_table(found).rows) == len(PAIRS) - 1
+    assert "–" in [cells[2].text for cells in hrsa_table(found).rows]
+
+
+def test_every_evaluated_step_is_a_point(experiment: Path) -> None:
+    assert score_curves(collect(experiment)) is None  # two points are in the table
+    folder = experiment / "runs" / "base" / "evaluation"
+    shutil.copytree(folder / "step-000000", folder / "step-000064")
+    chart = score_curves(collect(experiment))
+    assert chart is not None
+    line = chart.panels[0].lines[0]
+    assert (line.name, line.x, line.y) == ("base", [0.0, 64.0, 150.0], [0.031, 0.031, 0.981])
 
 
 def test_failed_tasks_are_named(experiment: Path) -> None:

@@ -27,7 +27,7 @@
       legend: narrow() ? { orientation: "h", y: -0.28, yanchor: "top", x: 0 }
                        : { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
       hoverlabel: { namelength: -1 },
-      height: narrow() ? 360 : 430,
+      height: narrow() ? 400 : 430,
       ...extra,
       xaxis: { ...axis, ...extra.xaxis }, yaxis: { ...axis, ...extra.yaxis },
     };
