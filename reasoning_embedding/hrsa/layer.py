@@ -87,9 +87,12 @@ def frobenius_square(matrix: np.ndarray) -> float:
 
 
 def nearest(rows: np.ndarray, k: int, block: int = 1024) -> np.ndarray:
-    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, shape (n, k)."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows / np.maximum(norms, np.finfo(rows.dtype).tiny)
+    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, shape (n, k).
+
+    In float64: states with one huge coordinate have cosines that differ in the seventh digit only.
+    """
+    unit = rows.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     found = np.empty((len(rows), k), dtype=np.int32)
     for start in range(0, len(rows), block):
         similarity = unit[start : start + block] @ unit.T

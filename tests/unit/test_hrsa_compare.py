@@ -145,6 +145,8 @@ def test_a_model_against_itself_is_one_and_against_another_is_not(folder, near):
 def test_repeated_tokens_of_the_embedding_output_are_no_neighbours(near):
     # 126 words in 600 rows: only one row a word takes part, and 50 of 104 neighbours are mostly shared.
     assert near["probe"]["knn_rows_embedding"] < 126 < near["probe"]["knn_rows"] <= 600
+    heat = np.diagonal(near["heatmaps"]["knn_jaccard@10"])
+    assert heat == pytest.approx(near["diagonal"]["knn_jaccard@10"], abs=1e-5)
 
 
 def test_different_widths_keep_the_metrics_that_allow_it(folder):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -13,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from reasoning_embedding import hrsa
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.layer import Layer, distinct
+from reasoning_embedding.hrsa.layer import Layer, distinct, nearest
 from reasoning_embedding.hrsa.representation import split_rows
 
 WIDTH = 32
@@ -253,6 +256,12 @@ def test_distinct_keeps_rows_that_differ_in_one_coordinate():
     assert distinct(x).tolist() == [0, 1, 4]
 
 
+def test_neighbours_beyond_the_first_block_leave_the_row_itself_out():
+    x = gaussian(90, 6)
+    assert np.array_equal(nearest(x, 4, block=32), nearest(x, 4))
+    assert (nearest(x, 4, block=32) != np.arange(90)[:, None]).all()
+
+
 def test_knn_mean_offset_matters_only_when_not_centred():
     x = gaussian()
     assert hrsa.knn_overlap(x, x + 5).value < 0.6
@@ -282,9 +291,14 @@ def test_results_carry_n_definition_and_chance(golden):
     for metric in (hrsa.linear_cka(*golden), hrsa.knn_overlap(*golden), hrsa.orthogonal_procrustes(*golden)):
         assert metric.n > 0
         assert len(metric.definition) > 20
+        assert metric.chance is not None
         assert 0 < metric.chance < 1
-        with pytest.raises(AttributeError):
-            metric.value = 0.0
+        with pytest.raises(FrozenInstanceError):
+            setattr(metric, "value", 0.0)  # noqa: B010
+
+
+def test_example_of_the_package():
+    assert doctest.testmod(hrsa) == (0, 9)
 
 
 def _with_nan(x: np.ndarray) -> np.ndarray:

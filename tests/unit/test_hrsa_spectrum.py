@@ -24,6 +24,13 @@ def test_rankme_of_gaussian_features(n, sigma, eigen):
     assert "eigenvalue" in hrsa.rankme(z, "lambda").definition
 
 
+def test_only_the_sigma_variant_sees_the_mean():
+    z = np.random.RandomState(0).randn(500, 32)
+    assert float(hrsa.rankme(z + 9, "lambda")) == pytest.approx(float(hrsa.rankme(z, "lambda")), rel=1e-9)
+    assert float(hrsa.rankme(z + 9)) < 0.8 * float(hrsa.rankme(z))
+    assert float(hrsa.alpha_req(z + 9)) == pytest.approx(float(hrsa.alpha_req(z)), rel=1e-6)
+
+
 def test_rankme_of_few_rows_says_so():
     assert "20 rows for 64 dimensions" in hrsa.rankme(np.random.RandomState(0).randn(20, 64)).warnings[0]
 
