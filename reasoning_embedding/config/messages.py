@@ -12,6 +12,7 @@ from .schema import Target, follow, kinds, sections, strip, union_members
 from .suggestions import closest, did_you_mean
 from .tree import Node, Place, Problems, dotted, find
 
+_SHAPES = {"mapping": "section"}
 _BOOLEAN_WORDS = {"yes", "no", "on", "off", "y", "n"}
 
 
@@ -111,6 +112,7 @@ def _bad_value(error: Any, target: Target, node: Node, subject: str) -> str:
     if kind == "conflict":
         return f"{subject}: {error['msg']}"
     value = show(node.value)
+    other = "".join(f" (or a {_SHAPES.get(shape, shape)})" for shape in target.also)
     if kind == "literal_error":
         allowed = _literals(target.annotation)
         choices = ", ".join(show(item) for item in allowed)
@@ -119,10 +121,10 @@ def _bad_value(error: Any, target: Target, node: Node, subject: str) -> str:
             if isinstance(node.value, str)
             else ""
         )
-        return f"{subject} is {value}; it must be one of {choices}{hint}"
+        return f"{subject} is {value}; it must be one of {choices}{other}{hint}"
     for prefix, sentence in _SENTENCES.items():
         if kind.startswith(prefix):
-            return f"{subject} is {value}; it must be {sentence(context)}{_hint(kind, node.value)}"
+            return f"{subject} is {value}; it must be {sentence(context)}{other}{_hint(kind, node.value)}"
     return f"{subject} is {value}; {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 

@@ -28,18 +28,22 @@ class Target:
         Type wanted there; None for a key the section does not have.
     fits : bool
         False when the error belongs to a member of a union that the value's shape rules out.
+    also : tuple of str
+        Shapes that the other members of that union would take: ``list``, ``mapping``.
     """
 
     path: tuple[str | int, ...]
     section: type[BaseModel]
     annotation: Any
     fits: bool = True
+    also: tuple[str, ...] = ()
 
 
 def follow(model: type[BaseModel], tree: Node, location: Sequence[str | int]) -> Target:
     """Translate the location of a pydantic error into a key path of the file."""
     annotation: Any = model
     section, path, node = model, (), tree
+    also: tuple[str, ...] = ()
     for item in location:
         annotation, discriminator = strip(annotation)
         members = union_members(annotation)
@@ -49,9 +53,10 @@ def follow(model: type[BaseModel], tree: Node, location: Sequence[str | int]) ->
         if len(members) > 1:
             if _label_shape(str(item)) != _shape(node):
                 return Target(path, section, annotation, fits=False)
+            also = tuple(sorted({_annotation_shape(m) for m in members} - {_shape(node)}))
             annotation = next((m for m in members if _annotation_shape(m) == _shape(node)), None)
             continue
-        path = (*path, item)
+        path, also = (*path, item), ()
         node = (child(node, item) if node is not None else None) or None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             section = annotation
@@ -59,7 +64,7 @@ def follow(model: type[BaseModel], tree: Node, location: Sequence[str | int]) ->
         else:
             arguments = get_args(annotation)
             annotation = arguments[-1] if get_origin(annotation) is dict else (arguments or (None,))[0]
-    return Target(path, section, annotation)
+    return Target(path, section, annotation, also=also)
 
 
 def field_annotation(field: FieldInfo | None) -> Any:

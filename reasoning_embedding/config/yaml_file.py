@@ -15,7 +15,7 @@ from .environment import expand
 from .tree import Node, Place, Problems, Scalar
 
 _TAG = "tag:yaml.org,2002:"
-_MOST_NODES = 100_000
+_MOST_NODES = 20_000
 _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

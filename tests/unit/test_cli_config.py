@@ -105,3 +105,26 @@ def test_schema_is_json_with_descriptions(kind, capsys):
 def test_schema_of_an_unknown_kind(capsys):
     assert run("config", "schema", "rnu") == 2
     assert "did you mean 'run'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "text"), [("train", RUN), ("experiment", EXPERIMENT), ("grow", EXPERIMENT)])
+@pytest.mark.parametrize("mistake", ["misspelt", "missing", "kind"])
+def test_verbs_refuse_a_bad_file_before_they_import_torch(verb, text, mistake, tmp_path):
+    path = tmp_path / "file.yaml"
+    if mistake != "missing":
+        path.write_text(
+            text.replace("name:", "nmae:", 1)
+            if mistake == "misspelt"
+            else f"kind: lineag\n{text[text.index('name') :]}"
+        )
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('torch' in sys.modules))\n"
+        "from reasoning_embedding.cli.main import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    done, _ = run_python(code, verb, str(path))
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert str(path) in done.stderr

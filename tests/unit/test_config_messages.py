@@ -135,7 +135,7 @@ def test_run_file(tmp_path, old, new, expected):
         (
             "{name: one, backbone: base}",
             "{name: one, backbone: 3}",
-            "27:27: runs.0.backbone is 3; it must be text; put it in quotes",
+            "27:27: runs.0.backbone is 3; it must be text (or a section); put it in quotes",
         ),
         (
             "{name: one, backbone: base}",
@@ -151,7 +151,7 @@ def test_run_file(tmp_path, old, new, expected):
         (
             "steps: [0, 5]",
             "steps: alll",
-            '31:10: evaluation.steps is "alll"; it must be one of "ends", "all"; did you mean \'all\'?',
+            '31:10: evaluation.steps is "alll"; it must be one of "ends", "all" (or a list); did you mean \'all\'?',
         ),
         (
             "[q_proj]",
