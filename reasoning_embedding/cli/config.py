@@ -104,13 +104,14 @@ def schema(
     InputError
         If there is no such kind.
     """
+    from reasoning_embedding.config.documentation import json_schema
     from reasoning_embedding.config.loading import KINDS
     from reasoning_embedding.config.suggestions import did_you_mean
 
     if kind not in KINDS:
         hint = did_you_mean(kind, KINDS)
         raise InputError(f"no kind {kind!r}; there are {', '.join(KINDS)}{hint}")
-    typer.echo(json.dumps(KINDS[kind].model_json_schema(), indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(json_schema(KINDS[kind]), indent=1, ensure_ascii=False))
 
 
 for _verb in (check, show, diff, schema):

@@ -23,7 +23,6 @@ class Section(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
         defer_build=True,
     )
 
