@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from reasoning_embedding.config.lineage import Gates, StageBase
 from reasoning_embedding.data.world import Sum, sample_sums
@@ -68,14 +68,14 @@ def encode_fixed(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Tensor
 
 @torch.no_grad()
 def complete(
-    model: PreTrainedModel, prompts: Tensor, count: int, generator: torch.Generator | None = None
+    model: torch.nn.Module, prompts: Tensor, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
     """Return the `count` next tokens of each prompt: greedy, or drawn at temperature 1.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A causal language model.
+    model : torch.nn.Module
+        A causal language model, called as those of transformers are.
     prompts : Tensor of shape (n, width)
         Token ids.
     count : int
@@ -97,7 +97,7 @@ def complete(
 
 
 def measure(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, form: Format = "direct", seed: int = 0
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, *, form: Format = "direct", seed: int = 0
 ) -> GateReport:
     """Ask a model for sums and count the exact answers.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -18,7 +20,7 @@ FAMILIES = [
 ]  # fmt: skip
 
 
-def tiny(model_type: str, **changes: object) -> Architecture:
+def tiny(model_type: str = "qwen3", **changes: object) -> Architecture:
     fields = {
         "model_type": model_type, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 48, "max_position_embeddings": 64, "rope_theta": 777.0,
@@ -60,9 +62,9 @@ def test_the_miniature_has_the_parameters_of_the_method() -> None:
         ({"model_type": "gpt_neox", "num_key_value_heads": 1}, "one key-value head for each"),
     ],
 )
-def test_impossible_numbers_are_refused(changes: dict[str, object], message: str) -> None:
+def test_impossible_numbers_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
-        build_config(tiny(**({"model_type": "qwen3"} | changes)), 128, TOKENIZER)
+        build_config(tiny(**changes), 128, TOKENIZER)
     assert message in str(error.value)
 
 

@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
 
 from reasoning_embedding.data.world import SUMS, World
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.lineages.tokenizer import existing_tokenizer, train_bpe, world_tokenizer
+from reasoning_embedding.lineages.tokenizer import (
+    existing_tokenizer,
+    load_tokenizer,
+    train_bpe,
+    world_tokenizer,
+)
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café 北京\n"] * 20
 
@@ -24,14 +28,15 @@ def test_world_tokenizer_knows_every_text_and_gives_sums_one_width(tmp_path: Pat
     assert {len(tokenizer(s.prompt)["input_ids"]) for s in SUMS} == {5}
     assert {len(tokenizer(s.answer)["input_ids"]) for s in SUMS} == {4}
     tokenizer.save_pretrained(tmp_path)
-    reloaded = AutoTokenizer.from_pretrained(tmp_path)
+    reloaded = load_tokenizer(tmp_path)
     assert reloaded("07+5=012 .")["input_ids"] == tokenizer("07+5=012 .")["input_ids"]
     assert (reloaded.pad_token_id, reloaded.eos_token_id, reloaded.chat_template) == (0, 1, None)
 
 
 def test_world_text_survives_decoding_but_for_white_space() -> None:
     tokenizer = world_tokenizer()
-    assert tokenizer.decode(tokenizer("07+5=12,01;012 .")["input_ids"]).replace(" ", "") == "07+5=12,01;012."
+    text = tokenizer.decode(tokenizer("07+5=12,01;012 .")["input_ids"])
+    assert "".join(text) == "0 7 + 5 = 1 2 , 0 1 ; 0 1 2 ."
     assert tokenizer("anna flies")["input_ids"][1] == tokenizer.unk_token_id
 
 
