@@ -37,6 +37,19 @@ def _explain(path: str, revision: str | None) -> Generator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def _without_load_report() -> Generator[None]:
+    """Keep transformers from reporting the language-model head, which an encoder leaves behind on purpose."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
 def _check_path(path: str) -> None:
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():

@@ -62,7 +62,9 @@ def test_no_pad_and_no_stand_in_is_an_error(tmp_path: Path) -> None:
 def test_a_real_tokenizer_without_pad_token(real_data: Path, tmp_path: Path) -> None:
     from transformers import LlamaTokenizerFast
 
-    LlamaTokenizerFast(vocab_file=str(real_data / "tokenizer_llama2" / "tokenizer.model")).save_pretrained(tmp_path)
+    LlamaTokenizerFast(vocab_file=str(real_data / "tokenizer_llama2" / "tokenizer.model")).save_pretrained(
+        tmp_path
+    )
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.pad_token is not None
     assert input_contract(tokenizer).padding_side == "right"
@@ -111,7 +113,10 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tiny_backbone: Path, tmp_p
 def test_random_weights_come_from_their_own_seed(tiny_tokenizer: Path) -> None:
     def weights(seed: int):  # type: ignore[no-untyped-def]
         section = config.RandomBackbone(
-            kind="random", tokenizer=str(tiny_tokenizer), seed=seed, architecture=config.Architecture(hidden_size=32)
+            kind="random",
+            tokenizer=str(tiny_tokenizer),
+            seed=seed,
+            architecture=config.Architecture(hidden_size=32),
         )
         return build_backbone(section)[0].get_input_embeddings().weight
 
@@ -122,3 +127,17 @@ def test_random_weights_come_from_their_own_seed(tiny_tokenizer: Path) -> None:
 def test_only_the_wish_changes_the_direction(tiny_backbone: Path) -> None:
     assert getattr(load_decoder(str(tiny_backbone))[0].config, "is_causal", True) is True
     assert load_decoder(str(tiny_backbone), bidirectional=True)[0].config.is_causal is False
+
+
+def test_weights_that_are_not_there_are_refused(tiny_backbone: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "partial"
+    shutil.copytree(tiny_backbone, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"1 weights are not in this checkpoint .*up_proj"):
+        load_decoder(str(folder))

@@ -117,7 +117,9 @@ def test_bf16_autocast_stays_near_fp32() -> None:
 
 
 def test_bags_hold_each_text_once() -> None:
-    store = TokenStore(np.arange(10, dtype=np.int32), np.array([0, 2, 5, 7, 10]), np.array([1, 0, 0, 0], dtype=np.int32))
+    store = TokenStore(
+        np.arange(10, dtype=np.int32), np.array([0, 2, 5, 7, 10]), np.array([1, 0, 0, 0], dtype=np.int32)
+    )
     batch = Batch(
         query=np.array([0, 3], dtype=np.int32),
         positive=np.array([2, 2], dtype=np.int32),

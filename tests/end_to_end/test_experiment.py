@@ -1,0 +1,154 @@
+"""A whole experiment on given backbones, and the verbs on what it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reasoning_embedding.checkpoints import RunFolder
+
+Rembed = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five documents, three queries."""
+    folder = tmp_path_factory.mktemp("beir") / "tiny"
+    folder.mkdir()
+    documents = ["red cat dog", "blue fish river", "king of the city", "new moon and sun", "old stone house"]
+    queries = {"q0": ("red dog", "d0"), "q1": ("fish in river", "d1"), "q2": ("the city king", "d2")}
+    lines = [json.dumps({"_id": f"d{i}", "title": "", "text": text}) for i, text in enumerate(documents)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    (folder / "queries.jsonl").write_text(
+        "\n".join(json.dumps({"_id": name, "text": text}) for name, (text, _) in queries.items())
+    )
+    rows = "".join(f"{name}\t{document}\t1\n" for name, (_, document) in queries.items())
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory, rows: Path, tiny_backbone: Path, beir: Path) -> Path:
+    """The YAML of an experiment of two seeds."""
+    folder = tmp_path_factory.mktemp("experiment")
+    probe = folder / "probe.jsonl"
+    words = [
+        "red cat dog",
+        "blue fish",
+        "the king",
+        "moon",
+        "old house",
+        "star sea road",
+        "queen bird",
+        "fox tree",
+    ]
+    probe.write_text("".join(json.dumps({"text": f"{a} and {b}"}) + "\n" for a in words for b in words))
+    backbone = {"kind": "pretrained", "path": str(tiny_backbone)}
+    settings = {
+        "kind": "experiment",
+        "name": "pair",
+        "output_dir": str(folder),
+        "jobs": 2,
+        "recipe": {
+            "data": {"sources": [{"kind": "files", "path": str(rows)}], "query_max_tokens": 32},
+            "training": {
+                "batch_size": 8,
+                "steps": 4,
+                "learning_rate": 1e-3,
+                "precision": "fp32",
+                "threads": 1,
+            },
+            "checkpoints": {"every": 2, "log_spaced": False},
+            "logging": {"tensorboard": False},
+        },
+        "runs": [
+            {"name": "one", "backbone": backbone, "seed": 0},
+            {"name": "two", "backbone": backbone, "seed": 1},
+        ],
+        "evaluation": {"tasks": [{"kind": "beir", "path": str(beir)}], "baselines": ["bm25", "untrained"]},
+        "analysis": {
+            "probe": {"kind": "text", "path": str(probe)},
+            "pairs": [{"name": "seeds", "a": "run:one@last", "b": "run:two@last"}],
+            "realignment": [{"name": "drift", "run": "one", "against": "first"}],
+            "seed_band": "seeds",
+            "max_rows": 200,
+            "k": [5, 10],
+        },
+    }
+    path = folder / "experiment.yaml"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def test_an_experiment_runs_once_and_every_verb_reads_it(
+    experiment: Path, beir: Path, rembed: Rembed, tmp_path: Path
+) -> None:
+    first = rembed("experiment", experiment)
+    folder = experiment.parent / "pair"
+    assert "[train-two] done in" in first.output
+    for name in ("runs/one/evaluation/step-000004", "runs/two/evaluation/step-000000", "evaluation/bm25"):
+        scores = json.loads((folder / name / "scores.json").read_text())
+        assert not scores["failed"]
+        assert 0 <= scores["tasks"][0]["ndcg_at_10"] <= 1
+    assert (
+        json.loads((folder / "evaluation" / "bm25" / "scores.json").read_text())["tasks"][0]["main_score"]
+        == 1
+    )
+    pair = json.loads((folder / "hrsa" / "pairs" / "seeds.json").read_text())
+    assert 0 < pair["last"]["cka"] <= 1
+    drift = json.loads((folder / "hrsa" / "realignment" / "drift.json").read_text())
+    assert drift["steps"] == [0, 2, 4]
+    assert drift["series"]["cka"][0] == pytest.approx(1)
+    page = (folder / "report" / "index.html").read_text()
+    assert "seeds" in page
+
+    second = rembed("experiment", experiment)
+    for stage in ("train-one", "train-two", "evaluate", "analyze"):
+        assert f"[{stage}] done before" in second.output
+
+    run = RunFolder(folder / "runs" / "one")
+    again = rembed("evaluate", run.path, "--task", beir, "--steps", "2", "--output", tmp_path / "scores")
+    assert "step-000002  tiny  nDCG@10" in again.output
+    compared = rembed(
+        "analyze", run.checkpoint(0), run.checkpoint(4), "--probe", experiment.parent / "probe.jsonl",
+        "--output", tmp_path / "pair.json",
+    )  # fmt: skip
+    assert "cka " in compared.output
+    assert json.loads((tmp_path / "pair.json").read_text())["a"]["path"].endswith("step-000000")
+
+    (tmp_path / "texts.txt").write_text("red cat\nblue dog\n")
+    rembed("embed", run.checkpoint(4), tmp_path / "texts.txt", "-o", tmp_path / "vectors.npy")
+    assert np.load(tmp_path / "vectors.npy").shape == (2, 32)
+    assert "report: " in rembed("report", folder).output
+    assert "one" in rembed("runs", "ls", folder).output
+
+
+def test_a_stage_that_fails_says_why(experiment: Path, rembed: Rembed, tmp_path: Path) -> None:
+    result = rembed(
+        "experiment", experiment, f"output_dir={tmp_path}", "runs.0.backbone.path=./absent", code=2
+    )
+    assert "no such folder" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "no text"), (b"cat\n\ndog\n", ":2: this line is empty"), (b"\xff\xfe", "not UTF-8")],
+)
+def test_texts_that_cannot_be_embedded(rembed: Rembed, tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "texts.txt").write_bytes(content)
+    output = rembed("embed", tmp_path, tmp_path / "texts.txt", "-o", tmp_path / "v.npy", code=2).output
+    assert said in output
+
+
+def test_words_that_cannot_be_read(rembed: Rembed, tmp_path: Path, beir: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    rembed("evaluate", tmp_path / "run", "--task", beir, "--steps", "first,last", code=2)
+    rembed("analyze", "./absent", "./other", "--probe", "absent.jsonl", code=2)
+    rembed("analyze", "./absent", "./other", "--tokens", "some", code=2)
+    rembed("report", tmp_path / "absent", code=2)

@@ -1,0 +1,331 @@
+"""Training through the command line: whole, resumed, killed, loaded elsewhere, and refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reasoning_embedding import training
+from reasoning_embedding.checkpoints import RunFolder, load_embedder, read_provenance
+from reasoning_embedding.losses import LossOutput, infonce
+
+Write = Callable[..., Path]
+Rembed = Callable[..., object]
+TEXTS = ["red cat dog", "the moon sees a small river", "king"]
+
+
+def _weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(RunFolder(run).checkpoint(step) / "model.safetensors")
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_what_the_contract_promises(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    rembed("train", write_run())
+    run = RunFolder(tmp_path / "runs" / "run")
+    assert run.steps() == [0, 3, 6]
+    assert run.state_steps() == [3, 6]
+    assert json.loads(run.config_json.read_text())["seed"] == 0
+    assert run.config_yaml.read_text() == (tmp_path / "run.yaml").read_text()
+    manifest = json.loads(run.manifest.read_text())
+    assert manifest["rows"] == 40
+    assert len(manifest["data_fingerprint"]) == 64
+    metrics = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [record["step"] for record in metrics] == [1, 2, 3, 4, 5, 6]
+    assert all(record["padding_efficiency"] == 1 and record["tokens_per_second"] > 0 for record in metrics)
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    record = read_provenance(run.checkpoint(6))
+    assert record is not None
+    assert (record["kind"], record["step"], record["run"]) == ("contrastive", 6, "run")
+    assert not _same(_weights(run.path, 0), _weights(run.path, 6))
+
+
+def test_a_checkpoint_loads_with_stock_libraries_in_a_fresh_process(
+    write_run: Write, rembed: Rembed, tmp_path: Path
+) -> None:
+    rembed("train", write_run(), "training.steps=3")
+    folder = RunFolder(tmp_path / "runs" / "run").checkpoint(3)
+    ours = load_embedder(folder)
+    np.save(tmp_path / "plain.npy", ours.encode(TEXTS))
+    np.save(tmp_path / "query.npy", ours.encode(TEXTS, prompt=ours.prompts["query"]))
+    code = f"""
+import numpy as np, torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+texts = {TEXTS!r}
+model = SentenceTransformer({str(folder)!r}, device="cpu")
+assert model.prompts["query"] == "Instruct: find the answer\\nQuery: ", model.prompts
+plain, query = np.load({str(tmp_path / "plain.npy")!r}), np.load({str(tmp_path / "query.npy")!r})
+assert np.abs(model.encode(texts) - plain).max() < 1e-5
+assert np.abs(model.encode(texts, prompt_name="query") - query).max() < 1e-5
+assert np.abs(plain - query).max() > 1e-3
+tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})
+decoder = AutoModel.from_pretrained({str(folder)!r})
+assert decoder.config.is_causal is False
+batch = tokenizer(texts, padding=True, return_tensors="pt")
+states = decoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+mask = batch["attention_mask"][..., None]
+pooled = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1).detach().numpy()
+assert np.abs(pooled - plain).max() < 1e-5
+print("equal")
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stdout.strip().endswith("equal"), found.stderr[-2000:]
+
+
+def test_a_chat_template_does_not_reach_the_texts(
+    write_run: Write, rembed: Rembed, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    import shutil
+
+    from sentence_transformers import SentenceTransformer
+
+    chat = tmp_path / "chat"
+    shutil.copytree(tiny_backbone, chat)
+    (chat / "chat_template.jinja").write_text(
+        "{% for m in messages %}<eos> {{ m['content'] }} <eos>{% endfor %}"
+    )
+    path = write_run(extra={"backbone": {"kind": "pretrained", "path": str(chat)}})
+    rembed("train", path, "training.steps=1")
+    folder = RunFolder(tmp_path / "runs" / "run").checkpoint(1)
+    stock = SentenceTransformer(str(folder), device="cpu")
+    assert stock.tokenizer.chat_template  # the trap is set
+    np.testing.assert_allclose(stock.encode(TEXTS), load_embedder(folder).encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_resume_is_bitwise(write_run: Write, rembed: Rembed, tmp_path: Path, lora: bool) -> None:
+    settings = {"lora": {"rank": 2, "dropout": 0.2}} if lora else {}
+    rembed("train", write_run("whole", **settings))
+    rembed("train", write_run("cut", **settings))
+    whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
+    import shutil
+
+    for folder in (RunFolder(cut).checkpoint(6), RunFolder(cut).state(6)):
+        shutil.rmtree(folder)
+    with RunFolder(cut).metrics.open("a") as file:
+        file.write('{"step": 7, "lo')  # what a killed process leaves
+    rembed("train", write_run("cut", **settings), "--resume")
+    assert _same(_weights(whole, 6), _weights(cut, 6))
+    lines = [[json.loads(x) for x in RunFolder(r).metrics.read_text().splitlines()] for r in (whole, cut)]
+    assert [x["loss"] for x in lines[0]] == [x["loss"] for x in lines[1]]
+
+
+def test_lora_checkpoints_are_plain_models(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    rembed("train", write_run(lora={"rank": 2}))
+    run = RunFolder(tmp_path / "runs" / "run")
+    first, last = _weights(run.path, 0), _weights(run.path, 6)
+    assert not any("lora" in name for name in last)
+    assert first.keys() == last.keys()
+    changed = {name for name in first if not torch.equal(first[name], last[name])}
+    assert changed
+    assert all("proj" in name for name in changed)
+
+
+def _launch(config: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "reasoning_embedding", "train", str(config), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _wait_for(run: RunFolder, steps: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if run.metrics.exists() and len(run.metrics.read_text().splitlines()) >= steps:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {steps} steps within a minute: {process.stdout and process.stdout.read()}")
+
+
+def test_killed_and_terminated_runs_go_on_to_the_same_weights(
+    write_run: Write, rembed: Rembed, tmp_path: Path
+) -> None:
+    changes = {"checkpoints": {"every": 40, "log_spaced": True}}
+    rembed("train", write_run("whole", changes, steps=300))
+    config = write_run("hit", changes, steps=300)
+    run = RunFolder(tmp_path / "runs" / "hit")
+
+    process = _launch(config)
+    _wait_for(run, 50, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    for step in run.steps():
+        load_embedder(run.checkpoint(step))  # only whole checkpoints
+
+    process = _launch(config, "--resume")
+    _wait_for(run, 100, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "its state is saved" in said
+    assert "Traceback" not in said
+
+    rembed("train", config, "--resume")
+    assert run.steps()[-1] == 300
+    assert _same(_weights(tmp_path / "runs" / "whole", 300), _weights(run.path, 300))
+
+
+def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    from reasoning_embedding.training.folder import locked
+
+    with locked(RunFolder(tmp_path / "runs" / "run")):
+        assert "another process" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
+
+
+def test_two_ranks_under_torchrun_equal_one(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    rembed("train", write_run("one"))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--rdzv_backend",
+        "c10d",
+    ]
+    command += ["--rdzv_endpoint", "localhost:0", "-m", "reasoning_embedding", "train", str(write_run("two"))]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert json.loads(RunFolder(tmp_path / "runs" / "two").manifest.read_text())["ranks"] == 2
+    one, two = _weights(tmp_path / "runs" / "one", 6), _weights(tmp_path / "runs" / "two", 6)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=2e-5)
+
+
+def test_accelerate_launch_runs_it(write_run: Write, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    command += ["-m", "reasoning_embedding", "train", str(write_run()), "training.steps=2"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert RunFolder(tmp_path / "runs" / "run").steps() == [0, 2]
+
+
+def test_nan_stops_before_it_reaches_the_weights(
+    write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def breaking(*tensors: torch.Tensor, temperature: float) -> LossOutput:
+        nonlocal calls
+        calls += 1
+        output = infonce(*tensors, temperature=temperature)
+        return LossOutput(output.total * math.nan, output.correct) if calls == 5 else output
+
+    monkeypatch.setattr(training.step, "infonce", breaking)
+    result = rembed("train", write_run(), code=1)
+    assert "the loss is nan at step 5" in result.output  # type: ignore[attr-defined]
+    run = RunFolder(tmp_path / "runs" / "run")
+    assert run.steps() == [0, 3]
+    assert all(bool(value.isfinite().all()) for value in _weights(run.path, 3).values())
+
+
+def test_a_full_disk_keeps_what_was_saved(
+    write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from reasoning_embedding.checkpoints import state
+
+    saved = 0
+
+    def fill(*arguments: object, **options: object) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments, **options)
+
+    real = state.save_file
+    monkeypatch.setattr(state, "save_file", fill)
+    result = rembed("train", write_run(), code=3)
+    assert "the disk is full" in result.output  # type: ignore[attr-defined]
+    assert RunFolder(tmp_path / "runs" / "run").state_steps() == [0, 3]
+    monkeypatch.setattr(state, "save_file", real)
+    rembed("train", write_run(), "--resume")
+    assert RunFolder(tmp_path / "runs" / "run").state_steps() == [3, 6]
+
+
+def test_a_damaged_checkpoint_is_not_resumed(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    rembed("train", write_run())
+    run = RunFolder(tmp_path / "runs" / "run")
+    for folder in (run.checkpoint(6), run.state(6)):
+        folder.rename(folder.with_name("old-" + folder.name))
+    weights = run.checkpoint(3) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-7] ^= 1
+    weights.write_bytes(content)
+    result = rembed("train", write_run(), "--resume", code=2)
+    assert "files differ" in result.output  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["training.lerning_rate=1"], 2, "learning_rate"),
+        (["training.batch_size=64"], 2, "batch"),
+        (["data.sources.0.path=absent.jsonl"], 2, "absent.jsonl"),
+        (["backbone.path=./absent"], 2, "no such folder"),
+        (["loss.temperature=0"], 2, "greater than 0"),
+    ],
+)
+def test_mistakes_are_named(write_run: Write, rembed: Rembed, words: list[str], code: int, said: str) -> None:
+    output = rembed("train", write_run(), *words, code=code).output  # type: ignore[attr-defined]
+    assert said in output
+    assert "Traceback" not in output
+
+
+def test_a_run_folder_in_use_is_not_overwritten(write_run: Write, rembed: Rembed) -> None:
+    rembed("train", write_run())
+    assert "already holds steps 0 to 6" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
+    changed = rembed("train", write_run(), "--resume", "training.learning_rate=0.1", code=2).output  # type: ignore[attr-defined]
+    assert "other settings (training)" in changed
+    assert "finished before" in rembed("train", write_run(), "--resume").output  # type: ignore[attr-defined]
+
+
+def test_rows_that_cannot_be_used(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    good = '{"query": "red cat", "pos": ["red cat dog"]}\n'
+    bad.write_text(good + '{"query": "blue dog", "pos": []}\n' + good * 9)
+    output = rembed("train", write_run(), f"data.sources.0.path={bad}", code=2).output  # type: ignore[attr-defined]
+    assert "bad.jsonl:2" in output
+    skipped = rembed(
+        "train", write_run(), f"data.sources.0.path={bad}", "data.bad_rows=skip", "training.steps=1"
+    )
+    assert "1 bad rows skipped" in skipped.output  # type: ignore[attr-defined]
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    rembed("train", write_run("other"), f"data.sources.0.path={empty}", code=2)
+
+
+def test_a_text_of_100000_words_is_cut(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    records = [{"query": "red cat", "pos": ["king " * 100_000]}, *[{"query": "dog", "pos": ["moon"]}] * 8]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    rembed("train", write_run(), f"data.sources.0.path={path}", "training.steps=1", "training.batch_size=9")
+    tokens = json.loads(RunFolder(tmp_path / "runs" / "run").metrics.read_text())["tokens"]
+    assert tokens < 32 + 20
+
+
+def test_an_unwritable_folder(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file stands here")
+    result = rembed("train", write_run(), code=3)
+    assert "a file stands where a folder should be" in result.output  # type: ignore[attr-defined]
+    assert os.path.isfile(tmp_path / "runs")  # noqa: PTH113
