@@ -52,7 +52,11 @@ def write_experiment(folder: Path, *, title: str = "Synthetic experiment", steps
         stage = folder / "lineage" / name
         _json(stage / "gates.json", gates)
         _json(stage / "provenance.json", {"kind": name, "content_hash": name * 8, "parent": None})
-        rows = [{"step": step, "loss": 3.5 * math.exp(-step / 60) + 0.4} for step in range(1, 201)]
+        value = "reward" if name == "rlvr" else "accuracy"
+        curve = [3.5 * math.exp(-step / 60) + 0.4 for step in range(1, 201)]
+        rows = [
+            {"step": index, "loss": loss, value: 1 - loss / 4} for index, loss in enumerate(curve, start=1)
+        ]
         _lines(stage / "metrics.jsonl", rows)
     for index, name in enumerate(RUNS):
         run = folder / "runs" / name

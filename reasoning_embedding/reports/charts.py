@@ -17,12 +17,13 @@ MAX_POINTS = 1000
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; `colour` indexes the palette, and the same entity keeps its colour in every chart."""
+    """One curve; `colour` and `style` index palette and dash patterns; a run keeps its colour in every chart."""
 
     name: str
     x: list[float]
     y: list[float | None]
     colour: int
+    style: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def log_chart(key: str, title: str, logs: Iterable[tuple[int, Run | Stage]]) -> 
     for quantity, label in QUANTITIES.items():
         lines = []
         for colour, entity in logs:
+            if quantity == "loss" and isinstance(entity, Stage) and entity.kind == "rlvr":
+                continue  # a policy-gradient loss is no likelihood: it shares no axis with the others
             points = [
                 (row["step"], value)
                 for row in entity.metrics
@@ -96,7 +99,7 @@ def log_chart(key: str, title: str, logs: Iterable[tuple[int, Run | Stage]]) -> 
             ]
             if points:
                 x, y = thin([float(step) for step, _ in points], [value for _, value in points])
-                lines.append(Line(entity.name, x, y, colour))
+                lines.append(Line(entity.name, x, y, colour, 0))
         if lines:
             panels.append(Panel(quantity, label, lines))
     return LineChart(key, title, "step", panels) if panels else None
@@ -141,6 +144,7 @@ def score_curves(experiment: Experiment) -> LineChart | None:
                     run.name,
                     [float(s) for s in steps],
                     [task_score(run.scores[s], task) for s in steps],
+                    colour,
                     colour,
                 )
             )

@@ -163,12 +163,10 @@ def _draw_line(axis: Axes, line: Line) -> None:
         line.x,
         values,
         color=_colour(line.colour),
-        ls=DASHES[line.colour // len(COLOURS) % len(DASHES)][0]
-        if many
-        else DASHES[line.colour % len(DASHES)][0],
+        ls=DASHES[line.style % len(DASHES)][0],
         lw=1.0 if many else 1.6,
         alpha=0.8 if many else 1.0,
-        marker=None if many else "osD^v"[line.colour % 5],
+        marker=None if many else "osD^v"[(line.colour + line.style) % 5],
         markersize=3.5,
         label=line.name,
     )

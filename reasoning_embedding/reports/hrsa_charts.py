@@ -61,20 +61,14 @@ def _track_panel(
 ) -> Panel:
     shown = [(index, track) for index, track in enumerate(tracks) if metric in getattr(track, attribute)]
     colours = {run.name: colour for colour, run in enumerate(experiment.runs)}
-    lines = [
-        Line(
-            track.name,
-            [float(s) for s in track.steps],
-            getattr(track, attribute)[metric],
-            colours.get(track.run, index),
-        )
-        for index, track in shown
-    ]
-    label, band, chances = (
-        metric_label(metric),
-        experiment.band,
-        {track.chance.get(metric) for _, track in shown},
-    )
+    lines: list[Line] = []
+    for index, track in shown:
+        colour = colours.get(track.run, len(colours) + index)
+        style = sum(line.colour == colour for line in lines)  # a run's second track is dashed, and so on
+        values = getattr(track, attribute)[metric]
+        lines.append(Line(track.name, [float(step) for step in track.steps], values, colour, style))
+    label, band = metric_label(metric), experiment.band
+    chances = {track.chance.get(metric) for _, track in shown}
     probes = {(track.probe.hash, track.probe.tokens) for _, track in shown}
     fits = band is not None and attribute == "series" and probes == {(band.probe.hash, band.probe.tokens)}
     return Panel(
@@ -101,7 +95,7 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     panels = []
     for metric in _ordered(metric for _, pair in pairs for metric in pair.diagonal):
         lines = [
-            Line(pair.name, [float(i) for i in range(len(layers))], pair.diagonal[metric], colour)
+            Line(pair.name, [float(i) for i in range(len(layers))], pair.diagonal[metric], colour, colour)
             for colour, pair in pairs
             if len(pair.diagonal.get(metric, ())) == len(layers)
         ]

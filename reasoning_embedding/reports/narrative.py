@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from .labels import SCORE, metric_label, number, signed
-from .records import Experiment, Pair, Realignment, Run
+from .records import Experiment, Pair, Realignment, Run, Scores
 from .similarity import comparable, verdict
 from .tables import mean_score, task_score
 
@@ -67,17 +67,30 @@ def _training(run: Run, experiment: Experiment) -> str:
     if not shared:
         return ""
     before, after = mean_score(first, shared), mean_score(last, shared)
-    changes = {task: (task_score(last, task) or 0.0) - (task_score(first, task) or 0.0) for task in shared}
-    worse = [f"{task} ({signed(change)})" for task, change in changes.items() if change < 0]
     where = f"mean {SCORE} over {len(shared)} tasks" if len(shared) > 1 else f"{SCORE} on {shared[0]}"
-    text = f"{run.name}: {where} went from {number(before)} at step 0 to {number(after)} at step {last.step}"
-    text += f"; it fell on {', '.join(worse)}" if worse else ("; no task fell" if len(shared) > 1 else "")
-    bm25 = experiment.baselines.get("bm25")
-    rivals = [task for task in shared if bm25 and task in bm25.tasks]
-    if rivals:
-        beaten = sum((task_score(last, task) or 0.0) > (task_score(bm25, task) or 0.0) for task in rivals)
-        text += f"; it ends above BM25 on {beaten} of {len(rivals)}"
-    return text + "."
+    parts = [
+        f"{run.name}: {where} went from {number(before)} at step 0 to {number(after)} at step {last.step}"
+    ]
+    if len(shared) > 1:
+        changes = {
+            task: (task_score(last, task) or 0.0) - (task_score(first, task) or 0.0) for task in shared
+        }
+        worse = [f"{task} ({signed(change)})" for task, change in changes.items() if change < 0]
+        parts.append(f"it fell on {', '.join(worse)}" if worse else "no task fell")
+    parts += [_rival(last, scores, name, shared) for name, scores in experiment.baselines.items()]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _rival(last: Scores, baseline: Scores, name: str, shared: tuple[str, ...]) -> str:
+    name = {"bm25": "BM25", "untrained": "the untrained model"}.get(name, name)
+    rivals = [task for task in shared if task in baseline.tasks]
+    beaten = [
+        task for task in rivals if (task_score(last, task) or 0.0) > (task_score(baseline, task) or 0.0)
+    ]
+    if len(rivals) == 1:
+        side = "above" if beaten else "at or below"
+        return f"it ends {side} {name} ({number(task_score(baseline, rivals[0]))})"
+    return f"it ends above {name} on {len(beaten)} of {len(rivals)}" if rivals else ""
 
 
 def _between_runs(experiment: Experiment) -> list[str]:
@@ -91,11 +104,12 @@ def _between_runs(experiment: Experiment) -> list[str]:
         if run.backbone is not None and run.backbone == twin.backbone and run.seed != twin.seed
     ]
     reference, base = scored[0]
+    mean = "mean " if len(tasks) > 1 else ""
     found = []
     for run, score in scored[1:]:
         if run.backbone is not None and run.backbone == reference.backbone:
             continue
-        text = f"After training, {run.name} minus {reference.name} is {signed(score - base)} in mean {SCORE}"
+        text = f"After training, {run.name} minus {reference.name} is {signed(score - base)} in {mean}{SCORE}"
         if noise:
             size, one, two = max(noise, key=lambda item: item[0])
             relation = "no more than" if abs(score - base) <= size else "more than"
@@ -111,11 +125,6 @@ def _between_runs(experiment: Experiment) -> list[str]:
 
 
 def _pair(pair: Pair, band: Pair | None) -> str:
-    words = {
-        "inside": "lies inside",
-        "closer": "is more alike than",
-        "farther": "is less alike than",
-    }
     parts = []
     for metric in _SPOKEN:
         value = pair.last.get(metric)
@@ -126,7 +135,12 @@ def _pair(pair: Pair, band: Pair | None) -> str:
         place = verdict(pair, band, metric)
         if place and band:
             low, high = band.intervals[metric]
-            text += f" {words[place]} the seed band [{number(low)}, {number(high)}]"
+            text += {
+                "inside": " lies inside the seed band",
+                "closer": ", more alike than two seeds, whose band is",
+                "farther": ", less alike than two seeds, whose band is",
+            }[place]
+            text += f" [{number(low)}, {number(high)}]"
         elif bounds:
             text += f" [{number(bounds[0])}, {number(bounds[1])}]"
         parts.append(text + (f" (chance {number(chance)})" if chance is not None else ""))

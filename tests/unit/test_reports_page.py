@@ -117,6 +117,9 @@ def test_chart_data_is_the_data_of_the_files(folder: Path) -> None:
     panels = {panel["key"]: panel for panel in data["charts"]["training"]["panels"]}
     assert panels["loss"]["lines"][1]["y"] == [row["loss"] for row in log]
     assert "peak_memory_gib" not in panels  # null throughout
+    grown = {panel["key"]: panel for panel in data["charts"]["lineage"]["panels"]}
+    assert [line["name"] for line in grown["loss"]["lines"]] == ["base", "sft"]  # not RLVR's policy loss
+    assert [line["name"] for line in grown["reward"]["lines"]] == ["rlvr"]
 
 
 def test_figures_are_pictures_of_a_readable_size(folder: Path) -> None:

@@ -15,7 +15,7 @@ from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html, to_mar
 from reasoning_embedding.reports.hrsa_tables import hrsa_table
 from reasoning_embedding.reports.labels import metric_label, number, signed
 from reasoning_embedding.reports.narrative import findings
-from reasoning_embedding.reports.records import Experiment
+from reasoning_embedding.reports.records import Experiment, Scores
 from reasoning_embedding.reports.similarity import comparable, verdict
 from reasoning_embedding.reports.tables import gate_table, score_table
 from tests.synthetic_experiment import write_experiment
@@ -92,12 +92,12 @@ def test_sentences_follow_the_numbers(experiment: Experiment) -> None:
     groups = findings(experiment)
     text = "\n".join(sentence for _, sentences in groups for sentence in sentences)
     assert "emb-base-rlvr: Linear CKA 0.968 lies inside the seed band [0.955, 0.976]" in text
-    assert "emb-base-sft: Linear CKA 0.479 is less alike than the seed band [0.955, 0.976]" in text
+    assert "emb-base-sft: Linear CKA 0.479, less alike than two seeds, whose band is [0.955, 0.976]" in text
     assert "lm-base-sft, not held against the seed band" in text
     assert (
         "base: mean nDCG@10 over 3 tasks went from 0.031 at step 0 to 0.564 at step 150; no task fell" in text
     )
-    assert "ends above BM25 on 2 of 3" in text
+    assert "ends above BM25 on 2 of 3; it ends above the untrained model on 3 of 3" in text
     # (0.961 + 0.45 + 0.301) - (0.981 + 0.41 + 0.301) = 0.02 over 3 tasks, two seeds 0.03 over 3
     assert "rlvr minus base is +0.007 in mean nDCG@10, no more than the 0.010 between two seeds" in text
     assert "Linear CKA fell, from 0.950 to 0.600 with a low of 0.531 at step 32" in text
@@ -122,9 +122,22 @@ def test_sentences_the_other_way_round(tmp_path: Path) -> None:
     text = "\n".join(sentence for _, sentences in findings(collect(folder)) for sentence in sentences)
     assert "it fell on cranfield (−0.040)" in text
     assert "rlvr minus base is −0.090 in mean nDCG@10, more than the 0.010 between two seeds" in text
-    assert "Linear CKA 0.995 is more alike than the seed band [0.955, 0.976]" in text
+    assert "Linear CKA 0.995, more alike than two seeds, whose band is [0.955, 0.976]" in text
     assert "Linear CKA rose, from 0.500 to 0.950;" in text
     assert "Probe set: world, 64 texts" in text  # probe sets differ, so each sentence names its own
+
+
+def test_one_task_is_told_without_a_mean(experiment: Experiment) -> None:
+    def only(scores: Scores) -> Scores:
+        return replace(scores, tasks={"cranfield": scores.tasks["cranfield"]})
+
+    runs = tuple(replace(r, scores={step: only(s) for step, s in r.scores.items()}) for r in experiment.runs)
+    baselines = {name: only(scores) for name, scores in experiment.baselines.items()}
+    first = findings(replace(experiment, runs=runs, baselines=baselines))[0][1][0]
+    assert first == (
+        "base: nDCG@10 on cranfield went from 0.050 at step 0 to 0.301 at step 150; "
+        "it ends at or below BM25 (0.349); it ends above the untrained model (0.021)."
+    )
 
 
 def test_no_second_seed_means_no_yardstick(experiment: Experiment) -> None:

@@ -85,8 +85,8 @@
           text: line.x.map((x) => escape(chart.ticks ? chart.ticks[x] : Math.round(x))),
           hovertemplate: where + ": %{y:.4~g}",
           line: { color: colour(line.colour), width: many ? 1.5 : 2,
-                  dash: data.dashes[(many ? Math.floor(line.colour / palette().length) : line.colour) % data.dashes.length] },
-          marker: { symbol: symbols[line.colour % symbols.length], size: 7 },
+                  dash: data.dashes[line.style % data.dashes.length] },
+          marker: { symbol: symbols[(line.colour + line.style) % symbols.length], size: 7 },
         };
       });
       const shapes = [];
