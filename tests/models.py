@@ -78,12 +78,16 @@ def random_bag(queries: int = 6, negatives: int = 7, *, seed: int = 0, longest: 
     lengths = rng.integers(3, longest, texts)
     prompts = np.where(np.arange(texts) < queries, 2, 0).astype(np.int32)
     document = np.concatenate([np.arange(queries, texts), [queries]])
-    return Bag([rng.integers(3, 100, n).astype(np.int32) for n in lengths], prompts, np.arange(queries), document)
+    return Bag(
+        [rng.integers(3, 100, n).astype(np.int32) for n in lengths], prompts, np.arange(queries), document
+    )
 
 
 def gradients(module: nn.Module) -> torch.Tensor:
     """All gradients as one vector."""
-    return torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in module.parameters()])
+    return torch.cat(
+        [(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in module.parameters()]
+    )
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -165,7 +165,7 @@ def varlen_kernel() -> tuple[str, Callable[..., Any]]:
         If neither is there.
     """
     try:
-        from flash_attn import flash_attn_varlen_func
+        from flash_attn import flash_attn_varlen_func  # ty: ignore[import-not-found]
 
         return "flash-attn", flash_attn_varlen_func
     except ImportError:

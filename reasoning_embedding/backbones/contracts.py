@@ -72,7 +72,7 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
     """
     _refuse_other_layers(model, where)
     rng = np.random.default_rng(0)
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = int(model.get_input_embeddings().num_embeddings)  # ty: ignore[invalid-argument-type]
     texts = [rng.integers(0, vocabulary, length) for length in _LENGTHS]
     pack = _pack(texts, model.device)
     with _evaluation(model):

@@ -133,14 +133,21 @@ def load_decoder(
         # The attribute must sit on the config object: from_pretrained(is_causal=...) is refused or dropped.
         model_config.is_causal = not bidirectional
     tokenizer = load_tokenizer(path, revision=revision)
-    with _explain(path, revision):
-        model = AutoModel.from_pretrained(
+    with _explain(path, revision), _without_load_report():
+        model, loading = AutoModel.from_pretrained(
             path,
             config=model_config,
             revision=revision,
             dtype=dtype,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
+        )
+    if absent := sorted(loading["missing_keys"]):
+        raise InputError(
+            f"{len(absent)} weights are not in this checkpoint ({absent[0]}, ...)",
+            where=path,
+            todo="random weights in their place would train without a word; name a whole checkpoint",
         )
     return _prepare(model, tokenizer, path, implementation), tokenizer
 

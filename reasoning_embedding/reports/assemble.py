@@ -51,8 +51,8 @@ def build(folder: Path, report: Callable[[str], None] | None = None) -> Path:
     say = report or (lambda _: None)
     experiment = collect(folder)
     say(
-        f"report: {len(experiment.runs)} runs, {len(experiment.baselines)} baselines, "
-        f"{len(experiment.pairs)} HRSA pairs, {len(experiment.realignments)} realignment tracks"
+        f"report: runs {len(experiment.runs)}, baselines {len(experiment.baselines)}, "
+        f"HRSA pairs {len(experiment.pairs)}, realignment tracks {len(experiment.realignments)}"
     )
     tables = build_tables(experiment)
     with atomic_folder(folder / "report") as target:

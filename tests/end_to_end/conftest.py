@@ -11,28 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-WORDS = [
-    "red",
-    "green",
-    "blue",
-    "cat",
-    "dog",
-    "bird",
-    "fish",
-    "fox",
-    "tree",
-    "river",
-    "stone",
-    "city",
-    "king",
-    "queen",
-    "moon",
-    "sun",
-    "star",
-    "sea",
-    "road",
-    "house",
-]
+WORDS = """
+red green blue cat dog bird fish fox tree river stone city king queen moon sun star sea road house
+""".split()
 
 
 @pytest.fixture(scope="session")

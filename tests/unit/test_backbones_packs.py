@@ -67,7 +67,9 @@ def test_encoding_reports_progress_and_takes_nothing(embedder: Embedder) -> None
 def test_a_very_long_text_is_cut(embedder: Embedder) -> None:
     long = " ".join(["cat", "dog", "sun"] * 40_000)
     np.testing.assert_allclose(
-        embedder.encode([long], max_tokens=30), embedder.encode([" ".join(["cat", "dog", "sun"] * 10)]), atol=1e-6
+        embedder.encode([long], max_tokens=30),
+        embedder.encode([" ".join(["cat", "dog", "sun"] * 10)]),
+        atol=1e-6,
     )
 
 

@@ -28,11 +28,16 @@ from reasoning_embedding.checkpoints import atomic as atomic_module
 from reasoning_embedding.errors import InputError, SetupError
 
 
+def _write_half(final: Path, content: str) -> None:
+    with atomic_folder(final) as folder:
+        (folder / "part").write_text(content)
+        raise RuntimeError
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     final = tmp_path / "a" / "model"
-    with pytest.raises(RuntimeError), atomic_folder(final) as folder:
-        (folder / "part").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        _write_half(final, "half")
     assert not final.exists()
     assert list(final.parent.iterdir()) == []
     with atomic_folder(final) as folder:
@@ -45,9 +50,8 @@ def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
     final = tmp_path / "model"
     with atomic_folder(final) as folder:
         (folder / "part").write_text("old")
-    with pytest.raises(RuntimeError), atomic_folder(final) as folder:
-        (folder / "part").write_text("new")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        _write_half(final, "new")
     assert (final / "part").read_text() == "old"
     with atomic_folder(final) as folder:
         (folder / "part").write_text("new")
@@ -56,7 +60,8 @@ def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission"), (errno.EROFS, "read-only")]
+    ("number", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission"), (errno.EROFS, "read-only")],
 )
 def test_disk_errors_say_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
@@ -73,7 +78,10 @@ def test_disk_errors_say_what_to_do(
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(SetupError, match="a file stands where a folder should be"), atomic_folder(tmp_path / "runs" / "x"):
+    with (
+        pytest.raises(SetupError, match="a file stands where a folder should be"),
+        atomic_folder(tmp_path / "runs" / "x"),
+    ):
         pass
 
 

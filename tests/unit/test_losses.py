@@ -21,7 +21,9 @@ def test_equals_the_definition_term_by_term() -> None:
     found = infonce(queries, documents, positive, temperature=0.1)
     expected = 0.0
     for query, target in zip(queries.tolist(), positive.tolist(), strict=True):
-        scores = [sum(a * b for a, b in zip(query, document, strict=True)) / 0.1 for document in documents.tolist()]
+        scores = [
+            sum(a * b for a, b in zip(query, document, strict=True)) / 0.1 for document in documents.tolist()
+        ]
         expected += math.log(sum(map(math.exp, scores))) - scores[target]
     assert float(found.total) == pytest.approx(expected, rel=1e-12)
 
@@ -41,9 +43,9 @@ def test_hits_are_counted() -> None:
 
 def test_chance_level_of_equal_documents_is_log_candidates() -> None:
     documents = torch.ones(8, 4) / 2
-    assert float(infonce(documents[:1], documents, torch.tensor([0]), temperature=0.02).total) == pytest.approx(
-        math.log(8), abs=1e-5
-    )
+    assert float(
+        infonce(documents[:1], documents, torch.tensor([0]), temperature=0.02).total
+    ) == pytest.approx(math.log(8), abs=1e-5)
 
 
 def test_half_precision_is_scored_in_float32() -> None:
