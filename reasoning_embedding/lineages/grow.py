@@ -62,13 +62,8 @@ def grow(config: LineageConfig, report: Callable[[str], None]) -> dict[str, Path
     root = Path(config.output_dir) / config.name / "lineage"
     folders = {stage.name: root / stage.name for stage in config.stages}
     for stage in config.stages:
-        folder = folders[stage.name]
         parent = None if isinstance(stage, PretrainStage) else folders[stage.parent]
-        if is_current(config, stage.name, folder, parent):
-            report(f"{stage.name}: already grown")
-            check_recorded_gates(stage, folder)
-        else:
-            grow_stage(config, stage.name, folder, parent, _prefixed(stage.name, report))
+        grow_stage(config, stage.name, folders[stage.name], parent, _prefixed(stage.name, report))
     return folders
 
 
@@ -79,7 +74,7 @@ def _prefixed(name: str, report: Callable[[str], None]) -> Callable[[str], None]
 def grow_stage(
     lineage: Lineage, name: str, folder: Path, parent: Path | None, report: Callable[[str], None]
 ) -> None:
-    """Grow one stage into `folder`, whole or not at all.
+    """Grow one stage into `folder`, whole or not at all; nothing is done where it is already there.
 
     Parameters
     ----------
@@ -106,6 +101,10 @@ def grow_stage(
         When the stage cannot be what the section says.
     """
     stage = find_stage(lineage, name)
+    if is_current(lineage, name, folder, parent):
+        report("already grown")
+        check_recorded_gates(stage, folder)
+        return
     settings = settings_hash(lineage, name)
     state = folder.parent / f".{name}.state" / "state.pt"
     start = time.monotonic()

@@ -58,9 +58,11 @@ def settings_hash(lineage: Lineage, name: str) -> str:
 
 
 def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -> bool:
-    """Tell whether `folder` holds this stage, grown with these settings from this very parent."""
+    """Tell whether `folder` holds this stage, whole, grown with these settings from this very parent."""
     record = read_provenance(folder)
     if record is None or record.get("settings_hash") != settings_hash(lineage, name):
+        return False
+    if record["content_hash"] != content_hash(folder):
         return False
     if parent is None:
         return True

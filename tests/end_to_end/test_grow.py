@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,11 @@ def test_grown_stages_are_recognised_and_changed_ones_are_not(grown) -> None:
     assert is_current(faster, "base", folders["base"], None)
     longer = lineage(root, BASE | {"steps": 21}, SFT, RLVR)
     assert not is_current(longer, "base", folders["base"], None)
+    damaged = shutil.copytree(folders["base"], root / "damaged")
+    assert is_current(config, "base", damaged, None)
+    with (damaged / "config.json").open("a") as file:
+        file.write(" ")
+    assert not is_current(config, "base", damaged, None)
     # The child's own section is unchanged; another parent makes it another model.
     assert is_current(longer, "sft", folders["sft"], folders["base"])
     assert not is_current(longer, "sft", folders["sft"], folders["rlvr"])
