@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,3 +77,15 @@ def _steps_in(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name)))
+
+
+def prune_states(run: RunFolder, keep: int) -> None:
+    """Delete all but the newest `keep` states; checkpoints stay."""
+    for step in run.state_steps()[:-keep]:
+        shutil.rmtree(run.state(step), ignore_errors=True)
+
+
+def newest_resumable(run: RunFolder) -> int | None:
+    """Newest step that has both a state and a checkpoint, or None."""
+    both = set(run.state_steps()) & set(run.steps())
+    return max(both, default=None)

@@ -7,7 +7,6 @@ of a LoRA run, whose checkpoints hold merged weights. Tensors are safetensors; n
 from __future__ import annotations
 
 import json
-import shutil
 
 import torch
 from safetensors import SafetensorError
@@ -85,18 +84,6 @@ def load_state(run: RunFolder, step: int, model: nn.Module, optimizer: torch.opt
             where=str(folder),
             todo="delete this state folder to resume from the one before",
         ) from error
-
-
-def prune_states(run: RunFolder, keep: int) -> None:
-    """Delete all but the newest `keep` states; checkpoints stay."""
-    for step in run.state_steps()[:-keep]:
-        shutil.rmtree(run.state(step), ignore_errors=True)
-
-
-def newest_resumable(run: RunFolder) -> int | None:
-    """Newest step that has both a state and a checkpoint, or None."""
-    both = set(run.state_steps()) & set(run.steps())
-    return max(both, default=None)
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:

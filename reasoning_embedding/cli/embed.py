@@ -32,7 +32,8 @@ def command(
     quiet_libraries()
     import numpy as np
 
-    from reasoning_embedding.checkpoints import explain_disk_errors, load_embedder
+    from reasoning_embedding.checkpoints import explain_disk_errors
+    from reasoning_embedding.checkpoints.embedder import load_embedder
 
     vectors = load_embedder(checkpoint).encode(lines, prompt=prompt, max_tokens=max_tokens)
     with explain_disk_errors(output), output.open("wb") as file:

@@ -38,13 +38,8 @@ def command(
     evaluation = Evaluation(
         tasks=[BeirTask(kind="beir", path=str(folder)) for folder in task], max_tokens=max_tokens
     )
-    from reasoning_embedding.checkpoints import (
-        RunFolder,
-        content_hash,
-        load_embedder,
-        read_provenance,
-        step_name,
-    )
+    from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance, step_name
+    from reasoning_embedding.checkpoints.embedder import load_embedder
     from reasoning_embedding.evaluation.run import evaluate
     from reasoning_embedding.evaluation.scores import revision_of
     from reasoning_embedding.sweeps import chosen_steps
@@ -77,7 +72,9 @@ def command(
         typer.echo(f"scores: {folder / 'scores.json'}")
         failed += [f"{checkpoint.name} {entry['task']}: {entry['error']}" for entry in scores["failed"]]
     if failed:
-        raise ReasoningEmbeddingError("\n".join(["tasks failed", *failed]), todo="mend them and evaluate again")
+        raise ReasoningEmbeddingError(
+            "\n".join(["tasks failed", *failed]), todo="mend them and evaluate again"
+        )
 
 
 def _steps(text: str) -> str | list[int]:

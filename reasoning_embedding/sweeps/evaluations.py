@@ -9,7 +9,8 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.checkpoints import RunFolder, content_hash, load_embedder, step_name
+from reasoning_embedding.checkpoints import RunFolder, content_hash, step_name
+from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.errors import InputError
 
 Report = Callable[[str], None]

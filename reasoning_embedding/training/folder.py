@@ -21,11 +21,11 @@ from reasoning_embedding.checkpoints import (
     RunFolder,
     atomic_write,
     explain_disk_errors,
-    newest_resumable,
     read_provenance,
     versions,
     write_json,
 )
+from reasoning_embedding.checkpoints.layout import newest_resumable
 from reasoning_embedding.data import Plan, Table
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError

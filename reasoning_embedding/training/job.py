@@ -17,14 +17,10 @@ from reasoning_embedding.backbones import (
     input_contract,
     stock_model,
 )
-from reasoning_embedding.checkpoints import (
-    RunFolder,
-    load_state,
-    prune_states,
-    save_checkpoint,
-    save_state,
-    verify_content,
-)
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
+from reasoning_embedding.checkpoints.layout import prune_states
+from reasoning_embedding.checkpoints.state import load_state, save_state
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, tokenize
 from reasoning_embedding.data.bag import Bag, make_bag
 from reasoning_embedding.distributed import World

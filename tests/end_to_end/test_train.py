@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from reasoning_embedding import training
-from reasoning_embedding.checkpoints import RunFolder, load_embedder, read_provenance
+from reasoning_embedding.checkpoints import RunFolder, read_provenance
+from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.losses import LossOutput, infonce
 
 Write = Callable[..., Path]

@@ -16,15 +16,13 @@ from reasoning_embedding.checkpoints import (
     atomic_write,
     checkpoint_steps,
     content_hash,
-    load_state,
-    newest_resumable,
-    prune_states,
     read_provenance,
-    save_state,
     write_json,
     write_provenance,
 )
 from reasoning_embedding.checkpoints import atomic as atomic_module
+from reasoning_embedding.checkpoints.layout import newest_resumable, prune_states
+from reasoning_embedding.checkpoints.state import load_state, save_state
 from reasoning_embedding.errors import InputError, SetupError
 
 
