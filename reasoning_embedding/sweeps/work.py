@@ -61,8 +61,23 @@ def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> No
     from reasoning_embedding.training import train
 
     settings = run_config(experiment, name)
+    _check_inputs(experiment)
     _clear_stale(settings, report)
     train(settings, resume=True, report=report)
+
+
+def _check_inputs(experiment: config.ExperimentConfig) -> None:
+    """Refuse to train while any two backbones that exist by now see different ids for the same text."""
+    from reasoning_embedding.backbones import check_same_inputs, input_contract, load_tokenizer
+
+    contracts = {}
+    for run in experiment.runs:
+        backbone = run_config(experiment, run.name).backbone
+        if isinstance(backbone, config.RandomBackbone):
+            contracts[run.name] = input_contract(load_tokenizer(backbone.tokenizer))
+        elif not isinstance(run.backbone, str) or Path(backbone.path).is_dir():  # a sibling may still grow
+            contracts[run.name] = input_contract(load_tokenizer(backbone.path, revision=backbone.revision))
+    check_same_inputs(contracts)
 
 
 def _clear_stale(settings: config.RunConfig, report: Report) -> None:

@@ -136,6 +136,29 @@ def test_a_stage_that_fails_says_why(experiment: Path, rembed: Rembed, tmp_path:
     assert "Traceback" not in result.output
 
 
+def test_backbones_with_other_inputs_are_refused(
+    experiment: Path, rembed: Rembed, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    import shutil
+
+    from tokenizers.processors import TemplateProcessing
+
+    from tests.conftest import build_tiny_tokenizer
+
+    ending = tmp_path / "ending"
+    shutil.copytree(tiny_backbone, ending)
+    tokenizer = build_tiny_tokenizer()
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(ending)
+    result = rembed(
+        "experiment", experiment, f"output_dir={tmp_path}", f"runs.1.backbone.path={ending}", code=2
+    )
+    assert "'one' and 'two' differ in token_hash, ends_with" in result.output
+    assert not (tmp_path / "pair" / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"", "no text"), (b"cat\n\ndog\n", ":2: this line is empty"), (b"\xff\xfe", "not UTF-8")],

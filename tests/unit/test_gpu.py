@@ -1,0 +1,64 @@
+"""What only a GPU can show: the fused variable-length kernel beside its slow twin. Skipped, counted, elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import attention, check_attention, make_pack
+from reasoning_embedding.distributed import World
+from reasoning_embedding.training import build_loss, contrastive_step
+from tests.models import gradients, random_bag, relative, tiny_decoder, tiny_embedder
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_fused_kernel_equals_text_by_text_attention(causal: bool, window: int | None) -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([70, 12, 12, 1, 33])
+    boundaries = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to("cuda", torch.int32)
+    shapes = [(int(lengths.sum()), heads, 64) for heads in (4, 2, 2)]
+    tensors = [
+        torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for shape in shapes
+    ]
+    upstream = torch.randn(shapes[0], device="cuda", dtype=torch.bfloat16)
+    found = []
+    for attend in (attention._varlen, attention._segments):
+        out = attend(*tensors, boundaries, 70, dropout=0.0, scale=0.125, causal=causal, window=window)
+        found.append([out, *torch.autograd.grad(out, tensors, upstream)])
+    for fused, slow in zip(*found, strict=True):
+        assert relative(fused.float(), slow.float()) < 2e-2
+
+
+def test_the_contract_holds_on_the_device() -> None:
+    found = check_attention(tiny_decoder().cuda(), where="qwen3")
+    assert found.least_reach > 1e-3
+
+
+def test_texts_do_not_leak_under_the_fused_kernel() -> None:
+    model = tiny_decoder(head_dim=64).cuda().bfloat16()
+    bag = random_bag()
+    whole = model(**make_pack(bag.texts, bag.prompt_lengths).to("cuda").model_inputs()).last_hidden_state[0]
+    alone = model(
+        **make_pack(bag.texts[:1], bag.prompt_lengths[:1]).to("cuda").model_inputs()
+    ).last_hidden_state[0]
+    assert relative(whole[: len(alone)].float(), alone.float()) < 2e-2
+
+
+def test_the_step_on_the_device_equals_the_cpu() -> None:
+    bag, loss = random_bag(), build_loss(config.InfoNCE(temperature=0.05))
+    cpu, gpu = tiny_embedder(head_dim=64), tiny_embedder(head_dim=64).cuda()
+    expected = contrastive_step(cpu, bag, loss, World())
+    world = World(device=torch.device("cuda"))
+    exact = contrastive_step(gpu, bag, loss, world)
+    assert exact.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert relative(gradients(gpu).cpu(), gradients(cpu)) < 1e-3
+    gpu.zero_grad()
+    contrastive_step(gpu, bag, loss, world, autocast=torch.bfloat16)  # through the fused kernel
+    assert relative(gradients(gpu).cpu(), gradients(cpu)) < 0.1
