@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from reasoning_embedding.errors import InputError
+
 
 def command(
-    config: Annotated[Path, typer.Argument(help="A YAML file of kind lineage.", metavar="CONFIG")],
+    config: Annotated[Path, typer.Argument(help="A YAML file of kind lineage, or an experiment that has one.", metavar="CONFIG")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Overrides.", metavar="[KEY=VALUE]...")
     ] = None,
@@ -21,13 +23,18 @@ def command(
     ReasoningEmbeddingError
         For a config that cannot be used, or a stage that misses its quality gate.
     """
-    from reasoning_embedding.config import LineageConfig, load_config
+    from reasoning_embedding.config import ExperimentConfig, LineageConfig, load_config
 
     from ._say import quiet_libraries, speaker
 
-    loaded = load_config(config, overrides or (), expect=LineageConfig)
+    settings = load_config(config, overrides or (), expect=(LineageConfig, ExperimentConfig)).config
+    if isinstance(settings, ExperimentConfig):
+        if settings.lineage is None:
+            raise InputError("this experiment grows no lineage", where=str(config), todo="give it a lineage section")
+        place = {"kind": "lineage", "name": settings.name, "output_dir": settings.output_dir}
+        settings = LineageConfig.model_validate(settings.lineage.model_dump() | place)
     quiet_libraries()
     from reasoning_embedding.lineages import grow
 
-    for name, folder in grow(loaded.config, speaker()).items():
+    for name, folder in grow(settings, speaker()).items():
         typer.echo(f"{name}: {folder}")
