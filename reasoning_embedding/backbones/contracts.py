@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 _BIDIRECTIONAL_LAYERS = {"full_attention", "sliding_attention"}
 _LENGTHS = (9, 6, 6, 11)
-_TODO = "choose a decoder whose attention honours config.is_causal (qwen2, qwen3, llama, mistral, olmo2, ...)"
+_ADVICE = (
+    "choose a decoder whose attention honours config.is_causal (qwen2, qwen3, llama, mistral, olmo2, ...)"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
         try:
             reach = _reach_per_layer(model, pack)
         except ContractError as error:  # raised by packed attention, which knows the layer but not the model
-            raise ContractError(f"{error.where}: {error.what}", where=where, todo=_TODO) from error
+            raise ContractError(f"{error.where}: {error.what}", where=where, todo=_ADVICE) from error
         blind = [str(index) for index, value in enumerate(reach) if value <= tolerance * 1e-2]
         if blind:
             _fail(f"attention is not bidirectional in layer {', '.join(blind)}", where)
@@ -102,7 +104,7 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
 
 
 def _fail(what: str, where: str) -> None:
-    raise ContractError(f"the attention contract is broken: {what}", where=where, todo=_TODO)
+    raise ContractError(f"the attention contract is broken: {what}", where=where, todo=_ADVICE)
 
 
 def _refuse_other_layers(model: PreTrainedModel, where: str) -> None:

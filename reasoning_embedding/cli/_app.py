@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+#: Overrides of a configuration, as every verb that reads one takes them.
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides, such as training.steps=100.", metavar="[KEY=VALUE]...")
+]
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 

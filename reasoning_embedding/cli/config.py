@@ -10,14 +10,11 @@ import typer
 
 from reasoning_embedding.errors import ConfigError, InputError
 
-from ._app import add, make_app
+from ._app import Overrides, add, make_app
 
 app = make_app("Check, show, compare and document configuration files; never imports torch.")
 
 _File = Annotated[Path, typer.Argument(help="A YAML file.", metavar="FILE")]
-_Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Overrides, such as training.steps=100.", metavar="[KEY=VALUE]...")
-]
 
 
 def check(
@@ -64,7 +61,7 @@ def _files(paths: list[Path]) -> list[Path]:
 
 def show(
     path: _File,
-    overrides: _Overrides = None,
+    overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
 ) -> None:
     """Print a configuration with `extends`, overrides, variables and every default filled in."""

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from ._app import Overrides
+
 
 def command(
     config: Annotated[Path, typer.Argument(help="A YAML file of kind experiment.", metavar="CONFIG")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides.", metavar="[KEY=VALUE]...")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Run every stage of an experiment that is not done yet, then make its page.
 

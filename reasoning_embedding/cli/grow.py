@@ -9,12 +9,14 @@ import typer
 
 from reasoning_embedding.errors import InputError
 
+from ._app import Overrides
+
 
 def command(
-    config: Annotated[Path, typer.Argument(help="A YAML file of kind lineage, or an experiment that has one.", metavar="CONFIG")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides.", metavar="[KEY=VALUE]...")
-    ] = None,
+    config: Annotated[
+        Path, typer.Argument(help="A YAML file: a lineage, or an experiment with one.", metavar="CONFIG")
+    ],
+    overrides: Overrides = None,
 ) -> None:
     """Grow a base by pre-training, and its SFT and RLVR siblings from it; finished stages are kept.
 
@@ -30,7 +32,9 @@ def command(
     settings = load_config(config, overrides or (), expect=(LineageConfig, ExperimentConfig)).config
     if isinstance(settings, ExperimentConfig):
         if settings.lineage is None:
-            raise InputError("this experiment grows no lineage", where=str(config), todo="give it a lineage section")
+            raise InputError(
+                "this experiment grows no lineage", where=str(config), todo="give it a lineage section"
+            )
         place = {"kind": "lineage", "name": settings.name, "output_dir": settings.output_dir}
         settings = LineageConfig.model_validate(settings.lineage.model_dump() | place)
     quiet_libraries()

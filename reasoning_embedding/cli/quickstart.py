@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from reasoning_embedding.errors import SetupError
 
+from ._app import Overrides
+
 
 def command(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides.", metavar="[KEY=VALUE]...")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Grow three sibling backbones, train an embedder on each, compare them, and make the page.
 

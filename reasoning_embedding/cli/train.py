@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
+from ._app import Overrides
+
 
 def command(
     config: Annotated[Path, typer.Argument(help="A YAML file of kind run.", metavar="CONFIG")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Overrides, such as training.steps=100.", metavar="[KEY=VALUE]..."),
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest saved state.")] = False,
 ) -> None:
     """Train an embedder from a backbone; launch it with accelerate or torchrun for several ranks.

@@ -64,7 +64,7 @@ def test_the_table_lists_every_verb():
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_yaml_is_valid(text, tmp_path):
     (tmp_path / "readme.yaml").write_text(text)
-    load_config(tmp_path / "readme.yaml")
+    assert load_config(tmp_path / "readme.yaml").config.kind == "run"
 
 
 @pytest.mark.parametrize("text", blocks("python"))
