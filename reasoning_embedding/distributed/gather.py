@@ -49,6 +49,15 @@ def sum_over_ranks(tensor: Tensor, world: World) -> Tensor:
     return tensor
 
 
+def max_over_ranks(value: int, world: World) -> int:
+    """Return the largest value of any rank, to every rank: how ranks agree on what one of them noticed."""
+    if world.size == 1:
+        return value
+    shared = torch.tensor(value, device=world.device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return int(shared)
+
+
 def sum_gradients(
     parameters: Iterable[torch.nn.Parameter], world: World, *, bucket_bytes: int = 1 << 26
 ) -> None:

@@ -77,6 +77,7 @@ class Ledger:
         self.folder = folder
         self._stages = {stage.name: stage for stage in stages}
         self._file_hashes: dict[Path, str] = {}
+        self._outputs: dict[str, str | None] = {}
 
     def key(self, name: str) -> str:
         """Content hash of a stage's inputs; its parents must be finished."""
@@ -99,12 +100,9 @@ class Ledger:
 
     def finish(self, name: str, seconds: float) -> None:
         """Record a stage that has just ended well."""
+        self._outputs.pop(name, None)
         record = {"key": self.key(name), "output": self._output(name), "seconds": round(seconds, 1)}
         write_json(self._path(name), record)
-
-    def seconds(self, name: str) -> float | None:
-        """How long a finished stage took."""
-        return self._record(name).get("seconds")
 
     def _path(self, name: str) -> Path:
         return self.folder / "stages" / f"{name}.json"
@@ -114,7 +112,12 @@ class Ledger:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _output(self, name: str) -> str | None:
-        """Content hash of what a stage made, or None where it is missing."""
+        """Content hash of what a stage made, or None where it is missing; large models are read once."""
+        if name not in self._outputs:
+            self._outputs[name] = self._read_output(name)
+        return self._outputs[name]
+
+    def _read_output(self, name: str) -> str | None:
         kind, _, rest = name.partition("-")
         if kind == "grow":
             folder = self.folder / "lineage" / rest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,19 +41,17 @@ def work(folder: Path, name: str, report: Report) -> None:
 
 
 def _grow(experiment: config.ExperimentConfig, folder: Path, name: str, report: Report) -> None:
-    from reasoning_embedding.lineages import grow_stage
+    from reasoning_embedding.lineages import grow_stage, is_current
 
     if experiment.lineage is None:
         raise InputError("this experiment grows nothing", where=str(folder))
     stage = next(stage for stage in experiment.lineage.stages if stage.name == name)
-    parent = getattr(stage, "parent", None)
-    grow_stage(
-        experiment.lineage,
-        name,
-        folder / "lineage" / name,
-        folder / "lineage" / parent if parent else None,
-        report,
-    )
+    parent_name = getattr(stage, "parent", None)
+    target = folder / "lineage" / name
+    parent = folder / "lineage" / parent_name if parent_name else None
+    if target.exists() and not is_current(experiment.lineage, name, target, parent):
+        _set_aside(target, report)
+    grow_stage(experiment.lineage, name, target, parent, report)
 
 
 def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> None:
@@ -62,7 +59,7 @@ def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> No
 
     settings = run_config(experiment, name)
     _check_inputs(experiment)
-    _clear_stale(settings, report)
+    _set_aside_stale(settings, report)
     train(settings, resume=True, report=report)
 
 
@@ -80,8 +77,8 @@ def _check_inputs(experiment: config.ExperimentConfig) -> None:
     check_same_inputs(contracts)
 
 
-def _clear_stale(settings: config.RunConfig, report: Report) -> None:
-    """Remove a run made with other settings or from another backbone; an unfinished one of these stays."""
+def _set_aside_stale(settings: config.RunConfig, report: Report) -> None:
+    """Move away a run made with other settings or from another backbone; an unfinished one of these stays."""
     run = RunFolder(Path(settings.output_dir) / settings.name)
     if not run.steps():
         return
@@ -95,8 +92,16 @@ def _clear_stale(settings: config.RunConfig, report: Report) -> None:
     if isinstance(backbone, config.PretrainedBackbone) and Path(backbone.path).is_dir():
         now = (read_provenance(Path(backbone.path)) or {}).get("content_hash")
     if not same or parent != now:
-        report("the run there was made with other settings or from another backbone; it is made anew")
-        shutil.rmtree(run.path)
+        _set_aside(run.path, report)
+
+
+def _set_aside(path: Path, report: Report) -> None:
+    """Rename what other settings made, so that it can be made anew and nothing is lost."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.before-{number}")).exists():
+        number += 1
+    path.rename(kept)
+    report(f"other settings made what was here; it is kept as {kept}")
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
-from reasoning_embedding.distributed import World, start_world, stop_world
+from reasoning_embedding.distributed import World, max_over_ranks, start_world, stop_world
 from reasoning_embedding.errors import TrainingError
 
 from .folder import describe_run, first_step, locked
@@ -119,10 +119,11 @@ def _steps(job: Job, start: int, report: Report) -> None:
                 if step % job.settings.logging.every == 0 or step == steps:
                     meters.log(record)
                 meters.speak(record)
-            if step in saved or stop.number is not None:
+            stopped = max_over_ranks(stop.number, job.world)  # a signal reaches ranks at different steps
+            if step in saved or stopped:
                 job.save(step)
-            if stop.number is not None and step < steps:
-                raise StoppedError(step, stop.number)
+            if stopped and step < steps:
+                raise StoppedError(step, stopped)
     if meters is not None:
         meters.close()
 

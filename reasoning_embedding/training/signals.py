@@ -26,12 +26,12 @@ class StopRequest:
 
     Attributes
     ----------
-    number : int or None
-        The signal that came.
+    number : int
+        The signal that came, 0 before one has.
     """
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.number = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.distributed import World, all_gather_rows, deal, sum_over_ranks
+from reasoning_embedding.distributed import World, all_gather_rows, deal, max_over_ranks, sum_over_ranks
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.training import build_loss, contrastive_step
@@ -77,6 +77,13 @@ def test_uneven_rows_are_gathered_in_rank_order() -> None:
 
     for gathered in run_ranks(3, gather, [2, 0, 3]):
         assert gathered[:, 0].tolist() == [0, 0, 2, 2, 2]
+
+
+def test_ranks_agree_on_what_one_noticed() -> None:
+    def notice(world: World) -> int:
+        return max_over_ranks(15 if world.rank == 1 else 0, world)
+
+    assert run_ranks(3, notice) == [15, 15, 15]
 
 
 def test_a_rank_that_fails_is_named() -> None:

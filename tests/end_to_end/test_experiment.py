@@ -136,6 +136,22 @@ def test_a_stage_that_fails_says_why(experiment: Path, rembed: Rembed, tmp_path:
     assert "Traceback" not in result.output
 
 
+def test_other_settings_set_the_old_run_aside(experiment: Path, rembed: Rembed, tmp_path: Path) -> None:
+    words = [experiment, f"output_dir={tmp_path}", "evaluation=null", "analysis=null", "jobs=2"]
+    rembed("experiment", *words)
+    old = (
+        tmp_path / "pair" / "runs" / "two" / "checkpoints" / "step-000004" / "model.safetensors"
+    ).read_bytes()
+    again = rembed("experiment", *words, "runs.1.seed=5")
+    assert "[train-one] done before" in again.output
+    kept = tmp_path / "pair" / "runs" / "two.before-1"
+    assert (kept / "checkpoints" / "step-000004" / "model.safetensors").read_bytes() == old
+    new = (
+        tmp_path / "pair" / "runs" / "two" / "checkpoints" / "step-000004" / "model.safetensors"
+    ).read_bytes()
+    assert new != old
+
+
 def test_backbones_with_other_inputs_are_refused(
     experiment: Path, rembed: Rembed, tmp_path: Path, tiny_backbone: Path
 ) -> None:

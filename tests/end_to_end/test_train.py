@@ -293,6 +293,23 @@ def test_mistakes_are_named(write_run: Write, rembed: Rembed, words: list[str], 
     assert "Traceback" not in output
 
 
+def test_a_backbone_that_stays_causal_is_refused(
+    write_run: Write, rembed: Rembed, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    from tests.models import tiny_decoder
+
+    folder = tmp_path / "stablelm"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
+    tiny_decoder("stablelm", vocab_size=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    output = rembed("train", write_run(), f"backbone.path={folder}", code=2).output  # type: ignore[attr-defined]
+    assert str(folder) in output
+    assert "honours config.is_causal" in output
+    assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
+
+
 def test_a_run_folder_in_use_is_not_overwritten(write_run: Write, rembed: Rembed) -> None:
     rembed("train", write_run())
     assert "already holds steps 0 to 6" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
