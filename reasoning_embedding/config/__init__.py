@@ -4,7 +4,19 @@ from .analysis import Analysis, MixProbe, Pair, Probe, Realignment, TextProbe, W
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
 from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
 from .diff import diff, resolved_json, to_yaml
-from .evaluation import BeirTask, Evaluation, Task, WorldTask
+from .evaluation import (
+    BeirTask,
+    BrightTask,
+    ChoiceTask,
+    ClassificationTask,
+    Evaluation,
+    NumberSequencesTask,
+    StsTask,
+    SuiteTask,
+    Task,
+    TrainingEvaluation,
+    WorldTask,
+)
 from .experiment import ExperimentConfig, ExperimentRun
 from .lineage import Gates, Lineage, LineageConfig, PretrainStage, RlvrStage, SftStage, Stage
 from .loading import LoadedConfig, load_config

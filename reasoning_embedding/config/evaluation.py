@@ -28,7 +28,87 @@ class WorldTask(Section):
     seed: int = 0
 
 
-Task = Annotated[BeirTask | WorldTask, Field(discriminator="kind")]
+class SuiteTask(Section):
+    """A benchmark or a task of mteb by its name: ``MTEB(eng, v2)``, ``BRIGHT(v1.1)``, ``Banking77Classification``."""
+
+    kind: Literal["mteb"]
+    name: Annotated[str, Field(min_length=1)]
+    languages: list[str] | None = None
+    """ISO 639-3 codes; absent: all languages of the benchmark."""
+    subsets: list[str] | None = None
+    """Subsets of a single task; absent: all."""
+
+
+class StsTask(Section):
+    """Sentence pairs with a similarity, from a CSV or TSV file (.gz too)."""
+
+    kind: Literal["sts"]
+    path: Annotated[str, Field(min_length=1)]
+    name: Name | None = None
+    columns: tuple[str | int, str | int, str | int] = (0, 1, 2)
+    """First text, second text, score: column names of a header, or positions without one."""
+    instruction: str | None = None
+
+
+class ClassificationTask(Section):
+    """Texts with a class, train and test, from CSV files (.gz too); mteb's protocol of ten experiments."""
+
+    kind: Literal["classification"]
+    train: Annotated[str, Field(min_length=1)]
+    test: Annotated[str, Field(min_length=1)]
+    name: Name
+    text: str = "text"
+    label: str = "label"
+    samples_per_label: Positive = 8
+    instruction: str | None = None
+
+
+class ChoiceTask(Section):
+    """Multiple choice on a BEIR-style folder with ``candidates.jsonl``: choice accuracy beside nDCG."""
+
+    kind: Literal["choice"]
+    path: Annotated[str, Field(min_length=1)]
+    name: Name | None = None
+    instruction: str | None = None
+
+
+class BrightTask(Section):
+    """One subject of BRIGHT from a local folder laid out like the original data set."""
+
+    kind: Literal["bright"]
+    path: Annotated[str, Field(min_length=1)]
+    subject: Annotated[str, Field(min_length=1)]
+    long: bool = False
+    instruction: str | None = None
+
+
+class NumberSequencesTask(Section):
+    """Clustering of number sequences by family (how merged embedders are probed)."""
+
+    kind: Literal["number-sequences"]
+    name: Name = "number-sequences"
+    families: list[Literal["consecutive", "even", "odd", "prime", "recaman", "composite"]] = Field(
+        default=["consecutive", "even", "odd", "prime", "recaman", "composite"], min_length=2
+    )
+    terms: Positive = 200
+    chunks: Positive = 4
+    shuffled: bool = False
+    """Shuffle the terms within each chunk: what is left is vocabulary, not order."""
+    null_draws: Positive = 200
+    seed: int = 0
+
+
+Task = Annotated[
+    BeirTask
+    | WorldTask
+    | SuiteTask
+    | StsTask
+    | ClassificationTask
+    | ChoiceTask
+    | BrightTask
+    | NumberSequencesTask,
+    Field(discriminator="kind"),
+]
 
 
 class Evaluation(Section):
@@ -37,8 +117,24 @@ class Evaluation(Section):
     tasks: Annotated[list[Task], Field(min_length=1)]
     steps: Literal["ends", "all"] | list[int] = "ends"
     """Which checkpoints of a run: step 0 and the last, all, or a list."""
-    baselines: list[Literal["bm25", "untrained"]] = Field(default=[])
+    baselines: list[Literal["bm25", "tfidf", "untrained"]] = Field(default=[])
     """``untrained``: the same architecture with random weights, as an embedder."""
+    instructions: str | dict[str, str | dict[Literal["query", "document"], str]] | None = None
+    """Task -> instruction, or {query, document}: here, or the path of a JSON file of them. Absent: the task's own."""
+    chunk_documents: Positive = 50_000
+    """Documents encoded and searched at a time, so that a corpus need not fit in memory."""
     max_tokens: Positive = 512
     pack_tokens: Positive = 16384
     threads: Positive | None = None
+
+
+class TrainingEvaluation(Section):
+    """Light evaluation while training, and the score that names the best checkpoint."""
+
+    tasks: Annotated[list[Task], Field(min_length=1)]
+    every: Positive = 100
+    """Steps between evaluations; the last step is always scored."""
+    select: str = "mean"
+    """``mean`` of the tasks' main scores, or ``TASK`` or ``TASK:METRIC``; the larger is the better."""
+    max_tokens: Positive = 512
+    pack_tokens: Positive = 16384

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from .backbone import Backbone, Lora, Pooling
 from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
+from .evaluation import TrainingEvaluation
 
 
 class InfoNCE(Section):
@@ -75,6 +76,7 @@ class Recipe(Section):
     training: Training = Training()
     checkpoints: Checkpoints = Checkpoints()
     logging: Logging = Logging()
+    evaluation: TrainingEvaluation | None = None
 
 
 class RunConfig(Recipe):
