@@ -1,12 +1,15 @@
-"""What a run needs beside its newest checkpoint to go on as if it had never stopped.
+"""What training needs beside a model folder to go on as if it had never stopped.
 
-Data and dropout are functions of (seed, step), so the state is the optimizer's moments, and the adapters
-of a LoRA run, whose checkpoints hold merged weights. Tensors are safetensors; nothing is pickled.
+Data and dropout are functions of (seed, step), so the state is the optimizer's moments, and the trainable
+parameters where no model folder holds them: the adapters of a LoRA run, whose checkpoints are merged, and
+the weights of an unfinished pre-training. Tensors are safetensors; nothing is pickled.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,54 +19,53 @@ from torch import Tensor, nn
 from reasoning_embedding.errors import InputError
 
 from .atomic import atomic_folder, write_json
-from .layout import RunFolder
 
 
 def save_state(
-    run: RunFolder, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, adapters: bool
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, parameters: bool, **record: Any
 ) -> None:
-    """Write the state of `step`, all or nothing.
+    """Write a state, all or nothing.
 
     Parameters
     ----------
-    run : RunFolder
-        The run.
-    step : int
-        Its checkpoint must already be on disk.
+    folder : Path
+        Where; an existing state is replaced.
     model : nn.Module
-        Whose trainable parameters are saved if `adapters`.
+        Whose trainable parameters are saved if `parameters`.
     optimizer : torch.optim.Optimizer
         Its per-parameter state must be tensors.
-    adapters : bool
-        Whether the checkpoint's weights are merged ones.
+    parameters : bool
+        Whether no model folder holds the trainable parameters.
+    **record
+        JSON values that come back from :func:`load_state`.
     """
-    with atomic_folder(run.state(step)) as folder:
+    with atomic_folder(folder) as temporary:
         saved = optimizer.state_dict()
         tensors = {
             f"optimizer.{index}.{name}": value.contiguous()
             for index, entry in saved["state"].items()
             for name, value in entry.items()
         }
-        if adapters:
+        if parameters:
             tensors |= {
                 f"parameter.{name}": value.detach().contiguous() for name, value in _trainable(model).items()
             }
-        save_file(tensors, folder / "state.safetensors")
-        write_json(folder / "state.json", {"step": step, "param_groups": saved["param_groups"]})
+        save_file(tensors, temporary / "state.safetensors")
+        write_json(temporary / "state.json", {**record, "param_groups": saved["param_groups"]})
 
 
-def load_state(run: RunFolder, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the state of `step` into `model` and `optimizer`.
+def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a state into `model` and `optimizer`, and return its record.
 
     Raises
     ------
     InputError
         If the state is damaged or belongs to other parameters.
     """
-    folder = run.state(step)
     try:
         tensors = load_file(folder / "state.safetensors")
-        groups = json.loads((folder / "state.json").read_text(encoding="utf-8"))["param_groups"]
+        record = read_record(folder)
+        groups = record.pop("param_groups")
         state: dict[int, dict[str, Tensor]] = {}
         parameters: dict[str, Tensor] = {}
         for key, value in tensors.items():
@@ -78,12 +80,18 @@ def load_state(run: RunFolder, step: int, model: nn.Module, optimizer: torch.opt
         with torch.no_grad():
             for name, value in parameters.items():
                 trainable[name].copy_(value)
+        return record
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"the saved state cannot be used ({error})",
             where=str(folder),
             todo="delete this state folder to resume from the one before",
         ) from error
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read a state's record without its tensors."""
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:

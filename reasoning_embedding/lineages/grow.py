@@ -106,7 +106,7 @@ def grow_stage(
         check_recorded_gates(stage, folder)
         return
     settings = settings_hash(lineage, name)
-    state = folder.parent / f".{name}.state" / "state.pt"
+    state = folder.parent / f".{name}.state"
     start = time.monotonic()
     with threads(stage.threads), no_bars():
         if isinstance(stage, PretrainStage):
@@ -117,7 +117,7 @@ def grow_stage(
         seconds = time.monotonic() - start
         gates = _measure(lineage, stage, model, tokenizer)
         _write(folder, stage, parent, model, tokenizer, log, gates, settings, seconds)
-    shutil.rmtree(state.parent, ignore_errors=True)
+    shutil.rmtree(state, ignore_errors=True)
     report(f"done in {seconds:.1f} s{_spoken(gates)}")
     if gates["measured"] is not None:
         check_gates(stage, gates["measured"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Generator
@@ -15,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_embedding.backbones.build import build_config
-from reasoning_embedding.checkpoints.atomic import PARTIAL, explain_disk_errors
+from reasoning_embedding.checkpoints.state import load_state, read_record, save_state
 from reasoning_embedding.config.lineage import PretrainStage
 from reasoning_embedding.errors import TrainingError
 
@@ -54,31 +53,15 @@ class _State:
     step: int
     log: list[dict[str, Any]]
 
-    def save(self, path: Path, settings: str) -> None:
-        temporary = path.with_name(f"{path.name}{PARTIAL}")
-        with explain_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(
-                {
-                    "settings": settings,
-                    "step": self.step,
-                    "log": json.dumps(self.log),
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                },
-                temporary,
-            )
-            temporary.rename(path)
+    def save(self, folder: Path, settings: str) -> None:
+        record = {"settings": settings, "step": self.step, "log": self.log}
+        save_state(folder, self.model, self.optimizer, parameters=True, **record)
 
-    def load(self, path: Path, settings: str) -> None:
-        if not path.exists():
+    def load(self, folder: Path, settings: str) -> None:
+        if not folder.exists() or read_record(folder)["settings"] != settings:
             return
-        saved = torch.load(path, weights_only=True)
-        if saved["settings"] != settings:
-            return
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.log = saved["step"], json.loads(saved["log"])
+        record = load_state(folder, self.model, self.optimizer)
+        self.step, self.log = record["step"], record["log"]
 
 
 def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
@@ -103,7 +86,7 @@ def pretrain(
     tokenizer : PreTrainedTokenizerBase
         The lineage's.
     state : Path
-        File of the resumable state; removed by the caller once the result is safe.
+        Folder of the resumable state; removed by the caller once the result is safe.
     settings : str
         Hash that a state must carry to be taken up: another setting starts anew.
     report : callable

@@ -63,7 +63,7 @@ class Job:
                 step=step,
             )
             lora = self.settings.training.lora is not None
-            save_state(self.run, step, self.embedder, self.optimizer, adapters=lora)
+            save_state(self.run.state(step), self.embedder, self.optimizer, parameters=lora, step=step)
             prune_states(self.run, self.settings.checkpoints.keep_states)
         self.world.barrier()
 
@@ -108,7 +108,7 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     embedder.train()
     optimizer = build_optimizer(embedder, settings.training)
     if start:
-        load_state(run, start, embedder, optimizer)
+        load_state(run.state(start), embedder, optimizer)
         report(f"resumed after step {start}")
     parent = parent_record(settings.backbone)
     return Job(settings, run, world, embedder, optimizer, table, plan, store, inputs, parent)

@@ -190,7 +190,7 @@ def test_the_finished_weights_are_those_of_the_loop(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(folder)
     stage = config.stages[0]
     assert isinstance(stage, PretrainStage)
-    model, _ = pretrain(stage, tokenizer, tmp_path / "state.pt", "h", lambda _: None)
+    model, _ = pretrain(stage, tokenizer, tmp_path / "state", "h", lambda _: None)
     saved = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
 

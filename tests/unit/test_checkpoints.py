@@ -139,10 +139,10 @@ def _trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 def test_a_state_comes_back_bitwise(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     model, optimizer = _trained()
-    save_state(run, 3, model, optimizer, adapters=True)
+    save_state(run.state(3), model, optimizer, parameters=True, step=3)
     fresh = torch.nn.Linear(3, 2)
     other = torch.optim.AdamW(fresh.parameters(), lr=0.1, fused=True)
-    load_state(run, 3, fresh, other)
+    assert load_state(run.state(3), fresh, other) == {"step": 3}
     for a, b in zip(model.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a, b)
         for name, value in optimizer.state[a].items():
@@ -152,17 +152,17 @@ def test_a_state_comes_back_bitwise(tmp_path: Path) -> None:
 def test_a_damaged_state_is_an_input_error(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     model, optimizer = _trained()
-    save_state(run, 3, model, optimizer, adapters=True)
+    save_state(run.state(3), model, optimizer, parameters=True, step=3)
     (run.state(3) / "state.safetensors").write_bytes(b"rubbish")
     with pytest.raises(InputError, match="cannot be used"):
-        load_state(run, 3, model, optimizer)
+        load_state(run.state(3), model, optimizer)
 
 
 def test_the_newest_states_are_kept_and_need_their_checkpoint(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     model, optimizer = _trained()
     for step in (1, 2, 4):
-        save_state(run, step, model, optimizer, adapters=False)
+        save_state(run.state(step), model, optimizer, parameters=False, step=step)
         run.checkpoint(step).mkdir(parents=True)
     prune_states(run, 2)
     assert run.state_steps() == [2, 4]

@@ -137,7 +137,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer, state = world_tokenizer(), tmp_path / "state.pt"
+    tokenizer, state = world_tokenizer(), tmp_path / "state"
     whole, whole_log = pretrain(stage(), tokenizer, tmp_path / "other.pt", "h", silent)
 
     monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
@@ -159,10 +159,10 @@ def test_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_state_of_other_settings_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
-    pretrain(stage(), world_tokenizer(), tmp_path / "state.pt", "h", silent)
-    assert (tmp_path / "state.pt").exists()
+    pretrain(stage(), world_tokenizer(), tmp_path / "state", "h", silent)
+    assert (tmp_path / "state").exists()
     lines: list[str] = []
-    pretrain(stage(), world_tokenizer(), tmp_path / "state.pt", "other", lines.append)
+    pretrain(stage(), world_tokenizer(), tmp_path / "state", "other", lines.append)
     assert not any(line.startswith("resumed") for line in lines)
 
 
