@@ -17,6 +17,8 @@ class InfoNCE(Section):
 
     kind: Literal["infonce"] = "infonce"
     temperature: PositiveFloat = 0.02
+    tile_rows: Positive = 1024
+    """Queries scored at a time: the loss holds no tensor larger than this times the candidates."""
 
 
 class Training(Section):
@@ -39,6 +41,10 @@ class Training(Section):
     pack_tokens: Positive = 16384
     """Most tokens in one forward; a longer single text is a pack of its own."""
     activation_checkpointing: bool = False
+    """Recompute each layer in the backward pass: the least memory for one pack, a third more work."""
+    store_tokens: NonNegative | None = None
+    """Tokens a rank whose activations are kept; the rest of the batch is embedded again for its gradient
+    (GradCache), which makes memory independent of the batch. Absent: all; 0: none."""
     lora: Lora | None = None
     threads: Positive | None = None
     """CPU threads a rank; absent: torch's own choice."""
@@ -47,6 +53,15 @@ class Training(Section):
     def _one_length(self) -> Training:
         if self.epochs is not None and self.steps is not None:
             raise conflict("give epochs or steps, not both", "steps")
+        return self
+
+    @model_validator(mode="after")
+    def _recompute_once(self) -> Training:
+        if self.activation_checkpointing and self.store_tokens is not None:
+            raise conflict(
+                "activation_checkpointing and store_tokens each cost a second forward; use one",
+                "store_tokens",
+            )
         return self
 
 

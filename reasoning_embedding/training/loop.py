@@ -104,7 +104,14 @@ def _steps(job: Job, start: int, report: Report) -> None:
             torch.manual_seed((job.settings.seed * 1_000_003 + step) * 4099 + job.world.rank)
             bag, source = job.bag(step)
             output = contrastive_step(
-                job.embedder, bag, loss, job.world, pack_tokens=training.pack_tokens, autocast=autocast
+                job.embedder,
+                bag,
+                loss,
+                job.world,
+                pack_tokens=training.pack_tokens,
+                store_tokens=training.store_tokens,
+                tile_rows=job.settings.loss.tile_rows,
+                autocast=autocast,
             )
             norm = _clip(job, training.max_grad_norm)
             _check_finite(output, norm, step)

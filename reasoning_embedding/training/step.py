@@ -9,7 +9,7 @@ the whole batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, make_packs
+from reasoning_embedding.backbones import Embedder, Pack, make_packs
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.distributed import World, all_gather_rows, deal, sum_gradients, sum_over_ranks
 from reasoning_embedding.losses import LossOutput, infonce
@@ -60,6 +60,8 @@ def contrastive_step(
     world: World,
     *,
     pack_tokens: int = 16384,
+    store_tokens: int | None = None,
+    tile_rows: int = 1024,
     autocast: torch.dtype | None = None,
 ) -> StepOutput:
     """Compute the loss of a batch and ADD its gradient to the parameters.
@@ -76,6 +78,11 @@ def contrastive_step(
         The job.
     pack_tokens : int
         Most tokens in one forward.
+    store_tokens : int, optional
+        Tokens of this rank whose activations are kept; the rest is embedded again for its gradient
+        (GradCache, arXiv 2101.06983). Absent: all are kept. The gradient is the same.
+    tile_rows : int
+        Queries scored at a time: no tensor of the loss is larger than tile_rows x C.
     autocast : torch.dtype, optional
         Compute dtype of the encoder; pooling, loss and gradients stay in float32.
 
@@ -86,50 +93,117 @@ def contrastive_step(
     """
     lengths = bag.lengths
     shares = deal(lengths, world.size)
-    local = _embed(embedder, bag, shares[world.rank], pack_tokens, autocast)
+    share = _Share(embedder, bag, shares[world.rank], pack_tokens, store_tokens, autocast)
 
-    gathered = all_gather_rows(local.detach(), [len(share) for share in shares], world)
+    gathered = all_gather_rows(share.embeddings(), [len(texts) for texts in shares], world)
     position = torch.from_numpy(np.argsort(np.concatenate(shares))).to(world.device)
-    embeddings = gathered[position].requires_grad_()
+    embeddings = gathered[position]
 
-    queries = len(bag.query)
-    rows = torch.arange(queries, device=world.device)[world.rank :: world.size]
-    query = embeddings[torch.from_numpy(bag.query).to(world.device)[rows]]
-    document = embeddings[torch.from_numpy(bag.document).to(world.device)]
-    output = loss(query, document, rows)  # candidate i is the positive of query i
-    (output.total / queries).backward()
-
-    gradient = sum_over_ranks(_gradient(embeddings), world)
-    if len(local):
-        local.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)].to(local.dtype))
+    gradient, total, correct = _loss_gradient(embeddings, bag, loss, world, tile_rows)
+    sum_over_ranks(gradient, world)
+    share.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)])
     sum_gradients(embedder.parameters(), world)
 
-    sums = sum_over_ranks(
-        torch.stack([output.total.detach().double(), output.correct.double()]), world
-    ).tolist()
+    sums = sum_over_ranks(torch.stack([total, correct]), world).tolist()
     tokens = int(lengths.sum())
-    return StepOutput(sums[0] / queries, sums[1] / queries, tokens, tokens)
+    return StepOutput(sums[0], sums[1], tokens, tokens)
 
 
-def _embed(
-    embedder: Embedder, bag: Bag, share: np.ndarray, pack_tokens: int, autocast: torch.dtype | None
-) -> Tensor:
-    """Embed this rank's texts; (len(share), D) in the order of `share`, with a graph."""
-    device = embedder.device
-    if not len(share):
-        return torch.zeros(0, embedder.dimension, device=device, dtype=next(embedder.parameters()).dtype)
-    precision = (
-        torch.autocast(device.type, dtype=autocast) if autocast is not None else contextlib.nullcontext()
-    )
-    pieces, order = [], []
-    for pack, indices in make_packs(
-        [bag.texts[text] for text in share], bag.prompt_lengths[share], pack_tokens
-    ):
-        with precision:
-            pieces.append(embedder(pack.to(device)))
-        order.append(indices)
-    return torch.cat(pieces)[torch.from_numpy(np.argsort(np.concatenate(order))).to(device)]
+def _loss_gradient(
+    embeddings: Tensor, bag: Bag, loss: Loss, world: World, tile_rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of this rank's rows with respect to all (n, D) embeddings, and their share of loss and hits."""
+    queries = len(bag.query)
+    rows = torch.arange(queries, device=world.device)[world.rank :: world.size]
+    query_text = torch.from_numpy(bag.query).to(world.device)[rows]
+    document_text = torch.from_numpy(bag.document).to(world.device)
+    query = embeddings[query_text].requires_grad_()
+    document = embeddings[document_text].requires_grad_()
+    total = correct = torch.zeros((), dtype=torch.float64, device=world.device)
+    for tile in torch.arange(len(rows), device=world.device).split(tile_rows):
+        output = loss(query[tile], document, rows[tile])  # candidate i is the positive of query i
+        (output.total / queries).backward()
+        total = total + output.total.detach().double() / queries
+        correct = correct + output.correct.double() / queries
+    gradient = torch.zeros_like(embeddings)
+    for text, tensor in ((query_text, query), (document_text, document)):
+        if tensor.grad is not None:  # a rank without query rows has none
+            gradient.index_add_(0, text, tensor.grad)
+    return gradient, total, correct
 
 
-def _gradient(tensor: Tensor) -> Tensor:
-    return tensor.grad if tensor.grad is not None else torch.zeros_like(tensor)
+@dataclass
+class _Piece:
+    """One pack: its texts' places in the share, its embeddings, and how to make them again."""
+
+    pack: Pack
+    indices: Tensor
+    embeddings: Tensor
+    random_state: list[Tensor] | None
+
+
+class _Share:
+    """This rank's texts, embedded once; what is not stored is embedded again when its gradient comes."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        bag: Bag,
+        texts: np.ndarray,
+        pack_tokens: int,
+        store_tokens: int | None,
+        autocast: torch.dtype | None,
+    ) -> None:
+        self._embedder, self._autocast, self._size = embedder, autocast, len(texts)
+        self._pieces: list[_Piece] = []
+        room = float("inf") if store_tokens is None else store_tokens
+        packs = make_packs([bag.texts[text] for text in texts], bag.prompt_lengths[texts], pack_tokens)
+        for host_pack, indices in packs:
+            pack = host_pack.to(embedder.device)
+            room -= len(pack.input_ids)
+            # The same dropout is drawn again only from the same state.
+            state = None if room >= 0 else _random_state(embedder.device)
+            with torch.set_grad_enabled(state is None):
+                embeddings = self._forward(pack)
+            self._pieces.append(
+                _Piece(pack, torch.from_numpy(indices).to(embedder.device), embeddings, state)
+            )
+
+    def embeddings(self) -> Tensor:
+        """(texts, D), detached, in the order of the share."""
+        like = next(self._embedder.parameters())
+        dtype = self._pieces[0].embeddings.dtype if self._pieces else like.dtype
+        out = torch.zeros(self._size, self._embedder.dimension, device=like.device, dtype=dtype)
+        for piece in self._pieces:
+            out[piece.indices] = piece.embeddings.detach()
+        return out
+
+    def backward(self, gradient: Tensor) -> None:
+        """Send the (texts, D) gradient through the encoder, pack by pack, each pack's activations freed."""
+        while self._pieces:
+            piece = self._pieces.pop()
+            embeddings = piece.embeddings
+            if piece.random_state is not None:
+                with _restored(piece.random_state, self._embedder.device):
+                    embeddings = self._forward(piece.pack)
+            embeddings.backward(gradient[piece.indices].to(embeddings.dtype))
+
+    def _forward(self, pack: Pack) -> Tensor:
+        if self._autocast is None:
+            return self._embedder(pack)
+        with torch.autocast(pack.input_ids.device.type, dtype=self._autocast):
+            return self._embedder(pack)
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+@contextlib.contextmanager
+def _restored(states: list[Tensor], device: torch.device) -> Generator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_rng_state(states[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], device)
+        yield

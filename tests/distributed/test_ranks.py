@@ -19,17 +19,20 @@ from tests.models import exact_norms, gradients, random_bag, relative, tiny_embe
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
 
 
-def _gradient(world: World, queries: int, pack_tokens: int = 40) -> tuple[float, torch.Tensor]:
+def _gradient(world: World, queries: int, store_tokens: int | None = None) -> tuple[float, torch.Tensor]:
     with exact_norms():
         embedder = tiny_embedder(double=True)
-        output = contrastive_step(embedder, random_bag(queries), LOSS, world, pack_tokens=pack_tokens)
+        output = contrastive_step(
+            embedder, random_bag(queries), LOSS, world, pack_tokens=40, store_tokens=store_tokens, tile_rows=2
+        )
         return output.loss, gradients(embedder)
 
 
+@pytest.mark.parametrize("store_tokens", [None, 30, 0], ids=["store", "hybrid", "replay"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_ranks_give_the_gradient_of_one_process(size: int) -> None:
+def test_ranks_give_the_gradient_of_one_process(size: int, store_tokens: int | None) -> None:
     loss, wanted = _gradient(World(), 7)
-    for found_loss, found in run_ranks(size, _gradient, 7):
+    for found_loss, found in run_ranks(size, _gradient, 7, store_tokens):
         assert found_loss == pytest.approx(loss, rel=1e-12)
         assert relative(found, wanted) < 1e-12
 
@@ -61,7 +64,7 @@ def test_the_popular_wrong_gather_fails_this_test() -> None:
         right = step_module.sum_over_ranks
 
         def own_slice(tensor: torch.Tensor, world: World) -> torch.Tensor:
-            return right(tensor, world) if tensor.ndim == 1 else tensor
+            return right(tensor, world) if tensor.ndim == 1 else tensor  # 1-d: the loss; 2-d: the gradient
 
         step_module.sum_over_ranks = own_slice
         return _gradient(world, 7)[1]

@@ -60,6 +60,54 @@ def test_equals_one_padded_forward(family: str, pack_tokens: int) -> None:
         assert relative(gradients(embedder), wanted) > 1e-2  # the control: causal attention differs
 
 
+@pytest.mark.parametrize("store_tokens", [0, 50, 10_000])
+def test_what_is_not_stored_is_replayed_with_the_same_dropout(store_tokens: int) -> None:
+    with exact_norms():
+        embedder, bag = tiny_embedder(double=True, attention_dropout=0.3), random_bag()
+        embedder.train()
+        found = []
+        for budget in (None, store_tokens):
+            torch.manual_seed(7)
+            output = contrastive_step(embedder, bag, LOSS, World(), pack_tokens=40, store_tokens=budget)
+            found.append((output.loss, gradients(embedder), torch.rand(1)))
+            embedder.zero_grad()
+        assert found[0][0] == found[1][0]
+        assert relative(found[1][1], found[0][1]) < 1e-14
+        assert found[0][2] == found[1][2]  # what is drawn afterwards does not depend on the memory mode
+        torch.manual_seed(8)
+        assert (
+            contrastive_step(embedder, bag, LOSS, World(), pack_tokens=40).loss != found[0][0]
+        )  # dropout is on
+
+
+def test_nothing_is_stored_when_nothing_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder, bag = tiny_embedder(), random_bag()
+    forward, seen = Embedder.forward, []
+
+    def watch(self: Embedder, pack: object) -> torch.Tensor:
+        seen.append(torch.is_grad_enabled())
+        return forward(self, pack)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Embedder, "forward", watch)
+    contrastive_step(embedder, bag, LOSS, World(), pack_tokens=40, store_tokens=0)
+    first = seen.index(True)
+    assert not any(seen[:first])
+    assert len(seen) == 2 * first
+
+
+@pytest.mark.parametrize("tile_rows", [1, 4])
+def test_the_loss_in_tiles_is_the_loss(tile_rows: int) -> None:
+    with exact_norms():
+        embedder, bag = tiny_embedder(double=True), random_bag()
+        whole = contrastive_step(embedder, bag, LOSS, World())
+        wanted = gradients(embedder)
+        embedder.zero_grad()
+        tiled = contrastive_step(embedder, bag, LOSS, World(), tile_rows=tile_rows)
+        assert tiled.loss == pytest.approx(whole.loss, rel=1e-13)
+        assert tiled.accuracy == whole.accuracy
+        assert relative(gradients(embedder), wanted) < 1e-13
+
+
 def test_activation_checkpointing_changes_nothing() -> None:
     with exact_norms():
         embedder, bag = tiny_embedder(double=True), random_bag()
