@@ -77,6 +77,8 @@ class Data(Section):
     """Prompt put before a query that has an instruction; documents get none."""
     bad_rows: Literal["stop", "skip"] = "stop"
     """Stop at the first row that cannot be used, or skip such rows and count them."""
+    force_contaminated: bool = False
+    """Train even where a source is a known evaluation set, or one of this run's evaluation tasks."""
 
     @model_validator(mode="after")
     def _template_names_instruction(self) -> Data:
