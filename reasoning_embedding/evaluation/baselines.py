@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ class BM25Search:
         self.bm25 = bm25
         self._meta = meta
         self._ids: list[str] = []
+        self._rows: dict[str, int] = {}
         self._retriever: bm25s.BM25 | None = None
 
     @property
@@ -72,22 +74,44 @@ class BM25Search:
     def index(self, corpus: Dataset, **kwargs: Any) -> None:
         """Index the documents; they replace those indexed before."""
         self._ids = list(corpus["id"])
-        documents = [tokens(text) for text in corpus["text"]]
+        self._rows = {name: row for row, name in enumerate(self._ids)}
+        titles = corpus["title"] if "title" in corpus.column_names else [""] * len(corpus)
+        documents = [
+            tokens(f"{title or ''} {text}") for title, text in zip(titles, corpus["text"], strict=True)
+        ]
         self._retriever = None  # no document has a token: nothing can match
         if any(documents):
             self._retriever = bm25s.BM25(k1=self.bm25.k1, b=self.bm25.b, method="lucene")
             self._retriever.index(documents, show_progress=False)
 
-    def search(self, queries: Dataset, *, top_k: int, **kwargs: Any) -> dict[str, dict[str, float]]:
-        """Return query id -> document id -> score for the best `top_k` documents that share a token."""
-        return {
-            name: self._search(tokens(text), top_k)
-            for name, text in zip(queries["id"], queries["text"], strict=True)
-        }
+    def search(
+        self,
+        queries: Dataset,
+        *,
+        top_k: int,
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Return query id -> document id -> score for the best `top_k` documents that share a token.
 
-    def _search(self, query: list[str], top_k: int) -> dict[str, float]:
+        Where `top_ranked` lists a query's candidates (reranking, excluded documents), only they are ranked.
+        """
+        positions = {name: index for index, name in enumerate(self._ids)} if top_ranked is not None else {}
+        found = {}
+        for name, text in zip(queries["id"], queries["text"], strict=True):
+            candidates = None
+            if top_ranked is not None:
+                candidates = np.array([positions[one] for one in top_ranked.get(name, [])], dtype=np.int64)
+            found[name] = self._search(tokens(text), top_k, candidates)
+        return found
+
+    def _search(self, query: list[str], top_k: int, candidates: np.ndarray | None) -> dict[str, float]:
         if self._retriever is None or not query:
             return {}
         scores = self._retriever.get_scores(query)
+        if candidates is not None:
+            only = np.zeros_like(scores)
+            only[candidates] = scores[candidates]
+            scores = only
         best = np.argsort(-scores, kind="stable")[:top_k]
         return {self._ids[i]: float(scores[i]) for i in best if scores[i] > 0}

@@ -64,8 +64,8 @@ def read_beir(folder: Path, *, instruction: str | None = None) -> RetrievalData:
     """
     if not folder.is_dir():
         raise InputError("no such folder", where=str(folder), todo=_LAYOUT)
-    corpus_file, queries_file = _find(folder, "corpus.jsonl"), _find(folder, "queries.jsonl")
-    qrels_file = _find(folder, "qrels.tsv", "qrels/test.tsv")
+    corpus_file, queries_file = find_file(folder, "corpus.jsonl"), find_file(folder, "queries.jsonl")
+    qrels_file = find_file(folder, "qrels.tsv", "qrels/test.tsv")
     corpus = _read_texts(corpus_file)
     queries = _read_texts(queries_file)
     if empty := next((name for name, text in queries.items() if not text), None):
@@ -89,7 +89,14 @@ def read_beir(folder: Path, *, instruction: str | None = None) -> RetrievalData:
     )
 
 
-def _find(folder: Path, *names: str) -> Path:
+def find_file(folder: Path, *names: str) -> Path:
+    """Return the first of the named files, or of the same with ``.gz``, that a folder holds.
+
+    Raises
+    ------
+    InputError
+        When it holds none.
+    """
     for name in names:
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
@@ -114,11 +121,22 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         ) from error
 
 
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (``file:line``, object) of a JSONL file (``.gz`` too), blank lines left out.
+
+    Raises
+    ------
+    InputError
+        With the line that is no JSON object, or that cannot be read.
+    """
+    for where, line in _lines(path):
+        yield where, _json(line, where)
+
+
 def _read_texts(path: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
     places: dict[str, str] = {}
-    for where, line in _lines(path):
-        row = _json(line, where)
+    for where, row in read_json_lines(path):
         name, text, title = row.get("_id"), row.get("text"), row.get("title") or ""
         if not isinstance(name, str) or not name:
             raise InputError(

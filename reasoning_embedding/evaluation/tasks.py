@@ -1,125 +1,110 @@
-"""Local data as tasks of mteb: a folder, or the miniature world."""
+"""Tasks of the configuration as tasks of mteb."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
-from datasets import Dataset
-from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.abstasks import AbsTask
 
 from reasoning_embedding import config
-from reasoning_embedding.data.world import World
 from reasoning_embedding.errors import InputError
 
-from .beir import RetrievalData, read_beir
+from .beir import read_beir
+from .bright import LocalBright, read_bright
+from .instructions import Instructions
+from .local_choice import LocalChoice, read_candidates
+from .local_classification import LocalClassification, read_labelled
+from .local_retrieval import LocalRetrieval, world_data
+from .local_sts import LocalSts, read_pairs
+from .local_tasks import SPLIT
+from .suites import check_available, load_suite
 
-SPLIT = "test"
+__all__ = ["SPLIT", "LocalRetrieval", "load_task", "load_tasks", "task_name", "world_data"]
 
 
-class LocalRetrieval(AbsTaskRetrieval):
-    """A retrieval task of mteb over data in memory; nothing is fetched.
+def load_tasks(tasks: Sequence[config.Task], instructions: Instructions | None = None) -> list[AbsTask]:
+    """Read all tasks before the first is scored, so that a faulty one costs no time.
 
     Parameters
     ----------
-    name : str
-        The task's name; mteb's result file is called after it.
-    data : RetrievalData
-        Its instruction becomes the query prompt of the metadata, its fingerprint the data set's revision.
-
-    Notes
-    -----
-    A query's own id is not taken out of its results: in local folders an id that queries and corpus share
-    is chance as often as it is identity.
-    """
-
-    k_values = (1, 3, 5, 10, 20, 100)
-
-    def __init__(self, name: str, data: RetrievalData) -> None:
-        self.data = data
-        self.metadata = TaskMetadata(
-            name=name,
-            description=f"Retrieval of {len(data.corpus)} local documents by {len(data.queries)} queries.",
-            dataset={"path": f"local/{name}", "revision": data.fingerprint},
-            prompt={"query": data.instruction} if data.instruction else None,
-            type="Retrieval",
-            category="t2t",
-            modalities=["text"],
-            eval_splits=[SPLIT],
-            eval_langs=["eng-Latn"],
-            main_score="ndcg_at_10",
-            license="not specified",
-            is_public=False,
-        )
-        super().__init__()
-        split = RetrievalSplitData(
-            corpus=_rows(data.corpus), queries=_rows(data.queries), relevant_docs=data.qrels, top_ranked=None
-        )
-        self.dataset = {"default": {SPLIT: split}}
-        self.data_loaded = True
-
-    def load_data(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the data came with the task."""
-
-
-def _rows(texts: dict[str, str]) -> Dataset:
-    return Dataset.from_dict({"id": list(texts), "text": list(texts.values())})
-
-
-def world_data(seed: int = 0) -> RetrievalData:
-    """Return the held-out questions of a miniature world against the documents of ALL its facts.
-
-    The corpus is the 160 documents, one a fact, not only the 32 of the held-out pairs: 128 of them were
-    positives in training, which makes the task the harder one, and chance R@1 is 1/160.
-    """
-    world = World(seed)
-    documents = world.documents()
-    pairs = world.pairs("heldout")
-    return RetrievalData(
-        corpus={f"f{index:03d}": document for index, document in enumerate(documents)},
-        queries={f"q{index:02d}": question for index, (question, _, _) in enumerate(pairs)},
-        qrels={
-            f"q{index:02d}": {f"f{documents.index(document):03d}": 1}
-            for index, (_, document, _) in enumerate(pairs)
-        },
-    )
-
-
-def load_task(task: config.Task) -> LocalRetrieval:
-    """Read a task of the configuration.
+    tasks : sequence of config.Task
+        Of any kind but number sequences, which are no task of mteb. A suite's tasks take its place; one that
+        two suites hold with the same subsets is scored once.
+    instructions : Instructions, optional
+        Checked against the names of the tasks.
 
     Raises
     ------
     InputError
-        When its folder is not a whole BEIR-style folder.
+        When two tasks share a name, a file is faulty, or an instruction is for no task.
+    SetupError
+        When a suite's data is not on this machine and the network may not be asked.
     """
-    if isinstance(task, config.WorldTask):
-        return LocalRetrieval(task.name, world_data(task.seed))
-    folder = Path(task.path).expanduser()
-    return LocalRetrieval(task_name(task), read_beir(folder, instruction=task.instruction))
+    loaded: dict[str, AbsTask] = {}
+    suites: list[AbsTask] = []
+    for task in tasks:
+        found = load_suite(task) if isinstance(task, config.SuiteTask) else [load_task(task)]
+        for one in found:
+            name = one.metadata.name
+            same = loaded.setdefault(name, one)
+            if same is one:
+                suites += [one] if isinstance(task, config.SuiteTask) else []
+            elif not any(same is other for other in suites) or _extent(same) != _extent(one):
+                raise InputError(
+                    f"two tasks are named {name!r}",
+                    where="evaluation.tasks",
+                    todo="give one a 'name', or the same 'languages' and 'subsets'",
+                )
+    (instructions or Instructions()).check(loaded)
+    check_available(suites)
+    return list(loaded.values())
+
+
+def _extent(task: AbsTask) -> tuple[str, frozenset[str], frozenset[str]]:
+    """What of a data set is scored."""
+    return task.metadata.revision, frozenset(task.hf_subsets), frozenset(task.eval_splits)
+
+
+def load_task(task: config.Task) -> AbsTask:
+    """Read a local task of the configuration.
+
+    Raises
+    ------
+    InputError
+        When a file of it is missing or faulty.
+    """
+    name = task_name(task)
+    match task:
+        case config.WorldTask():
+            return LocalRetrieval(name, world_data(task.seed))
+        case config.BeirTask():
+            return LocalRetrieval(name, read_beir(_path(task.path), instruction=task.instruction))
+        case config.ChoiceTask():
+            data = read_beir(_path(task.path), instruction=task.instruction)
+            return LocalChoice(name, data, read_candidates(_path(task.path), data))
+        case config.BrightTask():
+            bright = read_bright(_path(task.path), task.subject, long=task.long, instruction=task.instruction)
+            return LocalBright(name, *bright)
+        case config.StsTask():
+            return LocalSts(name, read_pairs(_path(task.path), task.columns), instruction=task.instruction)
+        case config.ClassificationTask():
+            tables = read_labelled(_path(task.train), _path(task.test), task.text, task.label)
+            return LocalClassification(
+                name, *tables, samples_per_label=task.samples_per_label, instruction=task.instruction
+            )
+    raise TypeError(f"{task.kind!r} is not a local task of mteb")
+
+
+def _path(path: str) -> Path:
+    return Path(path).expanduser()
 
 
 def task_name(task: config.Task) -> str:
-    """Return the name a task is reported under: its own, or its folder's."""
-    if isinstance(task, config.WorldTask) or task.name is not None:
-        return cast("str", task.name)
-    return Path(task.path).expanduser().resolve().name
-
-
-def load_tasks(tasks: Sequence[config.Task]) -> list[LocalRetrieval]:
-    """Read all tasks before the first is scored, so that a faulty one costs no time.
-
-    Raises
-    ------
-    InputError
-        When two tasks share a name, or a folder is faulty.
-    """
-    names = [task_name(task) for task in tasks]
-    if double := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(
-            f"two tasks are named {double!r}", where="evaluation.tasks", todo="give one a 'name'"
-        )
-    return [load_task(task) for task in tasks]
+    """Return the name a task is reported under: its own, or that of its folder or file."""
+    if isinstance(task, config.BrightTask):
+        return f"bright-{task.subject}{'-long' if task.long else ''}"
+    if task.name is not None:
+        return task.name
+    path = _path(task.path).resolve()
+    return path.name if isinstance(task, config.BeirTask | config.ChoiceTask) else path.name.split(".")[0]
