@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from .base import Name, Positive, Section
+from .base import Name, Positive, Section, conflict
 
 
 class BeirTask(Section):
@@ -95,7 +95,17 @@ class NumberSequencesTask(Section):
     shuffled: bool = False
     """Shuffle the terms within each chunk: what is left is vocabulary, not order."""
     null_draws: Positive = 200
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def _each_family_is_a_cluster(self) -> NumberSequencesTask:
+        if double := next((name for name in self.families if self.families.count(name) > 1), None):
+            raise conflict(f"{double} stands twice", "families")
+        if self.chunks < 2:
+            raise conflict("a family needs at least 2 chunks: one point is no cluster", "chunks")
+        if self.terms % self.chunks or self.terms < 2 * self.chunks:
+            raise conflict(f"{self.chunks} chunks must be of equal length and of at least 2 terms", "terms")
+        return self
 
 
 Task = Annotated[
@@ -123,6 +133,8 @@ class Evaluation(Section):
     """Task -> instruction, or {query, document}: here, or the path of a JSON file of them. Absent: the task's own."""
     chunk_documents: Positive = 50_000
     """Documents encoded and searched at a time, so that a corpus need not fit in memory."""
+    cache_embeddings: bool = True
+    """Keep the embeddings of corpora, so that a checkpoint encodes a corpus once for all tasks and calls."""
     max_tokens: Positive = 512
     pack_tokens: Positive = 16384
     threads: Positive | None = None

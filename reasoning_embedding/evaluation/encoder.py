@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models.model_meta import ModelMeta
+from mteb.models.search_wrappers import SearchEncoderWrapper
 from mteb.types import PromptType
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import ReasoningEmbeddingError
+
+from .instructions import Instructions
+from .sharding import TextEncoder
 
 ORGANISATION = "reasoning_embedding"
 #: The template of the data section: evaluation asks as training did.
 QUERY_TEMPLATE: str = config.Data.model_fields["query_template"].default
 #: Seconds between two lines of progress.
 PROGRESS_INTERVAL = 10.0
-
-
-class TextEncoder(Protocol):
-    """What can be scored: texts in, unit vectors out."""
-
-    @property
-    def dimension(self) -> int:
-        """Length of an embedding."""
-        ...
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        prompt: str = "",
-        max_tokens: int = 512,
-        pack_tokens: int = 16384,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> np.ndarray:
-        """Return float32 embeddings (len(texts), dimension) of unit norm."""
-        ...
+_PLURAL = {"query": "queries", "document": "documents", "text": "texts"}
 
 
 def model_meta(model_name: str, revision: str, **known: Any) -> ModelMeta:
@@ -62,10 +47,7 @@ def model_meta(model_name: str, revision: str, **known: Any) -> ModelMeta:
 
 
 class MtebEncoder:
-    """An embedder as mteb's ``EncoderProtocol``.
-
-    Queries get ``query_template`` filled with the instruction of the task's metadata, and nothing where it
-    has none; documents never get a prompt.
+    """An embedder as mteb's ``EncoderProtocol`` and, for corpora in chunks, its ``SearchProtocol``.
 
     Parameters
     ----------
@@ -73,10 +55,16 @@ class MtebEncoder:
         The model.
     meta : ModelMeta
         Its name and revision, see :func:`model_meta`.
+    instructions : Instructions, optional
+        What texts are asked with; absent: each task's own.
+    corpus_embedder : TextEncoder, optional
+        Encodes documents in the place of `embedder`: the same model behind a cache.
     max_tokens, pack_tokens : int
         Truncation length of a text and tokens of one forward.
+    chunk_documents : int
+        Documents of a corpus encoded and searched at a time; of the others only each query's best are kept.
     query_template : str
-        Holds ``{instruction}``.
+        Holds ``{instruction}``; it is put before texts that have one, except documents.
     report : callable, optional
         Takes a line of progress.
     """
@@ -86,29 +74,29 @@ class MtebEncoder:
         embedder: TextEncoder,
         meta: ModelMeta,
         *,
+        instructions: Instructions | None = None,
+        corpus_embedder: TextEncoder | None = None,
         max_tokens: int = 512,
         pack_tokens: int = 16384,
+        chunk_documents: int = 50_000,
         query_template: str = QUERY_TEMPLATE,
         report: Callable[[str], None] | None = None,
     ) -> None:
         self.embedder = embedder
+        self.corpus_embedder = corpus_embedder or embedder
         self._meta = meta
+        self.instructions = instructions or Instructions()
         self.max_tokens, self.pack_tokens = max_tokens, pack_tokens
         self.query_template = query_template
         self.report = report
+        #: Task -> subset -> side -> what was put before its texts since the record was last cleared.
+        self.sent: dict[str, dict[str, dict[str, str]]] = {}
+        self._search = SearchEncoderWrapper(self, corpus_chunk_size=chunk_documents)
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
         """Name and revision that results are filed under."""
         return self._meta
-
-    def prompt(self, metadata: TaskMetadata, prompt_type: PromptType | None) -> str:
-        """Return what stands before a text of this task: the filled template for queries, else nothing."""
-        instructions = metadata.prompt
-        if prompt_type != PromptType.query or not instructions:
-            return ""
-        instruction = instructions if isinstance(instructions, str) else instructions.get("query", "")
-        return self.query_template.replace("{instruction}", instruction) if instruction else ""
 
     def encode(
         self,
@@ -128,10 +116,15 @@ class MtebEncoder:
             When an embedding is not finite: a ranking of NaN would pass for a score.
         """
         texts = [text for batch in inputs for text in batch["text"]]
-        what = f"{task_metadata.name} {'queries' if prompt_type == PromptType.query else 'documents'}"
-        embeddings = self.embedder.encode(
+        side = "text" if prompt_type is None else PromptType(prompt_type).value
+        subset = "" if hf_subset == "default" else f" {hf_subset}"
+        what = f"{task_metadata.name}{subset} {_PLURAL[side]}"
+        prompt = self.instructions.prompt(task_metadata, hf_subset, prompt_type, self.query_template)
+        self.sent.setdefault(task_metadata.name, {}).setdefault(hf_subset, {})[side] = prompt
+        encoder = self.corpus_embedder if prompt_type == PromptType.document else self.embedder
+        embeddings = encoder.encode(
             texts,
-            prompt=self.prompt(task_metadata, prompt_type),
+            prompt=prompt,
             max_tokens=self.max_tokens,
             pack_tokens=self.pack_tokens,
             progress=progress_lines(what, self.report) if self.report else None,
@@ -141,6 +134,14 @@ class MtebEncoder:
                 "embeddings are not finite", where=what, todo="look for NaN in the weights"
             )
         return embeddings
+
+    def index(self, corpus: Dataset, **kwargs: Any) -> None:
+        """Take the documents to search; they are encoded chunk by chunk as they are searched."""
+        self._search.index(corpus, **kwargs)
+
+    def search(self, queries: Dataset, **kwargs: Any) -> dict[str, dict[str, float]]:
+        """Return query id -> document id -> cosine for the best documents of each query."""
+        return self._search.search(queries, **kwargs)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Cosine of all pairs (n1, n2): a matrix product, as embeddings have unit norm."""

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
-import mteb
-import numpy as np
 import torch
-from mteb.cache import ResultCache
-from mteb.models.model_meta import ScoringFunction
+from mteb.abstasks.abstask import AbsTask
+from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints.atomic import explain_disk_errors, write_json
+from reasoning_embedding.checkpoints.atomic import write_json
 from reasoning_embedding.checkpoints.provenance import versions
-from reasoning_embedding.errors import SetupError
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import InputError, SetupError
 
+from . import isolation
 from .baselines import BM25, BM25Search
-from .encoder import QUERY_TEMPLATE, MtebEncoder, TextEncoder, model_meta
-from .scores import FILE, METRICS, load_scores
-from .tasks import SPLIT, LocalRetrieval, load_tasks
+from .cache import FOLDER as CACHE_FOLDER
+from .cache import CachedEncoder, EmbeddingCache
+from .encoder import QUERY_TEMPLATE, MtebEncoder, model_meta
+from .instructions import Instructions
+from .means import mean_scores
+from .one_task import identity, score_task
+from .scores import FILE, load_scores
+from .sharding import ShardedEncoder, TextEncoder, share_object
+from .tasks import load_tasks
 
-#: Sub-folder of mteb's own result files.
-MTEB_FOLDER = "mteb"
+#: Settings that decide a score: with others, old scores are not taken for those of this call.
+_DECISIVE = ("max_tokens", "pack_tokens", "query_template", "dtype", "pooling")
 
 
 def evaluate(
@@ -41,77 +44,142 @@ def evaluate(
     settings: config.Evaluation,
     query_template: str = QUERY_TEMPLATE,
     report: Callable[[str], None] = lambda line: None,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Score a model on tasks and write ``scores.json`` and mteb's own files.
 
-    A task is skipped when the folder holds its scores for the same model, revision, settings and data; each
-    task is saved as it ends. One that fails is recorded under ``failed``, the others go on, and the next
-    call tries it again.
+    A task is skipped when the folder holds its scores for the same model, revision, settings, instructions
+    and data; each task is saved as it ends. One that fails is recorded under ``failed``, the others go on,
+    and the next call tries it again.
 
     Parameters
     ----------
     model : TextEncoder or BM25
         An embedder, or the lexical baseline.
     tasks : sequence of config.Task
-        All are read and checked before the first is scored. ``scores.json`` holds these and no others.
+        All are read and checked before the first is scored. ``scores.json`` holds these and no others;
+        number sequences come last.
     folder : Path
-        Receives ``scores.json`` and ``mteb/results/<model>/<revision>/<task>.json``.
+        Receives ``scores.json``, ``mteb/results/<model>/<revision>/<task>.json``, ``per_query/<task>.json``
+        and ``embeddings/``.
     model_name, revision : str
         What results are filed under; :func:`~reasoning_embedding.evaluation.scores.revision_of` makes a
         revision that changes with the weights, ``BM25().revision`` is the baseline's.
     step : int or None
         Training step, for the record.
     settings : config.Evaluation
-        Truncation length, tokens of a forward, threads.
+        Instructions, truncation length, tokens of a forward, documents of a chunk, threads.
     query_template : str
         Put before a query that has an instruction; the one of training.
     report : callable
         Takes a line of progress.
+    world : World, optional
+        The job, when all its ranks call together with their copies of the model: each encodes its share of
+        the texts, all compute the scores, the main rank alone writes and reports.
 
     Returns
     -------
     dict
-        What :func:`~reasoning_embedding.evaluation.scores.load_scores` returns.
+        What :func:`~reasoning_embedding.evaluation.scores.load_scores` returns; the same on every rank.
 
     Raises
     ------
     InputError
-        When a task's folder is faulty or two tasks share a name; nothing is scored then.
+        When a task is faulty or two share a name; nothing is scored then.
     SetupError
         When the folder cannot be written.
     """
-    with _same_random_state(), _threads(settings.threads), _quiet():
-        loaded = load_tasks(tasks)
-        scores = {
+    world = world or World()
+    say = report if world.is_main else lambda line: None
+    instructions = Instructions(settings.instructions)
+    with isolation.same_random_state(), isolation.threads(settings.threads), isolation.quiet():
+        loaded = _load(tasks, instructions)
+        scores: dict[str, Any] = {
             "model": model_name,
             "revision": revision,
             "step": step,
             "tasks": [],
             "failed": [],
-            "settings": {
-                "max_tokens": settings.max_tokens,
-                "pack_tokens": settings.pack_tokens,
-                "query_template": query_template,
-            },
+            "settings": _pinned(model, settings, query_template),
             "versions": versions(),
         }
-        known = _known(folder, scores)
+        known = share_object(_known(folder, scores) if world.is_main else None, world)
+        asked = not isinstance(model, BM25)
         todo = []
         for task in loaded:
-            entry = known.get(task.metadata.name)
-            if entry and entry["fingerprint"] == task.data.fingerprint:
+            own = identity(task, instructions, asked=asked) if isinstance(task, AbsTask) else _sequences(task)
+            entry = known.get(own["task"], {})
+            if all(entry.get(key) == value for key, value in own.items()):
                 scores["tasks"].append(entry)
             else:
-                todo.append(task)
+                todo.append((task, own))
         if skipped := len(scores["tasks"]):
-            report(f"{model_name} {revision}: {skipped} of {len(loaded)} tasks scored before")
-        search = _for_mteb(model, model_name, revision, settings, query_template, report)
-        for task in todo:
-            line = _score(task, search, folder, scores, query_template)
-            _save(folder, scores, loaded)
-            report(f"{model_name} {revision}: {line}")
-        _save(folder, scores, loaded)
-    return scores
+            say(f"{model_name} {revision}: {skipped} of {len(loaded)} tasks scored before")
+        cache = EmbeddingCache(folder / CACHE_FOLDER, f"{revision} {scores['settings']}")
+        search: MtebEncoder | BM25Search
+        if isinstance(model, BM25):
+            encoder, search = None, BM25Search(model, _meta(model, scores))
+        else:
+            encoder = model if world.size == 1 else ShardedEncoder(model, world)
+            search = MtebEncoder(
+                encoder,
+                _meta(model, scores),
+                instructions=instructions,
+                corpus_embedder=CachedEncoder(encoder, cache, world) if settings.cache_embeddings else None,
+                max_tokens=settings.max_tokens,
+                pack_tokens=settings.pack_tokens,
+                chunk_documents=settings.chunk_documents,
+                query_template=query_template,
+                report=say,
+            )
+        order = {_name(task): index for index, task in enumerate(loaded)}
+        for task, own in todo:
+            if isinstance(task, AbsTask):
+                entry = score_task(task, search, own, folder if world.is_main else None)
+            else:
+                entry = _score_sequences(task, encoder, own, settings)
+            scores["failed" if "error" in entry else "tasks"].append(entry)
+            if world.is_main:
+                _save(folder, scores, order)
+            say(f"{model_name} {revision}: {_line(entry)}")
+        if world.is_main:
+            _save(folder, scores, order)
+            if todo and cache.size[0]:
+                say(f"{model_name} {revision}: kept {cache}")
+    return share_object(scores, world)
+
+
+def _name(task: AbsTask | config.NumberSequencesTask) -> str:
+    return task.metadata.name if isinstance(task, AbsTask) else task.name
+
+
+def _load(
+    tasks: Sequence[config.Task], instructions: Instructions
+) -> list[AbsTask | config.NumberSequencesTask]:
+    """Read all tasks before the first is scored, so that a faulty one costs no time."""
+    sequences = [task for task in tasks if isinstance(task, config.NumberSequencesTask)]
+    others = [task for task in tasks if not isinstance(task, config.NumberSequencesTask)]
+    loaded = [*(load_tasks(others, instructions) if others else []), *sequences]
+    names = [_name(task) for task in loaded]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(
+            f"two tasks are named {double!r}", where="evaluation.tasks", todo="give one a 'name'"
+        )
+    return loaded
+
+
+def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, query_template: str) -> dict[str, Any]:
+    """Return the settings that go into the result."""
+    pooling = getattr(model, "pooling", None)
+    tensor = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    return {
+        "max_tokens": settings.max_tokens,
+        "pack_tokens": settings.pack_tokens,
+        "query_template": query_template,
+        "dtype": None if tensor is None else str(tensor.dtype).removeprefix("torch."),
+        "pooling": pooling.model_dump() if isinstance(pooling, config.Pooling) else None,
+        "chunk_documents": settings.chunk_documents,
+    }
 
 
 def _known(folder: Path, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -119,132 +187,67 @@ def _known(folder: Path, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if not (folder / FILE).exists():
         return {}
     old = load_scores(folder)
-    decisive = ("max_tokens", "query_template")
     same = all(old[key] == scores[key] for key in ("model", "revision")) and all(
-        old["settings"].get(key) == scores["settings"][key] for key in decisive
+        old["settings"].get(key) == scores["settings"][key] for key in _DECISIVE
     )
     return {entry["task"]: entry for entry in old["tasks"]} if same else {}
 
 
-def _for_mteb(
-    model: TextEncoder | BM25,
-    model_name: str,
-    revision: str,
-    settings: config.Evaluation,
-    query_template: str,
-    report: Callable[[str], None],
-) -> MtebEncoder | BM25Search:
+def _meta(model: TextEncoder | BM25, scores: dict[str, Any]) -> ModelMeta:
+    name, revision = scores["model"], scores["revision"]
     if isinstance(model, BM25):
-        return BM25Search(
-            model, model_meta(model_name, revision, model_type=["sparse"], use_instructions=False)
-        )
+        return model_meta(name, revision, model_type=["sparse"], use_instructions=False)
     parameters = sum(p.numel() for p in model.parameters()) if isinstance(model, torch.nn.Module) else None
-    meta = model_meta(
-        model_name,
+    return model_meta(
+        name,
         revision,
         n_parameters=parameters,
         embed_dim=model.dimension,
-        max_tokens=settings.max_tokens,
+        max_tokens=scores["settings"]["max_tokens"],
         similarity_fn_name=ScoringFunction.COSINE,
         framework=["PyTorch", "Sentence Transformers"],
         use_instructions=True,
     )
-    return MtebEncoder(
-        model,
-        meta,
-        max_tokens=settings.max_tokens,
-        pack_tokens=settings.pack_tokens,
-        query_template=query_template,
-        report=report,
-    )
 
 
-def _score(
-    task: LocalRetrieval,
-    model: MtebEncoder | BM25Search,
-    folder: Path,
-    scores: dict[str, Any],
-    query_template: str,
-) -> str:
-    """Score one task into `scores`; return a line on how it went."""
-    name, data = task.metadata.name, task.data
-    instruction = "" if isinstance(model, BM25Search) else data.instruction or ""
-    entry: dict[str, Any] = {
-        "task": name,
-        "instruction": instruction,
-        "prompt": query_template.replace("{instruction}", instruction) if instruction else "",
-        "queries": len(data.queries),
-        "documents": len(data.corpus),
-        "unjudged": data.unjudged,
-        "fingerprint": data.fingerprint,
-    }
+def _sequences(task: config.NumberSequencesTask) -> dict[str, Any]:
+    """Return what decides the score of number sequences."""
+    from .number_sequences import fingerprint
+
+    return {"task": task.name, "type": "Clustering", "fingerprint": fingerprint(task)}
+
+
+def _score_sequences(
+    task: config.NumberSequencesTask,
+    model: TextEncoder | None,
+    entry: dict[str, Any],
+    settings: config.Evaluation,
+) -> dict[str, Any]:
+    from .number_sequences import score
+
     start = time.perf_counter()
     try:
-        with explain_disk_errors(folder):
-            # Which tasks to skip is decided above, by more than mteb looks at: so here, always run.
-            result = mteb.evaluate(
-                model,
-                task,
-                cache=ResultCache(cache_path=folder / MTEB_FOLDER),
-                overwrite_strategy="always",
-                co2_tracker=False,
-                show_progress_bar=False,
-                encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
-            )
+        if model is None:
+            raise InputError("BM25 ranks documents; it has no embeddings to cluster")
+        found = score(model, task, max_tokens=settings.max_tokens, pack_tokens=settings.pack_tokens)
+        entry = {**entry, "instruction": "", "prompt": "", **found}
     except SetupError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a model raises is this task's failure, and recorded
-        seconds = round(time.perf_counter() - start, 3)
-        failure = f"{type(error).__name__}: {error}"
-        scores["failed"].append({**entry, "error": failure, "seconds": seconds})
-        return f"{name} FAILED: {failure}"
-    seconds = round(time.perf_counter() - start, 3)
-    found = result.task_results[0].scores[SPLIT][0]
-    values = {metric: float(found[metric]) for metric in METRICS}
-    scores["tasks"].append({**entry, "main_score": values[METRICS[0]], **values, "seconds": seconds})
-    return f"{name} nDCG@10 {values[METRICS[0]]:.4f} in {seconds:.1f} s"
+        entry = {**entry, "error": f"{type(error).__name__}: {error}"}
+    return {**entry, "seconds": round(time.perf_counter() - start, 3)}
 
 
-def _save(folder: Path, scores: dict[str, Any], loaded: list[LocalRetrieval]) -> None:
+def _line(entry: dict[str, Any]) -> str:
+    if "error" in entry:
+        return f"{entry['task']} FAILED: {entry['error']}"
+    metric = {"ndcg_at_10": "nDCG@10"}.get(entry.get("main_metric", ""), entry.get("main_metric", "score"))
+    return f"{entry['task']} {metric} {entry['main_score']:.4f} in {entry['seconds']:.1f} s"
+
+
+def _save(folder: Path, scores: dict[str, Any], order: dict[str, int]) -> None:
     """Write the scores with the tasks in their configured order."""
-    order = {task.metadata.name: index for index, task in enumerate(loaded)}
     for key in ("tasks", "failed"):
         scores[key].sort(key=lambda entry: order[entry["task"]])
+    scores["means"] = mean_scores(scores["tasks"], scores["failed"])
     write_json(folder / FILE, scores)
-
-
-@contextlib.contextmanager
-def _same_random_state() -> Generator[None]:
-    """Undo what mteb does to every global random state: constructing a task seeds them all.
-
-    Without this, evaluating amid a training run would change the run.
-    """
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Keep the bars of the datasets library off the screen; `report` tells the progress."""
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()

@@ -6,8 +6,7 @@ import json
 import math
 import random
 import socket
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,72 +20,7 @@ from reasoning_embedding.evaluation.encoder import progress_lines
 from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.scores import load_scores, revision_of
 from reasoning_embedding.evaluation.tasks import load_tasks, world_data
-
-
-class HashingEncoder:
-    """Character trigrams hashed into a random projection; records what it was asked to encode."""
-
-    dimension = 64
-
-    def __init__(self, seed: int = 0) -> None:
-        self.projection = np.random.default_rng(seed).normal(size=(4096, self.dimension))
-        self.calls: list[tuple[str, list[str]]] = []
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        prompt: str = "",
-        max_tokens: int = 512,
-        pack_tokens: int = 16384,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> np.ndarray:
-        self.calls.append((prompt, list(texts)))
-        rows = np.zeros((len(texts), 4096))
-        for row, text in zip(rows, texts, strict=True):
-            padded = f"  {text} "
-            for start in range(len(padded) - 2):
-                row[zlib.crc32(padded[start : start + 3].encode()) % 4096] += 1
-        return self.finish(rows @ self.projection)
-
-    @staticmethod
-    def finish(vectors: np.ndarray) -> np.ndarray:
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-class TableEncoder(HashingEncoder):
-    """Documents are axes; a query lies so that it ranks them as its table says."""
-
-    def __init__(self, documents: list[str], rankings: dict[str, list[str]]) -> None:
-        super().__init__()
-        self.dimension = len(documents)
-        self.documents, self.rankings = documents, rankings
-
-    def encode(self, texts: Sequence[str], **kwargs: object) -> np.ndarray:
-        vectors = np.zeros((len(texts), self.dimension))
-        for vector, text in zip(vectors, texts, strict=True):
-            if text in self.documents:
-                vector[self.documents.index(text)] = 1
-            else:
-                for rank, document in enumerate(self.rankings[text]):
-                    vector[self.documents.index(document)] = self.dimension - rank
-        return self.finish(vectors)
-
-
-def write_task(
-    folder: Path, corpus: dict[str, str], queries: dict[str, str], qrels: dict, instruction=""
-) -> Path:
-    folder.mkdir(parents=True)
-    for name, texts in (("corpus", corpus), ("queries", queries)):
-        lines = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items()]
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-    lines = [
-        f"{query}\t{document}\t{grade}\n" for query, docs in qrels.items() for document, grade in docs.items()
-    ]
-    (folder / "qrels.tsv").write_text("".join(lines))
-    (folder / "meta.json").write_text(json.dumps({"instruction": instruction}))
-    return folder
-
+from tests.encoders import HashingEncoder, TableEncoder, write_task
 
 ANIMALS = {
     "d1": "the red cat sleeps",
@@ -173,10 +107,8 @@ def test_the_instruction_reaches_queries_only(animals: config.BeirTask, tmp_path
         ("I: Find the animal Q: ", asked),
         ("", documents),
         ("I: Other words Q: ", asked),
-        ("", documents),
         ("", asked),
-        ("", documents),
-    ]
+    ], "the documents of all three are the same, and encoded once"
     assert [entry["instruction"] for entry in scores["tasks"]] == ["Find the animal", "Other words", ""]
     assert [entry["prompt"] for entry in scores["tasks"]] == [
         "I: Find the animal Q: ",

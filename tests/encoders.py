@@ -1,0 +1,75 @@
+"""Encoders without a model, and tasks on disk, for tests of evaluation."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+class HashingEncoder:
+    """Character trigrams hashed into a random projection; records what it was asked to encode."""
+
+    dimension = 64
+
+    def __init__(self, seed: int = 0) -> None:
+        self.projection = np.random.default_rng(seed).normal(size=(4096, self.dimension))
+        self.calls: list[tuple[str, list[str]]] = []
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        max_tokens: int = 512,
+        pack_tokens: int = 16384,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        self.calls.append((prompt, list(texts)))
+        rows = np.zeros((len(texts), 4096))
+        for row, text in zip(rows, texts, strict=True):
+            padded = f"  {text} "
+            for start in range(len(padded) - 2):
+                row[zlib.crc32(padded[start : start + 3].encode()) % 4096] += 1
+        return self.finish(rows @ self.projection)
+
+    @staticmethod
+    def finish(vectors: np.ndarray) -> np.ndarray:
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class TableEncoder(HashingEncoder):
+    """Documents are axes; a query lies so that it ranks them as its table says."""
+
+    def __init__(self, documents: list[str], rankings: dict[str, list[str]]) -> None:
+        super().__init__()
+        self.dimension = len(documents)
+        self.documents, self.rankings = documents, rankings
+
+    def encode(self, texts: Sequence[str], **kwargs: object) -> np.ndarray:
+        vectors = np.zeros((len(texts), self.dimension))
+        for vector, text in zip(vectors, texts, strict=True):
+            if text in self.documents:
+                vector[self.documents.index(text)] = 1
+            else:
+                for rank, document in enumerate(self.rankings[text]):
+                    vector[self.documents.index(document)] = self.dimension - rank
+        return self.finish(vectors)
+
+
+def write_task(
+    folder: Path, corpus: dict[str, str], queries: dict[str, str], qrels: dict, instruction=""
+) -> Path:
+    folder.mkdir(parents=True)
+    for name, texts in (("corpus", corpus), ("queries", queries)):
+        lines = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    lines = [
+        f"{query}\t{document}\t{grade}\n" for query, docs in qrels.items() for document, grade in docs.items()
+    ]
+    (folder / "qrels.tsv").write_text("".join(lines))
+    (folder / "meta.json").write_text(json.dumps({"instruction": instruction}))
+    return folder
