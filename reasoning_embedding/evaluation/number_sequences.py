@@ -1,0 +1,193 @@
+"""Clustering of number sequences: does an embedding keep texts of one arithmetic family together?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.manifold import TSNE
+from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
+
+from reasoning_embedding import config
+from reasoning_embedding.errors import ReasoningEmbeddingError
+
+from .sequence_baselines import BASELINES, random_embeddings
+from .sequence_texts import Sequences, sequences
+from .tfidf import TfIdf
+
+if TYPE_CHECKING:
+    from .encoder import TextEncoder
+
+#: Initialisations of KMeans; the best by inertia is kept.
+KMEANS_INITIALISATIONS = 10
+#: t-SNE of the figure; fewer texts than this need a smaller perplexity.
+PERPLEXITY = 10
+TSNE_ITERATIONS = 1000
+
+
+def score(
+    model: TextEncoder,
+    task: config.NumberSequencesTask,
+    *,
+    max_tokens: int = 512,
+    pack_tokens: int = 16384,
+) -> dict[str, Any]:
+    """Score how an embedder's clusters of number texts agree with their families.
+
+    Parameters
+    ----------
+    model : TextEncoder
+        Sees the texts without an instruction.
+    task : config.NumberSequencesTask
+        Families, terms, chunks, order, draws of the null and seed.
+    max_tokens, pack_tokens : int
+        Truncation length of a text and tokens of one forward.
+
+    Returns
+    -------
+    dict
+        An entry of ``scores.json``: ``silhouette_true`` (the main score, -1 to 1, larger is better) and
+        ``davies_bouldin_true`` (from 0, smaller is better) with families as clusters; the same with the
+        clusters of KMeans; ``ari`` between the two; ``null`` and ``baselines``; ``tsne``, the points of the
+        figure; ``fingerprint`` of texts and settings.
+
+    Raises
+    ------
+    ReasoningEmbeddingError
+        If fewer texts than families have embeddings of their own: KMeans has nothing to divide.
+
+    Notes
+    -----
+    Silhouette: Rousseeuw 1987; Davies-Bouldin index: Davies and Bouldin 1979; both Euclidean, as in
+    scikit-learn. With few texts both are noisy: read them beside the null and the baselines. A small p-value
+    says only that the vectors are not random; that they carry more than digits, the lexical baselines say.
+    """
+    data = sequences(task)
+    if isinstance(model, TfIdf):
+        model.fit(data.texts)
+    embeddings = model.encode(data.texts, max_tokens=max_tokens, pack_tokens=pack_tokens).astype(np.float64)
+    distinct = len(np.unique(embeddings, axis=0))
+    if distinct < len(data.families):
+        raise ReasoningEmbeddingError(
+            f"only {distinct} of {len(data.texts)} number texts have different embeddings",
+            where=task.name,
+            todo="check that the tokenizer knows digits and that the model has not collapsed",
+        )
+    scores = clustering_scores(embeddings, data.labels, seed=task.seed)
+    null = _null(scores["silhouette_true"], data.labels, model.dimension, task)
+    return {
+        "task": task.name,
+        "type": "Clustering",
+        "main_metric": "silhouette_true",
+        "main_score": scores["silhouette_true"],
+        **scores,
+        "texts": len(data.texts),
+        "null": null,
+        "baselines": baseline_scores(data, task),
+        "standard": is_standard(task),
+        "tsne": project(embeddings, data, seed=task.seed),
+        "fingerprint": fingerprint(task),
+    }
+
+
+def fingerprint(task: config.NumberSequencesTask) -> str:
+    """SHA-256 over the texts and what else decides the scores of a task."""
+    record = [sequences(task).texts, task.null_draws, task.seed]
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+
+
+def is_standard(task: config.NumberSequencesTask) -> bool:
+    """Return whether the texts are the published ones, so that scores may stand beside :func:`published`."""
+    return sequences(task).texts == sequences(config.NumberSequencesTask(kind="number-sequences")).texts
+
+
+def published() -> dict[str, Any]:
+    """Return the published scores: ``source``, ``metrics`` and ``models`` (name -> values in their order)."""
+    file = resources.files("reasoning_embedding.evaluation") / "published" / "number_sequences.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def clustering_scores(embeddings: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> dict[str, float]:
+    """Silhouette and Davies-Bouldin with true labels and with those of KMeans, and the ARI of the two.
+
+    Parameters
+    ----------
+    embeddings : np.ndarray
+        (n, D); at least as many distinct rows as there are labels.
+    labels : np.ndarray
+        (n,) true cluster of each row.
+    seed : int
+        Of KMeans, from 0.
+    """
+    clusters = len(np.unique(labels))
+    found = KMeans(clusters, n_init=KMEANS_INITIALISATIONS, random_state=seed).fit_predict(embeddings)
+    return {
+        "silhouette_true": float(silhouette_score(embeddings, labels)),
+        "davies_bouldin_true": float(davies_bouldin_score(embeddings, labels)),
+        "silhouette_kmeans": float(silhouette_score(embeddings, found)),
+        "davies_bouldin_kmeans": float(davies_bouldin_score(embeddings, found)),
+        "ari": float(adjusted_rand_score(labels, found)),
+    }
+
+
+def baseline_scores(data: Sequences, task: config.NumberSequencesTask) -> dict[str, dict[str, float]]:
+    """Score the baselines that need no model on the same texts.
+
+    Returns
+    -------
+    dict
+        ``tfidf``, ``digit_histogram`` and ``hand_made``: as :func:`clustering_scores`; ``random``: mean and
+        ``sd`` of ``silhouette_true`` over ``null_draws`` draws of 384 independent normal numbers a text.
+    """
+    found = {
+        name: clustering_scores(features(data), data.labels, seed=task.seed)
+        for name, features in BASELINES.items()
+    }
+    draws = [
+        silhouette_score(random_embeddings(len(data.texts), task.seed + draw), data.labels)
+        for draw in range(task.null_draws)
+    ]
+    found["random"] = {"silhouette_true": float(np.mean(draws)), "sd": float(np.std(draws))}
+    return found
+
+
+def project(embeddings: np.ndarray, data: Sequences, *, seed: int = 0) -> dict[str, Any]:
+    """Project embeddings to the plane by t-SNE (van der Maaten and Hinton 2008), for the figure.
+
+    The perplexity is 10, or a third of the other texts where there are so few that 10 is not below n.
+    """
+    count = len(embeddings)
+    perplexity = PERPLEXITY if count > PERPLEXITY else (count - 1) / 3
+    model = TSNE(perplexity=perplexity, max_iter=TSNE_ITERATIONS, init="pca", random_state=seed)
+    points = model.fit_transform(embeddings.astype(np.float32))
+    return {
+        "points": [[round(float(x), 4), round(float(y), 4)] for x, y in points],
+        "labels": data.labels.tolist(),
+        "families": list(data.families),
+        "perplexity": perplexity,
+    }
+
+
+def _null(
+    observed: float, labels: np.ndarray, dimension: int, task: config.NumberSequencesTask
+) -> dict[str, float]:
+    """Silhouette of random directions: p = (1 + #{null >= observed}) / (1 + draws), never 0.
+
+    Normalised, as embeddings are: vectors of different lengths have lower silhouettes.
+    """
+    generator = np.random.default_rng(task.seed)
+    draws = np.empty(task.null_draws)
+    for index in range(task.null_draws):
+        vectors = generator.standard_normal((len(labels), dimension))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        draws[index] = silhouette_score(vectors, labels)
+    return {
+        "draws": task.null_draws,
+        "mean": float(draws.mean()),
+        "sd": float(draws.std()),
+        "p_value": float((1 + (draws >= observed).sum()) / (1 + task.null_draws)),
+    }
