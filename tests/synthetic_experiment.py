@@ -78,6 +78,48 @@ def write_experiment(folder: Path, *, title: str = "Synthetic experiment", steps
     return folder
 
 
+def write_scored_runs(
+    folder: Path,
+    backbones: dict[str, tuple[int, ...]],
+    tasks: dict[str, str],
+    *,
+    gains: dict[str, float] | None = None,
+    queries: int = 40,
+) -> Path:
+    """Write an experiment of runs with scores and single-query scores only: all that a score table reads.
+
+    Parameters
+    ----------
+    backbones : dict
+        Backbone -> seeds; a run is named ``<backbone>-<seed>``.
+    tasks : dict
+        Task -> type.
+    gains : dict, optional
+        Backbone -> what it scores above the first one on average, as a fraction.
+    """
+    runs = [
+        {"name": f"{name}-{seed}", "backbone": name, "seed": seed}
+        for name in backbones
+        for seed in backbones[name]
+    ]
+    _json(folder / "config.resolved.json", {"kind": "experiment", "name": folder.name, "runs": runs})
+    for run in runs:
+        step = folder / "runs" / run["name"] / "evaluation" / "step-000100"
+        entries = []
+        for task, kind in tasks.items():
+            ease, noise = random.Random(task), random.Random(f"{task} {run['name']}")
+            scores = {}
+            for index in range(queries):
+                gain = (gains or {}).get(run["backbone"], 0.0)
+                scores[f"q{index}"] = 0.2 + 0.5 * ease.random() + gain + 0.02 * noise.random()
+            entries.append({"task": task, "type": kind, "main_score": sum(scores.values()) / queries})
+            _json(step / "per_query" / f"{task}.json", {"metric": "ndcg_at_10", "scores": scores})
+        settings = {"max_tokens": 512, "query_template": "Instruct: {instruction}\nQuery: "}
+        record = {"model": run["name"], "revision": "r", "step": 100, "tasks": entries, "failed": []}
+        _json(step / "scores.json", record | {"settings": settings})
+    return folder
+
+
 def _gates() -> dict[str, dict]:
     def measured(form: str, *values: float) -> dict:
         gates = zip(("sampled_accuracy", "greedy_accuracy", "pass_at_8"), values, strict=True)

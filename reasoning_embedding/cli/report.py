@@ -1,25 +1,66 @@
-"""``rembed report``: the page of an experiment or a run."""
+"""``rembed report``: the page of an experiment or a run, and the table of its scores."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.errors import InputError
+
+_FORMS = ("text", "markdown", "latex", "csv")
+
 
 def command(
     folder: Annotated[Path, typer.Argument(help="An experiment's or a run's folder.", metavar="FOLDER")],
+    table: Annotated[
+        bool, typer.Option("--table", help="Only the table: base, variants, differences, equivalence.")
+    ] = False,
+    base: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Backbone to compare with; absent: the first run's.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(metavar="X", help="Equivalence margin in points of 0-100 [default: 0.5].")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="|".join(_FORMS), help="What is printed.")
+    ] = None,
 ) -> None:
-    """Make the page, figures and table of a folder.
+    """Make the page, figures and tables of a folder; with --table, print and write the table of scores alone.
+
+    The table is written to report/ as scores.md, scores.tex and scores.csv, whatever is printed.
 
     Raises
     ------
     InputError
-        If the folder is neither an experiment nor a run.
+        If the folder is neither an experiment nor a run, or its runs cannot be compared.
     """
-    from reasoning_embedding.reports import build, summary_table
+    if not table:
+        for option, value in (("--base", base), ("--margin", margin), ("--format", form)):
+            if value is not None:
+                raise InputError(f"{option} belongs to the table", todo=f"add --table, or leave {option} out")
+        from reasoning_embedding.reports import build, summary_table
 
-    page = build(folder, typer.echo)
-    typer.echo(summary_table(folder))
-    typer.echo(f"report: {page.resolve()}")
+        page = build(folder, typer.echo)
+        typer.echo(summary_table(folder))
+        typer.echo(f"report: {page.resolve()}")
+        return
+    form = form or "text"
+    if form not in _FORMS:
+        raise InputError(
+            f"no form {form!r}{did_you_mean(form, _FORMS)}",
+            where="--format",
+            todo=f"choose among {', '.join(_FORMS)}",
+        )
+    from reasoning_embedding.reports.score_table import MARGIN, score_table
+    from reasoning_embedding.reports.score_table_forms import render, to_terminal, write_score_table
+
+    scores = score_table(folder, base=base, margin=MARGIN if margin is None else margin)
+    paths = write_score_table(folder / "report", scores)
+    width = max(60, shutil.get_terminal_size(fallback=(110, 24)).columns)
+    typer.echo(to_terminal(scores, width) if form == "text" else render(scores, form))
+    # What is printed in a form may be piped to a file: it stays alone on standard output.
+    typer.echo(f"table: {', '.join(str(path) for path in paths)}", err=form != "text")
