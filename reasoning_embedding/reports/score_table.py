@@ -26,7 +26,7 @@ from .statistics import (
 #: Differences below half a point count as none, unless another margin is stated.
 MARGIN = 0.5
 #: Task types whose single scores belong to queries; tasks that ask the same ones share their draws.
-_ASKING = frozenset({"", "Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"})
+_ASKING = frozenset({"Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"})
 
 
 def score_table(folder: Path, *, base: str | None = None, margin: float = MARGIN) -> ScoreTable:
@@ -134,7 +134,10 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[Pair, ...]]:
 
 
 def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, ...]]:
-    """Return tasks, suites and means over all of them, and the names of those for the main table."""
+    """Return tasks, suites and means over all tasks, and the names of those for the main table.
+
+    The means are those of :func:`reasoning_embedding.evaluation.means.mean_scores`, as weights.
+    """
     tasks = list(dict.fromkeys(task for run in runs for task in [*run.tasks, *run.failed]))
     types = {task: kind for run in runs for task, kind in run.types.items()}
     suites = {suite: members for run in runs for suite, members in run.suites.items()}
@@ -144,15 +147,15 @@ def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, .
         for suite, members in suites.items()
         if members and suite not in tasks
     ]
+    outside = {task for run in runs for task in run.outside}
+    counted = [task for task in tasks if task not in outside]
+    kinds = [types.get(task, "Retrieval") for task in counted]
     means = []
-    if len(tasks) > 1:
-        means.append(Quantity("mean by task", dict.fromkeys(tasks, 1 / len(tasks))))
-    if len(set(types.values())) > 1 and types.keys() >= set(tasks):
-        kinds = [types[task] for task in tasks]
-        shares = {
-            task: 1 / (len(set(kinds)) * kinds.count(kind)) for task, kind in zip(tasks, kinds, strict=True)
-        }
-        means.append(Quantity("mean by type", shares))
+    if len(counted) > 1:
+        means.append(Quantity("mean by task", dict.fromkeys(counted, 1 / len(counted))))
+    if len(set(kinds)) > 1:
+        shares = [1 / (len(set(kinds)) * kinds.count(kind)) for kind in kinds]
+        means.append(Quantity("mean by type", dict(zip(counted, shares, strict=True))))
     inside = {task for members in suites.values() for task in members}
     headline = [quantity.name for quantity in found if quantity.name not in inside] + [
         mean.name for mean in means
@@ -195,7 +198,7 @@ def _resample(
     for task, subsets in runs[0].queries.items():
         if any(run.queries.get(task, {}).keys() != subsets.keys() for run in runs):
             continue
-        own = "" if runs[0].types.get(task, "") in _ASKING else f"{task}\n"
+        own = "" if runs[0].types.get(task, "Retrieval") in _ASKING else f"{task}\n"
         start = len(differences)
         for subset in subsets:
             ids = sorted(subsets[subset])
@@ -228,6 +231,10 @@ def _notes(runs: Sequence[RunScores], quantities: Sequence[Quantity]) -> list[st
     notes += [
         f"no interval over queries for task {task!r}: {reason} ({', '.join(names)})"
         for (task, reason), names in reasons.items()
+    ]
+    notes += [
+        f"task {task!r} is in no mean: its score is no quality between 0 and 1"
+        for task in dict.fromkeys(task for run in runs for task in sorted(run.outside))
     ]
     steps = {run.step: run.name for run in runs if run.step is not None}
     if len(steps) > 1:

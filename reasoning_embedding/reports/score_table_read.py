@@ -13,6 +13,7 @@ from typing import Any
 from reasoning_embedding.checkpoints.layout import RunFolder
 from reasoning_embedding.config.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.means import mean_scores
 
 from .collect import read_json
 
@@ -34,6 +35,8 @@ class RunScores:
     """None: no checkpoint after step 0 was evaluated."""
     tasks: dict[str, float] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    outside: set[str] = field(default_factory=set)
+    """Tasks in no mean, because their score is no quality between 0 and 1 (a silhouette)."""
     failed: dict[str, str] = field(default_factory=dict)
     queries: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """Per task and subset, query id -> score; the task's score is the mean over subsets of their means."""
@@ -153,11 +156,15 @@ def _read_run(folder: Path, name: str, seed: int | None) -> RunScores:
         run.tasks[task] = float(score) * POINTS
         if entry.get("type"):
             run.types[task] = str(entry["type"])
+        run.outside.update(mean_scores([entry])["left_out"])
         if "fingerprint" in entry:
             run.identity[f"the data of task {task!r}"] = entry["fingerprint"]
         _read_queries(steps[last], run, task)
     for entry in record.get("failed") or []:
-        run.failed[str(entry.get("task"))] = str(entry.get("error") or "no reason recorded")
+        task = str(entry.get("task"))
+        run.failed[task] = str(entry.get("error") or "no reason recorded")
+        if entry.get("type"):
+            run.types[task] = str(entry["type"])
     suites = record.get("suites") or {}
     run.suites.update({str(suite): tuple(map(str, tasks)) for suite, tasks in suites.items()})
     settings = record.get("settings") or {}

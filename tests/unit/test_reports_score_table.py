@@ -17,6 +17,7 @@ from scipy import stats
 
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.means import mean_scores
 from reasoning_embedding.reports.grid import Cell, Column, Grid
 from reasoning_embedding.reports.latex import escape, to_latex
 from reasoning_embedding.reports.score_table import published_pairs, score_table
@@ -24,6 +25,7 @@ from reasoning_embedding.reports.score_table_forms import grids, render, to_term
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 TASKS = {"alpha": "Retrieval", "beta": "Retrieval", "gamma": "STS"}
+MEANS = ("mean by task", "mean by type")
 SEEDS = {"base": (0, 1, 2), "sft": (0, 1, 2), "rlvr": (0, 1, 2)}
 
 
@@ -100,6 +102,35 @@ def test_means_by_task_and_by_type_and_their_intervals(folder: Path) -> None:
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.06)
     assert found.difference == pytest.approx(sft.entry("mean by task").delta[0])
     assert found.n == 120
+
+
+def test_means_are_those_of_an_evaluation(folder: Path) -> None:
+    for run in folder.glob("runs/*"):
+        silhouette = {
+            "task": "numbers",
+            "type": "Clustering",
+            "main_metric": "silhouette_true",
+            "main_score": -0.2,
+        }
+        change(scores_file(folder, run.name), lambda record, new=silhouette: record["tasks"].append(new))
+    table = score_table(folder)
+    means = mean_scores(json.loads(scores_file(folder, "base-0").read_text())["tasks"])
+    one = score_table(only(folder, "base-0", "sft-0"))
+    for found, key in (("mean by task", "by_task"), ("mean by type", "by_type")):
+        assert one.pairs[0].entry(found).base[0] == pytest.approx(100 * means[key])
+    assert "numbers" in table.headline
+    assert any("'numbers' is in no mean" in note for note in table.notes)
+
+
+def only(folder: Path, *names: str) -> Path:
+    change(
+        folder / "config.resolved.json",
+        lambda c: c.update(runs=[run for run in c["runs"] if run["name"] in names]),
+    )
+    for path in list(folder.glob("runs/*")):
+        if path.name not in names:
+            shutil.rmtree(path)
+    return folder
 
 
 def test_runs_with_other_seeds_are_independent(tmp_path: Path) -> None:
@@ -324,7 +355,7 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
 
     rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert rows[0]["variant"] == HOSTILE
-    assert {row["quantity"] for row in rows if row["source"] == "run"} == {"alpha", HOSTILE, "mean by task"}
+    assert {row["quantity"] for row in rows if row["source"] == "run"} == {"alpha", HOSTILE, *MEANS}
 
 
 @pytest.mark.parametrize(
