@@ -42,6 +42,16 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def best(self) -> Path:
+        """Which step scored best while training, by what score."""
+        return self.path / "best.json"
+
+    @property
+    def contamination(self) -> Path:
+        """Evaluation texts that also stand in the training data."""
+        return self.path / "contamination.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the models."""
         return self.path / "checkpoints"

@@ -28,7 +28,17 @@ def command(
 
     loaded = load_config(config, overrides or (), expect=RunConfig)
     quiet_libraries()
+    from reasoning_embedding.sweeps.contamination import contamination_of
+    from reasoning_embedding.sweeps.scoring import training_score
     from reasoning_embedding.training import train
 
-    run = train(loaded.config, text=loaded.text, resume=resume, report=speaker())
+    settings, say = loaded.config, speaker()
+    run = train(
+        settings,
+        text=loaded.text,
+        resume=resume,
+        report=say,
+        score=training_score(settings, say),
+        examine=contamination_of(settings, say),
+    )
     typer.echo(f"run folder: {run.path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from reasoning_embedding.checkpoints import RunFolder
@@ -14,7 +15,7 @@ def resolve(reference: str, folder: Path) -> Path:
     Parameters
     ----------
     reference : str
-        ``lineage:STAGE``, ``run:NAME@STEP`` (STEP a number, ``first`` or ``last``) or a path.
+        ``lineage:STAGE``, ``run:NAME@STEP`` (STEP a number, ``first``, ``last`` or ``best``) or a path.
     folder : Path
         The experiment's folder.
 
@@ -34,14 +35,16 @@ def resolve(reference: str, folder: Path) -> Path:
 
 
 def pick_step(run: RunFolder, step: str, reference: str) -> int:
-    """Turn ``first``, ``last`` or a number into a step whose checkpoint is on disk.
+    """Turn ``first``, ``last``, ``best`` or a number into a step whose checkpoint is on disk.
 
     Raises
     ------
     InputError
-        If the run has no checkpoint, or not that one.
+        If the run has no checkpoint, or not that one, or was not scored while it trained.
     """
     steps = run.steps()
+    if step == "best":
+        step = str(_best_step(run, reference))
     wanted = {"first": steps[:1], "last": steps[-1:]}.get(step)
     if wanted is None:
         wanted = [int(step)] if step.isdigit() and int(step) in steps else []
@@ -50,6 +53,23 @@ def pick_step(run: RunFolder, step: str, reference: str) -> int:
             f"{reference!r} names no checkpoint", where=str(run.path), todo=f"steps there: {steps or 'none'}"
         )
     return wanted[0]
+
+
+def _best_step(run: RunFolder, reference: str) -> int:
+    """Step that the run's own evaluation chose."""
+    try:
+        step = json.loads(run.best.read_text(encoding="utf-8"))["step"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{reference!r}: this run was not scored while it trained",
+            where=str(run.best),
+            todo="give the run an 'evaluation' section, or name a step",
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{reference!r}: the file does not name a step", where=str(run.best), todo="name a step"
+        ) from error
+    return int(step)
 
 
 def _existing(path: Path, reference: str) -> Path:

@@ -67,7 +67,7 @@ def run_stages(folder: Path, stages: list[Stage], ledger: Ledger, *, jobs: int, 
     words: queue.Queue[tuple[str, str | None]] = queue.Queue()
     try:
         while waiting or running:
-            ready = [stage for stage in waiting if done.issuperset(stage.needs)]
+            ready = [stage for stage in waiting if done.issuperset((*stage.needs, *stage.after))]
             for stage in ready[: jobs - len(running)]:
                 waiting.remove(stage)
                 running[stage.name] = _start(folder, stage.name, jobs, words)

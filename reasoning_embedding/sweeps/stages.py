@@ -16,8 +16,10 @@ from typing import Any
 from reasoning_embedding import __version__, config
 from reasoning_embedding.checkpoints import RunFolder, content_hash, hash_file, write_json
 
+from .contamination import CONTAMINATION, scored_tasks
+
 #: Settings under these keys name files or folders whose content counts.
-_PATH_KEYS = {"path", "paths", "rows", "corpus", "tokenizer"}
+_PATH_KEYS = {"path", "paths", "rows", "corpus", "tokenizer", "train", "test"}
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,33 @@ class Stage:
     Attributes
     ----------
     name : str
-        ``grow-STAGE``, ``train-RUN``, ``evaluate`` or ``analyze``.
+        ``contamination``, ``grow-STAGE``, ``train-RUN``, ``evaluate`` or ``analyze``.
     settings : dict
         What decides its result, as JSON values.
     needs : tuple of str
-        Stages that must be finished before.
+        Stages that must be finished before, and whose results decide this one's.
+    after : tuple of str
+        Stages that must be finished before, and decide nothing.
     """
 
     name: str
     settings: dict[str, Any]
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:
     """List an experiment's stages, parents first."""
     stages: list[Stage] = []
+    checks: tuple[str, ...] = ()
+    if tasks := scored_tasks(experiment):
+        settings = {
+            "data": experiment.recipe.data.model_dump(mode="json"),
+            "tasks": [task.model_dump(mode="json") for task in tasks],
+        }
+        # First, so that a refusal comes before anything is grown; a new task must not train the runs anew.
+        stages.append(Stage(CONTAMINATION, settings))
+        checks = (CONTAMINATION,)
     if experiment.lineage is not None:
         tokenizer = experiment.lineage.tokenizer.model_dump(mode="json")
         for grown in experiment.lineage.stages:
@@ -54,8 +68,8 @@ def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:
             "recipe": experiment.recipe.model_dump(mode="json"),
         }
         needs = (f"grow-{run.backbone}",) if isinstance(run.backbone, str) else ()
-        stages.append(Stage(f"train-{run.name}", settings, needs))
-    everything = tuple(stage.name for stage in stages)
+        stages.append(Stage(f"train-{run.name}", settings, needs, checks))
+    everything = tuple(stage.name for stage in stages if stage.name != CONTAMINATION)
     for name, section in (("evaluate", experiment.evaluation), ("analyze", experiment.analysis)):
         if section is not None:
             stages.append(Stage(name, section.model_dump(mode="json"), everything))
@@ -127,6 +141,7 @@ class Ledger:
             steps = run.steps()
             return content_hash(run.checkpoint(steps[-1])) if steps else None
         patterns = {
+            CONTAMINATION: ("contamination.json",),
             "evaluate": ("evaluation/*/scores.json", "runs/*/evaluation/*/scores.json"),
             "analyze": ("hrsa/**/*.json",),
         }[name]

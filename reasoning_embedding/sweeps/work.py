@@ -12,8 +12,10 @@ from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
 from .analyses import analyze_pairs
+from .contamination import CONTAMINATION, compare_tasks, scored_tasks
 from .evaluations import evaluate_runs
 from .experiment import read_experiment, run_config
+from .scoring import training_score
 
 Report = Callable[[str], None]
 
@@ -28,7 +30,9 @@ def work(folder: Path, name: str, report: Report) -> None:
     """
     experiment = read_experiment(folder)
     kind, _, rest = name.partition("-")
-    if kind == "grow":
+    if name == CONTAMINATION:
+        _contamination(experiment, folder, report)
+    elif kind == "grow":
         _grow(experiment, folder, rest, report)
     elif kind == "train":
         _train(experiment, rest, report)
@@ -38,6 +42,17 @@ def work(folder: Path, name: str, report: Report) -> None:
         analyze_pairs(experiment.analysis, folder, report)
     else:
         raise InputError(f"no stage {name!r} in this experiment", where=str(folder))
+
+
+def _contamination(experiment: config.ExperimentConfig, folder: Path, report: Report) -> None:
+    from reasoning_embedding.data import load_table
+    from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, refuse_evaluation_sources
+
+    data, tasks = experiment.recipe.data, scored_tasks(experiment)
+    refuse_evaluation_sources(data, tasks)
+    table = load_table(data)
+    refuse_evaluation_rows(data, table.sources, tasks)
+    compare_tasks(table, tasks, RunFolder(folder).contamination, report)
 
 
 def _grow(experiment: config.ExperimentConfig, folder: Path, name: str, report: Report) -> None:
@@ -60,7 +75,7 @@ def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> No
     settings = run_config(experiment, name)
     _check_inputs(experiment)
     _set_aside_stale(settings, report)
-    train(settings, resume=True, report=report)
+    train(settings, resume=True, report=report, score=training_score(settings, report))
 
 
 def _check_inputs(experiment: config.ExperimentConfig) -> None:

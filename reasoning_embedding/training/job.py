@@ -23,6 +23,7 @@ from reasoning_embedding.checkpoints.layout import prune_states
 from reasoning_embedding.checkpoints.state import load_state, save_state
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, tokenize
 from reasoning_embedding.data.bag import Bag, make_bag
+from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, refuse_evaluation_sources
 from reasoning_embedding.distributed import World
 
 from .folder import parent_record
@@ -87,9 +88,12 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     Raises
     ------
     InputError
-        For data, a backbone or a saved state that cannot be used.
+        For data, a backbone or a saved state that cannot be used, and for data that models are scored with.
     """
+    tasks = settings.evaluation.tasks if settings.evaluation else []
+    refuse_evaluation_sources(settings.data, tasks)
     table = load_table(settings.data)
+    refuse_evaluation_rows(settings.data, table.sources, tasks)
     plan = Plan(table, settings.training, settings.data, settings.seed)
     skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")

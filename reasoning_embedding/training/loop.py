@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
+from reasoning_embedding.data import Table
 from reasoning_embedding.distributed import World, max_over_ranks, start_world, stop_world
-from reasoning_embedding.errors import TrainingError
+from reasoning_embedding.errors import InputError, TrainingError
 
 from .folder import describe_run, first_step, locked
 from .job import Job, prepare
 from .meters import Meters, Report, peak_memory_gib
 from .optimizers import learning_rate_at
+from .selection import Score, Selection
 from .signals import StoppedError, StopRequest
 from .step import StepOutput, build_loss, contrastive_step
 
+#: Looks at a new run's data before its first step; called on the main rank.
+Examine = Callable[[Table], None]
+
 
 def train(
-    settings: config.RunConfig, *, text: str | None = None, resume: bool = False, report: Report = print
+    settings: config.RunConfig,
+    *,
+    text: str | None = None,
+    resume: bool = False,
+    report: Report = print,
+    score: Score | None = None,
+    examine: Examine | None = None,
 ) -> RunFolder:
     """Train one run to its end, alone or as one rank of a launched job.
 
@@ -36,16 +49,20 @@ def train(
         Go on from the newest saved state; the result is bitwise that of an undisturbed run.
     report : callable
         Takes lines of progress; only the main rank speaks.
+    score : callable, optional
+        Scores the live model; needed by a run with an ``evaluation``. The weights do not depend on it.
+    examine : callable, optional
+        Looks at the data of a new run before its first step.
 
     Returns
     -------
     RunFolder
-        With every checkpoint of the schedule.
+        With every checkpoint of the schedule, and that of the best step.
 
     Raises
     ------
     InputError
-        For data, backbone or folder that cannot be used.
+        For data, backbone, folder or evaluation that cannot be used.
     TrainingError
         If loss or gradient stop being finite, naming the step; the last good checkpoint stays.
     StoppedError
@@ -57,9 +74,9 @@ def train(
     run = RunFolder(Path(settings.output_dir) / settings.name)
     try:
         if not world.is_main:
-            return _run(settings, run, world, text, resume=resume, report=lambda _: None)
+            return _run(settings, run, world, text, score, None, resume=resume, report=lambda _: None)
         with locked(run):
-            return _run(settings, run, world, text, resume=resume, report=report)
+            return _run(settings, run, world, text, score, examine, resume=resume, report=report)
     finally:
         stop_world()
 
@@ -69,25 +86,40 @@ def _run(
     run: RunFolder,
     world: World,
     text: str | None,
+    score: Score | None,
+    examine: Examine | None,
     *,
     resume: bool,
     report: Report,
 ) -> RunFolder:
+    if settings.evaluation is not None and score is None:
+        raise InputError("this run is scored while it trains", todo="give train() a score, or no evaluation")
     start = first_step(run, settings, resume=resume)
     world.barrier()  # every rank has looked before the main one writes
     job = prepare(settings, run, world, start=start, report=report)
     if start >= job.plan.steps:
         report(f"finished before: {run.path}")
         return run
+    if examine is not None and start == 0:
+        examine(job.table)
+    selection, first = None, None
+    if settings.evaluation is not None and score is not None:
+        selection = Selection(settings.evaluation, score, run, world, steps=job.plan.steps, report=report)
+        if start == 0:
+            first = selection.begin(job.embedder)
+        else:
+            selection.resume(start)
     if world.is_main:
         describe_run(run, settings, text, table=job.table, plan=job.plan, inputs=job.inputs, world=world)
     if start == 0:
         job.save(0)
-    _steps(job, start, report)
+    _steps(job, start, report, selection, first)
     return run
 
 
-def _steps(job: Job, start: int, report: Report) -> None:
+def _steps(
+    job: Job, start: int, report: Report, selection: Selection | None, first: dict[str, float] | None
+) -> None:
     training, steps = job.settings.training, job.plan.steps
     loss = build_loss(job.settings.loss)
     autocast = torch.bfloat16 if training.precision == "bf16" else None
@@ -96,6 +128,9 @@ def _steps(job: Job, start: int, report: Report) -> None:
     if job.world.is_main:
         board = job.settings.logging.tensorboard
         meters = Meters(job.run, steps=steps, first=start, tensorboard=board, report=report)
+        if selection is not None and first is not None:
+            meters.log({"step": 0, "evaluation": first})
+            selection.write()
 
     with StopRequest() as stop:
         for step in range(start + 1, steps + 1):
@@ -120,15 +155,20 @@ def _steps(job: Job, start: int, report: Report) -> None:
                 group["lr"] = rate
             job.optimizer.step()
             job.optimizer.zero_grad(set_to_none=True)
+            seconds = time.perf_counter() - began
 
+            scores, best = selection.at(job.embedder, step) if selection is not None else (None, False)
             if meters is not None:
-                record = _record(job, step, output, norm, rate, source, time.perf_counter() - began)
-                if step % job.settings.logging.every == 0 or step == steps:
+                record = _record(job, step, output, norm, rate, source, seconds)
+                record |= {"evaluation": scores} if scores is not None else {}
+                if step % job.settings.logging.every == 0 or step == steps or scores is not None:
                     meters.log(record)
                 meters.speak(record)
             stopped = max_over_ranks(stop.number, job.world)  # a signal reaches ranks at different steps
-            if step in saved or stopped:
+            if step in saved or stopped or best:
                 job.save(step)
+            if selection is not None and best:
+                selection.write()
             if stopped and step < steps:
                 raise StoppedError(step, stopped)
     if meters is not None:
@@ -153,7 +193,7 @@ def _check_finite(output: StepOutput, norm: float, step: int) -> None:
 
 def _record(
     job: Job, step: int, output: StepOutput, norm: float, rate: float, source: str, seconds: float
-) -> dict[str, float | int | str]:
+) -> dict[str, Any]:
     return {
         "step": step,
         "loss": output.loss,

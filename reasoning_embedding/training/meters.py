@@ -45,7 +45,8 @@ class Meters:
         with explain_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         if self._board is not None:
-            for name, value in record.items():
+            scores = {f"evaluation/{task}": value for task, value in record.get("evaluation", {}).items()}
+            for name, value in {**record, **scores}.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._board.add_scalar(name, value, record["step"])
 
@@ -76,7 +77,7 @@ def _keep_steps(path: Path, last: int) -> None:
             record = json.loads(line)
         except json.JSONDecodeError:  # the line a killed process was writing
             continue
-        if record["step"] <= last:
+        if last and record["step"] <= last:  # a run that begins again logs its step 0 again
             kept.append(line + "\n")
     atomic_write(path, "".join(kept))
 

@@ -43,8 +43,17 @@ def _model(folder: Path, content: bytes) -> None:
 
 def test_parents_come_first() -> None:
     stages = plan_stages(_experiment())
-    assert [stage.name for stage in stages] == ["grow-base", "grow-sft", "train-a", "train-b", "evaluate"]
-    assert [stage.needs for stage in stages[:4]] == [(), ("grow-base",), ("grow-base",), ("grow-sft",)]
+    names = ["contamination", "grow-base", "grow-sft", "train-a", "train-b", "evaluate"]
+    assert [stage.name for stage in stages] == names
+    assert [stage.needs for stage in stages[:5]] == [(), (), ("grow-base",), ("grow-base",), ("grow-sft",)]
+
+
+def test_data_are_compared_before_training_but_do_not_decide_it() -> None:
+    stages = {stage.name: stage for stage in plan_stages(_experiment())}
+    assert stages["train-a"].after == ("contamination",)
+    assert "contamination" not in stages["evaluate"].needs
+    alone = _experiment().model_copy(update={"evaluation": None})
+    assert all(stage.name != "contamination" and not stage.after for stage in plan_stages(alone))
 
 
 def _done(folder: Path, experiment: config.ExperimentConfig) -> dict[str, bool]:
@@ -55,7 +64,7 @@ def _done(folder: Path, experiment: config.ExperimentConfig) -> dict[str, bool]:
 
 @pytest.fixture
 def finished(tmp_path: Path) -> tuple[Path, str]:
-    """An experiment whose first four stages are recorded as finished."""
+    """An experiment whose stages but the last are recorded as finished."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text("content")
     stages = plan_stages(_experiment(str(rows)))
@@ -68,20 +77,31 @@ def finished(tmp_path: Path) -> tuple[Path, str]:
     ):
         _model(tmp_path / folder, name.encode())
         ledger.finish(name, 1.0)
+    (tmp_path / "contamination.json").write_text("{}")
+    ledger.finish("contamination", 1.0)
     return tmp_path, str(rows)
 
 
 def test_finished_stages_are_recognised(finished: tuple[Path, str]) -> None:
     folder, rows = finished
     assert _done(folder, _experiment(rows)) == {
-        "grow-base": True, "grow-sft": True, "train-a": True, "train-b": True, "evaluate": False,
+        "contamination": True, "grow-base": True, "grow-sft": True, "train-a": True, "train-b": True,
+        "evaluate": False,
     }  # fmt: skip
 
 
 def test_another_setting_undoes_only_what_it_decides(finished: tuple[Path, str]) -> None:
     folder, rows = finished
     done = _done(folder, _experiment(rows, seed=1))
-    assert done == {"grow-base": True, "grow-sft": True, "train-a": False, "train-b": True, "evaluate": False}
+    assert [name for name, is_done in done.items() if not is_done] == ["train-a", "evaluate"]
+
+
+def test_another_task_compares_the_data_again_and_trains_nothing_again(finished: tuple[Path, str]) -> None:
+    folder, rows = finished
+    experiment = _experiment(rows)
+    other = config.Evaluation.model_validate({"tasks": [{"kind": "world", "seed": 1}]})
+    done = _done(folder, experiment.model_copy(update={"evaluation": other}))
+    assert [name for name, is_done in done.items() if not is_done] == ["contamination", "evaluate"]
 
 
 def test_changed_data_undoes_the_runs(finished: tuple[Path, str]) -> None:
@@ -98,6 +118,7 @@ def test_changed_weights_undo_the_stage_and_its_children(finished: tuple[Path, s
     _model(folder / "lineage" / "sft", b"touched")
     done = _done(folder, _experiment(rows))
     assert done == {
+        "contamination": True,
         "grow-base": True,
         "grow-sft": False,
         "train-a": True,

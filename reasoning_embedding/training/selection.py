@@ -1,0 +1,163 @@
+"""Scores of the live model while it trains, and the checkpoint they call best."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import random
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.checkpoints import RunFolder, write_json
+from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.distributed import World, max_over_ranks
+from reasoning_embedding.errors import InputError, TrainingError
+
+from .meters import Report
+
+#: (model, step, job) -> scores: ``TASK`` its main score, ``TASK:METRIC`` others, ``mean`` over the tasks.
+#: All ranks call it together; what the main rank gets counts. A score that could not be had is left out.
+Score = Callable[[Embedder, int, World], Mapping[str, float]]
+
+
+class Selection:
+    """Scores a run at chosen steps and remembers the best one in ``best.json``.
+
+    Parameters
+    ----------
+    settings : config.TrainingEvaluation
+        When to score, and which score decides.
+    score : callable
+        Scores the live model.
+    run : RunFolder
+        Where the metrics lie and ``best.json`` goes.
+    world : World
+        The job.
+    steps : int
+        Steps of the whole run; the last is always scored.
+    report : callable
+        Takes a line a scored step.
+    """
+
+    def __init__(
+        self,
+        settings: config.TrainingEvaluation,
+        score: Score,
+        run: RunFolder,
+        world: World,
+        *,
+        steps: int,
+        report: Report,
+    ) -> None:
+        self._settings, self._score, self._run, self._world = settings, score, run, world
+        self._steps, self._report = steps, report
+        self._best: tuple[float, int] | None = None
+
+    def begin(self, embedder: Embedder) -> dict[str, float]:
+        """Score step 0, before anything is written, so that a faulty task or name costs nothing.
+
+        Returns
+        -------
+        dict
+            The scores that are logged.
+
+        Raises
+        ------
+        InputError
+            If ``select`` is no score of these tasks.
+        """
+        scores = self._measure(embedder, 0)
+        select = self._settings.select
+        if max_over_ranks(int(self._world.is_main and select not in scores), self._world):
+            near = [name for name in scores if name.partition(":")[0] == select.partition(":")[0]]
+            names = list(dict.fromkeys([*self._shown(scores), *near]))
+            raise InputError(
+                f"no score is named {select!r}{did_you_mean(select, list(scores))}",
+                where="evaluation.select",
+                todo=f"scores here: {', '.join(names)}; TASK:METRIC for a task's other metrics",
+            )
+        self._consider(0, scores)
+        return self._shown(scores)
+
+    def resume(self, start: int) -> None:
+        """Find the best step up to `start` again; what came after it is trained anew."""
+        self._best = None
+        if not self._world.is_main or not self._run.metrics.exists():
+            return
+        for line in self._run.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the line a killed process was writing
+                continue
+            if record["step"] <= start and "evaluation" in record:
+                self._consider(record["step"], record["evaluation"])
+        self.write()
+
+    def at(self, embedder: Embedder, step: int) -> tuple[dict[str, float] | None, bool]:
+        """Score a step if it is its turn.
+
+        Returns
+        -------
+        scores : dict or None
+            The scores that are logged; None when it is not this step's turn.
+        best : bool
+            Whether it is the best step so far, on every rank: its checkpoint is to be kept.
+        """
+        if step % self._settings.every and step != self._steps:
+            return None, False
+        scores = self._measure(embedder, step)
+        best = self._world.is_main and self._consider(step, scores)
+        chosen = scores.get(self._settings.select)
+        if chosen is not None:
+            mark = ", the best so far" if best else ""
+            self._report(f"step {step}: {self._settings.select} {chosen:.4f}{mark}")
+        return self._shown(scores), bool(max_over_ranks(int(best), self._world))
+
+    def write(self) -> None:
+        """Write the best step; its checkpoint must be on disk. Done on the main rank."""
+        if self._best is not None and self._world.is_main:
+            score, step = self._best
+            write_json(self._run.best, {"step": step, "score": score, "select": self._settings.select})
+
+    def _consider(self, step: int, scores: Mapping[str, float]) -> bool:
+        """Take a step for the best one if it is; of equal ones the earlier stays."""
+        value = scores.get(self._settings.select)
+        if value is None or (self._best is not None and value <= self._best[0]):
+            return False
+        self._best = value, step
+        return True
+
+    def _measure(self, embedder: Embedder, step: int) -> dict[str, float]:
+        with _undisturbed(embedder):
+            scores = {name: float(value) for name, value in self._score(embedder, step, self._world).items()}
+        if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
+            raise TrainingError(f"the score {bad[0]!r} is {scores[bad[0]]}", where=f"step {step}")
+        return scores
+
+    def _shown(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Main scores and what selects; the rest would make every line of the metrics long."""
+        return {
+            name: value for name, value in scores.items() if ":" not in name or name == self._settings.select
+        }
+
+
+@contextlib.contextmanager
+def _undisturbed(embedder: Embedder) -> Generator[None]:
+    """Score without leaving a trace: training mode and random states are as before."""
+    was_training = embedder.training
+    states: tuple[Any, Any] = random.getstate(), np.random.get_state()
+    device = embedder.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        embedder.eval()
+        try:
+            yield
+        finally:
+            embedder.train(was_training)
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -1,0 +1,215 @@
+"""A run that is scored while it trains: same weights, the best step kept, found again after a stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reasoning_embedding import config, training
+from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import InputError, TrainingError
+from reasoning_embedding.sweeps import resolve
+from reasoning_embedding.sweeps.references import pick_step
+
+Write = Callable[..., Path]
+Rembed = Callable[..., Any]
+#: Main scores by step: the best is 4, again reached at 6.
+CURVE = {0: 0.1, 2: 0.4, 4: 0.7, 6: 0.7}
+
+
+@pytest.fixture(scope="module")
+def beir(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Path:
+    """Twelve documents and queries of the training rows' kind; the first document is one of theirs."""
+    folder = tmp_path_factory.mktemp("beir") / "tiny"
+    folder.mkdir()
+    records = [json.loads(line) for line in rows.read_text().splitlines()][:12]
+    documents = [
+        records[0]["pos"][0],
+        *(f"{record['query'][1]} house {i}" for i, record in enumerate(records[1:])),
+    ]
+    lines = [json.dumps({"_id": f"d{i}", "text": text}) for i, text in enumerate(documents)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    queries = [f"where is {record['query'][1]} now" for record in records]
+    lines = [json.dumps({"_id": f"q{i}", "text": text}) for i, text in enumerate(queries)]
+    (folder / "queries.jsonl").write_text("\n".join(lines))
+    judged = "".join(f"q{i}\td{i}\t1\n" for i in range(12))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return folder
+
+
+def _settings(path: Path, *changes: str) -> config.RunConfig:
+    return config.load_config(path, changes, expect=config.RunConfig).config
+
+
+def _evaluation(**other: Any) -> dict[str, Any]:
+    return {"evaluation": {"tasks": [{"kind": "world"}], "every": 2, **other}}
+
+
+def _weights(run: RunFolder, step: int) -> bytes:
+    return (run.checkpoint(step) / "model.safetensors").read_bytes()
+
+
+def _metrics(run: RunFolder) -> dict[int, dict[str, Any]]:
+    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert len({record["step"] for record in records}) == len(records)
+    return {record["step"]: record for record in records}
+
+
+def _best(run: RunFolder) -> dict[str, Any]:
+    return json.loads(run.best.read_text())
+
+
+def scored(curve: dict[int, float]) -> training.Score:
+    """A score that disturbs whatever it can."""
+
+    def score(embedder: Embedder, step: int, world: World) -> dict[str, float]:
+        assert not embedder.training
+        embedder.encode(["red cat", "the moon"])
+        torch.manual_seed(1)
+        np.random.seed(1)
+        return {"world": curve[step], "world:recall_at_1": -curve[step], "mean": curve[step]}
+
+    return score
+
+
+def test_weights_do_not_depend_on_being_scored(write_run: Write, tmp_path: Path) -> None:
+    lora = {"lora": {"rank": 2, "dropout": 0.2}}
+    plain = training.train(_settings(write_run("plain", **lora)))
+    looked = training.train(_settings(write_run("looked", _evaluation(), **lora)), score=scored(CURVE))
+    assert _weights(plain, 6) == _weights(looked, 6)
+    assert [record["loss"] for record in _metrics(plain).values()] == [
+        record["loss"] for step, record in _metrics(looked).items() if step
+    ]
+
+
+def test_the_best_step_is_kept_and_the_earlier_of_equal_ones(write_run: Write, tmp_path: Path) -> None:
+    said: list[str] = []
+    run = training.train(_settings(write_run(extra=_evaluation())), score=scored(CURVE), report=said.append)
+    assert _best(run) == {"step": 4, "score": 0.7, "select": "mean"}
+    assert run.steps() == [0, 2, 3, 4, 6]  # 0, 3 and 6 are the schedule's; 2 was the best for a while
+    evaluations = {
+        step: record["evaluation"] for step, record in _metrics(run).items() if "evaluation" in record
+    }
+    assert evaluations == {step: {"world": value, "mean": value} for step, value in CURVE.items()}
+    assert pick_step(run, "best", "best") == 4
+    assert resolve("run:run@best", tmp_path) == run.checkpoint(4)
+    assert "step 4: mean 0.7000, the best so far" in said
+    assert "step 6: mean 0.7000" in said
+
+
+def test_another_score_selects_another_step(write_run: Write) -> None:
+    path = write_run(extra=_evaluation(select="world:recall_at_1"))
+    run = training.train(_settings(path), score=scored(CURVE))
+    assert _best(run) == {"step": 0, "score": -0.1, "select": "world:recall_at_1"}
+    assert _metrics(run)[2]["evaluation"] == {"world": 0.4, "mean": 0.4, "world:recall_at_1": -0.4}
+
+
+@pytest.mark.parametrize("lost", [(6,), (3, 4, 6)])
+def test_resuming_finds_the_best_step_again(write_run: Write, lost: tuple[int, ...]) -> None:
+    settings = _settings(write_run(extra={**_evaluation(), "checkpoints": {"every": 3, "keep_states": 9}}))
+    run = training.train(settings, score=scored(CURVE))
+    for step in lost:
+        shutil.rmtree(run.checkpoint(step))
+        shutil.rmtree(run.state(step), ignore_errors=True)
+    # What a process leaves that was killed between the best step's scores and its checkpoint.
+    run.best.write_text('{"step": 6, "score": 9.0, "select": "mean"}')
+    training.train(settings, score=scored(CURVE), resume=True)
+    assert _best(run) == {"step": 4, "score": 0.7, "select": "mean"}
+    assert set(run.steps()) >= {4, 6}
+    assert sorted(_metrics(run)) == list(range(7))
+
+
+def test_an_unknown_score_stops_before_anything_is_written(write_run: Write) -> None:
+    settings = _settings(write_run(extra=_evaluation(select="wrold")))
+    with pytest.raises(InputError, match=r"no score is named 'wrold'.*world") as caught:
+        training.train(settings, score=scored(CURVE))
+    assert "scores here: world, mean" in str(caught.value)
+    run = RunFolder(Path(settings.output_dir) / settings.name)
+    assert not run.config_json.exists()
+    assert run.steps() == []
+
+
+def test_a_score_that_is_no_number_stops(write_run: Write) -> None:
+    with pytest.raises(TrainingError, match=r"step 2: the score 'world' is nan"):
+        training.train(_settings(write_run(extra=_evaluation())), score=scored({**CURVE, 2: float("nan")}))
+
+
+def test_a_step_without_the_selected_score_is_not_the_best(write_run: Write) -> None:
+    def score(embedder: Embedder, step: int, world: World) -> dict[str, float]:
+        return {"world": CURVE[step]} | ({} if step == 4 else {"mean": CURVE[step]})
+
+    run = training.train(_settings(write_run(extra=_evaluation())), score=score)
+    assert _best(run)["step"] == 6
+
+
+def test_a_scored_run_needs_a_score(write_run: Write) -> None:
+    with pytest.raises(InputError, match="scored while it trains"):
+        training.train(_settings(write_run(extra=_evaluation())))
+
+
+def test_best_of_a_run_without_scores(write_run: Write) -> None:
+    run = training.train(_settings(write_run()))
+    assert not run.best.exists()
+    with pytest.raises(InputError, match="not scored while it trained"):
+        pick_step(run, "best", "run:run@best")
+    run.best.write_text("{}")
+    with pytest.raises(InputError, match="does not name a step"):
+        pick_step(run, "best", "run:run@best")
+    run.best.write_text('{"step": 5}')
+    with pytest.raises(InputError, match="names no checkpoint"):
+        pick_step(run, "best", "run:run@best")
+
+
+def test_the_command_line_scores_and_compares(
+    write_run: Write, rembed: Rembed, tmp_path: Path, beir: Path
+) -> None:
+    section = {"evaluation": {"tasks": [{"kind": "beir", "path": str(beir)}], "every": 3, "select": "tiny"}}
+    said = rembed("train", write_run(extra=section)).output
+    assert (
+        "contamination of tiny: 0 exact and 0 near of 12 queries; 1 exact and 0 near of 12 documents" in said
+    )
+    run = RunFolder(tmp_path / "runs" / "run")
+    found = json.loads(run.contamination.read_text())["tasks"]["tiny"]["documents"]
+    assert found["examples"][0]["training"]["source"] == "rows"
+    scores = {step: record["evaluation"] for step, record in _metrics(run).items() if "evaluation" in record}
+    assert sorted(scores) == [0, 3, 6]
+    assert all(0 < score["tiny"] <= 1 and score["mean"] == score["tiny"] for score in scores.values())
+    best = _best(run)
+    assert best["score"] == max(score["tiny"] for score in scores.values())
+    rembed("runs", "show", run.path)
+    rembed("report", run.path)
+
+    refused = rembed("train", write_run("other", section), "evaluation.select=tiny:ndcg_at_1o", code=2).output
+    assert "no score is named 'tiny:ndcg_at_1o'" in refused
+    assert "tiny:ndcg_at_10" in refused
+    absent = rembed("train", write_run("other", section), "evaluation.tasks.0.path=absent", code=2).output
+    assert "absent" in absent
+    assert not RunFolder(tmp_path / "runs" / "other").steps()
+
+
+def test_training_on_a_listed_set_is_refused_unless_forced(
+    write_run: Write, rembed: Rembed, tmp_path: Path, rows: Path
+) -> None:
+    listed = tmp_path / "banking77.jsonl"
+    shutil.copy(rows, listed)
+    words = ["train", write_run(), f"data.sources.0.path={listed}", "training.steps=1"]
+    refused = rembed(*words, code=2).output
+    assert "Banking77" in refused
+    assert "force_contaminated" in refused
+    assert not RunFolder(tmp_path / "runs" / "run").steps()
+    rembed(*words, "data.force_contaminated=true")
+
+
+def test_rows_that_name_a_listed_set_are_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"query": "red cat", "pos": ["red cat dog"], "source": "rarb_arc"}\n' * 9)
+    assert "RAR-b" in rembed("train", write_run(), f"data.sources.0.path={path}", code=2).output
