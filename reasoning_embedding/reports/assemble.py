@@ -12,6 +12,7 @@ from reasoning_embedding.errors import SetupError
 
 from .charts import log_chart, score_bars, score_curves
 from .collect import collect
+from .contamination import contamination_table
 from .grid import Grid, markdown_list, to_markdown, to_text
 from .hrsa_charts import HeatMap, diagonal_chart, heat_maps, realignment_chart
 from .hrsa_tables import hrsa_details, hrsa_summary, hrsa_table, spectrum_table, transfer_table
@@ -122,6 +123,7 @@ def build_tables(experiment: Experiment) -> list[Grid]:
         hrsa_details,
         transfer_table,
         spectrum_table,
+        contamination_table,
     )
     return [table for make in makers if (table := make(experiment)).rows]
 

@@ -80,6 +80,7 @@ def collect(folder: Path) -> Experiment:
         realignments=tracks,
         seed_band=band,
         missing=tuple(missing),
+        contamination=read_json(compared) if (compared := RunFolder(folder).contamination).exists() else {},
     )
 
 

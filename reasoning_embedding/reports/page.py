@@ -116,6 +116,7 @@ def _body(experiment: Experiment, data: dict[str, Any], tables: list[Grid], figu
         + _warnings(experiment),
         "Realignment": chart("realignment"),
         "Lineage": table("gates") + chart("lineage"),
+        "Contamination": table("contamination"),
         "How it was made": _manifests(experiment),
         "Not in this report": _list(experiment.missing) if experiment.missing else "",
         "Files beside this page": _list([f"figures/{name}" for name in figures] + ["table.md"]),

@@ -137,6 +137,8 @@ class Experiment:
     seed_band: str | None
     missing: tuple[str, ...]
     """What a full report would show and this folder does not hold, one sentence each."""
+    contamination: dict[str, Any] = field(default_factory=dict)
+    """``contamination.json``: evaluation texts that also stand in the training data, by task."""
 
     @property
     def band(self) -> Pair | None:
