@@ -43,25 +43,21 @@ def grids(table: ScoreTable) -> list[Grid]:
         "beyond it (the whole interval outside), or open (neither is shown). A failed or missing task makes its "
         "means missing. Not corrected for the number of comparisons."
     )
+    about = (
+        f"Published: {table.source}, held against the same margin; intervals are over seeds and take the printed "
+        "± for the standard deviation of the paired differences."
+    )
     result = [
         _main_grid(
             "score-pairs",
             "Scores: base and variants",
-            caption,
+            f"{caption} {about}" if beside else caption,
             [*table.pairs, *(table.published if beside else ())],
             main,
         )
     ]
     if not beside:
-        result.append(
-            _main_grid(
-                "published",
-                "Published scores",
-                f"{table.source}: the same form; intervals are over seeds.",
-                table.published,
-                suites,
-            )
-        )
+        result.append(_main_grid("published", "Published scores", about, table.published, suites))
     return [*result, _test_grid(table)]
 
 

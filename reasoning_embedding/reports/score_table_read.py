@@ -166,6 +166,10 @@ def _read_run(folder: Path, name: str, seed: int | None) -> RunScores:
         if entry.get("type"):
             run.types[task] = str(entry["type"])
     suites = record.get("suites") or {}
+    if not isinstance(suites, dict) or not all(isinstance(tasks, list) for tasks in suites.values()):
+        raise InputError(
+            "'suites' is not suite -> names of its tasks", where=str(path), todo="evaluate the model again"
+        )
     run.suites.update({str(suite): tuple(map(str, tasks)) for suite, tasks in suites.items()})
     settings = record.get("settings") or {}
     run.identity.update({f"the setting {key!r}": settings[key] for key in _DECISIVE if key in settings})

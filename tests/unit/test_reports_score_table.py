@@ -228,6 +228,7 @@ def test_suites_stand_beside_the_published_ones(folder: Path) -> None:
     assert len(main.rows) == 2 + 5
     assert main.reference_rows == {2, 3, 4, 5, 6}
     assert all("published" in row[0].note for row in main.rows[2:])
+    assert "2601.21192" in main.caption
     assert [grid.key for grid in others] == ["score-tests"]
     own = (points(folder, "sft", "alpha") + points(folder, "sft", "beta")).mean() / 2
     assert table.pairs[0].entry("MTEB(Code, v1)").variant[0] == pytest.approx(own)
@@ -293,6 +294,10 @@ def test_a_synthetic_experiment_without_seeds_or_queries_still_has_its_table(tmp
                 "{}"
             ),
             ("beta.json", "not scores of single queries"),
+        ),
+        (
+            lambda folder: change(scores_file(folder, "sft-0"), lambda r: r.update(suites=["MTEB"])),
+            ("scores.json", "'suites' is not"),
         ),
         (lambda folder: scores_file(folder, "base-0").write_text("{"), ("scores.json:1", "not JSON")),
         (lambda folder: shutil.rmtree(folder / "runs"), ("no run has scores",)),
