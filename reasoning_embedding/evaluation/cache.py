@@ -47,7 +47,7 @@ class EmbeddingCache:
         """Return a saved array; None when there is none, or one that is damaged."""
         try:
             return np.load(path, allow_pickle=False)
-        except (FileNotFoundError, EOFError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, EOFError, ValueError):
             return None
 
     def save(self, path: Path, embeddings: np.ndarray) -> None:

@@ -57,6 +57,8 @@ class MtebEncoder:
         Its name and revision, see :func:`model_meta`.
     instructions : Instructions, optional
         What texts are asked with; absent: each task's own.
+    asked : bool
+        Whether texts get a prompt at all; lexical models are asked without.
     corpus_embedder : TextEncoder, optional
         Encodes documents in the place of `embedder`: the same model behind a cache.
     max_tokens, pack_tokens : int
@@ -75,6 +77,7 @@ class MtebEncoder:
         meta: ModelMeta,
         *,
         instructions: Instructions | None = None,
+        asked: bool = True,
         corpus_embedder: TextEncoder | None = None,
         max_tokens: int = 512,
         pack_tokens: int = 16384,
@@ -86,6 +89,7 @@ class MtebEncoder:
         self.corpus_embedder = corpus_embedder or embedder
         self._meta = meta
         self.instructions = instructions or Instructions()
+        self.asked = asked
         self.max_tokens, self.pack_tokens = max_tokens, pack_tokens
         self.query_template = query_template
         self.report = report
@@ -97,6 +101,12 @@ class MtebEncoder:
     def mteb_model_meta(self) -> ModelMeta:
         """Name and revision that results are filed under."""
         return self._meta
+
+    def prompt(self, metadata: TaskMetadata, subset: str, prompt_type: PromptType | None) -> str:
+        """Return what stands before a text of this task."""
+        if not self.asked:
+            return ""
+        return self.instructions.prompt(metadata, subset, prompt_type, self.query_template)
 
     def encode(
         self,
@@ -119,7 +129,7 @@ class MtebEncoder:
         side = "text" if prompt_type is None else PromptType(prompt_type).value
         subset = "" if hf_subset == "default" else f" {hf_subset}"
         what = f"{task_metadata.name}{subset} {_PLURAL[side]}"
-        prompt = self.instructions.prompt(task_metadata, hf_subset, prompt_type, self.query_template)
+        prompt = self.prompt(task_metadata, hf_subset, prompt_type)
         self.sent.setdefault(task_metadata.name, {}).setdefault(hf_subset, {})[side] = prompt
         encoder = self.corpus_embedder if prompt_type == PromptType.document else self.embedder
         embeddings = encoder.encode(

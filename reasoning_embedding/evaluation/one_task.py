@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import mteb
 from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.cache import ResultCache
 from mteb.results.task_result import TaskResult
 from mteb.types import PromptType
@@ -21,6 +24,7 @@ from .encoder import MtebEncoder
 from .instructions import Instructions, is_asymmetric
 from .per_query import experiments, path_of, recorded
 from .scores import METRICS
+from .tfidf import TfIdf, task_texts
 
 #: Sub-folder of mteb's own result files.
 MTEB_FOLDER = "mteb"
@@ -84,7 +88,7 @@ def score_task(
         model.sent.clear()
     start = time.perf_counter()
     try:
-        with explain_disk_errors(folder or Path()), recorded(task) as single:
+        with explain_disk_errors(folder or Path()), _fitted(model, task), recorded(task) as single:
             # Which tasks to skip is decided before, by more than mteb looks at: so here, always run.
             found = mteb.evaluate(
                 model,
@@ -113,14 +117,33 @@ def score_task(
     return {**entry, **values, "seconds": round(time.perf_counter() - start, 3)}
 
 
+@contextlib.contextmanager
+def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
+    """Let a TF-IDF model count the task's texts first; it is transductive."""
+    if not isinstance(model, MtebEncoder) or not isinstance(model.embedder, TfIdf):
+        yield
+        return
+    loaded = task.data_loaded
+    if not loaded:
+        task.load_data()
+    if isinstance(task, AbsTaskRetrieval):
+        task.convert_v1_dataset_format_to_v2(num_proc=None)
+    model.embedder.fit(task_texts(task))
+    try:
+        yield
+    finally:
+        if not loaded:
+            task.unload_data()
+
+
 def _described(task: AbsTask, model: MtebEncoder | BM25Search) -> dict[str, Any]:
     """Return what a reader wants to see of a task: the query instruction, and numbers of texts where known."""
     described: dict[str, str] = {"instruction": "", "prompt": ""}
-    if isinstance(model, MtebEncoder):
+    if isinstance(model, MtebEncoder) and model.asked:
         subset = next(iter(task.hf_subsets), "default")
         side = PromptType.query if is_asymmetric(task.metadata) else None
         described["instruction"] = model.instructions.for_task(task.metadata, subset, side)
-        described["prompt"] = model.instructions.prompt(task.metadata, subset, side, model.query_template)
+        described["prompt"] = model.prompt(task.metadata, subset, side)
     return {**described, **getattr(task, "sizes", {})}  # local tasks know their sizes before they run
 
 

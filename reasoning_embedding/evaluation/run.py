@@ -28,6 +28,7 @@ from .one_task import identity, score_task
 from .scores import FILE, load_scores
 from .sharding import ShardedEncoder, TextEncoder, share_object
 from .tasks import load_tasks
+from .tfidf import TfIdf
 
 #: Settings that decide a score: with others, old scores are not taken for those of this call.
 _DECISIVE = ("max_tokens", "pack_tokens", "query_template", "dtype", "pooling")
@@ -55,7 +56,7 @@ def evaluate(
     Parameters
     ----------
     model : TextEncoder or BM25
-        An embedder, or the lexical baseline.
+        An embedder, or a lexical baseline, which is sent no instructions.
     tasks : sequence of config.Task
         All are read and checked before the first is scored. ``scores.json`` holds these and no others;
         number sequences come last.
@@ -104,10 +105,14 @@ def evaluate(
             "versions": versions(),
         }
         known = share_object(_known(folder, scores) if world.is_main else None, world)
-        asked = not isinstance(model, BM25)
+        lexical = isinstance(model, BM25 | TfIdf)
         todo = []
         for task in loaded:
-            own = identity(task, instructions, asked=asked) if isinstance(task, AbsTask) else _sequences(task)
+            own = (
+                identity(task, instructions, asked=not lexical)
+                if isinstance(task, AbsTask)
+                else _sequences(task)
+            )
             entry = known.get(own["task"], {})
             if all(entry.get(key) == value for key, value in own.items()):
                 scores["tasks"].append(entry)
@@ -120,12 +125,15 @@ def evaluate(
         if isinstance(model, BM25):
             encoder, search = None, BM25Search(model, _meta(model, scores))
         else:
-            encoder = model if world.size == 1 else ShardedEncoder(model, world)
+            encoder = model if lexical or world.size == 1 else ShardedEncoder(model, world)
+            # TF-IDF embeds a text according to the task's other texts: its embeddings are not kept.
+            keep = settings.cache_embeddings and not lexical
             search = MtebEncoder(
                 encoder,
                 _meta(model, scores),
                 instructions=instructions,
-                corpus_embedder=CachedEncoder(encoder, cache, world) if settings.cache_embeddings else None,
+                asked=not lexical,
+                corpus_embedder=CachedEncoder(encoder, cache, world) if keep else None,
                 max_tokens=settings.max_tokens,
                 pack_tokens=settings.pack_tokens,
                 chunk_documents=settings.chunk_documents,
