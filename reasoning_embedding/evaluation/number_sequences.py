@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,14 +100,8 @@ def fingerprint(task: config.NumberSequencesTask) -> str:
 
 
 def is_standard(task: config.NumberSequencesTask) -> bool:
-    """Return whether the texts are the published ones, so that scores may stand beside :func:`published`."""
+    """Return whether the texts are the published ones, so that scores may stand beside published ones."""
     return sequences(task).texts == sequences(config.NumberSequencesTask(kind="number-sequences")).texts
-
-
-def published() -> dict[str, Any]:
-    """Return the published scores: ``source``, ``metrics`` and ``models`` (name -> values in their order)."""
-    file = resources.files("reasoning_embedding.evaluation") / "published" / "number_sequences.json"
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def clustering_scores(embeddings: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> dict[str, float]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from reasoning_embedding.checkpoints.atomic import atomic_folder
-from reasoning_embedding.errors import SetupError
+from reasoning_embedding.errors import InputError, SetupError
 
 from .charts import log_chart, score_bars, score_curves
 from .collect import collect
@@ -18,12 +19,18 @@ from .hrsa_charts import HeatMap, diagonal_chart, heat_maps, realignment_chart
 from .hrsa_tables import hrsa_details, hrsa_summary, hrsa_table, spectrum_table, transfer_table
 from .labels import HEADLINE
 from .narrative import findings
+from .number_sequences import sequence_plots, sequence_tables
 from .records import Experiment
+from .score_table import score_table as compare_backbones
+from .score_table_forms import grids, write_score_table
+from .score_table_records import ScoreTable
 from .tables import gate_table, score_details, score_table
 
 
 def build(folder: Path, report: Callable[[str], None] | None = None) -> Path:
     """Write ``report/`` into an experiment or run folder: ``index.html``, ``table.md`` and PNG figures.
+
+    Where runs have several backbones, ``scores.md``, ``scores.tex`` and ``scores.csv`` compare them.
 
     Parameters
     ----------
@@ -55,12 +62,17 @@ def build(folder: Path, report: Callable[[str], None] | None = None) -> Path:
         f"report: runs {len(experiment.runs)}, baselines {len(experiment.baselines)}, "
         f"HRSA pairs {len(experiment.pairs)}, realignment tracks {len(experiment.realignments)}"
     )
-    tables = build_tables(experiment)
+    experiment, pairs = _pairs(experiment)
+    tables = [*build_tables(experiment), *(grids(pairs) if pairs else [])]
     with atomic_folder(folder / "report") as target:
         (target / "table.md").write_text(_markdown(experiment, tables), encoding="utf-8")
+        if pairs:
+            write_score_table(target, pairs)
         figures = draw_figures(experiment, target / "figures")
         say(f"report: {len(figures)} figures")
-        (target / "index.html").write_text(render(experiment, tables, figures), encoding="utf-8")
+        shown = [name for name in figures if name.startswith("tsne-")]
+        pictures = {name: (target / "figures" / name).read_bytes() for name in shown}
+        (target / "index.html").write_text(render(experiment, tables, figures, pictures), encoding="utf-8")
     page = folder / "report" / "index.html"
     say(f"report: {page}")
     return page
@@ -84,7 +96,7 @@ def summary_table(folder: Path) -> str:
 
 def draw_figures(experiment: Experiment, folder: Path) -> list[str]:
     """Draw every PNG the experiment has data for; returns their names in order."""
-    from .figures import draw_bars, draw_heat_maps, draw_lines, safe_name
+    from .figures import draw_bars, draw_heat_maps, draw_lines, draw_points, safe_name
 
     folder.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
@@ -110,6 +122,8 @@ def draw_figures(experiment: Experiment, folder: Path) -> list[str]:
         maps.setdefault(heat_map.pair, []).append(heat_map)
     for pair, group in maps.items():
         draw_heat_maps(group, place(f"heatmap-{safe_name(pair)}"))
+    for task, plots in sequence_plots(experiment).items():
+        draw_points(plots, place(f"tsne-{safe_name(task)}"))
     return names
 
 
@@ -125,7 +139,20 @@ def build_tables(experiment: Experiment) -> list[Grid]:
         spectrum_table,
         contamination_table,
     )
-    return [table for make in makers if (table := make(experiment)).rows]
+    tables = [table for make in makers if (table := make(experiment)).rows]
+    return [*tables, *sequence_tables(experiment)]
+
+
+def _pairs(experiment: Experiment) -> tuple[Experiment, ScoreTable | None]:
+    """Compare the backbones of an experiment, or say in it why they cannot be compared."""
+    scored = [run for run in experiment.runs if run.last]
+    if not scored or len({run.backbone or run.name for run in experiment.runs}) < 2:
+        return experiment, None
+    try:
+        return experiment, compare_backbones(experiment.folder)
+    except InputError as error:
+        reason = f"table of base and variants: {error.what}"
+        return replace(experiment, missing=(*experiment.missing, reason)), None
 
 
 def _markdown(experiment: Experiment, tables: list[Grid]) -> str:

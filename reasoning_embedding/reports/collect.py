@@ -147,16 +147,21 @@ def read_scores(path: Path, step: int | None, missing: list[str]) -> Scores:
     """
     record = read_json(path)
     tasks: dict[str, dict[str, float]] = {}
+    sequences: dict[str, dict[str, Any]] = {}
     for task in record.get("tasks") or []:
         if "task" not in task:
             raise InputError("a task without a name", where=str(path), todo="evaluate the model again")
+        if "tsne" in task:
+            sequences[str(task["task"])] = task
+            continue
         values = {key: float(value) for key, value in task.items() if _is_number(value)}
         if "main_score" in values:
             values.setdefault("ndcg_at_10", values["main_score"])
         tasks[str(task["task"])] = values
     for entry in record.get("failed") or []:
         missing.append(f"{path.parent.name}: task {entry.get('task')!r} failed: {entry.get('error')}")
-    return Scores(model=str(record.get("model", path.parent.name)), step=step, tasks=tasks)
+    model = str(record.get("model", path.parent.name))
+    return Scores(model=model, step=step, tasks=tasks, sequences=sequences)
 
 
 def _is_number(value: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .charts import Bars, Line, LineChart, Panel
 from .hrsa_charts import HeatMap
 from .labels import COLOURS, DASHES
+from .number_sequences import PointPlot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +118,35 @@ def draw_bars(bars: Bars, path: Path) -> None:
         axis.grid(visible=False, axis="x")
         axis.set_axisbelow(True)
         figure.legend(loc="outside lower center", ncols=min(8, count + 1))
+        figure.savefig(path)
+
+
+def draw_points(plots: list[PointPlot], path: Path) -> None:
+    """Draw projections side by side, four a row, one colour and marker a family, under one legend."""
+    columns = min(4, len(plots))
+    rows = math.ceil(len(plots) / columns)
+    with _figure(max(4.2, 2.6 * columns + 0.4), 2.75 * rows + 0.9) as figure:
+        for axis, plot in zip(figure.subplots(rows, columns, squeeze=False).flat, plots, strict=False):
+            for index, family in enumerate(plot.families):
+                points = plot.points[index]
+                axis.scatter(
+                    [x for x, _ in points],
+                    [y for _, y in points],
+                    s=34,
+                    color=COLOURS[index % len(COLOURS)],
+                    marker="osD^vP"[index % 6],
+                    alpha=0.85,
+                    label=family,
+                )
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_title(f"{plot.title}\n{plot.note}", fontsize=8)
+        for axis in list(figure.axes)[len(plots) :]:
+            axis.remove()
+        figure.suptitle(plots[0].heading, fontsize=10)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        # Two legend columns fit below a single panel.
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 * columns))
         figure.savefig(path)
 
 

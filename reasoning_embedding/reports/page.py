@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -15,12 +16,15 @@ from .grid import Grid, to_html
 from .hrsa_charts import diagonal_chart, heat_maps, realignment_chart
 from .labels import COLOURS, DARK_COLOURS, DASHES, metric_label
 from .narrative import findings
+from .number_sequences import SEQUENCES_KEY
 from .records import Experiment
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
-def render(experiment: Experiment, tables: list[Grid], figures: list[str]) -> str:
+def render(
+    experiment: Experiment, tables: list[Grid], figures: list[str], pictures: dict[str, bytes] | None = None
+) -> str:
     """The page's HTML.
 
     Parameters
@@ -31,6 +35,8 @@ def render(experiment: Experiment, tables: list[Grid], figures: list[str]) -> st
         Its tables, as they are also written beside the page.
     figures : list of str
         Names of the PNGs beside the page, for the list at its end.
+    pictures : dict of str to bytes, optional
+        PNGs shown within the page, under what they show.
 
     Notes
     -----
@@ -48,7 +54,7 @@ def render(experiment: Experiment, tables: list[Grid], figures: list[str]) -> st
         "script": (template / "page.js").read_text(encoding="utf-8"),
         "plotly": get_plotlyjs(),
         "data": json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        "body": _body(experiment, data, tables, figures),
+        "body": _body(experiment, data, tables, figures, pictures or {}),
     }
     page = (template / "page.html").read_text(encoding="utf-8")
     return _SLOT.sub(lambda match: slots[match[1]], page)
@@ -85,7 +91,13 @@ def _chart_data(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _body(experiment: Experiment, data: dict[str, Any], tables: list[Grid], figures: list[str]) -> str:
+def _body(
+    experiment: Experiment,
+    data: dict[str, Any],
+    tables: list[Grid],
+    figures: list[str],
+    pictures: dict[str, bytes],
+) -> str:
     grids = {grid.key: grid for grid in tables}
     charts = data["charts"]
 
@@ -104,7 +116,10 @@ def _body(experiment: Experiment, data: dict[str, Any], tables: list[Grid], figu
         "Retrieval": table("scores")
         + (bars if data["bars"] else "")
         + chart("score-curves")
-        + _details(grids, "score-details"),
+        + table("score-pairs")
+        + "".join(_details(grids, key) for key in ("score-tests", "published", "score-details")),
+        "Number sequences": "".join(table(key) for key in grids if key.startswith(SEQUENCES_KEY))
+        + "".join(_picture(name, png) for name, png in pictures.items()),
         "Training": chart("training"),
         "Representation (HRSA)": table("hrsa")
         + (maps if data["heatmaps"] else "")
@@ -119,7 +134,10 @@ def _body(experiment: Experiment, data: dict[str, Any], tables: list[Grid], figu
         "Contamination": table("contamination"),
         "How it was made": _manifests(experiment),
         "Not in this report": _list(experiment.missing) if experiment.missing else "",
-        "Files beside this page": _list([f"figures/{name}" for name in figures] + ["table.md"]),
+        "Files beside this page": _list(
+            [f"figures/{name}" for name in figures]
+            + ["table.md", *(["scores.md", "scores.tex", "scores.csv"] if "score-pairs" in grids else [])]
+        ),
     }
     parts = []
     for title, content in sections.items():
@@ -134,6 +152,11 @@ def _chart_slot(key: str, title: str, note: str) -> str:
         f'<figure class="chart" data-chart="{html.escape(key)}"><figcaption><h3>{html.escape(title)}</h3></figcaption>'
         f'<div class="controls"></div><div class="plot"></div><p class="note">{html.escape(note)}</p></figure>'
     )
+
+
+def _picture(name: str, data: bytes) -> str:
+    text = base64.b64encode(data).decode("ascii")
+    return f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{text}"></figure>'
 
 
 def _list(items: Iterable[str]) -> str:

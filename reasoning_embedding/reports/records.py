@@ -14,6 +14,8 @@ class Scores:
     model: str
     step: int | None
     tasks: dict[str, dict[str, float]]
+    sequences: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Number-sequence tasks: their whole entries. Silhouettes are no nDCG, so they are not among ``tasks``."""
 
 
 @dataclass(frozen=True)

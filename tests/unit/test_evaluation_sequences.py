@@ -14,7 +14,6 @@ from reasoning_embedding.evaluation.number_sequences import (
     clustering_scores,
     fingerprint,
     is_standard,
-    published,
     score,
 )
 from reasoning_embedding.evaluation.sequence_texts import FAMILIES, sequences
@@ -169,13 +168,6 @@ def test_standard_and_fingerprint() -> None:
     assert fingerprint(STANDARD) == fingerprint(task(name="other"))
     others = [task(shuffled=True), task(seed=1), task(null_draws=3), task(terms=400)]
     assert len({fingerprint(STANDARD), *map(fingerprint, others)}) == 5
-
-
-def test_published_table() -> None:
-    found = published()
-    assert len(found["models"]) == 14
-    assert found["models"]["Qwen3-Embedding-8B"] == [0.3103, 1.0893, 0.3103, 1.0893]
-    assert {len(values) for values in found["models"].values()} == {len(found["metrics"])}
 
 
 def test_tfidf_is_a_model_like_any_other() -> None:
