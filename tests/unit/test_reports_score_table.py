@@ -217,6 +217,26 @@ def test_subsets_of_a_task_count_alike_whatever_their_size(folder: Path) -> None
     assert entry.queries.n == 40
 
 
+def test_tasks_that_ask_the_same_queries_share_their_draws(tmp_path: Path) -> None:
+    def mean_interval(kind: str) -> tuple[list[float], list[float]]:
+        tasks = {"short": kind, "long": kind}
+        folder = write_scored_runs(tmp_path / kind, {"base": (0,), "sft": (0,)}, tasks)
+        for run in folder.glob("runs/*"):
+            path = scores_file(folder, run.name)
+            shutil.copy(path.parent / "per_query" / "short.json", path.parent / "per_query" / "long.json")
+            change(path, lambda r: r["tasks"][1].update(main_score=r["tasks"][0]["main_score"]))
+        pair = score_table(folder).pairs[0]
+        found = [pair.entry(name).queries for name in ("short", "mean by task")]
+        return tuple([test.low, test.high] for test in found)
+
+    # The same differences twice are no more evidence than once ...
+    one, mean = mean_interval("Retrieval")
+    assert mean == pytest.approx(one)
+    # ... unless equal ids only number a task's own experiments.
+    one, mean = mean_interval("Classification")
+    assert mean[1] - mean[0] == pytest.approx((one[1] - one[0]) / math.sqrt(2), rel=0.1)
+
+
 def test_suites_stand_beside_the_published_ones(folder: Path) -> None:
     suites = {"MTEB(Code, v1)": ["alpha", "beta"]}
     for run in folder.glob("runs/*"):
