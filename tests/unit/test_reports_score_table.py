@@ -18,6 +18,7 @@ from scipy import stats
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.means import mean_scores
+from reasoning_embedding.reports import build
 from reasoning_embedding.reports.grid import Cell, Column, Grid
 from reasoning_embedding.reports.latex import escape, to_latex
 from reasoning_embedding.reports.score_table import published_pairs, score_table
@@ -461,3 +462,18 @@ def test_writing_leaves_the_page_beside_it(folder: Path) -> None:
     names = [path.name for path in write_score_table(page.parent, score_table(folder))]
     assert names == ["scores.md", "scores.tex", "scores.csv"]
     assert sorted(path.name for path in page.parent.iterdir()) == sorted([*names, "index.html"])
+
+
+def test_the_page_has_the_table_or_says_why_not(folder: Path) -> None:
+    page = build(folder).read_text(encoding="utf-8")
+    assert 'id="table-score-pairs"' in page
+    assert (folder / "report" / "scores.tex").exists()
+    assert "scores.md" in (folder / "report" / "index.html").read_text(encoding="utf-8")
+    change(scores_file(folder, "rlvr-1"), lambda record: record["settings"].update(max_tokens=8))
+    page = build(folder).read_text(encoding="utf-8")
+    assert 'id="table-score-pairs"' not in page
+    assert (
+        "table of base and variants: runs &#x27;base-0&#x27; and &#x27;rlvr-1&#x27; cannot be compared"
+        in page
+    )
+    assert not (folder / "report" / "scores.tex").exists()
