@@ -22,14 +22,14 @@ def _score(embedder: Embedder, step: int, world: World) -> dict[str, float]:
     return {"task": {0: 0.1, 1: 0.3, 2: 0.5, 3: 0.2}[step] if world.is_main else -step}
 
 
-def _run(world: World, folder: Path, select: str) -> list[bool]:
+def _run(world: World, folder: Path, select: str, embedder: Embedder) -> list[bool]:
     settings = config.TrainingEvaluation.model_validate(
         {"tasks": [{"kind": "world"}], "every": 1, "select": select}
     )
     selection = Selection(settings, _score, RunFolder(folder), world, steps=3, report=lambda _: None)
-    embedder = tiny_embedder().train()
     selection.begin(embedder)
     best = []
+    embedder.train()
     for step in (1, 2, 3):
         best.append(selection.at(embedder, step)[1])
         assert embedder.training
@@ -38,10 +38,10 @@ def _run(world: World, folder: Path, select: str) -> list[bool]:
 
 
 def test_ranks_agree_on_the_best_step(tmp_path: Path) -> None:
-    assert run_ranks(2, _run, tmp_path, "task") == [[True, True, False]] * 2
+    assert run_ranks(2, _run, tmp_path, "task", tiny_embedder()) == [[True, True, False]] * 2
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 2, "score": 0.5, "select": "task"}
 
 
 def test_every_rank_refuses_an_unknown_score(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no score is named 'other'"):
-        run_ranks(2, _run, tmp_path, "other", timeout=20)
+        run_ranks(2, _run, tmp_path, "other", tiny_embedder())
