@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install quickstart test check lint format types contracts configs clean
+.PHONY: help install quickstart test check lint format types contracts configs bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,6 +52,9 @@ contracts: install ## Check that imports between folders go one way
 
 configs: install ## Check every configuration file
 	$(BIN)/rembed config check configs
+
+bench: install ## Measure speed and memory against other libraries (REASONING_EMBEDDING_DATA: corpora)
+	$(BIN)/rembed bench all
 
 clean: ## Remove caches and build files; .venv and runs stay
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
