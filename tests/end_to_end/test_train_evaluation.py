@@ -14,11 +14,12 @@ import torch
 
 from reasoning_embedding import config, training
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, write_json
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
 from reasoning_embedding.sweeps import resolve
 from reasoning_embedding.sweeps.references import pick_step
+from reasoning_embedding.sweeps.work import work
 
 Write = Callable[..., Path]
 Rembed = Callable[..., Any]
@@ -207,6 +208,52 @@ def test_training_on_a_listed_set_is_refused_unless_forced(
     assert "force_contaminated" in refused
     assert not RunFolder(tmp_path / "runs" / "run").steps()
     rembed(*words, "data.force_contaminated=true")
+
+
+def _experiment(folder: Path, rows: Path, tiny_backbone: Path, beir: Path, source: Path) -> Path:
+    """Write what ``rembed experiment`` leaves for its stages; returns the experiment's folder."""
+    settings = config.ExperimentConfig.model_validate(
+        {
+            "kind": "experiment",
+            "name": "pair",
+            "output_dir": str(folder),
+            "recipe": {
+                "data": {"sources": [{"kind": "files", "path": str(source)}], "query_max_tokens": 32},
+                "training": {"batch_size": 8, "steps": 2, "precision": "fp32", "threads": 1},
+                "logging": {"tensorboard": False},
+                "evaluation": {"tasks": [{"kind": "world"}], "every": 2},
+            },
+            "runs": [{"name": "one", "backbone": {"kind": "pretrained", "path": str(tiny_backbone)}}],
+            "evaluation": {"tasks": [{"kind": "beir", "path": str(beir)}]},
+        }
+    )
+    write_json(folder / "pair" / "config.resolved.json", settings.model_dump(mode="json"))
+    return folder / "pair"
+
+
+def test_an_experiment_compares_its_data_and_scores_its_runs(
+    tmp_path: Path, rows: Path, tiny_backbone: Path, beir: Path
+) -> None:
+    folder = _experiment(tmp_path, rows, tiny_backbone, beir, rows)
+    said: list[str] = []
+    work(folder, "contamination", said.append)
+    assert [line.split(":")[0] for line in said] == [
+        "contamination of tiny",
+        "contamination of world-heldout",
+    ]
+    assert json.loads((folder / "contamination.json").read_text())["tasks"]["tiny"]["documents"]["exact"] == 1
+    work(folder, "train-one", said.append)
+    run = RunFolder(folder / "runs" / "one")
+    assert sorted(_metrics(run)[2]["evaluation"]) == ["mean", "world-heldout"]
+    assert resolve("run:one@best", folder) == run.checkpoint(_best(run)["step"])
+
+
+def test_an_experiment_does_not_train_on_its_own_tasks(
+    tmp_path: Path, rows: Path, tiny_backbone: Path, beir: Path
+) -> None:
+    folder = _experiment(tmp_path, rows, tiny_backbone, beir, beir / "queries.jsonl")
+    with pytest.raises(InputError, match="also an evaluation task"):
+        work(folder, "contamination", print)
 
 
 def test_rows_that_name_a_listed_set_are_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
