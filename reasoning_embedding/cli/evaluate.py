@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
+if TYPE_CHECKING:
+    from reasoning_embedding.config import Evaluation
+
 
 def command(
     path: Annotated[Path, typer.Argument(help="A checkpoint or a run folder.", metavar="CHECKPOINT|RUN")],
     task: Annotated[
-        list[Path], typer.Option("--task", "-t", help="A BEIR-style folder; may be given again.")
-    ],
-    steps: Annotated[str, typer.Option(help="Of a run: ends, all, or steps such as 0,200.")] = "ends",
+        list[Path] | None, typer.Option("--task", "-t", help="A BEIR-style folder; may be given again.")
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", "-s", help="A benchmark or task of mteb, such as 'MTEB(eng, v2)'; again."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="An experiment's YAML: the tasks and settings of its evaluation."
+        ),
+    ] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(help="JSON: task -> instruction, or {query, document}.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Of a run: ends, all, or steps such as 0,200. Absent: ends.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Absent: the run's own evaluation folder.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longer texts are cut.")] = 512,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longer texts are cut. Absent: 512.")] = None,
 ) -> None:
-    """Score checkpoints on local retrieval tasks; what is scored already is not scored again.
+    """Score checkpoints on tasks; what is scored already is not scored again.
 
     Raises
     ------
@@ -30,51 +48,111 @@ def command(
     ReasoningEmbeddingError
         If a task failed; the others are scored.
     """
-    from reasoning_embedding.config import BeirTask, Evaluation
-
     from ._say import quiet_libraries, speaker
 
     quiet_libraries()
-    evaluation = Evaluation(
-        tasks=[BeirTask(kind="beir", path=str(folder)) for folder in task], max_tokens=max_tokens
+    evaluation = _settings(
+        config, task or [], suite or [], instructions=instructions, steps=steps, max_tokens=max_tokens
     )
     from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance, step_name
     from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
     from reasoning_embedding.evaluation.run import evaluate
     from reasoning_embedding.evaluation.scores import revision_of
-    from reasoning_embedding.sweeps import chosen_steps
+    from reasoning_embedding.sweeps import chosen_steps, query_template
 
     run = RunFolder(path)
     if run.checkpoints.is_dir():
         targets = {
             run.checkpoint(step): (output or run.evaluation) / step_name(step)
-            for step in chosen_steps(run, _steps(steps))
+            for step in chosen_steps(run, evaluation.steps)
         }
         name = path.resolve().name
     else:
         targets = {path: output or path.parent.parent / "evaluation" / path.name}
         name = (read_provenance(path) or {}).get("run") or path.resolve().name
+        run = RunFolder(path.resolve().parent.parent)
     failed: list[str] = []
-    for checkpoint, folder in targets.items():
-        step = (read_provenance(checkpoint) or {}).get("step")
-        scores = evaluate(
-            load_embedder(checkpoint),
-            evaluation.tasks,
-            folder,
-            model_name=name,
-            revision=revision_of(step, content_hash(checkpoint)),
-            step=step,
-            settings=evaluation,
-            report=speaker(),
-        )
-        for entry in scores["tasks"]:
-            typer.echo(f"{checkpoint.name}  {entry['task']}  nDCG@10 {entry['main_score']:.4f}")
-        typer.echo(f"scores: {folder / 'scores.json'}")
-        failed += [f"{checkpoint.name} {entry['task']}: {entry['error']}" for entry in scores["failed"]]
+    world = start_world()
+    try:
+        for checkpoint, folder in targets.items():
+            step = (read_provenance(checkpoint) or {}).get("step")
+            scores = evaluate(
+                load_embedder(checkpoint).to(world.device),
+                evaluation.tasks,
+                folder,
+                model_name=name,
+                revision=revision_of(step, content_hash(checkpoint)),
+                step=step,
+                settings=evaluation,
+                query_template=query_template(run) or QUERY_TEMPLATE,
+                report=speaker(),
+                world=world,
+            )
+            if world.is_main:
+                _print(checkpoint.name, scores, folder)
+            failed += [f"{checkpoint.name} {entry['task']}: {entry['error']}" for entry in scores["failed"]]
+    finally:
+        stop_world()
     if failed:
         raise ReasoningEmbeddingError(
             "\n".join(["tasks failed", *failed]), todo="mend them and evaluate again"
         )
+
+
+def _settings(
+    config: Path | None,
+    folders: list[Path],
+    suites: list[str],
+    *,
+    instructions: Path | None,
+    steps: str | None,
+    max_tokens: int | None,
+) -> Evaluation:
+    """Put the evaluation section of a file and the options together; options win, tasks are added."""
+    from reasoning_embedding.config import (
+        BeirTask,
+        ChoiceTask,
+        Evaluation,
+        ExperimentConfig,
+        SuiteTask,
+        load_config,
+    )
+
+    section: Evaluation | None = None
+    if config is not None:
+        section = load_config(config, expect=ExperimentConfig).config.evaluation
+        if section is None:
+            raise InputError("the file has no section 'evaluation'", where=str(config), todo="add its tasks")
+    tasks: list[Any] = [*section.tasks] if section else []
+    for folder in folders:
+        choice = any((folder / f"candidates.jsonl{ending}").is_file() for ending in ("", ".gz"))
+        tasks.append(
+            ChoiceTask(kind="choice", path=str(folder)) if choice else BeirTask(kind="beir", path=str(folder))
+        )
+    tasks += [SuiteTask(kind="mteb", name=name) for name in suites]
+    if not tasks:
+        raise InputError("nothing to score on", todo="give --task FOLDER, --suite NAME or --config FILE")
+    changes: dict[str, Any] = {"tasks": tasks}
+    if instructions is not None:
+        changes["instructions"] = str(instructions)
+    if steps is not None:
+        changes["steps"] = _steps(steps)
+    if max_tokens is not None:
+        changes["max_tokens"] = max_tokens
+    return section.model_copy(update=changes) if section else Evaluation(**changes)
+
+
+def _print(checkpoint: str, scores: dict[str, Any], folder: Path) -> None:
+    for entry in scores["tasks"]:
+        metric = entry.get("main_metric", "score").replace("ndcg_at_", "nDCG@")
+        choice = f"  choice accuracy {entry['choice_accuracy']:.4f}" if "choice_accuracy" in entry else ""
+        typer.echo(f"{checkpoint}  {entry['task']}  {metric} {entry['main_score']:.4f}{choice}")
+    means = scores["means"]
+    if means["by_task"] is not None and len(scores["tasks"]) > 1:
+        typer.echo(f"{checkpoint}  mean by task {means['by_task']:.4f}, by type {means['by_type']:.4f}")
+    typer.echo(f"scores: {folder / 'scores.json'}")
 
 
 def _steps(text: str) -> str | list[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +22,6 @@ def evaluate_runs(
     experiment: config.ExperimentConfig, evaluation: config.Evaluation, folder: Path, report: Report
 ) -> None:
     """Score the chosen checkpoints of every run, and the baselines."""
-    from reasoning_embedding.evaluation.baselines import BM25
     from reasoning_embedding.evaluation.run import evaluate
     from reasoning_embedding.evaluation.scores import revision_of
 
@@ -40,31 +41,43 @@ def evaluate_runs(
                 query_template=template,
                 report=report,
             )
-    if "bm25" in evaluation.baselines:
-        bm25 = BM25()
+    first = RunFolder(folder / "runs" / experiment.runs[0].name)
+    for baseline in dict.fromkeys(evaluation.baselines):
+        model, name, revision = _baseline(baseline, experiment.name, first.checkpoint(0))
         evaluate(
-            bm25,
+            model,
             evaluation.tasks,
-            folder / "evaluation" / "bm25",
-            model_name="bm25",
-            revision=bm25.revision,
-            step=None,
-            settings=evaluation,
-            report=report,
-        )
-    if "untrained" in evaluation.baselines:
-        first = RunFolder(folder / "runs" / experiment.runs[0].name)
-        evaluate(
-            untrained_twin(first.checkpoint(0)),
-            evaluation.tasks,
-            folder / "evaluation" / "untrained",
-            model_name=f"{experiment.name}-untrained",
-            revision=f"seed-0-{content_hash(first.checkpoint(0))[:12]}",
+            folder / "evaluation" / baseline,
+            model_name=name,
+            revision=revision,
             step=None,
             settings=evaluation,
             query_template=template,
             report=report,
         )
+
+
+def _baseline(baseline: str, experiment: str, checkpoint: Path) -> tuple[Any, str, str]:
+    """Return a baseline, the name and the revision that its scores are filed under."""
+    if baseline == "bm25":
+        from reasoning_embedding.evaluation.baselines import BM25
+
+        return BM25(), baseline, BM25().revision
+    if baseline == "tfidf":
+        from reasoning_embedding.evaluation.tfidf import TfIdf
+
+        return TfIdf(), baseline, TfIdf().revision
+    revision = f"seed-0-{content_hash(checkpoint)[:12]}"
+    return untrained_twin(checkpoint), f"{experiment}-{baseline}", revision
+
+
+def query_template(run: RunFolder) -> str | None:
+    """Return the template that a run's queries were trained with, or None where no configuration is kept."""
+    try:
+        resolved = json.loads(run.config_json.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return resolved.get("data", {}).get("query_template")
 
 
 def chosen_steps(run: RunFolder, steps: str | list[int]) -> list[int]:
