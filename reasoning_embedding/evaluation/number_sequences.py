@@ -77,7 +77,7 @@ def score(
             todo="check that the tokenizer knows digits and that the model has not collapsed",
         )
     scores = clustering_scores(embeddings, data.labels, seed=task.seed)
-    null = _null(scores["silhouette_true"], data.labels, model.dimension, task)
+    null = random_null(scores["silhouette_true"], data.labels, model.dimension, task)
     return {
         "task": task.name,
         "type": "Clustering",
@@ -165,12 +165,27 @@ def project(embeddings: np.ndarray, data: Sequences, *, seed: int = 0) -> dict[s
     }
 
 
-def _null(
+def random_null(
     observed: float, labels: np.ndarray, dimension: int, task: config.NumberSequencesTask
 ) -> dict[str, float]:
-    """Silhouette of random directions: p = (1 + #{null >= observed}) / (1 + draws), never 0.
+    """Hold a silhouette against those of random directions.
 
-    Normalised, as embeddings are: vectors of different lengths have lower silhouettes.
+    Parameters
+    ----------
+    observed : float
+        Silhouette with true labels.
+    labels : np.ndarray
+        (n,) true clusters.
+    dimension : int
+        That of the model. Drawn vectors have unit norm, as embeddings have: where lengths differ,
+        silhouettes are lower.
+    task : config.NumberSequencesTask
+        ``null_draws`` and ``seed``.
+
+    Returns
+    -------
+    dict
+        ``draws``, ``mean``, ``sd`` and ``p_value`` = (1 + #{null >= observed}) / (1 + draws), never 0.
     """
     generator = np.random.default_rng(task.seed)
     draws = np.empty(task.null_draws)

@@ -39,6 +39,9 @@ class TfIdf:
     scikit-learn's ``TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)``. The sparse
     vector is then projected by a count sketch (Charikar et al. 2002; Weinberger et al. 2009, feature
     hashing): every column is added to one of ``dimension`` places under a hashed sign.
+
+    What the projection costs, Spearman of STSBenchmark and SICK-R and accuracy of Banking77 under mteb's
+    protocol: exact 0.7145, 0.5824, 0.670; in 8192 dimensions 0.713, 0.582, 0.668.
     """
 
     def __init__(self, ngrams: tuple[int, int] = (2, 5), dimension: int = 8192) -> None:

@@ -14,6 +14,7 @@ from reasoning_embedding.evaluation.number_sequences import (
     clustering_scores,
     fingerprint,
     is_standard,
+    random_null,
     score,
 )
 from reasoning_embedding.evaluation.sequence_texts import FAMILIES, sequences
@@ -123,15 +124,16 @@ def test_score_of_perfect_clusters() -> None:
 
 
 def test_null_is_calibrated_for_random_directions() -> None:
+    labels, draws = np.repeat([0, 1], 4), task(null_draws=19)
     values = []
-    for seed in range(20):
+    for seed in range(40):
         vectors = np.random.default_rng(1000 + seed).standard_normal((8, 16))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        small = task(families=["even", "odd"], terms=8, null_draws=19)
-        values.append(score(Fixed(vectors), small)["null"]["p_value"])
-    assert 0.25 < np.mean(values) < 0.75
-    assert min(values) < 0.3
-    assert max(values) > 0.7
+        observed = clustering_scores(vectors, labels)["silhouette_true"]
+        values.append(random_null(observed, labels, 16, draws)["p_value"])
+    assert 0.35 < np.mean(values) < 0.65  # uniform p-values: mean 0.525, standard error 0.046
+    assert min(values) < 0.2
+    assert max(values) > 0.8
 
 
 def test_silhouette_by_hand() -> None:
