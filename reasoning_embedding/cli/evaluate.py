@@ -32,7 +32,7 @@ def command(
         Path | None, typer.Option(help="JSON: task -> instruction, or {query, document}.")
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(help="Of a run: ends, all, or steps such as 0,200. Absent: ends.")
+        str | None, typer.Option(help="Of a run: ends, all, best, or steps such as 0,200. Absent: ends.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Absent: the run's own evaluation folder.")
@@ -156,11 +156,11 @@ def _print(checkpoint: str, scores: dict[str, Any], folder: Path) -> None:
 
 
 def _steps(text: str) -> str | list[int]:
-    if text in ("ends", "all"):
+    if text in ("ends", "all", "best"):
         return text
     try:
         return [int(step) for step in text.split(",")]
     except ValueError as error:
         raise InputError(
-            f"cannot read {text!r} as steps", where="--steps", todo="ends, all, or 0,200"
+            f"cannot read {text!r} as steps", where="--steps", todo="ends, all, best, or 0,200"
         ) from error

@@ -125,8 +125,8 @@ class Evaluation(Section):
     """Tasks and how texts are encoded for them."""
 
     tasks: Annotated[list[Task], Field(min_length=1)]
-    steps: Literal["ends", "all"] | list[int] = "ends"
-    """Which checkpoints of a run: step 0 and the last, all, or a list."""
+    steps: Literal["ends", "all", "best"] | list[int] = "ends"
+    """Which checkpoints of a run: step 0 and the last, all, the one its own evaluation chose, or a list."""
     baselines: list[Literal["bm25", "tfidf", "untrained"]] = Field(default=[])
     """``untrained``: the same architecture with random weights, as an embedder."""
     instructions: str | dict[str, str | dict[Literal["query", "document"], str]] | None = None

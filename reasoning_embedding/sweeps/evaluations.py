@@ -15,6 +15,8 @@ from reasoning_embedding.checkpoints import RunFolder, content_hash, step_name
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.errors import InputError
 
+from .references import pick_step
+
 Report = Callable[[str], None]
 
 
@@ -81,18 +83,20 @@ def query_template(run: RunFolder) -> str | None:
 
 
 def chosen_steps(run: RunFolder, steps: str | list[int]) -> list[int]:
-    """Checkpoints of a run that ``ends``, ``all`` or a list of steps names.
+    """Checkpoints of a run that ``ends``, ``all``, ``best`` or a list of steps names.
 
     Raises
     ------
     InputError
-        If the run has no checkpoint, or not one of those listed.
+        If the run has no checkpoint, not one of those listed, or was not scored while it trained.
     """
     there = run.steps()
     if not there:
         raise InputError("this run has no checkpoint", where=str(run.path), todo="train it first")
     if steps == "all":
         return there
+    if steps == "best":
+        return [pick_step(run, "best", f"{run.path.name}@best")]
     if steps == "ends":
         return sorted({there[0], there[-1]})
     missing = [step for step in steps if step not in there]

@@ -17,7 +17,7 @@ from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import RunFolder, write_json
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.sweeps import resolve
+from reasoning_embedding.sweeps import chosen_steps, resolve
 from reasoning_embedding.sweeps.references import pick_step
 from reasoning_embedding.sweeps.work import work
 
@@ -103,6 +103,7 @@ def test_the_best_step_is_kept_and_the_earlier_of_equal_ones(write_run: Write, t
     assert evaluations == {step: {"world": value, "mean": value} for step, value in CURVE.items()}
     assert pick_step(run, "best", "best") == 4
     assert resolve("run:run@best", tmp_path) == run.checkpoint(4)
+    assert chosen_steps(run, "best") == [4]
     assert "step 4: mean 0.7000, the best so far" in said
     assert "step 6: mean 0.7000" in said
 
