@@ -151,7 +151,7 @@ def test_run_file(tmp_path, old, new, expected):
         (
             "steps: [0, 5]",
             "steps: alll",
-            '31:10: evaluation.steps is "alll"; it must be one of "ends", "all" (or a list); did you mean \'all\'?',
+            '31:10: evaluation.steps is "alll"; it must be one of "ends", "all", "best" (or a list); did you mean \'all\'?',
         ),
         (
             "[q_proj]",

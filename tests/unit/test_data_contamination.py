@@ -170,6 +170,20 @@ def test_a_query_is_compared_without_its_prompt(tmp_path: Path) -> None:
     assert found["tasks"]["task"]["queries"]["exact"] == 1
 
 
+def test_the_weightiest_role_and_its_first_row_are_named(tmp_path: Path) -> None:
+    rows = [
+        {"query": "blue fish", "pos": ["a moon"], "neg": ["red cat"], "source": "first"},
+        {"query": "red cat", "pos": ["a sun"], "neg": ["red cat"], "source": "second"},
+        {"query": "old stone", "pos": ["a moon"], "source": "third"},
+        {"query": "red cat", "pos": ["a star"], "source": "fourth"},
+    ]
+    texts = ["Red cat", "a moon!"]
+    found = contamination(_table(tmp_path, rows), {"task": {"texts": texts}})["tasks"]["task"]["texts"]
+    cat, moon = (entry["training"] for entry in found["examples"])
+    assert (cat["role"], cat["row"], cat["source"]) == ("query", 1, "second")
+    assert (moon["role"], moon["row"], moon["source"]) == ("positive", 0, "first")
+
+
 def test_equal_texts_count_once_and_empty_ones_are_no_match(tmp_path: Path) -> None:
     table = _table(tmp_path, [{"query": "red cat", "pos": ["a dog"]}])
     found = contamination(table, {"task": {"texts": ["Red cat", "red cat.", ""]}, "empty": {"texts": []}})
@@ -223,7 +237,7 @@ def test_names_that_only_resemble_one_are_not(name: str) -> None:
 
 
 def test_a_folder_far_above_says_where_not_what() -> None:
-    refuse_evaluation_sources(_data({"kind": "files", "path": "/home/bright/work/train/rows.jsonl"}))
+    refuse_evaluation_sources(_data({"kind": "files", "path": "/srv/bright/train/mine/rows.jsonl"}))
 
 
 def test_rows_that_name_a_listed_set_are_refused() -> None:
