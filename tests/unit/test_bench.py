@@ -58,3 +58,12 @@ def test_generated_texts_are_the_same_and_of_many_lengths() -> None:
     assert texts == bench._generated(50)
     lengths = sorted(len(text.split()) for text in texts)
     assert lengths[-1] > 4 * lengths[0]
+
+
+def test_records_are_results() -> None:
+    folder = Path(__file__).resolve().parents[2] / "scripts" / "bench" / "records"
+    records = [row for path in folder.glob("encode*.json") for row in json.loads(path.read_text())]
+    assert records
+    for row in records:
+        assert {"name", "ours", "other", "ratio", "unit", "versions", "hardware"} <= row.keys()
+        assert row["ratio"] == pytest.approx(row["ours"] / row["other"], rel=1e-3)
