@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from reasoning_embedding.config.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
 _FORMS = ("text", "markdown", "latex", "csv")
@@ -50,6 +49,8 @@ def command(
         return
     form = form or "text"
     if form not in _FORMS:
+        from reasoning_embedding.config.suggestions import did_you_mean
+
         raise InputError(
             f"no form {form!r}{did_you_mean(form, _FORMS)}",
             where="--format",

@@ -1,7 +1,6 @@
 """``rembed config``: check, show, diff, schema."""
 
 import json
-import statistics
 
 import pytest
 import yaml
@@ -69,7 +68,8 @@ def test_check_is_quick_and_imports_no_torch(files):
     )
     done, seconds = zip(*(run_python(code, str(files)) for _ in range(5)), strict=True)
     assert done[-1].stdout.splitlines()[-1] == "[]"
-    assert statistics.median(seconds) < 0.5
+    # The least of them: a busy machine takes more processor seconds for the same work, never fewer.
+    assert min(seconds) < 0.5
 
 
 def test_show_fills_in_everything(files, capsys):

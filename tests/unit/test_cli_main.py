@@ -1,7 +1,6 @@
 """The command line's frame: quick, quiet about torch, and honest in its exit codes."""
 
 import os
-import statistics
 import subprocess
 import sys
 
@@ -36,12 +35,16 @@ def use(monkeypatch, tmp_path, name, body):
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    done, seconds = zip(*(run_python(PROBE, "--help") for _ in range(5)), strict=True)
+    probe = PROBE.replace(
+        "heavy = (", 'heavy = ("pydantic", "yaml", "rich", '
+    )  # not even what configurations need
+    done, seconds = zip(*(run_python(probe, "--help") for _ in range(5)), strict=True)
     done = done[-1]
     assert done.returncode == 0
     assert all(verb in done.stdout for verb in module.VERBS)
     assert "HEAVY []" in done.stderr
-    assert statistics.median(seconds) < 0.3
+    # The least of five: a busy machine takes more processor seconds for the same work, never fewer.
+    assert min(seconds) < 0.3
 
 
 def test_importing_main_imports_no_verb():
