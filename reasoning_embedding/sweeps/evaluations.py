@@ -13,7 +13,7 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import RunFolder, content_hash, step_name
 from reasoning_embedding.checkpoints.embedder import load_embedder
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
 from .references import pick_step
 
@@ -23,16 +23,24 @@ Report = Callable[[str], None]
 def evaluate_runs(
     experiment: config.ExperimentConfig, evaluation: config.Evaluation, folder: Path, report: Report
 ) -> None:
-    """Score the chosen checkpoints of every run, and the baselines."""
+    """Score the chosen checkpoints of every run, and the baselines.
+
+    Raises
+    ------
+    ReasoningEmbeddingError
+        If a task failed for a run; the others are scored, and the next call tries the failed ones again. A
+        baseline may fail: BM25 has no similarity of two sentences.
+    """
     from reasoning_embedding.evaluation.run import evaluate
     from reasoning_embedding.evaluation.scores import revision_of
 
     template = experiment.recipe.data.query_template
+    failed: list[str] = []
     for run_entry in experiment.runs:
         run = RunFolder(folder / "runs" / run_entry.name)
         for step in chosen_steps(run, evaluation.steps):
             checkpoint = run.checkpoint(step)
-            evaluate(
+            scores = evaluate(
                 load_embedder(checkpoint),
                 evaluation.tasks,
                 run.evaluation / step_name(step),
@@ -43,6 +51,7 @@ def evaluate_runs(
                 query_template=template,
                 report=report,
             )
+            failed += _failures(scores)
     first = RunFolder(folder / "runs" / experiment.runs[0].name)
     for baseline in dict.fromkeys(evaluation.baselines):
         model, name, revision = _baseline(baseline, experiment.name, first.checkpoint(0))
@@ -57,6 +66,12 @@ def evaluate_runs(
             query_template=template,
             report=report,
         )
+    if failed:
+        raise ReasoningEmbeddingError("\n".join(["tasks failed", *failed]), todo="mend them and run again")
+
+
+def _failures(scores: dict[str, Any]) -> list[str]:
+    return [f"{scores['model']}: {entry['task']}: {entry['error']}" for entry in scores["failed"]]
 
 
 def _baseline(baseline: str, experiment: str, checkpoint: Path) -> tuple[Any, str, str]:

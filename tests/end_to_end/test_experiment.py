@@ -152,6 +152,33 @@ def test_other_settings_set_the_old_run_aside(experiment: Path, rembed: Rembed, 
     assert new != old
 
 
+def test_a_task_that_fails_fails_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path
+) -> None:
+    from reasoning_embedding.config import ExperimentConfig, load_config
+    from reasoning_embedding.errors import ReasoningEmbeddingError
+    from reasoning_embedding.evaluation import run as engine
+    from reasoning_embedding.sweeps import evaluations
+
+    settings = load_config(experiment, [f"output_dir={tmp_path}"]).config
+    assert isinstance(settings, ExperimentConfig)
+    assert settings.evaluation is not None
+    checkpoint = RunFolder(tmp_path / "pair" / "runs" / "one").checkpoint(0)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    RunFolder(tmp_path / "pair" / "runs" / "two").checkpoint(0).mkdir(parents=True)
+    (RunFolder(tmp_path / "pair" / "runs" / "two").checkpoint(0) / "config.json").write_text("{}")
+    monkeypatch.setattr(evaluations, "load_embedder", lambda _: None)
+    monkeypatch.setattr(evaluations, "_baseline", lambda *_: (None, "bm25", "r"))
+    monkeypatch.setattr(
+        engine,
+        "evaluate",
+        lambda *_, model_name, **__: {"model": model_name, "failed": [{"task": "t", "error": "e"}]},
+    )
+    with pytest.raises(ReasoningEmbeddingError, match="pair-one: t: e\npair-two: t: e"):
+        evaluations.evaluate_runs(settings, settings.evaluation, tmp_path / "pair", lambda _: None)
+
+
 def test_backbones_with_other_inputs_are_refused(
     experiment: Path, rembed: Rembed, tmp_path: Path, tiny_backbone: Path
 ) -> None:
