@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reasoning_embedding.checkpoints import explain_disk_errors
 from reasoning_embedding.errors import ReasoningEmbeddingError
@@ -65,6 +67,7 @@ def run_stages(folder: Path, stages: list[Stage], ledger: Ledger, *, jobs: int, 
     waiting = [stage for stage in stages if stage.name not in done]
     running: dict[str, _Running] = {}
     words: queue.Queue[tuple[str, str | None]] = queue.Queue()
+    before = _end_on_sigterm()
     try:
         while waiting or running:
             ready = [stage for stage in waiting if done.issuperset((*stage.needs, *stage.after))]
@@ -89,6 +92,19 @@ def run_stages(folder: Path, stages: list[Stage], ledger: Ledger, *, jobs: int, 
             job.process.terminate()
         for job in running.values():
             job.process.wait()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end_on_sigterm() -> Any:
+    """Let SIGTERM end this process through its ``finally``, so that no stage is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    return signal.signal(signal.SIGTERM, end)
 
 
 def _start(folder: Path, name: str, jobs: int, words: queue.Queue[tuple[str, str | None]]) -> _Running:

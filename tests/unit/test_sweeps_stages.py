@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -173,6 +175,23 @@ def test_a_failed_stage_keeps_its_message_and_code(tmp_path: Path, monkeypatch: 
     assert "grow-y.log" in str(caught.value)
     assert ledger.is_done("grow-x")
     assert not ledger.is_done("grow-y")
+
+
+def test_a_terminated_experiment_leaves_no_stage_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+import os, signal, time
+(folder / "pid").write_text(str(os.getpid()))
+os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(60)
+"""
+    _fake_work(monkeypatch, tmp_path, body)
+    with pytest.raises(SystemExit) as caught:
+        run_stages(tmp_path, STAGES, Ledger(tmp_path, STAGES), jobs=1, report=lambda _: None)
+    assert caught.value.code == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_references(tmp_path: Path) -> None:
