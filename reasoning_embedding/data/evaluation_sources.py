@@ -15,7 +15,7 @@ from reasoning_embedding.errors import InputError
 
 #: Parts of a path that are looked at, from its end: the folders above say where, not what.
 _PARTS = 3
-_TODO = "take it out of data.sources, or set data.force_contaminated: true and say so beside the scores"
+_ADVICE = "take it out of data.sources, or set data.force_contaminated: true and say so beside the scores"
 
 
 def refuse_evaluation_sources(data: config.Data, tasks: Sequence[config.Task] = ()) -> None:
@@ -40,7 +40,7 @@ def refuse_evaluation_sources(data: config.Data, tasks: Sequence[config.Task] = 
         _refuse_listed(_names(source), tasks, where)
         for task in tasks:
             if shared := _shared(source, task):
-                raise InputError(f"{shared} is also an evaluation task", where=where, todo=_TODO)
+                raise InputError(f"{shared} is also an evaluation task", where=where, todo=_ADVICE)
 
 
 def refuse_evaluation_rows(
@@ -72,7 +72,7 @@ def _refuse_listed(names: Iterable[str], tasks: Sequence[config.Task], where: st
             listed = re.search(known["pattern"], name, re.IGNORECASE)
             if listed and _applies(known["tasks"], tasks):
                 what = f"source {name!r} looks like the evaluation set {known['name']}: {known['reason']}"
-                raise InputError(what, where=where, todo=_TODO)
+                raise InputError(what, where=where, todo=_ADVICE)
 
 
 @cache

@@ -94,6 +94,8 @@ def _check_inputs(experiment: config.ExperimentConfig) -> None:
 
 def _set_aside_stale(settings: config.RunConfig, report: Report) -> None:
     """Move away a run made with other settings or from another backbone; an unfinished one of these stays."""
+    from reasoning_embedding.training.folder import parent_record
+
     run = RunFolder(Path(settings.output_dir) / settings.name)
     if not run.steps():
         return
@@ -101,12 +103,7 @@ def _set_aside_stale(settings: config.RunConfig, report: Report) -> None:
         mode="json"
     )
     record = read_provenance(run.checkpoint(run.steps()[0])) or {}
-    parent = (record.get("parent") or {}).get("content_hash")
-    backbone = settings.backbone
-    now = None
-    if isinstance(backbone, config.PretrainedBackbone) and Path(backbone.path).is_dir():
-        now = (read_provenance(Path(backbone.path)) or {}).get("content_hash")
-    if not same or parent != now:
+    if not same or record.get("parent") != parent_record(settings.backbone):
         _set_aside(run.path, report)
 
 
