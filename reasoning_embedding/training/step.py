@@ -9,7 +9,7 @@ the whole batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,9 +21,7 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, Pack, make_packs
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.distributed import World, all_gather_rows, deal, sum_gradients, sum_over_ranks
-from reasoning_embedding.losses import LossOutput, infonce
-
-Loss = Callable[[Tensor, Tensor, Tensor], LossOutput]
+from reasoning_embedding.losses import Loss, embedding_gradient, infonce
 
 
 @dataclass(frozen=True)
@@ -99,37 +97,16 @@ def contrastive_step(
     position = torch.from_numpy(np.argsort(np.concatenate(shares))).to(world.device)
     embeddings = gathered[position]
 
-    gradient, total, correct = _loss_gradient(embeddings, bag, loss, world, tile_rows)
-    sum_over_ranks(gradient, world)
+    query, document = (torch.from_numpy(texts).to(world.device) for texts in (bag.query, bag.document))
+    rows = torch.arange(len(query), device=world.device)[world.rank :: world.size]
+    part = embedding_gradient(embeddings, query, document, rows, loss, tile_rows=tile_rows)
+    gradient = sum_over_ranks(part.gradient, world)
     share.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)])
     sum_gradients(embedder.parameters(), world)
 
-    sums = sum_over_ranks(torch.stack([total, correct]), world).tolist()
+    sums = sum_over_ranks(torch.stack([part.loss, part.accuracy]), world).tolist()
     tokens = int(lengths.sum())
     return StepOutput(sums[0], sums[1], tokens, tokens)
-
-
-def _loss_gradient(
-    embeddings: Tensor, bag: Bag, loss: Loss, world: World, tile_rows: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of this rank's rows with respect to all (n, D) embeddings, and their share of loss and hits."""
-    queries = len(bag.query)
-    rows = torch.arange(queries, device=world.device)[world.rank :: world.size]
-    query_text = torch.from_numpy(bag.query).to(world.device)[rows]
-    document_text = torch.from_numpy(bag.document).to(world.device)
-    query = embeddings[query_text].requires_grad_()
-    document = embeddings[document_text].requires_grad_()
-    total = correct = torch.zeros((), dtype=torch.float64, device=world.device)
-    for tile in torch.arange(len(rows), device=world.device).split(tile_rows):
-        output = loss(query[tile], document, rows[tile])  # candidate i is the positive of query i
-        (output.total / queries).backward()
-        total = total + output.total.detach().double() / queries
-        correct = correct + output.correct.double() / queries
-    gradient = torch.zeros_like(embeddings)
-    for text, tensor in ((query_text, query), (document_text, document)):
-        if tensor.grad is not None:  # a rank without query rows has none
-            gradient.index_add_(0, text, tensor.grad)
-    return gradient, total, correct
 
 
 @dataclass
