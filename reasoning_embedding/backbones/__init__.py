@@ -5,5 +5,6 @@ from .embedder import Embedder
 from .layers import decoder_layers
 from .load import build_backbone, load_config, load_decoder, load_tokenizer
 from .lora import add_lora, merged_state_dict, stock_model
-from .packs import Pack, make_pack, make_packs, plan_packs
+from .packing import packs_for, streams_for
+from .packs import Pack, make_pack, make_packs
 from .pooling import mean_pool

@@ -126,6 +126,8 @@ def _segments(
         length, first = lengths[index], index
         while index < len(lengths) and lengths[index] == length:
             index += 1
+        if length == 0:  # boundaries of a padded pack
+            continue
         texts = index - first
         stop = start + texts * length
         q, k, v = (

@@ -9,10 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .packing import packs_for, streams_for
+
+#: Boundaries of a padded pack are this many, or a multiple of it: a fixed shape for compiled code.
+_BOUNDARIES = 64
+
 
 @dataclass(frozen=True)
 class Pack:
-    """n texts of T tokens in all, without padding.
+    """n texts of T tokens in all, end to end; padding, where there is any, is dummy texts after them.
 
     Attributes
     ----------
@@ -21,7 +26,8 @@ class Pack:
     position_ids : Tensor
         (T,) int64, starting at 0 in each text.
     cu_seqlens : Tensor
-        (n+1,) int32, where each text begins and the last one ends.
+        (m+1,) int32, m >= n, where each text begins and the last one ends; texts beyond the n-th are dummies,
+        some of them empty.
     max_length : int
         Tokens of the longest text.
     prompt_lengths : Tensor
@@ -35,7 +41,8 @@ class Pack:
     prompt_lengths: Tensor
 
     def __len__(self) -> int:
-        return len(self.cu_seqlens) - 1
+        """Return the number n of real texts."""
+        return len(self.prompt_lengths)
 
     def to(self, device: torch.device | str) -> Pack:
         """Return the pack on `device`."""
@@ -61,13 +68,31 @@ class Pack:
         }
 
 
-def make_pack(texts: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarray) -> Pack:
-    """Lay `texts` (arrays of token ids) end to end, in their order."""
+def make_pack(
+    texts: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarray, *, pad_to: int = 0
+) -> Pack:
+    """Lay `texts` (arrays of token ids) end to end, in their order.
+
+    Parameters
+    ----------
+    texts : sequence of np.ndarray
+        Token ids of each text.
+    prompt_lengths : sequence of int
+        Leading tokens of each that are instruction.
+    pad_to : int
+        Fewest tokens of the pack. Dummy texts of token 0 fill it up, none longer than the longest text
+        (attention costs the square of a length); `cu_seqlens` then grows to a multiple of 64 entries.
+    """
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    padding = max(pad_to - int(lengths.sum()), 0)
+    if padding:
+        lengths = np.concatenate([lengths, _dummies(padding, int(lengths.max(initial=1)))])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], lengths)
+    if pad_to:
+        offsets = np.pad(offsets, (0, -len(offsets) % _BOUNDARIES), mode="edge")
     return Pack(
-        torch.from_numpy(np.concatenate(texts).astype(np.int64)),
+        torch.from_numpy(np.concatenate([*texts, np.zeros(padding)]).astype(np.int64)),
         torch.from_numpy(positions),
         torch.from_numpy(offsets.astype(np.int32)),
         int(lengths.max()),
@@ -75,44 +100,43 @@ def make_pack(texts: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.nd
     )
 
 
-def plan_packs(lengths: np.ndarray, pack_tokens: int) -> list[np.ndarray]:
-    """Cut texts into packs of at most `pack_tokens` tokens, longest texts first.
-
-    Sorting puts equally long texts side by side, which is what attention on a CPU wants. A text longer
-    than the budget becomes a pack of its own.
-
-    Parameters
-    ----------
-    lengths : np.ndarray
-        (n,) tokens of each text.
-    pack_tokens : int
-        Most tokens in a pack.
-
-    Returns
-    -------
-    list of np.ndarray
-        Indices of the texts of each pack; together a permutation of ``range(n)``.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    packs: list[np.ndarray] = []
-    start, tokens = 0, 0
-    for position, index in enumerate(order):
-        if tokens + lengths[index] > pack_tokens and position > start:
-            packs.append(order[start:position])
-            start, tokens = position, 0
-        tokens += int(lengths[index])
-    if start < len(order):
-        packs.append(order[start:])
-    return packs
+def _dummies(tokens: int, longest: int) -> np.ndarray:
+    whole, rest = divmod(tokens, longest)
+    return np.array([longest] * whole + [rest] * (rest > 0), dtype=np.int64)
 
 
 def make_packs(
-    texts: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarray, pack_tokens: int
+    texts: Sequence[np.ndarray],
+    prompt_lengths: Sequence[int] | np.ndarray,
+    pack_tokens: int,
+    *,
+    at_least: int = 1,
+    streams: bool = False,
 ) -> list[tuple[Pack, np.ndarray]]:
-    """Plan and lay out packs; each comes with the indices of its texts in `texts`."""
+    """Plan and lay out packs; each comes with the indices of its texts in `texts`.
+
+    Parameters
+    ----------
+    texts : sequence of np.ndarray
+        Token ids of each text.
+    prompt_lengths : sequence of int
+        Leading tokens of each that are instruction.
+    pack_tokens : int
+        Most tokens in a pack; a longer text is a pack of its own.
+    at_least : int
+        Fewest packs; those too many hold padding alone, and embed to no rows.
+    streams : bool
+        Pad packs to few fixed token counts (:func:`.packing.streams_for`), for compiled GPU steps; else
+        slices of the length-sorted list (:func:`.packing.packs_for`), without padding.
+    """
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     prompts = np.asarray(prompt_lengths)
+    if streams:
+        plan = streams_for(lengths, pack_tokens, at_least=at_least)
+    else:
+        # A pack without texts is one token of padding: a forward all the same.
+        plan = [(pack, 0 if len(pack) else 1) for pack in packs_for(lengths, pack_tokens, at_least=at_least)]
     return [
-        (make_pack([texts[index] for index in indices], prompts[indices]), indices)
-        for indices in plan_packs(lengths, pack_tokens)
+        (make_pack([texts[index] for index in indices], prompts[indices], pad_to=size), indices)
+        for indices, size in plan
     ]

@@ -28,12 +28,14 @@ def mean_pool(states: Tensor, pack: Pack, *, include_prompt: bool) -> Tensor:
     states = states if states.dtype == torch.float64 else states.float()
     lengths = pack.cu_seqlens.diff().long()
     text = torch.repeat_interleave(
-        torch.arange(len(pack), device=states.device), lengths, output_size=len(states)
+        torch.arange(len(lengths), device=states.device), lengths, output_size=len(states)
     )
-    counts = lengths
+    counts = lengths[: len(pack)]
     if not include_prompt:
-        kept = pack.position_ids >= pack.prompt_lengths[text]
-        states = states * kept[:, None]
-        counts = lengths - pack.prompt_lengths
-    sums = states.new_zeros(len(pack), states.shape[1]).index_add(0, text, states)
+        prompts = torch.zeros_like(lengths)
+        prompts[: len(pack)] = pack.prompt_lengths
+        states = states * (pack.position_ids >= prompts[text])[:, None]
+        counts = counts - pack.prompt_lengths
+    # Dummy texts are summed too, and left out.
+    sums = states.new_zeros(len(lengths), states.shape[1]).index_add(0, text, states)[: len(pack)]
     return sums / counts[:, None]

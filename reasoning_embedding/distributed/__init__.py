@@ -1,5 +1,5 @@
 """World, gather with true gradient, balancing, a harness for ranks."""
 
-from .balance import deal
+from .balance import deal, imbalance
 from .gather import all_gather_rows, max_over_ranks, sum_gradients, sum_over_ranks
 from .world import World, start_world, stop_world
