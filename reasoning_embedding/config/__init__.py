@@ -1,6 +1,19 @@
 """Describing a run: schema and YAML front end. Nothing here imports torch."""
 
-from .analysis import Analysis, MixProbe, Pair, Probe, Realignment, TextProbe, WorldProbe
+from .analysis import (
+    Analysis,
+    DataProbe,
+    EverySteps,
+    Measuring,
+    MixProbe,
+    Pair,
+    Probe,
+    Realignment,
+    TextProbe,
+    TracesProbe,
+    Tracking,
+    WorldProbe,
+)
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
 from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
 from .diff import diff, resolved_json, to_yaml

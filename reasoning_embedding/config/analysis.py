@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .base import Name, NonNegative, Positive, Section
+from .data import Source
 
 
 class WorldProbe(Section):
@@ -17,12 +18,39 @@ class WorldProbe(Section):
 
 
 class TextProbe(Section):
-    """Texts of JSONL files (.gz too); ``label`` names a field for the probe's classes."""
+    """Texts of local files: JSONL or parquet records, rows of a CSV, or the lines of a ``.txt`` file."""
 
     kind: Literal["text"]
     path: Annotated[str, Field(min_length=1)]
     text: str = "text"
+    """Field or column that holds the text; a ``.txt`` file has none."""
     label: str | None = None
+    """Field or column of a class, for linear probes."""
+    columns: list[str] | None = None
+    """Names of the columns of a CSV that has no header, such as AG News: [label, title, text]."""
+    texts: Positive = 500
+    """At most this many distinct texts, drawn with ``seed``."""
+    seed: int = 0
+
+
+class TracesProbe(Section):
+    """Chains of thought: one worked solution a JSONL record."""
+
+    kind: Literal["traces"]
+    path: Annotated[str, Field(min_length=1)]
+    field: str | None = None
+    """Absent: the first of ``trace``, ``solution``, ``reasoning`` and ``answer`` that the first record has."""
+    texts: Positive = 500
+    seed: int = 0
+
+
+class DataProbe(Section):
+    """Texts of a data source as training reads it, labelled by source."""
+
+    kind: Literal["data"]
+    source: Source
+    side: Literal["query", "document"] = "query"
+    """Queries (without their instruction) or their first positives."""
     texts: Positive = 500
     seed: int = 0
 
@@ -36,7 +64,9 @@ class MixProbe(Section):
     seed: int = 0
 
 
-Probe = Annotated[WorldProbe | TextProbe | MixProbe, Field(discriminator="kind")]
+Probe = Annotated[
+    WorldProbe | TextProbe | MixProbe | TracesProbe | DataProbe, Field(discriminator="kind")
+]
 
 
 class Pair(Section):
@@ -60,20 +90,53 @@ class Realignment(Section):
     """A reference as in :class:`Pair`; ``first`` is the run's own step 0."""
 
 
-class Analysis(Section):
-    """Pairs, trajectories and the probe set of one analysis."""
+class Measuring(Section):
+    """On which texts, rows and neighbourhoods models are measured."""
 
     probe: Probe
-    pairs: list[Pair] = Field(default=[])
-    realignment: list[Realignment] = Field(default=[])
-    seed_band: Name | None = None
-    """The pair whose two members differ in the seed only: the noise floor of all others."""
     tokens: Literal["all", "last", "mean"] = "all"
     """Rows of the representation and geometry levels: every token, the last, or the text's mean."""
     max_tokens: Positive = 128
     max_rows: Positive = 4000
-    """Rows kept a layer (a fixed sample of the probe's tokens)."""
+    """Rows kept a layer (a fixed sample of the probe's rows): neighbours, intervals and heat maps use them."""
+    streaming: Literal["auto", "always", "never"] = "auto"
+    """Whether linear metrics use every row of the probe set, by running sums, or the kept ones only; auto: where
+    the probe set has more rows than are kept."""
+    memory_mib: Positive = 1024
+    """Bound on the running sums: heat maps use every row where their sums fit in it, else the kept rows."""
+    cache_mib: NonNegative = 1024
+    """Kept rows of measured checkpoints on disk, the least recently used go first; 0: none."""
     k: list[Positive] = Field(default=[5, 10, 50], min_length=1)
     heldout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: NonNegative = 0
     threads: Positive | None = None
+
+
+class Analysis(Measuring):
+    """Pairs, trajectories and the probe set of one analysis."""
+
+    pairs: list[Pair] = Field(default=[])
+    realignment: list[Realignment] = Field(default=[])
+    seed_band: Name | None = None
+    """The pair whose two members differ in the seed only: the noise floor of all others."""
+
+
+class EverySteps(Section):
+    """Saved steps that are multiples of a number, and the last."""
+
+    every: Positive
+
+
+class Tracking(Measuring):
+    """The trajectory of a run, measured from its finished checkpoints."""
+
+    steps: Literal["saved"] | list[NonNegative] | EverySteps = "saved"
+    """All saved steps, some of them, or ``{every: N}``."""
+    against: str | list[str] = "first"
+    """References: ``first`` (the run's own step 0), ``run:NAME`` (a sibling, step by step), ``run:NAME@STEP``
+    or the path of a model."""
+
+    @property
+    def references(self) -> list[str]:
+        """What the run is held against."""
+        return [self.against] if isinstance(self.against, str) else self.against

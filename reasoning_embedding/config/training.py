@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .analysis import Tracking
 from .backbone import Backbone, Lora, Pooling
 from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
@@ -92,6 +93,8 @@ class Recipe(Section):
     checkpoints: Checkpoints = Checkpoints()
     logging: Logging = Logging()
     evaluation: TrainingEvaluation | None = None
+    hrsa: Tracking | None = None
+    """How the representation moves, measured after the last step from the saved checkpoints."""
 
 
 class RunConfig(Recipe):
