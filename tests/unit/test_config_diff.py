@@ -60,5 +60,6 @@ def test_diff_names_the_keys(tmp_path):
 
 def test_resolved_json_fills_in_defaults(tmp_path):
     resolved = resolved_json(load(tmp_path, RUN))
-    assert resolved["loss"] == {"kind": "infonce", "temperature": 0.02, "tile_rows": 1024}
+    assert (resolved["loss"]["kind"], resolved["loss"]["temperature"]) == ("infonce", 0.02)
+    assert resolved["loss"]["directions"] == ["query_document"]
     assert resolved["training"]["betas"] == [0.9, 0.999]

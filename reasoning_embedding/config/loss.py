@@ -1,0 +1,152 @@
+"""The loss of a run: InfoNCE, what it counts as negative, and what may be added to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Positive, PositiveFloat, Section, conflict
+
+Direction = Literal["query_document", "query_query", "document_query", "document_document"]
+
+
+class FalseNegatives(Section):
+    """Candidates so similar to the query that they are taken for unlabelled positives and left out.
+
+    Give ``margin`` or ``ratio``. Qwen3-Embedding (arXiv 2506.05176) uses ``margin: 0.1``, NV-Retriever
+    (arXiv 2407.15831) mines with ``ratio: 0.95`` or ``margin: -0.05``.
+    """
+
+    margin: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Leave out candidates whose cosine exceeds the positive's by more than this."""
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Leave out candidates whose cosine exceeds this share of the positive's."""
+    exempt_hard_negatives: bool = False
+    """Keep a query's own hard negatives whatever their cosine: someone has checked them."""
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> FalseNegatives:
+        if (self.margin is None) == (self.ratio is None):
+            raise conflict("give margin or ratio, one of the two", "margin")
+        return self
+
+
+class LearntTemperature(Section):
+    """A temperature that the optimizer moves, from ``loss.temperature`` on (CLIP, arXiv 2103.00020)."""
+
+    minimum: PositiveFloat = 0.005
+    maximum: PositiveFloat = 1.0
+    learning_rate_factor: PositiveFloat = 10.0
+    """Its learning rate over the model's: the parameter is log(temperature)."""
+
+    @model_validator(mode="after")
+    def _a_range(self) -> LearntTemperature:
+        if self.minimum >= self.maximum:
+            raise conflict("it must be below maximum", "minimum")
+        return self
+
+
+class Distillation(Section):
+    """A teacher's scores of each query's positive and hard negatives (rows: ``pos_scores``, ``neg_scores``)."""
+
+    method: Literal["kl", "margin_mse"] = "kl"
+    """``kl``: KL(softmax(teacher) || softmax(student)); ``margin_mse``: squared difference of the margins
+    positive - negative (arXiv 2010.02666), the student's in cosines."""
+    weight: PositiveFloat = 1.0
+    temperature: PositiveFloat | None = None
+    """Divides the student's cosines in ``kl``; absent: the loss's temperature."""
+    teacher_temperature: PositiveFloat = 1.0
+    """Divides the teacher's scores."""
+
+
+class Uniformity(Section):
+    """log mean exp(-t |x - y|^2), of the queries and of the positives (Wang and Isola, arXiv 2005.10242)."""
+
+    weight: PositiveFloat
+    t: PositiveFloat = 2.0
+
+
+class SIGReg(Section):
+    """Epps-Pulley test of the embeddings against an isotropic Gaussian (LeJEPA, arXiv 2511.08544)."""
+
+    weight: PositiveFloat
+    directions: Positive = 256
+    """Random directions a step, the same on all ranks."""
+
+
+class Anchor(Section):
+    """1 - linear CKA between a batch's embeddings and those of the backbone before its first step.
+
+    Costs a second, frozen copy of the backbone and one more forward of every text.
+    """
+
+    weight: PositiveFloat
+    debiased: bool = False
+    """Compare by the unbiased HSIC estimate, whose chance level is 0; needs batches of at least 4 texts."""
+
+
+class InfoNCE(Section):
+    """InfoNCE over hard and in-batch negatives, cosine similarity.
+
+    The default is query -> document without any mask, as in arXiv 2601.21192.
+    """
+
+    kind: Literal["infonce"] = "infonce"
+    temperature: PositiveFloat = 0.02
+    learn_temperature: LearntTemperature | None = None
+    directions: tuple[Direction, ...] = ("query_document",)
+    """What is compared: queries with documents, always; other queries, queries with the positive, and
+    other queries' documents with the positive where named. All four in one softmax are GTE's loss (arXiv
+    2308.03281); without document_query it is Qwen3-Embedding's (arXiv 2506.05176)."""
+    softmax: Literal["joint", "per_direction"] = "joint"
+    """``joint``: one denominator over all directions. ``per_direction``: the mean of a softmax each, for
+    [query_document, document_query] only (CLIP's symmetric loss)."""
+    mask_same_text: bool = False
+    """Leave out in-batch candidates whose text is known to answer the query: a copy of its positive, another
+    positive of its row, or a positive of a row with the same query."""
+    false_negatives: FalseNegatives | None = None
+    matryoshka: Annotated[list[Positive], Field(min_length=1)] | None = None
+    """Also train the first so many dimensions, renormalised (arXiv 2205.13147); the full width always is."""
+    matryoshka_weights: list[PositiveFloat] | None = None
+    """Weight of each entry of ``matryoshka``; absent: 1. The full width has weight 1 unless it is listed."""
+    distillation: Distillation | None = None
+    uniformity: Uniformity | None = None
+    sigreg: SIGReg | None = None
+    anchor: Anchor | None = None
+    tile_rows: Positive = 256
+    """Queries scored at a time: the loss holds no tensor larger than this times the candidates."""
+
+    @model_validator(mode="after")
+    def _directions(self) -> InfoNCE:
+        named = set(self.directions)
+        if len(named) < len(self.directions):
+            raise conflict("a direction is named twice", "directions")
+        if "query_document" not in named:
+            raise conflict("query_document holds the positives and must be one of them", "directions")
+        if self.softmax == "per_direction" and named != {"query_document", "document_query"}:
+            raise conflict(
+                "a softmax of its own needs the positive among its candidates: only directions "
+                "[query_document, document_query] have it",
+                "softmax",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _temperature_in_range(self) -> InfoNCE:
+        learnt = self.learn_temperature
+        if learnt is not None and not learnt.minimum <= self.temperature <= learnt.maximum:
+            raise conflict(
+                f"{self.temperature} is outside learn_temperature's {learnt.minimum} .. {learnt.maximum}",
+                "temperature",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _matryoshka(self) -> InfoNCE:
+        widths, weights = self.matryoshka, self.matryoshka_weights
+        if weights is not None and len(weights) != len(widths or []):
+            raise conflict("give one weight for each entry of matryoshka", "matryoshka_weights")
+        if widths is not None and len(set(widths)) < len(widths):
+            raise conflict("a width is named twice", "matryoshka")
+        return self
