@@ -1,5 +1,6 @@
 """The step and the loop."""
 
+from .engines import Engine, Replicated
 from .loop import Examine, train
 from .selection import Score
 from .step import StepOutput, build_loss, contrastive_step

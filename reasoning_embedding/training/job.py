@@ -26,6 +26,7 @@ from reasoning_embedding.data.bag import Bag, make_bag
 from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, refuse_evaluation_sources
 from reasoning_embedding.distributed import World
 
+from .engines import Engine, Replicated
 from .folder import parent_record
 from .meters import Report
 from .optimizers import build_optimizer
@@ -33,13 +34,13 @@ from .optimizers import build_optimizer
 
 @dataclass
 class Job:
-    """A run in memory: model, optimizer, data plan, and where it writes."""
+    """A run in memory: model, engine, data plan, and where it writes."""
 
     settings: config.RunConfig
     run: RunFolder
     world: World
     embedder: Embedder
-    optimizer: torch.optim.Optimizer
+    engine: Engine
     table: Table
     plan: Plan
     store: TokenStore
@@ -64,7 +65,7 @@ class Job:
                 step=step,
             )
             lora = self.settings.training.lora is not None
-            save_state(self.run.state(step), self.embedder, self.optimizer, parameters=lora, step=step)
+            save_state(self.run.state(step), self.embedder, self.engine.optimizer, parameters=lora, step=step)
             prune_states(self.run, self.settings.checkpoints.keep_states)
         self.world.barrier()
 
@@ -110,12 +111,15 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     embedder.to(world.device)
     check_attention(stock_model(embedder), where=_name(settings.backbone))
     embedder.train()
-    optimizer = build_optimizer(embedder, settings.training)
+    training = settings.training
+    engine = Replicated(
+        embedder, world, lambda module: build_optimizer(module, training), max_norm=training.max_grad_norm
+    )
     if start:
-        load_state(run.state(start), embedder, optimizer)
+        load_state(run.state(start), embedder, engine.optimizer)
         report(f"resumed after step {start}")
     parent = parent_record(settings.backbone)
-    return Job(settings, run, world, embedder, optimizer, table, plan, store, inputs, parent)
+    return Job(settings, run, world, embedder, engine, table, plan, store, inputs, parent)
 
 
 def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:

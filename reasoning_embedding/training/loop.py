@@ -147,14 +147,12 @@ def _steps(
                 store_tokens=training.store_tokens,
                 tile_rows=job.settings.loss.tile_rows,
                 autocast=autocast,
+                engine=job.engine,
             )
-            norm = _clip(job, training.max_grad_norm)
-            _check_finite(output, norm, step)
+            _check_finite("loss", output.loss, step)
             rate = learning_rate_at(step, steps, training)
-            for group in job.optimizer.param_groups:
-                group["lr"] = rate
-            job.optimizer.step()
-            job.optimizer.zero_grad(set_to_none=True)
+            norm = job.engine.update(rate)
+            _check_finite("gradient norm", norm, step)
             seconds = time.perf_counter() - began
 
             scores, best = selection.at(job.embedder, step) if selection is not None else (None, False)
@@ -175,20 +173,14 @@ def _steps(
         meters.close()
 
 
-def _clip(job: Job, limit: float | None) -> float:
-    parameters = [p for p in job.embedder.parameters() if p.requires_grad]
-    return float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf))
-
-
-def _check_finite(output: StepOutput, norm: float, step: int) -> None:
-    """Stop before the optimizer touches the weights; loss and norm are equal on all ranks."""
-    for name, value in (("loss", output.loss), ("gradient norm", norm)):
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the {name} is {value} at step {step}",
-                where=f"step {step}",
-                todo="the checkpoint before is whole: lower learning_rate, raise temperature, or look at this batch",
-            )
+def _check_finite(name: str, value: float, step: int) -> None:
+    """Stop before the weights are touched; loss and norm are equal on all ranks."""
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the {name} is {value} at step {step}",
+            where=f"step {step}",
+            todo="the checkpoint before is whole: lower learning_rate, raise temperature, or look at this batch",
+        )
 
 
 def _record(

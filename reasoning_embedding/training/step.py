@@ -8,20 +8,20 @@ the whole batch.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, Pack, make_packs
+from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.data.bag import Bag
-from reasoning_embedding.distributed import World, all_gather_rows, deal, sum_gradients, sum_over_ranks
+from reasoning_embedding.distributed import World, all_gather_rows, deal, sum_over_ranks
 from reasoning_embedding.losses import Loss, embedding_gradient, infonce
+
+from .engines import Engine, Replicated
+from .share import Forwards, Share
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,14 @@ def contrastive_step(
     store_tokens: int | None = None,
     tile_rows: int = 1024,
     autocast: torch.dtype | None = None,
+    engine: Engine | None = None,
 ) -> StepOutput:
     """Compute the loss of a batch and ADD its gradient to the parameters.
 
     Parameters
     ----------
     embedder : Embedder
-        The model; its weights must be equal on all ranks.
+        The model.
     bag : Bag
         The whole batch, equal on all ranks.
     loss : callable
@@ -83,6 +84,8 @@ def contrastive_step(
         Queries scored at a time: no tensor of the loss is larger than tile_rows x C.
     autocast : torch.dtype, optional
         Compute dtype of the encoder; pooling, loss and gradients stay in float32.
+    engine : Engine, optional
+        How the ranks hold the model. Absent: each holds it whole, with equal weights.
 
     Returns
     -------
@@ -91,7 +94,8 @@ def contrastive_step(
     """
     lengths = bag.lengths
     shares = deal(lengths, world.size)
-    share = _Share(embedder, bag, shares[world.rank], pack_tokens, store_tokens, autocast)
+    forwards = Forwards(pack_tokens, store_tokens, autocast)
+    share = Share(engine or Replicated(embedder, world), bag, shares[world.rank], forwards)
 
     gathered = all_gather_rows(share.embeddings(), [len(texts) for texts in shares], world)
     position = torch.from_numpy(np.argsort(np.concatenate(shares))).to(world.device)
@@ -102,85 +106,7 @@ def contrastive_step(
     part = embedding_gradient(embeddings, query, document, rows, loss, tile_rows=tile_rows)
     gradient = sum_over_ranks(part.gradient, world)
     share.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)])
-    sum_gradients(embedder.parameters(), world)
 
     sums = sum_over_ranks(torch.stack([part.loss, part.accuracy]), world).tolist()
     tokens = int(lengths.sum())
     return StepOutput(sums[0], sums[1], tokens, tokens)
-
-
-@dataclass
-class _Piece:
-    """One pack: its texts' places in the share, its embeddings, and how to make them again."""
-
-    pack: Pack
-    indices: Tensor
-    embeddings: Tensor
-    random_state: list[Tensor] | None
-
-
-class _Share:
-    """This rank's texts, embedded once; what is not stored is embedded again when its gradient comes."""
-
-    def __init__(
-        self,
-        embedder: Embedder,
-        bag: Bag,
-        texts: np.ndarray,
-        pack_tokens: int,
-        store_tokens: int | None,
-        autocast: torch.dtype | None,
-    ) -> None:
-        self._embedder, self._autocast, self._size = embedder, autocast, len(texts)
-        self._pieces: list[_Piece] = []
-        room = float("inf") if store_tokens is None else store_tokens
-        packs = make_packs([bag.texts[text] for text in texts], bag.prompt_lengths[texts], pack_tokens)
-        for host_pack, indices in packs:
-            pack = host_pack.to(embedder.device)
-            room -= len(pack.input_ids)
-            # The same dropout is drawn again only from the same state.
-            state = None if room >= 0 else _random_state(embedder.device)
-            with torch.set_grad_enabled(state is None):
-                embeddings = self._forward(pack)
-            self._pieces.append(
-                _Piece(pack, torch.from_numpy(indices).to(embedder.device), embeddings, state)
-            )
-
-    def embeddings(self) -> Tensor:
-        """(texts, D), detached, in the order of the share."""
-        like = next(self._embedder.parameters())
-        dtype = self._pieces[0].embeddings.dtype if self._pieces else like.dtype
-        out = torch.zeros(self._size, self._embedder.dimension, device=like.device, dtype=dtype)
-        for piece in self._pieces:
-            out[piece.indices] = piece.embeddings.detach()
-        return out
-
-    def backward(self, gradient: Tensor) -> None:
-        """Send the (texts, D) gradient through the encoder, pack by pack, each pack's activations freed."""
-        while self._pieces:
-            piece = self._pieces.pop()
-            embeddings = piece.embeddings
-            if piece.random_state is not None:
-                with _restored(piece.random_state, self._embedder.device):
-                    embeddings = self._forward(piece.pack)
-            embeddings.backward(gradient[piece.indices].to(embeddings.dtype))
-
-    def _forward(self, pack: Pack) -> Tensor:
-        if self._autocast is None:
-            return self._embedder(pack)
-        with torch.autocast(pack.input_ids.device.type, dtype=self._autocast):
-            return self._embedder(pack)
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-@contextlib.contextmanager
-def _restored(states: list[Tensor], device: torch.device) -> Generator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.set_rng_state(states[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(states[1], device)
-        yield

@@ -1,0 +1,4 @@
+"""How the ranks of a job hold one model: replicated, or sharded by FSDP2 or DeepSpeed."""
+
+from .base import Engine, MakeOptimizer
+from .replicated import Replicated

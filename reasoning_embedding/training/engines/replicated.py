@@ -1,0 +1,69 @@
+"""Every rank holds the whole model: plain data parallelism."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+
+from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.distributed import World, sum_gradients
+
+from .base import Engine, MakeOptimizer
+
+
+class Replicated(Engine):
+    """Whole parameters on every rank; gradients are summed in buckets after the last backward pass.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model, equal on all ranks.
+    world : World
+        The job.
+    make_optimizer : callable, optional
+        Absent: gradients only.
+    max_norm : float, optional
+        Longest gradient; a longer one is scaled to it.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        world: World,
+        make_optimizer: MakeOptimizer | None = None,
+        *,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(embedder, world, max_norm=max_norm)
+        self._optimizer = make_optimizer(embedder) if make_optimizer is not None else None
+
+    @contextlib.contextmanager
+    def summing(self) -> Generator[None]:
+        """Add up the backward passes inside, then sum over ranks."""
+        yield
+        sum_gradients(self.embedder.parameters(), self.world)
+
+    def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
+        """Accumulate locally."""
+        embeddings.backward(gradient)
+
+    def update(self, learning_rate: float) -> float:
+        """Clip, step, forget."""
+        return step_optimizer(self, learning_rate)
+
+
+def step_optimizer(engine: Engine, learning_rate: float) -> float:
+    """Clip by the global norm and step a torch optimizer, unless the norm is not finite."""
+    trained = [p for p in engine.embedder.parameters() if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(trained, engine.max_norm)
+    value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # ty: ignore[not-callable]
+    if math.isfinite(value):
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        engine.optimizer.step()
+    engine.optimizer.zero_grad(set_to_none=True)
+    return value

@@ -1,0 +1,142 @@
+"""One rank's share of a batch's texts: embedded once, and again where nothing was kept for the gradient."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reasoning_embedding.backbones import Pack, make_packs
+from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.distributed import max_over_ranks
+
+from .engines import Engine
+
+
+@dataclass(frozen=True)
+class Forwards:
+    """How a rank runs its forwards.
+
+    Attributes
+    ----------
+    pack_tokens : int
+        Most tokens in one forward.
+    store_tokens : int or None
+        Tokens of this rank whose activations are kept; None: all.
+    autocast : torch.dtype or None
+        Compute dtype of the encoder.
+    """
+
+    pack_tokens: int = 16384
+    store_tokens: int | None = None
+    autocast: torch.dtype | None = None
+
+
+@dataclass
+class _Piece:
+    """One pack: its texts' places in the share, its embeddings, and how to make them again."""
+
+    pack: Pack
+    indices: Tensor
+    embeddings: Tensor
+    random_state: list[Tensor] | None
+
+
+class Share:
+    """A rank's texts and their embeddings; what is not stored is embedded again when its gradient comes.
+
+    Where the engine shards parameters, every rank runs as many forwards as the busiest one, in the same
+    order of kept and repeated ones: each forward is a collective.
+
+    Parameters
+    ----------
+    engine : Engine
+        Holds the model.
+    bag : Bag
+        The whole batch.
+    texts : np.ndarray
+        Which of its texts are this rank's.
+    forwards : Forwards
+        How they are embedded.
+    """
+
+    def __init__(self, engine: Engine, bag: Bag, texts: np.ndarray, forwards: Forwards) -> None:
+        self._engine, self._autocast, self._size = engine, forwards.autocast, len(texts)
+        self._pieces: list[_Piece] = []
+        device = engine.world.device
+        packs = _packs(engine, bag, texts, forwards.pack_tokens)
+        stored = _stored([pack for pack, _ in packs], forwards.store_tokens)
+        if engine.sharded:
+            stored = -max_over_ranks(-stored, engine.world)
+        for number, (host_pack, indices) in enumerate(packs):
+            pack = host_pack.to(device)
+            # The same dropout is drawn again only from the same state.
+            state = None if number < stored else _random_state(device)
+            with torch.set_grad_enabled(state is None):
+                embeddings = self._forward(pack)
+            self._pieces.append(_Piece(pack, torch.from_numpy(indices).to(device), embeddings, state))
+
+    def embeddings(self) -> Tensor:
+        """(texts, D), detached, in the order of the share."""
+        embedder = self._engine.embedder
+        dtype = torch.promote_types(next(embedder.parameters()).dtype, torch.float32)
+        out = torch.zeros(self._size, embedder.dimension, device=self._engine.world.device, dtype=dtype)
+        for piece in self._pieces:
+            out[piece.indices] = piece.embeddings.detach()
+        return out
+
+    def backward(self, gradient: Tensor) -> None:
+        """Send the (texts, D) gradient through the encoder and sum over ranks.
+
+        Pack by pack, the kept ones first: their activations are freed before others are made again.
+        """
+        with self._engine.summing():
+            while self._pieces:
+                piece = self._pieces.pop(0)
+                embeddings = piece.embeddings
+                if piece.random_state is not None:
+                    with _restored(piece.random_state, self._engine.world.device):
+                        embeddings = self._forward(piece.pack)
+                share = gradient[piece.indices].to(embeddings.dtype)
+                self._engine.backward(embeddings, share, last=not self._pieces)
+
+    def _forward(self, pack: Pack) -> Tensor:
+        if self._autocast is None:
+            return self._engine.forward(pack)
+        with torch.autocast(pack.input_ids.device.type, dtype=self._autocast):
+            return self._engine.forward(pack)
+
+
+def _packs(engine: Engine, bag: Bag, texts: np.ndarray, pack_tokens: int) -> list[tuple[Pack, np.ndarray]]:
+    tokens, prompts = [bag.texts[text] for text in texts], bag.prompt_lengths[texts]
+    packs = make_packs(tokens, prompts, pack_tokens) if len(texts) else []
+    if engine.sharded:
+        most = max_over_ranks(len(packs), engine.world)
+        packs = packs if len(packs) == most else make_packs(tokens, prompts, pack_tokens, at_least=most)
+    return packs
+
+
+def _stored(packs: list[Pack], store_tokens: int | None) -> int:
+    """How many of the packs, from the first, fit in `store_tokens`."""
+    if store_tokens is None:
+        return len(packs)
+    tokens = np.cumsum([len(pack.input_ids) for pack in packs])
+    return int((tokens <= store_tokens).sum())
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+@contextlib.contextmanager
+def _restored(states: list[Tensor], device: torch.device) -> Generator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_rng_state(states[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], device)
+        yield
