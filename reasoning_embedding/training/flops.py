@@ -1,0 +1,150 @@
+"""What a step must compute, and what devices can: the two sides of model FLOP utilisation (MFU).
+
+Pure Python, so that a plan for a thousand GPUs needs neither torch nor a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a decoder that its cost follows from.
+
+    Attributes
+    ----------
+    layers, hidden, intermediate : int
+        Decoder layers, width of the residual stream, width of the MLP.
+    heads, key_value_heads, head_dim : int
+        Attention heads, those that keys and values share, and the width of each.
+    vocabulary : int
+        Rows of the token embedding.
+    gated : bool
+        Whether the MLP has three matrices (SwiGLU, GeGLU) or two.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    vocabulary: int
+    gated: bool = True
+
+    @property
+    def layer_parameters(self) -> int:
+        """Matrix parameters of one layer."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_value_heads)
+        return attention + (3 if self.gated else 2) * self.hidden * self.intermediate
+
+    @property
+    def body_parameters(self) -> int:
+        """Matrix parameters of all layers: what every token is multiplied by."""
+        return self.layers * self.layer_parameters
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the encoder: body and token embedding, without LM head (vectors are left out)."""
+        return self.body_parameters + self.vocabulary * self.hidden
+
+
+def training_flops(shape: DecoderShape, tokens: float, squares: float, *, full: bool = True) -> float:
+    """Return the useful floating-point operations of a forward and a backward pass over some texts.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+        The encoder.
+    tokens : float
+        Tokens of all texts, padding not counted.
+    squares : float
+        Sum over texts of their squared tokens. Over `tokens` it is the length-weighted mean length: the
+        mean length of the text that a token finds itself in.
+    full : bool
+        Whether all matrices are trained; under LoRA the frozen ones need no weight gradient.
+
+    Returns
+    -------
+    float
+        6 P tokens + 12 L H D squares for a body of P matrix parameters, L layers of H heads of width D; 4 P
+        instead of 6 P where only adapters are trained.
+
+    Notes
+    -----
+    A multiplication and an addition count two. A matrix is used once forward and twice backward (for its
+    input and for itself). Bidirectional attention over a text of t tokens costs 2 t^2 D a head for the
+    scores and as much for the values, and twice that backward (PaLM, arXiv 2204.02311, appendix B). Not
+    counted: the token embedding (a look-up), an LM head (there is none), the loss, elementwise work, and
+    whatever is computed a second time (checkpointing, replay), which is not useful work. A sliding window
+    counts as full attention.
+    """
+    linear = (6 if full else 4) * shape.body_parameters * tokens
+    return linear + 12 * shape.layers * shape.heads * shape.head_dim * squares
+
+
+@dataclass(frozen=True)
+class Device:
+    """Published peaks of one accelerator, as torch sees it.
+
+    Attributes
+    ----------
+    tflops : float
+        Dense bf16 matrix operations with float32 sums, 10^12 a second.
+    memory_gb : float
+        Device memory, 10^9 bytes.
+    bandwidth : float
+        Of that memory, 10^12 bytes a second.
+    link : float
+        To the other devices of the node, one direction, 10^9 bytes a second.
+    source : str
+        Where the figures stand.
+    """
+
+    tflops: float
+    memory_gb: float
+    bandwidth: float
+    link: float
+    source: str
+
+
+#: By the part of ``torch.cuda.get_device_name()`` that tells devices apart; the longest that fits counts.
+DEVICES = {
+    "A10": Device(125, 24, 0.6, 32, "NVIDIA A10 data sheet"),
+    "A10G": Device(70, 24, 0.6, 32, "NVIDIA A10G product brief, as in AWS G5"),
+    "A100": Device(312, 80, 2.039, 300, "NVIDIA A100 80GB data sheet"),
+    "A100-PCIE-40GB": Device(312, 40, 1.555, 32, "NVIDIA A100 data sheet"),
+    "A100-SXM4-40GB": Device(312, 40, 1.555, 300, "NVIDIA A100 data sheet"),
+    "A100 80GB PCIe": Device(312, 80, 1.935, 32, "NVIDIA A100 80GB data sheet"),
+    "B200": Device(2250, 180, 7.7, 900, "NVIDIA DGX B200 data sheet"),
+    "GB200": Device(2500, 186, 8.0, 900, "NVIDIA GB200 NVL72 data sheet"),
+    "H100": Device(989, 80, 3.35, 450, "NVIDIA H100 data sheet, SXM"),
+    "H100 PCIe": Device(756, 80, 2.0, 64, "NVIDIA H100 PCIe product brief"),
+    "H100 NVL": Device(835, 94, 3.9, 300, "NVIDIA H100 data sheet, NVL"),
+    "H200": Device(989, 141, 4.8, 450, "NVIDIA H200 data sheet, SXM"),
+    "H200 NVL": Device(835, 141, 4.8, 450, "NVIDIA H200 data sheet, NVL"),
+    "GH200": Device(989, 96, 4.0, 450, "NVIDIA GH200 data sheet"),
+    "L4": Device(121, 24, 0.3, 32, "NVIDIA L4 data sheet"),
+    "L40S": Device(362, 48, 0.864, 32, "NVIDIA L40S data sheet"),
+    "RTX 3090": Device(71, 24, 0.936, 32, "NVIDIA GA102 architecture white paper"),
+    "RTX 4090": Device(165.2, 24, 1.008, 32, "NVIDIA Ada architecture white paper"),
+    "RTX 5090": Device(209.5, 32, 1.792, 64, "NVIDIA RTX Blackwell architecture white paper"),
+    "MI250X": Device(191.5, 64, 1.6, 200, "AMD MI250X data sheet; one of its two dies"),
+    "MI300X": Device(1307.4, 192, 5.3, 448, "AMD MI300X data sheet"),
+    "MI325X": Device(1307.4, 256, 6.0, 448, "AMD MI325X data sheet"),
+    "MI355X": Device(2516, 288, 8.0, 538, "AMD MI355X data sheet"),
+}
+
+
+def find_device(name: str) -> Device | None:
+    """Return the published peaks of a device by the name it reports, or None for an unknown one.
+
+    Examples
+    --------
+    >>> find_device("NVIDIA H100 80GB HBM3").tflops
+    989
+    """
+    words = f" {name.lower().replace('-', ' ')} "
+    fitting = [key for key in DEVICES if f" {key.lower().replace('-', ' ')} " in words]
+    return DEVICES[max(fitting, key=len)] if fitting else None
