@@ -33,4 +33,6 @@ from .evaluation import (
 from .experiment import ExperimentConfig, ExperimentRun
 from .lineage import Gates, Lineage, LineageConfig, PretrainStage, RlvrStage, SftStage, Stage
 from .loading import LoadedConfig, load_config
-from .training import Checkpoints, InfoNCE, Logging, Recipe, RunConfig, Training
+from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
+from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
+from .training import Checkpoints, Logging, Recipe, RunConfig, Training

@@ -120,7 +120,7 @@ def _bad_value(error: Any, target: Target, node: Node, subject: str) -> str:
             did_you_mean(str(node.value), [str(item) for item in allowed])
             if isinstance(node.value, str)
             else ""
-        )
+        ) or (_hint("bool", node.value) if False in allowed else "")
         return f"{subject} is {value}; it must be one of {choices}{other}{hint}"
     for prefix, sentence in _SENTENCES.items():
         if kind.startswith(prefix):

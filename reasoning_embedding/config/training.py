@@ -1,4 +1,4 @@
-"""The recipe: loss, optimisation, checkpoints."""
+"""The recipe: optimisation, checkpoints, and the sections that make it up."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ from .backbone import Backbone, Lora, Pooling
 from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
 from .evaluation import TrainingEvaluation
-
-
-class InfoNCE(Section):
-    """Query -> document InfoNCE over hard and in-batch negatives, cosine similarity."""
-
-    kind: Literal["infonce"] = "infonce"
-    temperature: PositiveFloat = 0.02
-    tile_rows: Positive = 1024
-    """Queries scored at a time: the loss holds no tensor larger than this times the candidates."""
+from .loss import InfoNCE
+from .optimizer import AdamW, Optimizer
 
 
 class Training(Section):
@@ -38,14 +31,25 @@ class Training(Section):
     final_learning_rate: Fraction = 0.0
     """Where cosine and linear end, as a fraction of ``learning_rate``."""
     max_grad_norm: PositiveFloat | None = 1.0
+    optimizer: Optimizer = AdamW()
     precision: Literal["fp32", "bf16"] = "bf16"
     pack_tokens: Positive = 16384
     """Most tokens in one forward; a longer single text is a pack of its own."""
-    activation_checkpointing: bool = False
-    """Recompute each layer in the backward pass: the least memory for one pack, a third more work."""
+    activation_checkpointing: Literal[False, True, "selective", "offload"] = False
+    """Recompute layers in the backward pass. ``true``: whole layers, the least memory for one pack and a third
+    more work; ``selective``: all but matrix products and attention, 0.4 of the memory and little work;
+    ``offload``: as true, and the inputs of the layers wait in host memory (for a GPU)."""
+    memory: Literal["auto", "store", "hybrid", "replay"] = "auto"
+    """What of the batch is kept for the backward pass; the gradient is the same. ``store``: all; ``hybrid``:
+    ``store_tokens`` of a rank, the rest is embedded again (GradCache); ``replay``: nothing, so memory does
+    not grow with the batch; ``auto``: as much as fits in memory, measured at the start."""
     store_tokens: NonNegative | None = None
-    """Tokens a rank whose activations are kept; the rest of the batch is embedded again for its gradient
-    (GradCache), which makes memory independent of the batch. Absent: all; 0: none."""
+    """Tokens a rank whose activations are kept, for ``hybrid``; given with ``auto`` it is taken as it is
+    (0: none)."""
+    memory_gib: PositiveFloat | None = None
+    """Memory a rank may use in all, for ``auto``; absent: what is free on its device."""
+    compile: bool = False
+    """Compile each layer with torch.compile: fewer kernels on a GPU, a loss on a CPU."""
     lora: Lora | None = None
     threads: Positive | None = None
     """CPU threads a rank; absent: torch's own choice."""
@@ -58,11 +62,26 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _recompute_once(self) -> Training:
-        if self.activation_checkpointing and self.store_tokens is not None:
+        recomputed = self.activation_checkpointing in (True, "offload")
+        if recomputed and (self.store_tokens is not None or self.memory in ("hybrid", "replay")):
+            key = "memory" if self.store_tokens is None else "store_tokens"
             raise conflict(
-                "activation_checkpointing and store_tokens each cost a second forward; use one",
-                "store_tokens",
+                f"activation_checkpointing and {key} each cost a second forward; use one (or checkpointing "
+                "'selective')",
+                key,
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_memory_mode(self) -> Training:
+        if self.memory == "hybrid" and not self.store_tokens:
+            raise conflict("hybrid needs store_tokens, the tokens to keep; 'auto' finds them", "memory")
+        if self.memory == "store" and self.store_tokens is not None:
+            raise conflict("memory 'store' keeps every token; leave store_tokens out", "store_tokens")
+        if self.memory == "replay" and self.store_tokens:
+            raise conflict("memory 'replay' keeps no token; leave store_tokens out", "store_tokens")
+        if self.memory_gib is not None and (self.memory != "auto" or self.store_tokens is not None):
+            raise conflict("memory_gib is the budget of memory 'auto' without store_tokens", "memory_gib")
         return self
 
 
@@ -81,6 +100,9 @@ class Logging(Section):
 
     every: Positive = 1
     tensorboard: bool = True
+    peak_tflops: PositiveFloat | None = None
+    """Peak rate of a rank's device, 10^12 operations a second, that the model FLOP utilisation (MFU) is taken
+    of; absent: the published bf16 rate of a known GPU, and no MFU on others."""
 
 
 class Recipe(Section):

@@ -49,8 +49,14 @@ def problems_of(tmp_path, text, overrides=()):
         ),
         (
             "  steps: 10",
+            "  compile: no",
+            '11:12: training.compile is "no"; it must be true or false (in YAML 1.2 this word is text)',
+        ),
+        (
+            "  steps: 10",
             "  activation_checkpointing: no",
-            '11:29: training.activation_checkpointing is "no"; it must be true or false (in YAML 1.2 this word is text)',
+            '11:29: training.activation_checkpointing is "no"; it must be one of false, true, "selective", "offload" '
+            "(in YAML 1.2 this word is text)",
         ),
         (
             "  steps: 10",
