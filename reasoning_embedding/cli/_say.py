@@ -20,7 +20,10 @@ def speaker() -> Callable[[str], None]:
 
 def quiet_libraries() -> None:
     """Keep the progress bars and advice of libraries out of a verb's own output."""
+    import logging
     import os
 
+    # Imported by transformers where it is installed, it writes warnings about the machine to stdout.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
