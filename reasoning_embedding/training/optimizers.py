@@ -3,22 +3,65 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from reasoning_embedding import config
+from reasoning_embedding.errors import SetupError
+
+from .adamw8bit import adamw8bit
+from .muon import MuonWithAdamW
 
 
-def build_optimizer(model: nn.Module, training: config.Training) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; vectors (norm gains, biases) are not decayed."""
+def build_optimizer(model: nn.Module, training: config.Training) -> torch.optim.Optimizer:
+    """Return the optimizer a recipe names, over the trainable parameters of `model`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Vectors (norm gains, biases) are not decayed.
+    training : config.Training
+        ``optimizer``, ``learning_rate``, ``betas`` and ``weight_decay``.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        One object whose groups all take the scheduled learning rate, and whose state is tensors alone.
+
+    Raises
+    ------
+    SetupError
+        If the library of that optimizer is not here.
+    """
+    chosen = training.optimizer
+    options: dict[str, Any] = {"lr": training.learning_rate, "betas": training.betas}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if isinstance(chosen, config.AdamW8bit):
+        return adamw8bit(_groups(trainable, training.weight_decay), **options)
+    if isinstance(chosen, config.Muon):
+        if not hasattr(torch.optim, "Muon"):
+            raise SetupError("this torch has no Muon", todo="pip install 'torch>=2.9', or optimizer: adamw")
+        body = _body_matrices(model)
+        taken = {id(parameter) for parameter in body}
+        rest = [parameter for parameter in trainable if id(parameter) not in taken]
+        return MuonWithAdamW(body, _groups(rest, training.weight_decay), chosen, training)
+    return torch.optim.AdamW(_groups(trainable, training.weight_decay), **options, fused=True)
+
+
+def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
+    return [group for group in groups if group["params"]]
+
+
+def _body_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Trainable matrices outside of embeddings."""
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    return [p for p in model.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in tables]
 
 
 def learning_rate_at(step: int, steps: int, training: config.Training) -> float:

@@ -30,10 +30,11 @@ def test_other_schedules(schedule: str, middle: float, last: float) -> None:
     assert learning_rate_at(100, 100, training) == pytest.approx(last)
 
 
-def test_vectors_are_not_decayed() -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_vectors_are_not_decayed(kind: str) -> None:
     embedder = tiny_embedder()
-    groups = build_optimizer(embedder, config.Training()).param_groups
-    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
-    assert all(p.ndim == 2 for p in groups[0]["params"])
-    assert all(p.ndim == 1 for p in groups[1]["params"])
+    training = config.Training.model_validate({"optimizer": {"kind": kind}})
+    groups = build_optimizer(embedder, training).param_groups
+    for group in groups:
+        assert all(group["weight_decay"] == (0.05 if p.ndim == 2 else 0) for p in group["params"])
     assert sum(len(group["params"]) for group in groups) == len(list(embedder.parameters()))
