@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "analyze": "reasoning_embedding.cli.analyze",
     "embed": "reasoning_embedding.cli.embed",
     "report": "reasoning_embedding.cli.report",
+    "publish": "reasoning_embedding.cli.publish",
     "grow": "reasoning_embedding.cli.grow",
     "experiment": "reasoning_embedding.cli.experiment",
     "config": "reasoning_embedding.cli.config",

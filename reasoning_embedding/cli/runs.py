@@ -19,7 +19,7 @@ app = make_app("List run folders and show one.")
 
 #: A run whose metrics changed less than this many seconds ago is taken to be running.
 _FRESH_SECONDS = 120
-_INSIDE_A_MODEL = {"checkpoints", "state", "evaluation", "hrsa", "report", "logs"}
+_INSIDE_A_MODEL = {"checkpoints", "state", "evaluation", "hrsa", "report", "logs", "publish"}
 
 
 @dataclass(frozen=True)

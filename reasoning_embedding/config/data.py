@@ -18,6 +18,8 @@ class SourceBase(Section):
     """The instruction for rows that carry none."""
     limit: Positive | None = None
     """Read at most this many rows."""
+    license: str | None = None
+    """Licence of the texts, for the model card; absent: the card says that it is unknown."""
 
 
 class FilesSource(SourceBase):

@@ -1,0 +1,101 @@
+"""``rembed publish``: a checkpoint, or a whole run, to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reasoning_embedding.errors import InputError
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="A checkpoint or a run folder.", metavar="CHECKPOINT|RUN")],
+    repo: Annotated[str, typer.Option(help="Where to.", metavar="ORG/NAME")],
+    step: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a run: best, last or a number. Absent: best where the run chose one, else last."
+        ),
+    ] = None,
+    all_steps: Annotated[
+        bool, typer.Option("--all-steps", help="Every checkpoint as a revision step-NNNNNN of its own.")
+    ] = False,
+    tag: Annotated[bool, typer.Option("--tag/--branch", help="What the steps become.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Upload; absent: only export and verify.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what the repository holds from elsewhere.")
+    ] = False,
+    token_env: Annotated[
+        str | None, typer.Option(help="Variable with the token. Absent: HF_TOKEN, or `hf auth login`.")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Licence of the model as the Hub spells it, such as apache-2.0.")
+    ] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Code of a language, such as en; may be given again.")
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Hub id of a backbone that was loaded from a folder.", metavar="ORG/NAME"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Export folder. Absent: RUN/publish/ORG/NAME.")
+    ] = None,
+) -> None:
+    """Export with a model card, verify in a fresh process, and with --push upload what is verified.
+
+    Nothing is uploaded unless the card's own code gives the trainer's embeddings. An upload that stopped goes
+    on when the command is given again.
+
+    Raises
+    ------
+    InputError
+        If there is no such checkpoint, it fails the verification, or the repository holds something else.
+    SetupError
+        If the Hub cannot be reached, fails, or does not accept the token.
+    """
+    from ._say import quiet_libraries, speaker
+
+    quiet_libraries()
+    from reasoning_embedding.publishing.card import CARD
+    from reasoning_embedding.publishing.export import export
+    from reasoning_embedding.publishing.facts import About
+    from reasoning_embedding.publishing.ledger import Ledger
+    from reasoning_embedding.publishing.release import plan_release
+    from reasoning_embedding.publishing.verify import verify
+
+    say = speaker()
+    about = About(license, tuple(language or ()), base_model)
+    release = plan_release(path, repo, step=_step(path, step), all_steps=all_steps, tags=tag, output=output)
+    export(release, about, say)
+    ledger = Ledger(release.folder)
+    verify(release, ledger, say)
+    typer.echo(f"card: {release.exported(release.main) / CARD}")
+    if not push:
+        typer.echo(f"nothing was uploaded: --push brings {release.folder} to {repo}")
+        return
+    from reasoning_embedding.publishing.hub import Hub, find_token
+    from reasoning_embedding.publishing.push import push as upload
+
+    token = find_token(token_env)
+    hub = Hub(repo, token, report=say)
+    upload(release, hub, ledger, token=token, private=private, overwrite=overwrite, report=say)
+    typer.echo(f"published: {hub.endpoint}/{repo}")
+
+
+def _step(path: Path, step: str | None) -> int | None:
+    """Turn best, last or a number into a step of a run; None for a lone checkpoint."""
+    from reasoning_embedding.checkpoints import RunFolder
+    from reasoning_embedding.sweeps import pick_step
+
+    run = RunFolder(path)
+    if not run.checkpoints.is_dir():
+        if step is not None:
+            raise InputError("this is one checkpoint, not a run", where=str(path), todo="leave --step out")
+        return None
+    if step is None:
+        step = "best" if run.best.exists() else "last"
+    return pick_step(run, step, f"--step {step}")

@@ -1,0 +1,127 @@
+"""Write what will be uploaded: a folder a revision, with model, card, provenance and index."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding.checkpoints import (
+    atomic_folder,
+    explain_disk_errors,
+    read_provenance,
+    step_name,
+    write_json,
+)
+from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
+from reasoning_embedding.errors import InputError
+
+from .card import write_card
+from .facts import About, Facts
+from .masking import public
+from .record import mean_score, read_run, read_step_scores
+from .release import MAIN, Release, Revision
+
+INDEX = "checkpoints.jsonl"
+#: Files of a checkpoint that are published; weights in any other format never are.
+_PUBLISHED = {".safetensors", ".json", ".model", ".txt", ".jinja"}
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def export(release: Release, about: About, report: Callable[[str], None]) -> None:
+    """Write every revision's folder; each appears whole or not at all, and a call repeats to the same bytes.
+
+    Parameters
+    ----------
+    release : Release
+        What is published.
+    about : About
+        What only the person who publishes knows.
+    report : callable
+        Takes a line a revision.
+
+    Raises
+    ------
+    InputError
+        If a checkpoint has no provenance, or a record of the run is damaged.
+    SetupError
+        If the disk is full or the folder cannot be written.
+    """
+    run = read_run(release.run)
+    scored = {item.name: read_step_scores(release.run, item.checkpoint) for item in release.revisions}
+    start = release.run.checkpoint(0) if release.run else None
+    if start and start.is_dir():
+        scored.setdefault(step_name(0), read_step_scores(release.run, start))
+    for revision in release.revisions:
+        record = read_provenance(revision.checkpoint)
+        if record is None:
+            raise InputError(
+                f"no {PROVENANCE}: what this model was made from is not recorded",
+                where=str(revision.checkpoint),
+                todo="publish a checkpoint that this package wrote",
+            )
+        facts = Facts(release, revision, record, run, scored, about)
+        target = release.exported(revision)
+        with atomic_folder(target) as folder:
+            _place(revision.checkpoint, folder)
+            write_json(folder / PROVENANCE, public(record))
+            write_card(facts, folder)
+            if revision.name == MAIN:
+                _place_figures(facts, folder)
+                if release.steps:
+                    lines = [json.dumps(_entry(item, facts), ensure_ascii=False) for item in release.steps]
+                    (folder / INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        files = exported_files(target)
+        size = sum(path.stat().st_size for path in files)
+        report(f"{revision.name}: {len(files)} files, {size / 1e6:.1f} MB, from {revision.checkpoint.name}")
+
+
+def exported_files(folder: Path) -> list[Path]:
+    """Files of an exported revision, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _place(checkpoint: Path, folder: Path) -> None:
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file() and path.suffix in _PUBLISHED and path.name != PROVENANCE:
+            target = folder / path.relative_to(checkpoint)
+            with explain_disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(path.resolve(), target)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-link, so that weights lie on the disk once; copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        shutil.copyfile(source, target)
+
+
+def _place_figures(facts: Facts, folder: Path) -> None:
+    for path in facts.run.figures.values():
+        content = path.read_bytes()
+        if not content.startswith(_PNG):
+            raise InputError("this figure is no PNG", where=str(path), todo="make the report again")
+        (folder / "figures").mkdir(exist_ok=True)
+        (folder / "figures" / path.name).write_bytes(content)
+
+
+def _entry(revision: Revision, facts: Facts) -> dict[str, Any]:
+    scores = facts.scores.get(revision.name)
+    record = read_provenance(revision.checkpoint) or {}
+    return {
+        "repo": facts.release.repo,
+        "revision": revision.name,
+        "step": revision.step,
+        "main": revision.step == facts.revision.step,
+        "content_hash": record.get("content_hash"),
+        "mean_score": mean_score(scores),
+        "scores": {entry["task"]: entry.get("main_score") for entry in scores["tasks"]} if scores else {},
+    }

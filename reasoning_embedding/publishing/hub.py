@@ -1,0 +1,264 @@
+"""One repository of the Hub behind a few verbs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reasoning_embedding.checkpoints import hash_file
+from reasoning_embedding.errors import InputError, SetupError
+
+from .faults import LOGIN, TRIES, request
+from .masking import mask
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+#: Seconds within which the Hub must answer the first request.
+_PATIENCE = 10.0
+#: Files that the Hub itself puts into a new repository.
+_HUBS_OWN = {".gitattributes"}
+
+
+def find_token(variable: str | None = None) -> str:
+    """Return the access token: of an environment variable, or the one the Hub's client keeps.
+
+    Parameters
+    ----------
+    variable : str, optional
+        Name of the variable; absent: ``HF_TOKEN`` or the store of ``hf auth login``.
+
+    Raises
+    ------
+    SetupError
+        If there is none.
+    """
+    from huggingface_hub import get_token
+
+    token = os.environ.get(variable, "").strip() if variable else get_token()
+    if not token:
+        raise SetupError(
+            f"the environment variable {variable} is not set" if variable else "there is no access token",
+            where=f"${variable}" if variable else "the Hub's token store",
+            todo=f"{LOGIN}, or export it and name the variable with --token-env",
+        )
+    return token
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A revision as it stands on the Hub.
+
+    Attributes
+    ----------
+    commit : str
+        What the branch or tag points to.
+    files : dict of str
+        Path -> SHA-256 of a large file (``sha256:...``), or git's hash of a small one (``git:...``).
+    """
+
+    commit: str
+    files: dict[str, str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing but what the Hub put there."""
+        return not self.files
+
+    def equals(self, folder: Path) -> bool:
+        """Whether the files are those of a folder, by their hashes."""
+        local = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        return local.keys() == self.files.keys() and not self.changed(local)
+
+    def changed(self, local: dict[str, Path]) -> list[str]:
+        """Return the paths of `local` that are not there, or not in this form."""
+        return [name for name, path in local.items() if _hash_like(self.files.get(name), path) is False]
+
+
+def _hash_like(remote: str | None, path: Path) -> bool:
+    if remote is None:
+        return False
+    kind, _, value = remote.partition(":")
+    if kind == "sha256":
+        return hash_file(path) == value
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == value
+
+
+class Hub:
+    """One model repository.
+
+    Parameters
+    ----------
+    repo : str
+        ``ORG/NAME``.
+    token : str
+        Sent with each request, shown nowhere.
+    endpoint : str, optional
+        Address of the Hub; absent: ``HF_ENDPOINT``, or huggingface.co.
+    report : callable
+        Takes a line for each new try.
+    """
+
+    def __init__(
+        self,
+        repo: str,
+        token: str,
+        *,
+        endpoint: str | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        from huggingface_hub import HfApi
+
+        self.repo = repo
+        self._token, self._report = token, report
+        address = endpoint or os.environ.get("HF_ENDPOINT") or None
+        self._api: HfApi = HfApi(endpoint=address, token=token, library_name="reasoning_embedding")
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the Hub."""
+        return self._api.endpoint
+
+    def check_access(self) -> None:
+        """Ask the Hub who the token belongs to, and whether that account may write here; answers at once.
+
+        Raises
+        ------
+        SetupError
+            Without network, in offline mode, or when the token is not accepted.
+        InputError
+            If the account has no such namespace, or the token cannot write.
+        """
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        def ask() -> dict[str, Any]:
+            # Not HfApi.whoami: that one waits without limit where the network swallows packets.
+            response = get_session().get(
+                f"{self.endpoint}/api/whoami-v2",
+                headers=build_hf_headers(token=self._token),
+                timeout=_PATIENCE,
+            )
+            hf_raise_for_status(response)
+            return response.json()
+
+        account = self._call("asking who the token belongs to", ask, tries=1)
+        spaces = [account["name"], *(org["name"] for org in account.get("orgs") or [])]
+        owner = self.repo.partition("/")[0]
+        if owner.lower() not in {name.lower() for name in spaces}:
+            from reasoning_embedding.config.suggestions import did_you_mean
+
+            raise InputError(
+                f"the token's account cannot write to {owner!r}{did_you_mean(owner, spaces)}",
+                where="--repo",
+                todo=f"choose a repository of {', '.join(spaces)}",
+            )
+        role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
+        if role == "read":
+            raise InputError("this token may only read", where=self.endpoint, todo=LOGIN)
+
+    def revisions(self) -> dict[str, tuple[str, str]] | None:
+        """Return name -> (``branch`` or ``tag``, commit), or None where there is no such repository."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        def ask() -> dict[str, tuple[str, str]] | None:
+            try:
+                refs = self._api.list_repo_refs(self.repo)
+            except RepositoryNotFoundError:
+                return None
+            found = {ref.name: ("tag", ref.target_commit) for ref in refs.tags}
+            return found | {ref.name: ("branch", ref.target_commit) for ref in refs.branches}
+
+        return self._call("reading the repository's revisions", ask)
+
+    def is_private(self) -> bool:
+        """Whether the existing repository is private."""
+        return bool(self._call("reading the repository", lambda: self._api.model_info(self.repo)).private)
+
+    def remote(self, commit: str) -> Remote:
+        """Read the files of a commit."""
+        from huggingface_hub.hf_api import RepoFile
+
+        def ask() -> dict[str, str]:
+            entries = self._api.list_repo_tree(self.repo, revision=commit, recursive=True)
+            return {
+                entry.path: f"sha256:{entry.lfs.sha256}" if entry.lfs else f"git:{entry.blob_id}"
+                for entry in entries
+                if isinstance(entry, RepoFile) and entry.path not in _HUBS_OWN
+            }
+
+        return Remote(commit, self._call("reading the repository's files", ask))
+
+    def create(self, *, private: bool) -> None:
+        """Make the repository; one that exists is left as it is."""
+        self._call(
+            "creating the repository",
+            lambda: self._api.create_repo(self.repo, private=private, exist_ok=True),
+        )
+
+    def create_branch(self, name: str) -> None:
+        """Make a branch at the tip of main; one that exists is left as it is."""
+        self._call(
+            f"creating branch {name}", lambda: self._api.create_branch(self.repo, branch=name, exist_ok=True)
+        )
+
+    def delete_branch(self, name: str) -> None:
+        """Delete a branch."""
+        self._call(f"deleting branch {name}", lambda: self._api.delete_branch(self.repo, branch=name))
+
+    def move_tag(self, name: str, commit: str, *, exists: bool) -> None:
+        """Let a tag point to a commit."""
+        if exists:
+            self._call(f"deleting tag {name}", lambda: self._api.delete_tag(self.repo, tag=name))
+        self._call(
+            f"creating tag {name}",
+            lambda: self._api.create_tag(self.repo, tag=name, revision=commit, exist_ok=True),
+        )
+
+    def upload(self, folder: Path, branch: str, message: str) -> str:
+        """Make a branch hold exactly a folder's files, in one commit: all of them or none.
+
+        Returns
+        -------
+        str
+            The commit.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        local = {
+            path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+        uploaded: dict[str, CommitOperationAdd] = {}
+
+        def commit() -> str:
+            # Read anew on each try: a commit whose answer was lost has been made.
+            there = self.revisions() or {}
+            if branch not in there:
+                raise RuntimeError(f"branch {branch} is not there yet")
+            tip = there[branch][1]
+            remote = self.remote(tip)
+            if remote.equals(folder):
+                return tip
+            for name in remote.changed(local):
+                uploaded.setdefault(name, CommitOperationAdd(name, str(local[name])))
+            additions = [uploaded[name] for name in remote.changed(local)]
+            self._api.preupload_lfs_files(self.repo, additions=additions, revision=branch, free_memory=False)
+            gone = [CommitOperationDelete(name) for name in remote.files if name not in local]
+            return self._api.create_commit(
+                self.repo,
+                operations=[*additions, *gone],
+                commit_message=message,
+                revision=branch,
+                parent_commit=tip,
+            ).oid
+
+        return self._call(f"uploading {branch}", commit)
+
+    def _call(self, doing: str, ask: Callable[[], T], *, tries: int = TRIES) -> T:
+        where = f"{self.repo} at {mask(self.endpoint, self._token)}"
+        return request(doing, ask, where=where, token=self._token, tries=tries, report=self._report)

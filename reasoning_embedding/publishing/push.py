@@ -1,0 +1,156 @@
+"""Upload a verified release: one commit a revision, main last, resumable at any point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
+
+from .export import exported_files
+from .hub import Hub
+from .ledger import Ledger
+from .masking import refuse_secrets
+from .release import MAIN, Release, Revision
+
+Report = Callable[[str], None]
+
+
+def push(
+    release: Release,
+    hub: Hub,
+    ledger: Ledger,
+    *,
+    token: str,
+    private: bool = False,
+    overwrite: bool = False,
+    report: Report = lambda line: None,
+) -> None:
+    """Bring every revision to the Hub; those that are there already, by the hashes of their files, are left.
+
+    Parameters
+    ----------
+    release : Release
+        Exported and verified.
+    hub : Hub
+        Its repository.
+    ledger : Ledger
+        Remembers which commits are ours.
+    token : str
+        No file that holds it is uploaded.
+    private : bool
+        Visibility of a new repository.
+    overwrite : bool
+        Replace what others, or other runs, put there.
+    report : callable
+        Takes a line a revision.
+
+    Raises
+    ------
+    InputError
+        If the repository holds something else, or may not be written.
+    SetupError
+        If the Hub cannot be reached or fails. Either names the revisions that are complete.
+    """
+    for revision in release.revisions:
+        refuse_secrets(exported_files(release.exported(revision)), token)
+    done: list[str] = []
+    try:
+        hub.check_access()
+        _push(release, hub, ledger, done, private=private, overwrite=overwrite, report=report)
+    except ReasoningEmbeddingError as error:
+        raise _with_state(error, release, done) from None
+
+
+def _push(
+    release: Release,
+    hub: Hub,
+    ledger: Ledger,
+    done: list[str],
+    *,
+    private: bool,
+    overwrite: bool,
+    report: Report,
+) -> None:
+    there = hub.revisions()
+    if there is not None and private and not hub.is_private():
+        raise InputError(
+            f"{release.repo} exists and is public",
+            where="--private",
+            todo="make it private in its settings, or leave --private out",
+        )
+    waiting: list[Revision] = []
+    for revision in release.revisions:
+        if _is_complete(release, revision, hub, ledger, there or {}, overwrite=overwrite):
+            report(f"{revision.name}: complete already")
+            done.append(revision.name)
+        else:
+            waiting.append(revision)
+    if there is None:
+        hub.create(private=private)
+        report(f"created {release.repo} ({'private' if private else 'public'})")
+    for revision in waiting:
+        report(f"{revision.name}: uploading to {release.repo}")
+        _upload(release, revision, hub, ledger, there or {})
+        report(f"{revision.name}: uploaded")
+        done.append(revision.name)
+
+
+def _is_complete(
+    release: Release,
+    revision: Revision,
+    hub: Hub,
+    ledger: Ledger,
+    there: dict[str, tuple[str, str]],
+    *,
+    overwrite: bool,
+) -> bool:
+    """Tell whether a revision is on the Hub as exported; refuse one that holds what is not ours."""
+    if revision.name not in there:
+        return False
+    kind, commit = there[revision.name]
+    wanted = "tag" if release.tags and revision.name != MAIN else "branch"
+    if kind != wanted:
+        raise InputError(
+            f"{revision.name} is a {kind} of {release.repo} already",
+            todo=f"add {'--tag' if kind == 'tag' else '--branch'}, or delete it on the Hub",
+        )
+    remote = hub.remote(commit)
+    if remote.equals(release.exported(revision)):
+        ledger.add_commit(revision.name, commit)
+        return True
+    if not (remote.empty or overwrite or commit in ledger.commits()):
+        raise InputError(
+            f"{revision.name} holds {len(remote.files)} files that were not published from here",
+            where=f"{release.repo} at {hub.endpoint}",
+            todo="choose another repository, or replace them with --overwrite",
+        )
+    return False
+
+
+def _upload(
+    release: Release, revision: Revision, hub: Hub, ledger: Ledger, there: dict[str, tuple[str, str]]
+) -> None:
+    as_tag = release.tags and revision.name != MAIN
+    branch = f"upload-{revision.name}" if as_tag else revision.name
+    if branch != MAIN:
+        hub.create_branch(branch)
+    step = "" if revision.step is None else f" (step {revision.step})"
+    commit = hub.upload(release.exported(revision), branch, f"Publish {revision.name}{step}")
+    ledger.add_commit(revision.name, commit)
+    if as_tag:
+        hub.move_tag(revision.name, commit, exists=revision.name in there)
+        hub.delete_branch(branch)
+
+
+def _with_state(error: ReasoningEmbeddingError, release: Release, done: list[str]) -> ReasoningEmbeddingError:
+    """Return the error with what is complete and what is not."""
+    left = [revision.name for revision in release.revisions if revision.name not in done]
+    lines = [
+        error.what,
+        f"  complete on the Hub: {', '.join(done) or 'nothing'}",
+        f"  not complete: {', '.join(left) or 'nothing'} (each changes in one commit, none is half there)",
+    ]
+    again = "the same command goes on: what is complete is left as it is"
+    return type(error)(
+        "\n".join(lines), where=error.where, todo=f"{error.todo}; {again}" if error.todo else again
+    )

@@ -1,0 +1,179 @@
+"""What is known of a checkpoint, read from its run's folder: ancestors, recipe, data, scores."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.means import mean_scores
+from reasoning_embedding.evaluation.scores import FILE as SCORES
+from reasoning_embedding.evaluation.scores import load_scores, revision_of
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A model that the published one was made from, at some distance.
+
+    Attributes
+    ----------
+    name : str
+        Hub id, or the name of a folder.
+    kind : str
+        What made it (``pretrain``, ``sft``, ``rlvr``, ``contrastive``, ...), ``hub`` or ``random``; ``unknown``
+        where its folder has no record.
+    depth : int
+        1 for a parent, 2 for a parent's parent.
+    revision, content_hash : str or None
+        As its child recorded them.
+    """
+
+    name: str
+    kind: str
+    depth: int
+    revision: str | None = None
+    content_hash: str | None = None
+
+
+def ancestors(record: dict[str, Any], lineage: Path | None, depth: int = 1) -> Iterator[Ancestor]:
+    """Follow ``parent`` (or ``parents``, of a merged model) as far as their records are on this machine.
+
+    Parameters
+    ----------
+    record : dict
+        A ``provenance.json``.
+    lineage : Path or None
+        Folder of the experiment's backbones, for paths that no longer resolve.
+    depth : int
+        Distance of the parents from the published model.
+    """
+    for parent in parents(record):
+        if "path" not in parent:
+            name = f"{(parent.get('architecture') or {}).get('model_type', 'a decoder')}, random weights"
+            yield Ancestor(name, "random", depth)
+            continue
+        path, recorded = str(parent["path"]), parent.get("content_hash")
+        places = [Path(path), *([lineage / Path(path).name] if lineage else [])]
+        folder = next((place for place in places if _is(place, recorded)), None)
+        if folder is None and recorded is None and _HUB_ID.fullmatch(path) and not Path(path).is_dir():
+            yield Ancestor(path, "hub", depth, parent.get("revision"))
+            continue
+        own = (read_provenance(folder) if folder else None) or {}
+        name = Path(path).name
+        if own.get("kind") == "contrastive" and own.get("run"):
+            name = f"{own['run']} {name}"
+        yield Ancestor(name, str(own.get("kind", "unknown")), depth, parent.get("revision"), recorded)
+        yield from ancestors(own, lineage, depth + 1)
+
+
+def parents(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parents that a provenance record names: one, several, or none."""
+    found = record.get("parents") or record.get("parent") or []
+    found = [found] if isinstance(found, dict) else found
+    return [parent for parent in found if isinstance(parent, dict)]
+
+
+def _is(folder: Path, recorded: str | None) -> bool:
+    if recorded is None or not folder.is_dir():
+        return False
+    return (read_provenance(folder) or {}).get("content_hash") == recorded
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run's settings and surroundings; empty for a checkpoint without a run.
+
+    Attributes
+    ----------
+    settings : dict
+        The resolved configuration.
+    manifest : dict
+        Versions, data, hardware.
+    contamination : dict
+        Evaluation texts found in the training data.
+    figures : dict
+        Title -> PNG of a finished report.
+    lineage : Path or None
+        Folder of the experiment's backbones.
+    """
+
+    settings: dict[str, Any]
+    manifest: dict[str, Any]
+    contamination: dict[str, Any]
+    figures: dict[str, Path]
+    lineage: Path | None
+
+
+def read_run(run: RunFolder | None) -> RunRecord:
+    """Read what a run's folder, and the experiment around it, say.
+
+    Raises
+    ------
+    InputError
+        If a file there is damaged.
+    """
+    if run is None:
+        return RunRecord({}, {}, {}, {}, None)
+    home = run.path.resolve()
+    experiment = RunFolder(home.parent.parent if home.parent.name == "runs" else home)
+    compared = run.contamination if run.contamination.exists() else experiment.contamination
+    return RunRecord(
+        settings=_read(run.config_json),
+        manifest=_read(run.manifest),
+        contamination=_read(compared),
+        figures=_figures(run.path) or _figures(experiment.path),
+        lineage=experiment.path / "lineage",
+    )
+
+
+_FIGURES = {
+    "realignment": "HRSA by training step: how the representation moved from the backbone, and to its siblings",
+    "layers": "HRSA by layer",
+}
+
+
+def _figures(folder: Path) -> dict[str, Path]:
+    found = {title: folder / "report" / "figures" / f"{name}.png" for name, title in _FIGURES.items()}
+    return {title: path for title, path in found.items() if path.is_file()}
+
+
+def read_step_scores(run: RunFolder | None, checkpoint: Path) -> dict[str, Any] | None:
+    """Scores of a checkpoint, or None where it was not scored or its weights have changed since.
+
+    Raises
+    ------
+    InputError
+        If the file of scores is damaged.
+    """
+    folder = run.evaluation / checkpoint.name if run else None
+    if folder is None or not (folder / SCORES).exists():
+        return None
+    scores = load_scores(folder)
+    step = (read_provenance(checkpoint) or {}).get("step")
+    return scores if scores["revision"] == revision_of(step, content_hash(checkpoint)) else None
+
+
+def mean_score(scores: dict[str, Any] | None) -> float | None:
+    """Mean of the main scores over tasks; None where one is missing."""
+    return mean_scores(scores["tasks"], scores["failed"])["by_task"] if scores else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo="restore the file"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError("a JSON object was expected", where=str(path), todo="restore the file")
+    return value

@@ -1,0 +1,157 @@
+"""What will be published where: a repository, its main revision, and one revision for each step."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from reasoning_embedding.checkpoints import RunFolder, read_provenance, step_name
+from reasoning_embedding.errors import InputError
+
+MAIN = "main"
+#: Folder of a run (or beside a lone checkpoint) that holds what is exported.
+FOLDER = "publish"
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A checkpoint under the name it gets on the Hub.
+
+    Attributes
+    ----------
+    name : str
+        ``main``, or a step's ``step-000200``.
+    checkpoint : Path
+        The model folder it is made from.
+    step : int or None
+        Its training step; None for a model that was not trained here (a merged one).
+    """
+
+    name: str
+    checkpoint: Path
+    step: int | None
+
+
+@dataclass(frozen=True)
+class Release:
+    """Everything that goes to one repository.
+
+    Attributes
+    ----------
+    repo : str
+        ``ORG/NAME``.
+    folder : Path
+        Where it is exported: a folder a revision, and the ledger.
+    main : Revision
+        What who names no revision gets.
+    steps : tuple of Revision
+        The steps with a revision of their own.
+    run : RunFolder or None
+        The run the checkpoints are of, if they are of one.
+    tags : bool
+        Steps become tags, which never move, rather than branches.
+    """
+
+    repo: str
+    folder: Path
+    main: Revision
+    steps: tuple[Revision, ...]
+    run: RunFolder | None
+    tags: bool = False
+
+    @property
+    def revisions(self) -> tuple[Revision, ...]:
+        """All revisions in the order of upload: main last, when what its card lists is there."""
+        return (*self.steps, self.main)
+
+    def exported(self, revision: Revision) -> Path:
+        """Folder of a revision's files."""
+        return self.folder / revision.name
+
+
+def plan_release(
+    path: Path,
+    repo: str,
+    *,
+    step: int | None = None,
+    all_steps: bool = False,
+    tags: bool = False,
+    output: Path | None = None,
+) -> Release:
+    """Decide what is published; writes nothing.
+
+    Parameters
+    ----------
+    path : Path
+        A run's folder, or one checkpoint.
+    repo : str
+        ``ORG/NAME``.
+    step : int, optional
+        Step of a run that becomes ``main``; absent: the last.
+    all_steps : bool
+        Give every checkpoint of the run a revision of its own.
+    tags : bool
+        Tags rather than branches for the steps.
+    output : Path, optional
+        Export folder; absent: ``publish/ORG/NAME`` in the run, or beside a lone checkpoint.
+
+    Raises
+    ------
+    InputError
+        If the repository's name is none, or there is no such checkpoint.
+    """
+    check_repo_name(repo)
+    run = RunFolder(path)
+    if run.checkpoints.is_dir():
+        there = run.steps()
+        if not there:
+            raise InputError("this run has no checkpoint", where=str(path), todo="train it first")
+        chosen = there[-1] if step is None else step
+        if chosen not in there:
+            raise InputError(f"no checkpoint of step {chosen}", where=str(path), todo=f"steps there: {there}")
+        main = Revision(MAIN, run.checkpoint(chosen), chosen)
+        steps = tuple(Revision(step_name(s), run.checkpoint(s), s) for s in there) if all_steps else ()
+        return Release(repo, output or path / FOLDER / repo, main, steps, run, tags)
+    if step is not None or all_steps:
+        raise InputError(
+            "this is one checkpoint, not a run", where=str(path), todo="leave --step and --all-steps out"
+        )
+    if not (path / "modules.json").is_file():
+        raise InputError(
+            "neither a run nor an embedder's checkpoint lies here",
+            where=str(path),
+            todo="name a run's folder, or a step-NNNNNN folder of its checkpoints",
+        )
+    resolved = path.resolve()
+    of_run = resolved.parent.name == "checkpoints"
+    home = resolved.parent.parent if of_run else resolved.parent
+    main = Revision(MAIN, path, (read_provenance(path) or {}).get("step"))
+    return Release(repo, output or home / FOLDER / repo, main, (), RunFolder(home) if of_run else None, tags)
+
+
+def check_repo_name(repo: str) -> None:
+    """Refuse what the Hub would not take as ``ORG/NAME``.
+
+    Raises
+    ------
+    InputError
+        Saying what is wrong with it.
+    """
+    owner, slash, name = repo.partition("/")
+    wrong = None
+    if not slash or not owner or not name:
+        wrong = "it has the form ORG/NAME"
+    elif "/" in name:
+        wrong = "it has one slash"
+    elif not (re.fullmatch(_PART, owner) and re.fullmatch(_PART, name)):
+        wrong = "its parts have letters, digits, '-', '_' and '.', and do not begin or end with '-' or '.'"
+    elif "--" in repo or ".." in repo:
+        wrong = "it has no '--' and no '..'"
+    elif name.endswith(".git"):
+        wrong = "it does not end in '.git'"
+    elif max(len(owner), len(name)) > 96:
+        wrong = "its parts have at most 96 characters"
+    if wrong:
+        raise InputError(f"{repo!r} is no repository name: {wrong}", where="--repo", todo="--repo ORG/NAME")

@@ -1,0 +1,193 @@
+"""Refuse to publish what a reader of the card could not use as the card says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding.backbones import check_attention, input_contract
+from reasoning_embedding.backbones.contracts import PROBE_TEXTS
+from reasoning_embedding.checkpoints import content_hash, read_provenance, versions
+from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
+from reasoning_embedding.errors import ContractError, InputError
+
+from .card import CARD
+from .ledger import Ledger
+from .masking import mask
+from .record import read_run
+from .release import Release, Revision
+from .usage import TITLES, literal, snippets_of_card
+
+#: Largest difference between an embedding as the card computes it and the trainer's own.
+TOLERANCE = 1e-5
+#: Longest limit of tokens at which a text beyond it is part of the probe.
+_LONGEST_CUT = 1024
+
+Probe = tuple[str, list[str]]
+#: ([library -> code] a revision, [probes] a revision) -> {``REVISION/LIBRARY/PROBE``: (n, D) array}
+RunFresh = Callable[[Sequence[dict[str, str]], Sequence[list[Probe]]], dict[str, np.ndarray]]
+
+
+def run_fresh(codes: Sequence[dict[str, str]], probes: Sequence[list[Probe]]) -> dict[str, np.ndarray]:
+    """Run card code in a process that knows nothing of this package, without network and without a token.
+
+    Raises
+    ------
+    ContractError
+        If the code fails; the last line of its traceback is the reason.
+    """
+    secret = ("TOKEN", "SECRET", "KEY", "PASSWORD")
+    environment = {
+        name: value for name, value in os.environ.items() if not any(word in name.upper() for word in secret)
+    }
+    environment |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    script = Path(__file__).with_name("fresh.py")
+    with tempfile.TemporaryDirectory(prefix="reasoning-embedding-") as folder:
+        output = Path(folder) / "embeddings.npz"
+        job = {"revisions": list(codes), "probes": list(probes), "output": str(output)}
+        done = subprocess.run(
+            [sys.executable, "-P", str(script)],
+            input=json.dumps(job),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise ContractError(f"the card's code fails in a fresh process: {mask(lines[-1])}", where=CARD)
+        with np.load(output, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def verify(
+    release: Release, ledger: Ledger, report: Callable[[str], None], fresh: RunFresh = run_fresh
+) -> None:
+    """Check every exported revision; what was checked before in this very form is not checked again.
+
+    Content hash, attention contract, the run's input contract, no code in the model, and embeddings: those of
+    the card's own code, run in a fresh process, equal the trainer's to :data:`TOLERANCE`.
+
+    Parameters
+    ----------
+    release : Release
+        Exported.
+    ledger : Ledger
+        Remembers what was checked.
+    report : callable
+        Takes a line a library.
+    fresh : callable
+        Runs the code.
+
+    Raises
+    ------
+    ContractError
+        Saying why this must not be published.
+    InputError
+        If a checkpoint is damaged or cannot be loaded.
+    """
+    inputs = read_run(release.run).manifest.get("input_contract") or {}
+    fingerprints = {item: _fingerprint(release.exported(item)) for item in release.revisions}
+    waiting = [item for item in release.revisions if ledger.verified(item.name, fingerprints[item]) is None]
+    codes: list[dict[str, str]] = []
+    probes: list[list[Probe]] = []
+    expected: list[list[np.ndarray]] = []
+    for revision in waiting:
+        probe, vectors = _expected(release.exported(revision), revision, inputs)
+        probes.append(probe)
+        expected.append(vectors)
+        codes.append(_card_code(release, revision))
+    if waiting:
+        report(f"verifying {', '.join(item.name for item in waiting)} in a fresh process")
+        found = fresh(codes, probes)
+        for index, revision in enumerate(waiting):
+            differences = {
+                library: _difference(found, f"{index}/{library}", expected[index], release.exported(revision))
+                for library in codes[index]
+            }
+            ledger.set_verified(revision.name, fingerprints[revision], differences)
+    for library in TITLES:
+        worst = max(
+            (ledger.verified(item.name, fingerprints[item]) or {})[library] for item in release.revisions
+        )
+        report(f"verified: the card's code for {library} gives the trainer's embeddings to {worst:.1g}")
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash of what was verified: model, card, and the libraries that computed."""
+    parts = [content_hash(folder), (folder / CARD).read_text(encoding="utf-8"), json.dumps(versions())]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _expected(
+    folder: Path, revision: Revision, inputs: dict[str, Any]
+) -> tuple[list[Probe], list[np.ndarray]]:
+    """Check one revision here, and embed the probe as the trainer does."""
+    verify_content(revision.checkpoint)
+    record = read_provenance(folder) or {}
+    if content_hash(folder) != record.get("content_hash"):
+        raise ContractError("the exported files differ from the checkpoint's", where=str(folder))
+    _refuse_code(folder)
+    embedder = load_embedder(folder)
+    check_attention(embedder.model, where=str(folder))
+    contract = input_contract(embedder.tokenizer)
+    if inputs and inputs["token_hash"] != contract.token_hash:
+        raise ContractError(
+            "the input contract is broken: this tokenizer gives other ids than the run was trained on",
+            where=str(folder),
+            todo="restore the checkpoint's tokenizer files",
+        )
+    limit = int(embedder.tokenizer.model_max_length)
+    texts = [*PROBE_TEXTS, *([" ".join(map(str, range(limit)))] if limit <= _LONGEST_CUT else [])]
+    prompts = dict.fromkeys(["", *embedder.prompts.values()])
+    probe = [(prompt, texts) for prompt in prompts]
+    return probe, [embedder.encode(texts, prompt=prompt, max_tokens=limit) for prompt in prompts]
+
+
+def _refuse_code(folder: Path) -> None:
+    for path in folder.glob("*.json"):
+        if "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+            raise ContractError(
+                "the model asks for code of its own (auto_map)",
+                where=str(path),
+                todo="publish a stock architecture",
+            )
+
+
+def _card_code(release: Release, revision: Revision) -> dict[str, str]:
+    """Take the code from the card and let it load the exported folder instead of the repository."""
+    card = release.exported(revision) / CARD
+    codes = snippets_of_card(card.read_text(encoding="utf-8"))
+    repo, folder = literal(release.repo), literal(str(release.exported(revision).resolve()))
+    if set(codes) != set(TITLES) or not all(repo in code for code in codes.values()):
+        raise InputError(
+            "the card lacks its code", where=str(card), todo="delete the export folder and try again"
+        )
+    return {library: code.replace(repo, folder) for library, code in codes.items()}
+
+
+def _difference(found: dict[str, np.ndarray], key: str, expected: list[np.ndarray], folder: Path) -> float:
+    try:
+        pairs = [(found[f"{key}/{number}"], vectors) for number, vectors in enumerate(expected)]
+    except KeyError as error:
+        raise ContractError("the card's code gave no embeddings", where=str(folder)) from error
+    if any(a.shape != b.shape for a, b in pairs):
+        raise ContractError("the card's code gives embeddings of another shape", where=str(folder))
+    worst = max(float(np.abs(a - b).max()) for a, b in pairs)
+    if not worst <= TOLERANCE:
+        library = key.partition("/")[2]
+        raise ContractError(
+            f"not published: by the card's code for {library} embeddings differ from the trainer's by {worst:.2g}",
+            where=str(folder),
+            todo="check the versions of transformers and sentence-transformers with `rembed doctor`",
+        )
+    return worst
