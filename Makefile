@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install quickstart test check lint format types contracts configs bench clean
+.PHONY: help install quickstart test check lint format types contracts configs test-all bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv and install the package with everything for development
 
@@ -31,7 +31,10 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: install ## Grow, train, evaluate and compare a miniature lineage, and write its report
 	$(BIN)/rembed quickstart
 
-test: install ## Run the tests
+test: install ## Run the tests, without those marked slow
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+test-all: install ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(JOBS)
 
 check: lint types contracts configs test ## Run everything a change must pass
