@@ -1,8 +1,9 @@
 """Hierarchical representation similarity analysis: the metrics, on arrays or tensors of shape (n, D).
 
 Every function returns a frozen result: ``.value`` (``float(result)`` too), the rows it came from, which
-definition it follows, its chance level and its warnings. Comparing checkpoints, which loads models, is in
-:mod:`.compare` and :mod:`.realignment`.
+definition it follows, its chance level and its warnings. :data:`METRICS` lists them with their level and what
+they ignore; :func:`with_inference` adds an interval and a null to any. Comparing checkpoints, which loads models,
+is in :mod:`.compare` and :mod:`.realignment`.
 
 Examples
 --------
@@ -20,40 +21,77 @@ H_inv 0.21, of a random basis 0.20
 0.46, by chance 0.01
 """
 
-from .function import ProbeTransfer, linear_probe_transfer
-from .geometry import KnnOverlap, debiased_linear_cka, knn_overlap, linear_cka, rbf_cka
-from .inference import Interval, NullTest, bootstrap_mean, permutation_null
-from .representation import (
-    DimensionCorrelation,
-    Procrustes,
-    dimension_wise_correlation,
-    h_inv_floor,
-    orthogonal_procrustes,
+from .directions import Isotropy, isotropy
+from .equivalence import (
+    Equivalence,
+    SeedBand,
+    equivalence_of_replicates,
+    equivalence_of_runs,
+    seed_band,
 )
-from .result import Metric
-from .spectrum import AlphaReq, alpha_req, effective_rank, fit_power_law, rankme
+from .function import ProbeTransfer, linear_probe_transfer
+from .geometry import KnnOverlap, debiased_linear_cka, knn_overlap, linear_cka
+from .inference import bootstrap_mean, permutation_null
+from .kernels import cknna, rbf_cka
+from .permutation import PermutationMatch, permutation_match
+from .procrustes import Procrustes, h_inv_floor, orthogonal_procrustes
+from .registry import METRICS, TRANSFORMATIONS, Level, MetricSpec
+from .representation import DimensionCorrelation, dimension_wise_correlation
+from .result import Interval, Metric, NullTest
+from .shape import Gulp, ProcrustesDistance, gulp, procrustes_distance
+from .spectrum import (
+    AlphaReq,
+    PowerLaw,
+    alpha_req,
+    effective_rank,
+    fit_power_law,
+    participation_ratio,
+    rankme,
+)
+from .uncertainty import with_inference
 
 __all__ = [
+    "METRICS",
+    "TRANSFORMATIONS",
     "AlphaReq",
     "DimensionCorrelation",
+    "Equivalence",
+    "Gulp",
     "Interval",
+    "Isotropy",
     "KnnOverlap",
+    "Level",
     "Metric",
+    "MetricSpec",
     "NullTest",
+    "PermutationMatch",
+    "PowerLaw",
     "ProbeTransfer",
     "Procrustes",
+    "ProcrustesDistance",
+    "SeedBand",
     "alpha_req",
     "bootstrap_mean",
+    "cknna",
     "debiased_linear_cka",
     "dimension_wise_correlation",
     "effective_rank",
+    "equivalence_of_replicates",
+    "equivalence_of_runs",
     "fit_power_law",
+    "gulp",
     "h_inv_floor",
+    "isotropy",
     "knn_overlap",
     "linear_cka",
     "linear_probe_transfer",
     "orthogonal_procrustes",
+    "participation_ratio",
+    "permutation_match",
     "permutation_null",
+    "procrustes_distance",
     "rankme",
     "rbf_cka",
+    "seed_band",
+    "with_inference",
 ]

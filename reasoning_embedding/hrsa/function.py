@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings as python_warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from reasoning_embedding.errors import InputError
 from .result import Metric, as_rows, same_rows
 
 TRANSFER = (
-    "accuracy on Y's test rows of a logistic probe fitted on X's training rows (regularisation chosen on X's dev "
+    "accuracy on Y's test rows of a {} probe fitted on X's training rows (regularisation chosen on X's dev "
     "rows, standardised by X's training rows)"
 )
-#: Inverse regularisation strengths tried on the dev rows.
+#: Inverse regularisation strengths tried on the dev rows, weakest last.
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+#: Fewer rows of a class than this cannot be cut into train, dev and test.
+FEWEST = 5
 _ITERATIONS = 500
 
 
@@ -36,18 +38,36 @@ class ProbeTransfer(Metric):
         Own accuracy after fitting on shuffled labels; near chance, or the probe reads something else.
     classes : int
         Classes that took part.
+    correct : array of bool, shape (n,)
+        Whether the transferred probe was right on each test row.
+    rows : array of int, shape (n,)
+        Which rows of the input those are.
     """
 
     own: float
     gap: float
     permuted: float
     classes: int
+    correct: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def row_values(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hits of the transferred probe on the test rows."""
+        return self.correct.astype(np.float64), self.rows
 
 
 def linear_probe_transfer(
-    x: Any, y: Any, labels: Sequence[Any] | np.ndarray, *, test: float = 0.2, dev: float = 0.2, seed: int = 0
+    x: Any,
+    y: Any,
+    labels: Sequence[Any] | np.ndarray,
+    *,
+    probe: Literal["logistic", "ridge"] = "logistic",
+    test: float = 0.2,
+    dev: float = 0.2,
+    seed: int = 0,
 ) -> ProbeTransfer:
-    """Fit a logistic probe on X, freeze it, and read Y with it.
+    """Fit a linear probe on X, freeze it, and read Y with it.
 
     Parameters
     ----------
@@ -55,6 +75,8 @@ def linear_probe_transfer(
         Features of the same texts in two models.
     labels : sequence, length n
         The class of each text.
+    probe : {"logistic", "ridge"}
+        Multinomial logistic regression, or ridge regression on class indicators (closed form, faster).
     test, dev : float
         Shares of the rows, stratified by class; in (0, 1), together below 1.
     seed : int
@@ -63,20 +85,77 @@ def linear_probe_transfer(
     Raises
     ------
     InputError
-        On NaN rows, sides that do not match, shares that leave no training rows, or fewer than two classes
-        with at least five rows.
+        On NaN rows, sides that do not match, rows without a label, shares that leave no training rows, an unknown
+        probe, or fewer than two classes with at least five rows.
+
+    Notes
+    -----
+    Both sides are standardised by the mean and spread of X's training rows: a change of basis, and also one of
+    scale or mean, is part of the gap. The strength of regularisation is chosen on X's dev rows.
+
+    Examples
+    --------
+    >>> labels = np.arange(200) % 2
+    >>> x = np.random.RandomState(0).randn(200, 8) + 3 * labels[:, None]
+    >>> found = linear_probe_transfer(x, x[:, ::-1] + 0.1, labels)
+    >>> print(f"own {found.own:.2f}, transferred {found.value:.2f}, by chance {found.chance:.2f}")
+    own 1.00, transferred 1.00, by chance 0.50
     """
-    x, y, labels = as_rows(x, "X"), as_rows(y, "Y"), np.asarray(labels)
+    x, y = as_rows(x, "X"), as_rows(y, "Y")
     same_rows(x, y, width=True)
-    if len(labels) != len(x):
-        raise InputError(f"{len(labels)} labels for {len(x)} rows", todo="give one label a row")
+    if probe not in _PROBES:
+        raise InputError(f"unknown probe {probe!r}", todo=f"choose one of {', '.join(_PROBES)}")
     if not (test > 0 and dev > 0 and test + dev < 1):
         raise InputError(f"test {test} and dev {dev} leave no training rows", todo="keep test + dev below 1")
-    names, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    kept = counts >= 5
+    codes, use, warnings = _usable(labels, len(x))
+    train, held_dev, held_test = (use[part] for part in _stratified(codes[use], dev, test, seed))
+    mean, spread = x[train].mean(axis=0), x[train].std(axis=0)
+    still = int((spread == 0).sum())
+    if still:
+        warnings.append(f"{still} of {x.shape[1]} dimensions are constant on X's training rows")
+        spread = np.where(spread > 0, spread, 1.0)
+    x, y = (x - mean) / spread, (y - mean) / spread
+    fitted, converged = _PROBES[probe](x, codes, train, held_dev)
+    if not converged:
+        warnings.append(f"the probe did not converge in {_ITERATIONS} iterations")
+    shuffled = codes.copy()
+    shuffled[train] = np.random.default_rng(seed).permutation(codes[train])
+    control, _ = _PROBES[probe](x, shuffled, train, held_dev)
+    truth = codes[held_test]
+    own, moved = fitted.score(x[held_test], truth), fitted.score(y[held_test], truth)
+    return ProbeTransfer(
+        value=float(moved),
+        n=len(held_test),
+        definition=TRANSFER.format(probe),
+        chance=float(np.bincount(truth).max() / len(truth)),
+        warnings=tuple(warnings),
+        own=float(own),
+        gap=float(own - moved),
+        permuted=float(control.score(x[held_test], truth)),
+        classes=len(np.unique(truth)),
+        correct=fitted.predict(y[held_test]) == truth,
+        rows=held_test,
+    )
+
+
+def _usable(labels: Sequence[Any] | np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Codes of all rows, the rows of classes that are large enough, and warnings on the others."""
+    given = list(labels)
+    if len(given) != n:
+        raise InputError(f"{len(given)} labels for {n} rows", todo="give one label a row")
+    # A NaN is not equal to itself.
+    missing = [i for i, label in enumerate(given) if label is None or label != label]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {n} rows have no label, the first is row {missing[0]}",
+            where="labels",
+            todo="drop those rows on both sides",
+        )
+    names, codes, counts = np.unique(np.asarray(given), return_inverse=True, return_counts=True)
+    kept = counts >= FEWEST
     if kept.sum() < 2:
         raise InputError(
-            f"{kept.sum()} of {len(names)} classes have at least 5 texts; a probe needs two",
+            f"{kept.sum()} of {len(names)} classes have at least {FEWEST} texts; a probe needs two",
             where="labels",
             todo="give more labelled texts",
         )
@@ -84,31 +163,9 @@ def linear_probe_transfer(
     if not kept.all():
         few = ", ".join(map(str, names[~kept][:5]))
         warnings.append(
-            f"{(~kept).sum()} of {len(names)} classes have fewer than 5 texts and are left out: {few}"
+            f"{(~kept).sum()} of {len(names)} classes have fewer than {FEWEST} texts and are left out: {few}"
         )
-    use = np.flatnonzero(kept[codes])
-    train, held_dev, held_test = _stratified(codes[use], dev, test, seed)
-    train, held_dev, held_test = use[train], use[held_dev], use[held_test]
-    mean, spread = x[train].mean(axis=0), x[train].std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    x, y = (x - mean) / spread, (y - mean) / spread
-    probe = _fit(x, codes, train, held_dev)
-    if int(probe.n_iter_.max()) >= _ITERATIONS:
-        warnings.append(f"the probe did not converge in {_ITERATIONS} iterations")
-    shuffled = codes.copy()
-    shuffled[train] = np.random.default_rng(seed).permutation(codes[train])
-    own, moved = probe.score(x[held_test], codes[held_test]), probe.score(y[held_test], codes[held_test])
-    return ProbeTransfer(
-        value=float(moved),
-        n=len(held_test),
-        definition=TRANSFER,
-        chance=float(np.bincount(codes[held_test]).max() / len(held_test)),
-        warnings=tuple(warnings),
-        own=float(own),
-        gap=float(own - moved),
-        permuted=float(_fit(x, shuffled, train, held_dev).score(x[held_test], codes[held_test])),
-        classes=int(kept.sum()),
-    )
+    return codes, np.flatnonzero(kept[codes]), warnings
 
 
 def _stratified(codes: np.ndarray, dev: float, test: float, seed: int) -> tuple[np.ndarray, ...]:
@@ -125,8 +182,8 @@ def _stratified(codes: np.ndarray, dev: float, test: float, seed: int) -> tuple[
     return tuple(np.sort(np.concatenate(part)) for part in parts)
 
 
-def _fit(x: np.ndarray, codes: np.ndarray, train: np.ndarray, dev: np.ndarray) -> Any:
-    """Return the probe, of all strengths, that reads the dev rows best; the strongest regularisation wins ties."""
+def _logistic(x: np.ndarray, codes: np.ndarray, train: np.ndarray, dev: np.ndarray) -> tuple[Any, bool]:
+    """Return the probe that reads the dev rows best, and whether it converged; strong regularisation wins ties."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -136,4 +193,18 @@ def _fit(x: np.ndarray, codes: np.ndarray, train: np.ndarray, dev: np.ndarray) -
         python_warnings.simplefilter("ignore", ConvergenceWarning)
         for probe in probes:
             probe.fit(x[train], codes[train])
-    return max(probes, key=lambda probe: probe.score(x[dev], codes[dev]))
+    best = max(probes, key=lambda probe: probe.score(x[dev], codes[dev]))
+    return best, int(best.n_iter_.max()) < _ITERATIONS
+
+
+def _ridge(x: np.ndarray, codes: np.ndarray, train: np.ndarray, dev: np.ndarray) -> tuple[Any, bool]:
+    """Like :func:`_logistic`, by least squares."""
+    from sklearn.linear_model import RidgeClassifier
+
+    probes = [RidgeClassifier(alpha=len(train) / (100 * strength)) for strength in STRENGTHS]
+    for probe in probes:
+        probe.fit(x[train], codes[train])
+    return max(probes, key=lambda probe: probe.score(x[dev], codes[dev])), True
+
+
+_PROBES = {"logistic": _logistic, "ridge": _ridge}

@@ -18,9 +18,11 @@ CKA = (
 DEBIASED_CKA = (
     "debiased linear CKA (HSIC_1 of Song 2012, zero-diagonal Gram matrices); may be negative, chance 0"
 )
-RBF_CKA = "biased CKA of Gaussian kernels whose width is {} times the median distance"
 JACCARD = "k-NN overlap at k = {}: mean |A n B| / |A u B| of the cosine neighbours{}, duplicate rows removed"
 MUTUAL = "k-NN overlap at k = {}: mean |A n B| / k of the cosine neighbours{}, duplicate rows removed"
+
+#: Cosines nearer than this are equal up to rounding in float64.
+_TIE = 1e-14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +49,11 @@ class KnnOverlap(Metric):
     per_row: np.ndarray
     rows: np.ndarray
 
+    @property
+    def row_values(self) -> tuple[np.ndarray, np.ndarray]:
+        """Overlap of each row that took part."""
+        return self.per_row, self.rows
+
 
 def linear_cka(x: Any, y: Any) -> Metric:
     """Biased linear centred kernel alignment (Kornblith 2019), in [0, 1].
@@ -67,6 +74,13 @@ def linear_cka(x: Any, y: Any) -> Metric:
     ``|Xc'Yc|_F^2 / (|Xc'Xc|_F |Yc'Yc|_F)``. Biased upward: its chance level, the exact mean over row
     permutations ``tr K tr L / ((n-1) |K|_F |L|_F)`` of the centred Gram matrices, is about
     ``sqrt(pq / ((n+p)(n+q)))`` for Gaussian rows.
+
+    Examples
+    --------
+    >>> x, y = np.random.RandomState(0).randn(2, 50, 500)  # 50 unrelated rows of 500 dimensions
+    >>> found = linear_cka(x, y)
+    >>> print(f"{found.value:.2f}, by chance {found.chance:.2f}: {found.warnings[0]}")
+    0.91, by chance 0.91: unrelated rows would give 0.91 (few rows for the dimensions): use debiased CKA
     """
     return cka_of(Layer(x, "X"), Layer(y, "Y"))
 
@@ -89,27 +103,43 @@ def debiased_linear_cka(x: Any, y: Any) -> Metric:
     -----
     HSIC_1 of Song et al. 2012 (JMLR 13, equation 5), as in Murphy et al. 2024, in feature space: no n x n
     matrix is formed. The estimate does not change when the rows are centred first, and then ``K1 = 0``.
+
+    Examples
+    --------
+    >>> x, y = np.random.RandomState(0).randn(2, 50, 500)
+    >>> abs(float(debiased_linear_cka(x, y))) < 0.05
+    True
     """
     return debiased_cka_of(Layer(x, "X"), Layer(y, "Y"))
 
 
-def _varies(*layers: Layer) -> None:
+def varies(*layers: Layer) -> None:
+    """Refuse layers whose rows are all equal: they have no geometry."""
     for layer in layers:
         if layer.constant.all():
             raise InputError(
-                "all rows are equal, so CKA is not defined", where=layer.name, todo="use rows that differ"
+                "all rows are equal, so the metric is not defined",
+                where=layer.name,
+                todo="use rows that differ",
             )
 
 
 def cka_of(a: Layer, b: Layer, cross_square: float | None = None) -> Metric:
     """:func:`linear_cka` of prepared layers; `cross_square` is ``|Xc'Yc|_F^2`` if known."""
     same_rows(a.rows, b.rows)
-    _varies(a, b)
+    varies(a, b)
     if cross_square is None:
         cross_square = frobenius_square(a.cross(b))
     scale = np.sqrt(a.self_square * b.self_square)
     chance = a.row_squares.sum() * b.row_squares.sum() / ((len(a) - 1) * scale)
-    return Metric(value=float(min(1.0, cross_square / scale)), n=len(a), definition=CKA, chance=float(chance))
+    few = f"unrelated rows would give {chance:.2f} (few rows for the dimensions): use debiased CKA"
+    return Metric(
+        value=float(min(1.0, cross_square / scale)),
+        n=len(a),
+        definition=CKA,
+        chance=float(chance),
+        warnings=(few,) if chance > 0.5 else (),
+    )
 
 
 def _unbiased_hsic(square: float, a: Layer, b: Layer) -> float:
@@ -122,7 +152,7 @@ def _unbiased_hsic(square: float, a: Layer, b: Layer) -> float:
 def debiased_cka_of(a: Layer, b: Layer, cross_square: float | None = None) -> Metric:
     """:func:`debiased_linear_cka` of prepared layers; `cross_square` is ``|Xc'Yc|_F^2`` if known."""
     same_rows(a.rows, b.rows)
-    _varies(a, b)
+    varies(a, b)
     where = f"{a.name} / {b.name}"
     if len(a) < 4:
         raise InputError(f"debiased CKA needs at least 4 rows, got {len(a)}", where=where)
@@ -133,51 +163,6 @@ def debiased_cka_of(a: Layer, b: Layer, cross_square: float | None = None) -> Me
         raise InputError("too few rows to debias CKA (a self-similarity is not positive)", where=where)
     value = _unbiased_hsic(cross_square, a, b) / np.sqrt(own)
     return Metric(value=float(value), n=len(a), definition=DEBIASED_CKA, chance=0.0)
-
-
-def rbf_cka(x: Any, y: Any, *, width: float = 0.5) -> Metric:
-    """Biased CKA of Gaussian kernels; forms two n x n matrices.
-
-    Parameters
-    ----------
-    x : array or tensor, shape (n, D_x)
-    y : array or tensor, shape (n, D_y)
-        The same rows in two models; widths may differ.
-    width : float
-        Kernel width as a multiple of the median distance, > 0 (Kornblith 2019 names it the threshold).
-
-    Raises
-    ------
-    InputError
-        On NaN rows, different numbers of rows, a width that is not positive, or a side without variation.
-
-    Notes
-    -----
-    ``K_ij = exp(-|x_i - x_j|^2 / (2 width^2 median |x_i - x_j|^2))``, centred; the median is over all n^2
-    entries, the zero diagonal included, as in the released code of Kornblith et al.
-    """
-    if width <= 0:
-        raise InputError(f"the kernel width must be positive, got {width}")
-    layers = Layer(x, "X"), Layer(y, "Y")
-    same_rows(layers[0].rows, layers[1].rows)
-    _varies(*layers)
-    first, second = (_centred_gaussian(layer, width) for layer in layers)
-    norms = np.sqrt(frobenius_square(first) * frobenius_square(second))
-    chance = np.trace(first) * np.trace(second) / ((len(first) - 1) * norms)
-    value = float(np.einsum("ij,ij->", first, second)) / norms
-    return Metric(value=float(value), n=len(first), definition=RBF_CKA.format(width), chance=float(chance))
-
-
-def _centred_gaussian(layer: Layer, width: float) -> np.ndarray:
-    rows = layer.centred.astype(np.float64)
-    squares = np.square(rows).sum(axis=1)
-    distances = np.maximum(squares[:, None] + squares[None, :] - 2 * rows @ rows.T, 0)
-    median = np.median(distances)
-    if median == 0:
-        raise InputError("more than half of the rows are equal, so the kernel has no width", where=layer.name)
-    kernel = np.exp(-distances / (2 * width**2 * median))
-    kernel -= kernel.mean(axis=0)
-    return kernel - kernel.mean(axis=1, keepdims=True)
 
 
 def knn_overlap(x: Any, y: Any, k: int = 10, *, centred: bool = False) -> KnnOverlap:
@@ -201,15 +186,26 @@ def knn_overlap(x: Any, y: Any, k: int = 10, *, centred: bool = False) -> KnnOve
     Notes
     -----
     Rows that repeat an earlier row on either side are removed first: among equal rows ties would decide.
-    Chance (independent neighbours): mutual ``m = k / (n - 1)``, Jaccard about ``m / (2 - m)``.
+    Chance (independent neighbours): mutual ``m = k / (n - 1)``, Jaccard about ``m / (2 - m)``. Where the k-th
+    and the next neighbour are equally near all the same (rows on one ray, whole numbers), a warning says so.
+
+    Examples
+    --------
+    >>> x = np.random.RandomState(0).randn(100, 8)
+    >>> found = knn_overlap(x, 3 * x, k=5)
+    >>> found.value, found.mutual, round(found.mutual_chance, 3)
+    (1.0, 1.0, 0.051)
     """
     a, b = Layer(x, "X"), Layer(y, "Y")
     same_rows(a.rows, b.rows)
     rows = distinct_in_all([a, b])
     overlap = knn_overlap_of(a, b, rows, k, centred=centred)
-    if len(rows) == len(a):
-        return overlap
-    return replace(overlap, warnings=(f"{len(a) - len(rows)} of {len(a)} rows are duplicates and left out",))
+    return replace(overlap, warnings=(*duplicates(len(a), rows), *overlap.warnings))
+
+
+def duplicates(n: int, rows: np.ndarray) -> tuple[str, ...]:
+    """Say how many of `n` rows repeat others and are not among `rows`."""
+    return (f"{n - len(rows)} of {n} rows are duplicates and left out",) if len(rows) < n else ()
 
 
 def distinct_in_all(layers: list[Layer], among: np.ndarray | None = None) -> np.ndarray:
@@ -231,7 +227,8 @@ def knn_overlap_of(
             where=f"{a.name} / {b.name}",
             todo="give more distinct rows or a smaller k",
         )
-    reach = min(max(k, k_max or k), len(rows) - 1)
+    # One more than asked for shows ties at the border.
+    reach = min(max(k, k_max or k) + 1, len(rows) - 1)
     first, second = (layer.neighbours(rows, reach, centred)[:, :k] for layer in (a, b))
     shared = np.concatenate(
         [
@@ -247,9 +244,26 @@ def knn_overlap_of(
         n=len(rows),
         definition=JACCARD.format(k, note),
         chance=chance / (2 - chance),
+        warnings=(*ambiguous(a, rows, k, centred), *ambiguous(b, rows, k, centred)),
         mutual=float(shared.mean() / k),
         mutual_chance=chance,
         mutual_definition=MUTUAL.format(k, note),
         per_row=per_row,
         rows=rows,
     )
+
+
+def ambiguous(layer: Layer, rows: np.ndarray, k: int, centred: bool) -> list[str]:
+    """Warnings on `rows` whose `k` neighbours a rounding error decides."""
+    found = []
+    nothing = 0 if centred else int(layer.zero[rows].sum())
+    if nothing:
+        found.append(f"{layer.name}: {nothing} rows are zero and have no direction")
+    if k + 1 < len(rows):
+        cosines = layer.neighbourhood(rows, k + 1, centred)[1]
+        tied = int((cosines[:, k - 1] - cosines[:, k] <= _TIE).sum())
+        if tied:
+            found.append(
+                f"{layer.name}: the {k}-th neighbour of {tied} of {len(rows)} rows ties with the next"
+            )
+    return found

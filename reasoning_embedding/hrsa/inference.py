@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,10 @@ import numpy as np
 from reasoning_embedding.errors import InputError
 
 from .layer import Layer
-from .result import as_rows, same_rows
+from .result import Interval, NullTest, as_rows, same_rows
 
 #: Rows of a block of the Gram matrices, which are never held whole.
 _BLOCK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A percentile bootstrap interval, recentred on the estimate, and the level it holds at."""
-
-    low: float
-    high: float
-    level: float
-
-
-@dataclass(frozen=True, slots=True)
-class NullTest:
-    """A permutation test: the mean of the null, its standard deviation and ``p = (1 + #>=) / (1 + B)``."""
-
-    value: float
-    mean: float
-    sd: float
-    p: float
-    permutations: int
 
 
 def permutation_null(
@@ -44,6 +23,8 @@ def permutation_null(
     *,
     permutations: int = 200,
     seed: int = 0,
+    documents: np.ndarray | None = None,
+    distance: bool = False,
 ) -> NullTest:
     """Test whether the rows of X and Y belong together by shuffling the rows of Y.
 
@@ -57,21 +38,53 @@ def permutation_null(
         B >= 1; the smallest p is 1 / (B + 1).
     seed : int
         Seed of the shuffles.
+    documents : array of int, shape (n,), optional
+        The document of each row; documents are shuffled whole.
+    distance : bool
+        Small = similar instead.
 
     Raises
     ------
     InputError
         On NaN rows, different numbers of rows, or no permutations.
+
+    Examples
+    --------
+    >>> from reasoning_embedding.hrsa import linear_cka
+    >>> x, y = np.random.RandomState(0).randn(2, 60, 4)
+    >>> print(permutation_null(linear_cka, x, x + y).p < 0.01, permutation_null(linear_cka, x, y).p < 0.01)
+    True False
     """
     x, y = as_rows(x, "X"), as_rows(y, "Y")
     same_rows(x, y)
+    orders = shuffles(len(y) if documents is None else documents, permutations, seed)
+    return null_test(
+        float(statistic(x, y)), [float(statistic(x, y[order])) for order in orders], distance=distance
+    )
+
+
+def shuffles(documents: int | np.ndarray, permutations: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Give B orders of the rows: of all of them if a number is given, else of whole documents.
+
+    Rows of one document are alike, so shuffling rows would make the null too narrow. Rows keep their order
+    within a document; documents of different lengths shift each other along.
+    """
     if permutations < 1:
         raise InputError(f"a null needs at least one permutation, got {permutations}")
     rng = np.random.default_rng(seed)
-    value = float(statistic(x, y))
-    null = np.array([float(statistic(x, y[rng.permutation(len(y))])) for _ in range(permutations)])
-    p = (1 + int((null >= value).sum())) / (1 + permutations)
-    return NullTest(value, float(null.mean()), float(null.std()), p, permutations)
+    if isinstance(documents, int):
+        return (rng.permutation(documents) for _ in range(permutations))
+    _, codes = np.unique(documents, return_inverse=True)
+    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return (np.concatenate([rows[i] for i in rng.permutation(len(rows))]) for _ in range(permutations))
+
+
+def null_test(value: float, null: Sequence[float], *, distance: bool = False) -> NullTest:
+    """Where a value stands among those of permuted rows."""
+    found = np.asarray(null, dtype=np.float64)
+    beyond = (found <= value) if distance else (found >= value)
+    p = (1 + int(beyond.sum())) / (1 + len(found))
+    return NullTest(value, float(found.mean()), float(found.std()), p, len(found))
 
 
 def resampled_counts(documents: int, replicates: int, seed: int = 0) -> np.ndarray:
@@ -87,7 +100,8 @@ def interval(value: float, replicates: np.ndarray, level: float = 0.95) -> Inter
     """
     tails = [50 * (1 - level), 50, 50 * (1 + level)]
     low, middle, high = np.percentile(replicates, tails)
-    return Interval(float(value + low - middle), float(value + high - middle), level)
+    moved = np.asarray(replicates) + (value - middle)
+    return Interval(float(value + low - middle), float(value + high - middle), level, moved)
 
 
 def bootstrap_mean(
@@ -107,6 +121,12 @@ def bootstrap_mean(
         Seed of the resampling.
     level : float
         In (0, 1).
+
+    Examples
+    --------
+    >>> found = bootstrap_mean(np.random.RandomState(0).randn(400), np.repeat(np.arange(100), 4))
+    >>> found.low < 0 < found.high
+    True
     """
     names, codes = np.unique(documents, return_inverse=True)
     sums, sizes = np.bincount(codes, weights=values), np.bincount(codes)

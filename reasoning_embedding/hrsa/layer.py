@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +33,7 @@ class Layer:
         noise = np.finfo(self.rows.dtype).eps * np.abs(mean) * np.sqrt(len(self.rows))
         self.norms = np.sqrt(np.einsum("nd,nd->d", self.centred, self.centred, dtype=np.float64))
         self.constant = self.norms <= 4 * noise
-        self._neighbours: dict[tuple[bytes, bool], np.ndarray] = {}
+        self._neighbours: dict[tuple[bytes, bool], tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,6 +49,11 @@ class Layer:
         return np.einsum("nd,nd->n", self.centred, self.centred, dtype=np.float64)
 
     @cached_property
+    def zero(self) -> np.ndarray:
+        """Which rows are zero, shape (n,), bool: they have no direction, so no cosine."""
+        return np.abs(self.rows).max(axis=1) == 0
+
+    @cached_property
     def self_square(self) -> float:
         """Squared Frobenius norm of ``Xc'Xc``."""
         return frobenius_square(self.cross(self))
@@ -55,6 +61,23 @@ class Layer:
     def cross(self, other: Layer) -> np.ndarray:
         """``Xc'Yc``, shape (D_x, D_y): all that CKA, correlation and Procrustes need of a pair."""
         return self.centred.T @ other.centred
+
+    @cached_property
+    def axes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Principal axes: variances (r,), largest first, and directions (D, r), float64; those of no variance left out."""
+        x = self.centred.astype(np.float64)
+        wide = len(x) < self.width  # then the n x n problem has the same eigenvalues
+        squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+        kept = squares > max(x.shape) * np.finfo(np.float64).eps * squares[-1]
+        squares, vectors = squares[kept][::-1], vectors[:, kept][:, ::-1]
+        return squares / len(x), x.T @ vectors / np.sqrt(squares) if wide else vectors
+
+    @cached_property
+    def compact(self) -> np.ndarray:
+        """Centred rows in the min(n, D) dimensions that hold them; ``|Xc'Yc|_*`` does not see the difference."""
+        if len(self) >= self.width:
+            return self.centred
+        return np.linalg.qr(self.centred.T.astype(np.float64)).R.T
 
     def neighbours(self, subset: np.ndarray, k: int, centred: bool = False) -> np.ndarray:
         """Nearest neighbours within `subset` by cosine, nearest first; kept for the next pair.
@@ -73,12 +96,40 @@ class Layer:
         array of int, shape (m, k)
             Positions within `subset`.
         """
+        return self.neighbourhood(subset, k, centred)[0]
+
+    def neighbourhood(
+        self, subset: np.ndarray, k: int, centred: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`neighbours` and their cosines, both of shape (m, k)."""
         key = (subset.tobytes(), centred)
         known = self._neighbours.get(key)
-        if known is None or known.shape[1] < k:
-            known = nearest((self.centred if centred else self.rows)[subset], k)
+        if known is None or known[0].shape[1] < k:
+            known = nearest_cosines((self.centred if centred else self.rows)[subset], k)
             self._neighbours[key] = known
-        return known[:, :k]
+        return known[0][:, :k], known[1][:, :k]
+
+    def reordered(self, order: np.ndarray) -> Layer:
+        """Return the same rows in another order; the work done so far goes along, so a null costs one pair each.
+
+        Parameters
+        ----------
+        order : array of int, shape (n,)
+            A permutation: row i of the result is row ``order[i]``.
+        """
+        twin = copy.copy(self)
+        twin.rows, twin.centred = self.rows[order], self.centred[order]
+        for name in ("row_squares", "compact", "zero"):
+            if name in self.__dict__:
+                twin.__dict__[name] = self.__dict__[name][order]
+        position = np.argsort(order)
+        every = np.arange(len(self)).tobytes()
+        twin._neighbours = {
+            key: (position[found[order]].astype(found.dtype), cosines[order])
+            for key, (found, cosines) in self._neighbours.items()
+            if key[0] == every
+        }
+        return twin
 
 
 def frobenius_square(matrix: np.ndarray) -> float:
@@ -87,21 +138,28 @@ def frobenius_square(matrix: np.ndarray) -> float:
 
 
 def nearest(rows: np.ndarray, k: int, block: int = 1024) -> np.ndarray:
-    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, shape (n, k).
+    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, shape (n, k)."""
+    return nearest_cosines(rows, k, block)[0]
+
+
+def nearest_cosines(rows: np.ndarray, k: int, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`nearest` and the cosines, both of shape (n, k).
 
     In float64: states with one huge coordinate have cosines that differ in the seventh digit only.
     """
     unit = rows.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    found = np.empty((len(rows), k), dtype=np.int32)
+    found, cosines = np.empty((len(rows), k), dtype=np.int32), np.empty((len(rows), k))
     for start in range(0, len(rows), block):
         similarity = unit[start : start + block] @ unit.T
         own = np.arange(len(similarity))
         similarity[own, own + start] = -np.inf
         top = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        order = np.argsort(-np.take_along_axis(similarity, top, axis=1), axis=1, kind="stable")
+        values = np.take_along_axis(similarity, top, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
         found[start : start + block] = np.take_along_axis(top, order, axis=1)
-    return found
+        cosines[start : start + block] = np.take_along_axis(values, order, axis=1)
+    return found, cosines
 
 
 def distinct(rows: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:

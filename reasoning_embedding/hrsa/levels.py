@@ -12,7 +12,8 @@ from reasoning_embedding.errors import InputError
 
 from .geometry import KnnOverlap, cka_of, debiased_cka_of, distinct_in_all, knn_overlap_of
 from .layer import Layer, frobenius_square
-from .representation import Procrustes, correlation_of, procrustes_of
+from .procrustes import Procrustes, procrustes_of
+from .representation import correlation_of
 from .result import Metric
 from .side import Side
 
@@ -86,7 +87,7 @@ def metric_names(ks: Iterable[int]) -> list[str]:
 
 
 def measure(
-    a: Layer, b: Layer, rows: np.ndarray, documents: np.ndarray, analysis: config.Analysis
+    a: Layer, b: Layer, rows: np.ndarray, documents: np.ndarray, analysis: config.Measuring
 ) -> Measured:
     """Compute every metric of the representation and geometry levels for one pair of layers.
 
@@ -114,7 +115,7 @@ def measure(
 
 
 def _procrustes(
-    result: Measured, a: Layer, b: Layer, documents: np.ndarray, analysis: config.Analysis
+    result: Measured, a: Layer, b: Layer, documents: np.ndarray, analysis: config.Measuring
 ) -> dict[str, Metric]:
     fit = procrustes_of(a, b, heldout=analysis.heldout, seed=analysis.seed, documents=documents)
     result.procrustes = fit

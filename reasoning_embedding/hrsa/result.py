@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A percentile bootstrap interval, recentred on the estimate, and the level it holds at.
+
+    Parameters
+    ----------
+    low, high : float
+        Its ends.
+    level : float
+        In (0, 1).
+    replicates : array, shape (B,), or None
+        The recentred replicates. Those of two metrics drawn with one seed over the same documents belong
+        together: their difference, row by row, is the bootstrap of the difference.
+    """
+
+    low: float
+    high: float
+    level: float
+    replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NullTest:
+    """A permutation test: the mean of the null, its standard deviation and ``p = (1 + #>=) / (1 + B)``.
+
+    Of a distance, where small means similar, p counts the permutations that are as small or smaller.
+    """
+
+    value: float
+    mean: float
+    sd: float
+    p: float
+    permutations: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +61,10 @@ class Metric:
         The value expected when the rows of the two sides have nothing to do with each other.
     warnings : tuple of str
         What makes the number less than it seems.
+    interval : Interval or None
+        How far it would move with other documents, where asked for.
+    null : NullTest or None
+        Its permutation test, where asked for.
     """
 
     value: float
@@ -33,9 +72,16 @@ class Metric:
     definition: str
     chance: float | None = None
     warnings: tuple[str, ...] = ()
+    interval: Interval | None = None
+    null: NullTest | None = None
 
     def __float__(self) -> float:
         return float(self.value)
+
+    @property
+    def row_values(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Where `value` is a mean over rows: the values averaged, and the rows of the input they belong to."""
+        return None
 
 
 def as_rows(rows: Any, name: str = "X") -> np.ndarray:

@@ -17,7 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 from reasoning_embedding import hrsa
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.layer import Layer, distinct, nearest
-from reasoning_embedding.hrsa.representation import split_rows
+from reasoning_embedding.hrsa.procrustes import split_rows
 
 WIDTH = 32
 
