@@ -21,14 +21,9 @@ H_inv 0.21, of a random basis 0.20
 0.46, by chance 0.01
 """
 
+from .band import SeedBand, seed_band
 from .directions import Isotropy, isotropy
-from .equivalence import (
-    Equivalence,
-    SeedBand,
-    equivalence_of_replicates,
-    equivalence_of_runs,
-    seed_band,
-)
+from .equivalence import Equivalence, equivalence_of_replicates, equivalence_of_runs
 from .function import ProbeTransfer, linear_probe_transfer
 from .geometry import KnnOverlap, debiased_linear_cka, knn_overlap, linear_cka
 from .inference import bootstrap_mean, permutation_null

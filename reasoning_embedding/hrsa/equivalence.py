@@ -1,4 +1,4 @@
-"""Is a value different, the same within a margin, or not known: seed bands and two one-sided tests."""
+"""Is a value different, the same within a margin, or not known: two one-sided tests."""
 
 from __future__ import annotations
 
@@ -11,39 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from reasoning_embedding.errors import InputError
 
-#: Fewer sibling runs than this make a band so wide that little lies outside.
-_FEW = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedBand:
-    """What runs that differ in nothing but the seed give: a prediction interval of one more such run.
-
-    Parameters
-    ----------
-    mean, sd : float
-        Of the values.
-    low, high : float
-        The band.
-    n : int
-        Values.
-    level : float
-        In (0, 1).
-    warnings : tuple of str
-        What makes it less than it seems.
-    """
-
-    mean: float
-    sd: float
-    low: float
-    high: float
-    n: int
-    level: float
-    warnings: tuple[str, ...] = ()
-
-    def contains(self, value: float) -> bool:
-        """Whether a value is one that a change of seed could give."""
-        return self.low <= value <= self.high
+from .band import SeedBand, finite_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,48 +60,6 @@ class Equivalence:
         return "different" if self.p_difference < self.alpha else "undecided"
 
 
-def seed_band(values: Sequence[float] | np.ndarray, *, level: float = 0.95) -> SeedBand:
-    """Band in which one more run with another seed would lie.
-
-    Parameters
-    ----------
-    values : sequence of float, length n >= 2
-        One value a run (or a pair of runs) that differ in the seed only.
-    level : float
-        In (0, 1).
-
-    Raises
-    ------
-    InputError
-        For fewer than two values, or values that are not finite.
-
-    Notes
-    -----
-    ``mean +- t_(n-1) sd sqrt(1 + 1/n)``, the prediction interval of a normal sample; with n = 2 it is 22
-    standard deviations to a side. Values of pairs that share a run are not independent: the band is then
-    too narrow.
-
-    Examples
-    --------
-    >>> band = seed_band([0.966, 0.969, 0.961, 0.970])
-    >>> print(f"{band.low:.3f} to {band.high:.3f}", band.contains(0.968), band.contains(0.479))
-    0.952 to 0.981 True False
-    """
-    found = _finite(values, "values")
-    mean, sd = float(found.mean()), float(found.std(ddof=1))
-    half = float(stdtrit(len(found) - 1, (1 + level) / 2)) * sd * np.sqrt(1 + 1 / len(found))
-    few = f"{len(found)} runs: the band is wide because few seeds were run, not because they differ"
-    return SeedBand(
-        mean=mean,
-        sd=sd,
-        low=float(mean - half),
-        high=float(mean + half),
-        n=len(found),
-        level=level,
-        warnings=(few,) if len(found) < _FEW else (),
-    )
-
-
 def equivalence_of_replicates(
     estimate: float,
     replicates: np.ndarray,
@@ -175,7 +101,7 @@ def equivalence_of_replicates(
     >>> equivalence_of_replicates(0.105, differences + 0.1, margin=0.05).verdict
     'different'
     """
-    found = np.sort(_finite(replicates, "replicates"))
+    found = np.sort(finite_values(replicates, "replicates"))
     size = len(found)
     return _decide(
         estimate,
@@ -228,7 +154,7 @@ def equivalence_of_runs(
     >>> print(same.verdict, f"(p = {same.p_value:.3f})")
     equivalent within margin (p = 0.002)
     """
-    x, y = _finite(a, "a"), _finite(b, "b")
+    x, y = finite_values(a, "a"), finite_values(b, "b")
     low, high, null_low, null_high = _bounds(margin, ratio)
     if ratio and min(x.min(), y.min()) <= 0:
         raise InputError("a ratio needs positive values", where="a, b", todo="compare differences instead")
@@ -302,14 +228,3 @@ def _bounds(margin: float | SeedBand, ratio: bool) -> tuple[float, float, float,
             todo="give a ratio above 1, such as 1.25" if ratio else "give a number above 0",
         )
     return (1 / margin, margin, 1.0, 1.0) if ratio else (-margin, margin, 0.0, 0.0)
-
-
-def _finite(values: Sequence[float] | np.ndarray, where: str) -> np.ndarray:
-    found = np.asarray(values, dtype=np.float64).ravel()
-    if len(found) < 2 or not np.isfinite(found).all():
-        raise InputError(
-            f"expected two or more finite numbers, got {len(found)}, {int((~np.isfinite(found)).sum())} not finite",
-            where=where,
-            todo="run more seeds, or drop the runs without a value",
-        )
-    return found

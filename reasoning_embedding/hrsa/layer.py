@@ -102,7 +102,7 @@ class Layer:
         self, subset: np.ndarray, k: int, centred: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`neighbours` and their cosines, both of shape (m, k)."""
-        key = (subset.tobytes(), centred)
+        key = (subset.astype(np.int64).tobytes(), centred)
         known = self._neighbours.get(key)
         if known is None or known[0].shape[1] < k:
             known = nearest_cosines((self.centred if centred else self.rows)[subset], k)
@@ -122,14 +122,18 @@ class Layer:
         for name in ("row_squares", "compact", "zero"):
             if name in self.__dict__:
                 twin.__dict__[name] = self.__dict__[name][order]
-        position = np.argsort(order)
-        every = np.arange(len(self)).tobytes()
-        twin._neighbours = {
-            key: (position[found[order]].astype(found.dtype), cosines[order])
-            for key, (found, cosines) in self._neighbours.items()
-            if key[0] == every
-        }
+        twin._neighbours = {}
+        for (subset, centred), (found, cosines) in self._neighbours.items():
+            rows = np.frombuffer(subset, dtype=np.int64)
+            inside = np.searchsorted(rows, order[rows]).clip(max=len(rows) - 1)
+            if np.array_equal(rows[inside], order[rows]):  # rows that changed places among themselves
+                moved = np.argsort(inside)[found[inside]].astype(found.dtype)
+                twin._neighbours[subset, centred] = moved, cosines[inside]
         return twin
+
+    def taken(self, rows: np.ndarray) -> Layer:
+        """Return some of the rows as a layer of their own."""
+        return Layer(self.rows[rows], self.name, dtype=self.centred.dtype)
 
 
 def frobenius_square(matrix: np.ndarray) -> float:

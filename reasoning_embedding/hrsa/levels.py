@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -11,14 +12,20 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
 from .geometry import KnnOverlap, cka_of, debiased_cka_of, distinct_in_all, knn_overlap_of
+from .inference import shuffles
+from .kernels import cknna_of, rbf_cka_of
 from .layer import Layer, frobenius_square
+from .permutation import permutation_match_of
 from .procrustes import Procrustes, procrustes_of
 from .representation import correlation_of
 from .result import Metric
+from .shape import gulp_of, procrustes_distance_of
 from .side import Side
 
 #: Distinct rows whose neighbours are compared: n x n similarities of every layer are what costs most.
 KNN_ROWS = 1000
+#: Shuffles behind the chance level of CKNNA.
+_SHUFFLES = 5
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,13 @@ class Measured:
 
 def metric_names(ks: Iterable[int]) -> list[str]:
     """Names of the metrics of one pair of layers, in the order of the levels."""
+    ks = list(ks)
     return [
-        *("dimension_correlation", "h_inv", "h_inv_rescaled", "procrustes_residual", "procrustes_cosine"),
-        *("cka", "cka_debiased"),
+        *("dimension_correlation", "permutation_match"),
+        *("h_inv", "h_inv_rescaled", "procrustes_residual", "procrustes_cosine"),
+        *("cka", "cka_debiased", "cka_rbf", "procrustes_distance", "gulp"),
         *(f"knn_{form}@{k}" for form in ("jaccard", "mutual") for k in ks),
+        *(f"cknna@{k}" for k in ks if k >= 2),
     ]
 
 
@@ -91,27 +101,57 @@ def measure(
 ) -> Measured:
     """Compute every metric of the representation and geometry levels for one pair of layers.
 
+    Metrics without a chance level in closed form get that of a few shuffles of whole texts.
+
     Parameters
     ----------
     a, b : Layer
         The same rows in two models.
-    rows : array of int
-        Distinct rows for the k-NN metrics.
+    rows : array of int, ascending
+        Distinct rows for the metrics of n x n similarities: k-NN, CKNNA and RBF CKA.
     documents : array of int, shape (n,)
         The text of each row.
-    analysis : config.Analysis
+    analysis : config.Measuring
         Neighbourhood sizes, held-out share, seed.
     """
     result = Measured()
-    cross = frobenius_square(a.cross(b))
+    cross = a.cross(b)
+    square = frobenius_square(cross)
+    shuffled = b.reordered(next(shuffles(documents, 1, analysis.seed)))
     if a.width == b.width:
         result.add(lambda: {"dimension_correlation": correlation_of(a, b)})
+    result.add(lambda: _with_chance("permutation_match", permutation_match_of, a, b, [shuffled]))
+    if a.width == b.width:
         result.add(lambda: _procrustes(result, a, b, documents, analysis))
-    result.add(lambda: {"cka": cka_of(a, b, cross)})
-    result.add(lambda: {"cka_debiased": debiased_cka_of(a, b, cross)})
+    result.add(lambda: {"cka": cka_of(a, b, square)})
+    result.add(lambda: {"cka_debiased": debiased_cka_of(a, b, square)})
+    result.add(lambda: {"cka_rbf": rbf_cka_of(a.taken(rows), b.taken(rows))})
+    result.add(lambda: _with_chance("procrustes_distance", procrustes_distance_of, a, b, [shuffled]))
+    result.add(lambda: {"gulp": gulp_of(a, b, cross=cross)})
     for k in analysis.k:
         result.add(lambda k=k: _overlap(result, a, b, rows, k, max(analysis.k)))
+    near = _shuffled_among(b, rows, documents, analysis.seed)
+    for k in analysis.k:
+        if k >= 2:
+            of = partial(cknna_of, rows=rows, k=k)
+            result.add(lambda k=k, of=of: _with_chance(f"cknna@{k}", of, a, b, near))
     return result
+
+
+def _with_chance(
+    name: str, of: Callable[[Layer, Layer], Metric], a: Layer, b: Layer, shuffled: Sequence[Layer]
+) -> dict[str, Metric]:
+    return {name: replace(of(a, b), chance=float(np.mean([float(of(a, other)) for other in shuffled])))}
+
+
+def _shuffled_among(layer: Layer, rows: np.ndarray, documents: np.ndarray, seed: int) -> list[Layer]:
+    """Shuffle some rows, by whole texts, and leave the others where they are: neighbours among them stay known."""
+    found = []
+    for order in shuffles(documents[rows], _SHUFFLES, seed):
+        every = np.arange(len(layer))
+        every[rows] = rows[order]
+        found.append(layer.reordered(every))
+    return found
 
 
 def _procrustes(

@@ -173,7 +173,7 @@ def _null(job: _Job, value: float, permutations: int, seed: int) -> NullTest:
     a, b = Layer(x, "X"), Layer(y, "Y")
     if job.spec.needs_distinct:
         rows = distinct_in_all([a, b])
-        a, b, codes = Layer(x[rows], "X"), Layer(y[rows], "Y"), codes[rows]
+        a, b, codes = a.taken(rows), b.taken(rows), codes[rows]
     options = ({"documents": codes} if job.spec.takes_documents else {}) | job.options
     of_layers(a, b, **options)  # what belongs to one layer is computed before rows are shuffled
     orders = shuffles(codes, permutations, seed)
