@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -31,24 +32,32 @@ def stock_model(embedder: Embedder) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def merged_state_dict(embedder: Embedder) -> dict[str, Tensor]:
+def merged_state_dict(embedder: Embedder, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Return the stock module's weights with every adapter added in; the model itself is untouched.
 
     Merging into the module and out again would leave rounding behind, and a run that saves would then
     differ from one that does not.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model.
+    weights : mapping, optional
+        Its state dict in whole tensors, where its own parameters are shards.
     """
     stock = stock_model(embedder)
+    prefix = next(name for name, module in embedder.named_modules() if module is stock) + "."
+    whole = embedder.state_dict() if weights is None else weights
+    own = {name.removeprefix(prefix): value for name, value in whole.items()}
     if stock is embedder.model:
-        return dict(stock.state_dict())
-    merged: dict[str, Tensor] = {}
-    deltas = {
-        f"{name}.weight": sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-        for name, module in stock.named_modules()
-        if hasattr(module, "get_delta_weight")
-    }
-    for name, value in stock.state_dict().items():
-        if ".lora_" in name:
-            continue
-        plain = name.replace(".base_layer.", ".")
-        merged[plain] = value + deltas[plain].to(value.dtype) if plain in deltas else value
+        return own
+    merged = {name.replace(".base_layer.", "."): value for name, value in own.items() if ".lora_" not in name}
+    adapted: list[tuple[str, Any]] = [
+        item for item in stock.named_modules() if hasattr(item[1], "get_delta_weight")
+    ]
+    for name, module in adapted:
+        for adapter in module.active_adapters:
+            low, high = own[f"{name}.lora_A.{adapter}.weight"], own[f"{name}.lora_B.{adapter}.weight"]
+            weight = merged[f"{name}.weight"]
+            merged[f"{name}.weight"] = weight + ((high @ low) * module.scaling[adapter]).to(weight.dtype)
     return merged

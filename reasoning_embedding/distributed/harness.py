@@ -83,6 +83,7 @@ def _rank_main(
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)  # what a launcher sets, and DeepSpeed asks for
     result: tuple[str, Any]
     try:
         dist.init_process_group(

@@ -15,6 +15,7 @@ from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.distributed import max_over_ranks
 
 from .engines import Engine
+from .timers import phase
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class _Piece:
 class Share:
     """A rank's texts and their embeddings; what is not stored is embedded again when its gradient comes.
 
-    Where the engine shards parameters, every rank runs as many forwards as the busiest one, in the same
+    Where the engine asks for it, every rank runs as many forwards as the busiest one, in the same
     order of kept and repeated ones: each forward is a collective.
 
     Parameters
@@ -62,6 +63,11 @@ class Share:
         Which of its texts are this rank's.
     forwards : Forwards
         How they are embedded.
+
+    Attributes
+    ----------
+    slots : int
+        Tokens of the packs, padding included.
     """
 
     def __init__(self, engine: Engine, bag: Bag, texts: np.ndarray, forwards: Forwards) -> None:
@@ -69,8 +75,9 @@ class Share:
         self._pieces: list[_Piece] = []
         device = engine.world.device
         packs = _packs(engine, bag, texts, forwards.pack_tokens)
+        self.slots = sum(len(pack.input_ids) for pack, _ in packs)
         stored = _stored([pack for pack, _ in packs], forwards.store_tokens)
-        if engine.sharded:
+        if engine.equal_forwards:
             stored = -max_over_ranks(-stored, engine.world)
         for number, (host_pack, indices) in enumerate(packs):
             pack = host_pack.to(device)
@@ -99,7 +106,7 @@ class Share:
                 piece = self._pieces.pop(0)
                 embeddings = piece.embeddings
                 if piece.random_state is not None:
-                    with _restored(piece.random_state, self._engine.world.device):
+                    with phase("forward"), _restored(piece.random_state, self._engine.world.device):
                         embeddings = self._forward(piece.pack)
                 share = gradient[piece.indices].to(embeddings.dtype)
                 self._engine.backward(embeddings, share, last=not self._pieces)
@@ -113,10 +120,12 @@ class Share:
 
 def _packs(engine: Engine, bag: Bag, texts: np.ndarray, pack_tokens: int) -> list[tuple[Pack, np.ndarray]]:
     tokens, prompts = [bag.texts[text] for text in texts], bag.prompt_lengths[texts]
-    packs = make_packs(tokens, prompts, pack_tokens) if len(texts) else []
-    if engine.sharded:
+    streams = engine.world.device.type == "cuda"
+    packs = make_packs(tokens, prompts, pack_tokens, streams=streams) if len(texts) else []
+    if engine.equal_forwards:
         most = max_over_ranks(len(packs), engine.world)
-        packs = packs if len(packs) == most else make_packs(tokens, prompts, pack_tokens, at_least=most)
+        if len(packs) < most:
+            packs = make_packs(tokens, prompts, pack_tokens, at_least=most, streams=streams)
     return packs
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,11 @@ class Engine(ABC):
         The module; its parameters may be shards.
     world : World
         The job.
-    sharded : bool
-        Whether ranks exchange parameters in every forward, so that all must run equally many.
+    equal_forwards : bool
+        Whether all ranks must run equally many forwards, because each is a collective.
     """
 
-    sharded = False
+    equal_forwards = False
 
     def __init__(self, embedder: Embedder, world: World, *, max_norm: float | None = None) -> None:
         self.embedder, self.world = embedder, world
@@ -70,3 +71,28 @@ class Engine(ABC):
             The gradient's norm before clipping, equal on all ranks. Where it is not finite the weights
             stay as they are.
         """
+
+    @abstractmethod
+    def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
+        """Gather the embedder's state dict in whole tensors; all ranks call it.
+
+        Parameters
+        ----------
+        everywhere : bool
+            Whether every rank gets it; else the main rank does, in host memory, and the others get none of it.
+        """
+
+    @abstractmethod
+    def optimizer_state(self) -> dict[str, Any]:
+        """Gather what ``optimizer.state_dict()`` of the replicated engine would be; all ranks call it.
+
+        The main rank gets it whole; it does not depend on the number of ranks, nor on the engine.
+        """
+
+    @abstractmethod
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`optimizer_state` gave, whatever engine or number of ranks gave it."""
+
+    def whole(self) -> Embedder:
+        """Return an embedder that each rank can use by itself, for scoring; all ranks call it."""
+        return self.embedder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.distributed import World, sum_gradients
 
+from ..timers import phase
 from .base import Engine, MakeOptimizer
 
 
@@ -45,7 +47,8 @@ class Replicated(Engine):
     def summing(self) -> Generator[None]:
         """Add up the backward passes inside, then sum over ranks."""
         yield
-        sum_gradients(self.embedder.parameters(), self.world)
+        with phase("communication"):
+            sum_gradients(self.embedder.parameters(), self.world)
 
     def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
         """Accumulate locally."""
@@ -54,6 +57,18 @@ class Replicated(Engine):
     def update(self, learning_rate: float) -> float:
         """Clip, step, forget."""
         return step_optimizer(self, learning_rate)
+
+    def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
+        """Return the module's own state dict: every rank holds it."""
+        return dict(self.embedder.state_dict())
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Return the optimizer's own state: every rank holds it."""
+        return self.optimizer.state_dict()
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Load it on every rank."""
+        self.optimizer.load_state_dict(state)
 
 
 def step_optimizer(engine: Engine, learning_rate: float) -> float:

@@ -1,0 +1,172 @@
+"""Optimizer states, gradients and parameters in shards by DeepSpeed's ZeRO stages 1, 2 and 3."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasoning_embedding.backbones import Embedder, Pack
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import SetupError
+
+from .base import Engine, MakeOptimizer
+from .whole import whole_copy
+
+
+class ZeRO(Engine):
+    """A DeepSpeed engine that reduces gradients once a step.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The whole model, equal on all ranks; stage 3 partitions it in place.
+    world : World
+        The job.
+    make_optimizer : callable
+        Given the whole module.
+    max_norm : float, optional
+        Longest gradient; a longer one is scaled to it.
+    settings : dict
+        DeepSpeed's configuration, without what this class decides (batch sizes, clipping, optimizer).
+
+    Notes
+    -----
+    Until a step's last backward pass gradients stay whole on each rank: communication is the same whatever
+    the number of packs (``coalesce_grad_reduction``).
+    """
+
+    equal_forwards = True
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        world: World,
+        make_optimizer: MakeOptimizer,
+        *,
+        max_norm: float | None = None,
+        settings: dict[str, Any],
+    ) -> None:
+        super().__init__(embedder, world, max_norm=max_norm)
+        self._optimizer: Any
+        self._stage = settings["zero_optimization"]["stage"]
+        plain = make_optimizer(embedder)
+        self._parameters = [p for group in plain.param_groups for p in group["params"]]
+        self._groups = plain.state_dict()["param_groups"]
+        self._engine = _initialize(embedder, world, plain, self.max_norm, settings)
+        self._optimizer = self._engine.optimizer
+
+    def forward(self, pack: Pack) -> Tensor:
+        """Embed through DeepSpeed, which gathers parameters where they are partitioned."""
+        return self._engine(pack)
+
+    @contextlib.contextmanager
+    def summing(self) -> Generator[None]:
+        """Add up the backward passes inside, then reduce to shards."""
+        with self._engine.coalesce_grad_reduction():
+            yield
+
+    def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
+        """Accumulate locally."""
+        # DeepSpeed means over ranks; a step's gradient is the ranks' sum.
+        self._engine.backward((embeddings * (gradient * self.world.size)).sum())
+
+    def update(self, learning_rate: float) -> float:
+        """Let DeepSpeed clip, check and step; it leaves the weights alone where the norm is not finite."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm())
+
+    def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
+        """Gather one tensor after the other in stage 3; below it every rank holds them."""
+        if self._stage < 3:
+            return dict(self.embedder.state_dict())
+        from deepspeed.runtime.zero import GatheredParameters
+
+        whole: dict[str, Tensor] = {}
+        for name, parameter in self.embedder.named_parameters():
+            with GatheredParameters([parameter]):
+                if everywhere or self.world.is_main:
+                    whole[name] = (
+                        parameter.detach().clone() if everywhere else parameter.detach().cpu().clone()
+                    )
+        return whole
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Gather each parameter's state from the flat partitions that DeepSpeed keeps."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        entries = list(self._optimizer.optimizer.state.values())
+        state: dict[int, dict[str, Tensor]] = {}
+        for index, parameter in enumerate(self._parameters if entries else []):
+            state[index] = {
+                kind: safe_get_full_optimizer_state(parameter, kind).cpu() if value.ndim else value.cpu()
+                for kind, value in entries[0].items()
+            }
+        return {"state": state, "param_groups": self._groups}
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Write each parameter's state into the flat partitions."""
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        if not state["state"]:
+            return
+        self._make_states(state["state"][0])
+        for index, parameter in enumerate(self._parameters):
+            for kind, value in state["state"][index].items():
+                if value.ndim:
+                    safe_set_full_optimizer_state(parameter, value.to(self.world.device), kind)
+
+    def _make_states(self, example: dict[str, Tensor]) -> None:
+        """Make states of the flat partitions; an optimizer makes them in its first step only."""
+        zero = self._optimizer
+        below = self._stage < 3
+        for flat in zero.single_partition_of_fp32_groups if below else zero.fp32_partitioned_groups_flat:
+            zero.optimizer.state[flat] = {
+                kind: torch.zeros_like(flat) if value.ndim else value.clone()
+                for kind, value in example.items()
+            }
+        if below:
+            zero._lazy_init_hp_params_optimizer_state()
+
+    def whole(self) -> Embedder:
+        """Build a copy on every rank where parameters are partitioned."""
+        return whole_copy(self) if self._stage == 3 else self.embedder
+
+
+def _initialize(
+    embedder: Embedder,
+    world: World,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float,
+    settings: dict[str, Any],
+) -> Any:
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise SetupError(
+            "DeepSpeed is not installed", todo="pip install 'reasoning-embedding[deepspeed]'"
+        ) from error
+    decided = {
+        "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants a number; batches are not its business here
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": max_norm if math.isfinite(max_norm) else 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    zero = dict(settings["zero_optimization"])
+    if world.device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would compile for minutes
+        zero["overlap_comm"] = False
+    engine, *_ = deepspeed.initialize(
+        model=embedder,
+        optimizer=optimizer,
+        config={**settings, "zero_optimization": zero, **decided},
+        dist_init_required=False,
+    )
+    return engine
