@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, load_decoder, merged_state_dict, stock_model
@@ -21,7 +23,13 @@ _NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
 
 
 def save_checkpoint(
-    folder: Path, embedder: Embedder, *, max_tokens: int, parent: dict[str, Any] | None, **details: Any
+    folder: Path,
+    embedder: Embedder,
+    *,
+    max_tokens: int,
+    parent: dict[str, Any] | None,
+    weights: Mapping[str, Tensor] | None = None,
+    **details: Any,
 ) -> None:
     """Write an embedder as a folder that sentence-transformers and ``AutoModel`` load, all or nothing.
 
@@ -35,6 +43,8 @@ def save_checkpoint(
         Length at which whoever loads the checkpoint cuts texts.
     parent : dict or None
         What it was made from, for ``provenance.json``.
+    weights : mapping, optional
+        The embedder's state dict in whole tensors, where its own parameters are shards.
     **details
         Further provenance: step, run, settings.
 
@@ -45,7 +55,8 @@ def save_checkpoint(
     """
     with atomic_folder(folder) as temporary:
         with torch.no_grad():
-            stock_model(embedder).save_pretrained(temporary, state_dict=merged_state_dict(embedder))
+            merged = merged_state_dict(embedder, weights)
+        stock_model(embedder).save_pretrained(temporary, state_dict=merged)
         embedder.tokenizer.model_max_length = max_tokens
         embedder.tokenizer.save_pretrained(temporary)
         _write_modules(temporary, embedder)

@@ -7,7 +7,9 @@ the weights of an unfinished pre-training. Tensors are safetensors; nothing is p
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from .atomic import atomic_folder, write_json
 def save_state(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, parameters: bool, **record: Any
 ) -> None:
-    """Write a state, all or nothing.
+    """Write the state of a module that this process holds whole; see :func:`write_state`.
 
     Parameters
     ----------
@@ -39,23 +41,78 @@ def save_state(
     **record
         JSON values that come back from :func:`load_state`.
     """
-    with atomic_folder(folder) as temporary:
-        saved = optimizer.state_dict()
-        tensors = {
-            f"optimizer.{index}.{name}": value.contiguous()
-            for index, entry in saved["state"].items()
-            for name, value in entry.items()
-        }
-        if parameters:
-            tensors |= {
-                f"parameter.{name}": value.detach().contiguous() for name, value in _trainable(model).items()
-            }
-        save_file(tensors, temporary / "state.safetensors")
-        write_json(temporary / "state.json", {**record, "param_groups": saved["param_groups"]})
+    kept = {name: value.detach() for name, value in _trainable(model).items()} if parameters else {}
+    write_state(folder, optimizer.state_dict(), kept, **record)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a state into `model` and `optimizer`, and return its record.
+    """Put what :func:`save_state` wrote into `model` and `optimizer`, and return its record.
+
+    Raises
+    ------
+    InputError
+        If the state is damaged or belongs to other parameters.
+    """
+    with explain_damage(folder):
+        state, parameters, record = read_state(folder)
+        optimizer.load_state_dict(state)
+        put_parameters(model, parameters)
+    return record
+
+
+def write_state(
+    folder: Path, optimizer: Mapping[str, Any], parameters: Mapping[str, Tensor], **record: Any
+) -> None:
+    """Write a state, all or nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Where; an existing state is replaced.
+    optimizer : mapping
+        A ``state_dict`` of an optimizer, in whole tensors.
+    parameters : mapping
+        Trainable parameters that no model folder holds, by name.
+    **record
+        JSON values.
+    """
+    tensors = {
+        f"optimizer.{index}.{name}": value.contiguous()
+        for index, entry in optimizer["state"].items()
+        for name, value in entry.items()
+    }
+    tensors |= {f"parameter.{name}": value.contiguous() for name, value in parameters.items()}
+    with atomic_folder(folder) as temporary:
+        save_file(tensors, temporary / "state.safetensors")
+        write_json(temporary / "state.json", {**record, "param_groups": optimizer["param_groups"]})
+
+
+def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_state` wrote: optimizer, parameters and record."""
+    state: dict[int, dict[str, Tensor]] = {}
+    parameters: dict[str, Tensor] = {}
+    for key, value in load_file(folder / "state.safetensors").items():
+        kind, _, rest = key.partition(".")
+        if kind == "parameter":
+            parameters[rest] = value
+        else:
+            index, _, name = rest.partition(".")
+            state.setdefault(int(index), {})[name] = value
+    record = read_record(folder)
+    return {"state": state, "param_groups": record.pop("param_groups")}, parameters, record
+
+
+def put_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Copy saved trainable parameters into a module that this process holds whole."""
+    trainable = _trainable(model)
+    with torch.no_grad():
+        for name, value in parameters.items():
+            trainable[name].copy_(value)
+
+
+@contextlib.contextmanager
+def explain_damage(folder: Path) -> Generator[None]:
+    """Turn what a damaged or foreign state raises into an error with a cure.
 
     Raises
     ------
@@ -63,24 +120,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         If the state is damaged or belongs to other parameters.
     """
     try:
-        tensors = load_file(folder / "state.safetensors")
-        record = read_record(folder)
-        groups = record.pop("param_groups")
-        state: dict[int, dict[str, Tensor]] = {}
-        parameters: dict[str, Tensor] = {}
-        for key, value in tensors.items():
-            kind, _, rest = key.partition(".")
-            if kind == "parameter":
-                parameters[rest] = value
-            else:
-                index, _, name = rest.partition(".")
-                state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-        trainable = _trainable(model)
-        with torch.no_grad():
-            for name, value in parameters.items():
-                trainable[name].copy_(value)
-        return record
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"the saved state cannot be used ({error})",
