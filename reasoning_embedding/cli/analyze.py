@@ -7,55 +7,55 @@ from typing import Annotated
 
 import typer
 
-from reasoning_embedding.errors import InputError
+from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces, chosen_probe, row_settings
 
 
 def command(
     a: Annotated[str, typer.Argument(help="A checkpoint folder: backbone or embedder.", metavar="A")],
     b: Annotated[str, typer.Argument(help="Another one.", metavar="B")],
-    probe: Annotated[
-        Path | None, typer.Option(help="JSONL texts to compare on; absent: the miniature world's.")
-    ] = None,
-    text: Annotated[str, typer.Option(help="Field of the probe file that holds the text.")] = "text",
-    label: Annotated[str | None, typer.Option(help="Field that holds a class, for linear probes.")] = None,
-    tokens: Annotated[str, typer.Option(help="Rows compared: all, last or mean.")] = "all",
-    texts: Annotated[int, typer.Option(min=1, help="At most this many texts of the file.")] = 500,
+    probe: Texts = None,
+    text: TextField = "text",
+    label: LabelField = None,
+    traces: Traces = False,
+    tokens: Rule = None,
+    texts: Count = 500,
+    max_tokens: MaxTokens = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the whole result as JSON.")
     ] = None,
 ) -> None:
     """Compare two models at the levels of representation, geometry and function.
 
+    Ranks that torchrun or accelerate launched share the texts.
+
     Raises
     ------
     InputError
         If a model or the probe cannot be used.
     """
-    if tokens not in ("all", "last", "mean"):
-        raise InputError(f"no token rule {tokens!r}", where="--tokens", todo="all, last or mean")
-    from reasoning_embedding.config import Analysis, TextProbe, WorldProbe
+    rows = row_settings(tokens, max_tokens)
+    from reasoning_embedding.config import Analysis
 
     from ._say import quiet_libraries, speaker
 
     quiet_libraries()
-    chosen = (
-        WorldProbe(kind="world")
-        if probe is None
-        else TextProbe(kind="text", path=str(probe), text=text, label=label, texts=texts)
-    )
+    chosen = chosen_probe(probe, text, label, texts=texts, traces=traces)
     from reasoning_embedding.checkpoints import write_json
+    from reasoning_embedding.distributed import start_world, stop_world
     from reasoning_embedding.hrsa.compare import compare
     from reasoning_embedding.sweeps import resolve
+    from reasoning_embedding.sweeps.analyses import checkpoint, make_instrument
 
-    result = compare(
-        "pair",
-        resolve(a, Path()),
-        resolve(b, Path()),
-        Analysis(probe=chosen, tokens=tokens),
-        reference_a=a,
-        reference_b=b,
-        report=speaker(),
-    )
+    sides = [checkpoint(resolve(reference, Path()), reference) for reference in (a, b)]
+    settings = Analysis(probe=chosen, **rows)
+    world = start_world()
+    try:
+        say = speaker() if world.is_main else lambda line: None
+        result = compare("pair", *sides, make_instrument(settings, None, say, world))
+    finally:
+        stop_world()
+    if not world.is_main:
+        return
     for name, value in result["last"].items():
         low, high = result["intervals"].get(name, (None, None))
         interval = f"  [{low:.4f}, {high:.4f}]" if low is not None else ""

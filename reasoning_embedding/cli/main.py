@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "train": "reasoning_embedding.cli.train",
     "evaluate": "reasoning_embedding.cli.evaluate",
     "analyze": "reasoning_embedding.cli.analyze",
+    "track": "reasoning_embedding.cli.track",
     "embed": "reasoning_embedding.cli.embed",
     "report": "reasoning_embedding.cli.report",
     "publish": "reasoning_embedding.cli.publish",

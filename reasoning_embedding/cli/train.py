@@ -30,9 +30,11 @@ def command(
     quiet_libraries()
     from reasoning_embedding.sweeps.contamination import contamination_of
     from reasoning_embedding.sweeps.scoring import training_score
+    from reasoning_embedding.sweeps.tracking import tracking_of
     from reasoning_embedding.training import train
 
     settings, say = loaded.config, speaker()
+    track = tracking_of(settings, say)
     run = train(
         settings,
         text=loaded.text,
@@ -42,3 +44,5 @@ def command(
         examine=contamination_of(settings, say),
     )
     typer.echo(f"run folder: {run.path}")
+    if track is not None:
+        track(run)

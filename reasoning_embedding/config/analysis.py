@@ -64,9 +64,7 @@ class MixProbe(Section):
     seed: int = 0
 
 
-Probe = Annotated[
-    WorldProbe | TextProbe | MixProbe | TracesProbe | DataProbe, Field(discriminator="kind")
-]
+Probe = Annotated[WorldProbe | TextProbe | MixProbe | TracesProbe | DataProbe, Field(discriminator="kind")]
 
 
 class Pair(Section):
@@ -134,7 +132,7 @@ class Tracking(Measuring):
     """All saved steps, some of them, or ``{every: N}``."""
     against: str | list[str] = "first"
     """References: ``first`` (the run's own step 0), ``run:NAME`` (a sibling, step by step), ``run:NAME@STEP``
-    or the path of a model."""
+    or the path of a model. A sibling must be trained before."""
 
     @property
     def references(self) -> list[str]:

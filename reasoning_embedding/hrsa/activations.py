@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from reasoning_embedding.backbones import decoder_layers, make_packs
+from reasoning_embedding.backbones import decoder_layers, make_pack, packs_for
 from reasoning_embedding.data import tokens
+from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 
 Tokens = Literal["all", "last", "mean"]
 FINAL = "final norm"
+#: Takes, for each model, the rows (b, D) of every layer, and the text of each row.
+Each = Callable[[list[list[torch.Tensor]], torch.Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,59 +136,140 @@ def hooked(model: Any) -> Generator[list[torch.Tensor]]:
             handle.remove()
 
 
+def capture(
+    model: Any, ids: list[np.ndarray], sample: Sample, *, pack_tokens: int = 8192, world: World | None = None
+) -> Activations:
+    """Run the probe set through one decoder and keep the sampled rows of every layer; see :func:`read`."""
+    return read([model], [ids], sample, pack_tokens=pack_tokens, world=world)[0]
+
+
 @torch.inference_mode()
-def capture(model: Any, ids: list[np.ndarray], sample: Sample, *, pack_tokens: int = 8192) -> Activations:
-    """Run the probe set through a decoder and keep the sampled rows of every layer.
+def read(
+    models: Sequence[Any],
+    ids: Sequence[list[np.ndarray]],
+    sample: Sample,
+    *,
+    pack_tokens: int = 8192,
+    world: World | None = None,
+    each: Each | None = None,
+) -> list[Activations]:
+    """Run the probe set through decoders in lockstep, once, and keep the sampled rows of every layer.
 
     Parameters
     ----------
-    model : PreTrainedModel
+    models : sequence of PreTrainedModel
         From :func:`reasoning_embedding.backbones.load_decoder`: no head, packed attention.
-    ids : list of array of int
-        Token ids of each text.
+    ids : sequence of list of array of int
+        For each model, token ids of each text.
     sample : Sample
         Rows to keep.
     pack_tokens : int
         Tokens of one forward.
+    world : World, optional
+        Ranks that share the texts; each gets all the kept rows.
+    each : callable, optional
+        Also given every row, kept or not, a pack at a time; under ``mean`` and ``last`` a row is a text.
+
+    Returns
+    -------
+    list of Activations
+        One a model.
 
     Raises
     ------
     InputError
         If a state is NaN or infinite, naming the layer.
     """
-    depth, width = len(decoder_layers(model)), model.config.hidden_size
-    labels = ["embedding", *(f"layer {i}" for i in range(1, depth)), f"layer {depth} (pre-norm)", FINAL]
-    states = [np.zeros((len(sample), width), dtype=np.float32) for _ in labels]
-    last, mean = (np.zeros((len(ids), width), dtype=np.float32) for _ in range(2))
-    first_row = np.searchsorted(sample.documents, np.arange(len(ids) + 1))
-    device = next(model.parameters()).device
-    with hooked(model) as recorded:
-        for pack, texts in make_packs(ids, [0] * len(ids), pack_tokens):
-            recorded.clear()
-            final = model(**pack.to(device).model_inputs()).last_hidden_state
-            hidden = [state[0].float().cpu() for state in (*recorded, final)]
-            offsets = pack.cu_seqlens.numpy().astype(np.int64)
-            last[texts] = hidden[-1][offsets[1:] - 1].numpy()
-            mean[texts] = _means(hidden[-1], offsets)
-            rows = np.concatenate([np.arange(first_row[t], first_row[t + 1]) for t in texts])
-            if sample.tokens == "mean":
-                kept = first_row[texts + 1] > first_row[texts]
-                for state, values in zip(states, hidden, strict=True):
-                    state[rows] = _means(values, offsets)[kept]
-                continue
-            where = np.repeat(offsets[:-1], np.diff(first_row)[texts]) + sample.positions[rows]
-            for state, values in zip(states, hidden, strict=True):
-                state[rows] = values[where].numpy()
-    for label, state in zip(labels, states, strict=True):
-        if not np.isfinite(state).all():
-            raise InputError(
-                "NaN or infinite states",
-                where=f"{model.config._name_or_path or type(model).__name__}, {label}",
-                todo="check the checkpoint (a diverged run?) or use float32",
-            )
-    return Activations(labels, states, last, mean, sample, bool(getattr(model.config, "is_causal", True)))
+    world = world or World()
+    kept = [_Kept(model, len(texts), sample) for model, texts in zip(models, ids, strict=True)]
+    packs = packs_for(np.array([len(text) for text in ids[0]]), pack_tokens)
+    with contextlib.ExitStack() as hooks:
+        recorded = [hooks.enter_context(hooked(model)) for model in models]
+        for texts in packs[world.rank :: world.size]:
+            rows = []
+            for model, mine, states, keep in zip(models, ids, recorded, kept, strict=True):
+                states.clear()
+                pack = make_pack([mine[text] for text in texts], [0] * len(texts)).to(keep.device)
+                final = model(**pack.model_inputs()).last_hidden_state
+                hidden = [state[0].float() for state in (*states, final)]
+                offsets = pack.cu_seqlens.long()
+                keep.add(texts, hidden, offsets)
+                if each is not None:
+                    rows.append([_rows_of(state, offsets, sample.tokens) for state in hidden])
+            if each is not None:
+                lengths = [len(ids[0][text]) if sample.tokens == "all" else 1 for text in texts]
+                each(rows, torch.from_numpy(np.repeat(texts, lengths)))
+    return [keep.finish(world) for keep in kept]
 
 
-def _means(values: torch.Tensor, offsets: np.ndarray) -> np.ndarray:
-    sums = np.add.reduceat(values.numpy().astype(np.float64), offsets[:-1], axis=0)
-    return (sums / np.diff(offsets)[:, None]).astype(np.float32)
+class _Kept:
+    """Rows of one model that are kept while it reads."""
+
+    def __init__(self, model: Any, texts: int, sample: Sample) -> None:
+        self.model, self.sample = model, sample
+        self.device = next(model.parameters()).device
+        depth, width = len(decoder_layers(model)), model.config.hidden_size
+        self.labels = [
+            "embedding",
+            *(f"layer {i}" for i in range(1, depth)),
+            f"layer {depth} (pre-norm)",
+            FINAL,
+        ]
+        self.states = [torch.zeros(len(sample), width) for _ in self.labels]
+        self.last, self.mean = (torch.zeros(texts, width) for _ in range(2))
+        self.first = np.searchsorted(sample.documents, np.arange(texts + 1))
+
+    def add(self, texts: np.ndarray, hidden: list[torch.Tensor], offsets: torch.Tensor) -> None:
+        """Keep what the sample names of a pack of texts."""
+        self.last[texts] = _rows_of(hidden[-1], offsets, "last").cpu()
+        self.mean[texts] = _rows_of(hidden[-1], offsets, "mean").cpu()
+        first = self.first
+        rows = np.concatenate([np.arange(first[text], first[text + 1]) for text in texts])
+        if self.sample.tokens == "mean":
+            kept = torch.from_numpy(first[texts + 1] > first[texts])
+            for state, values in zip(self.states, hidden, strict=True):
+                state[rows] = _rows_of(values, offsets, "mean").cpu()[kept]
+            return
+        starts = np.repeat(offsets[:-1].cpu().numpy(), np.diff(first)[texts])
+        where = torch.from_numpy(starts + self.sample.positions[rows]).to(self.device)
+        for state, values in zip(self.states, hidden, strict=True):
+            state[rows] = values[where].cpu()
+
+    def finish(self, world: World) -> Activations:
+        """Put the ranks' rows together and check them."""
+        if world.size > 1:
+            for tensor in (*self.states, self.last, self.mean):
+                tensor.copy_(sum_over_ranks(tensor.to(world.device), world))
+        for label, state in zip(self.labels, self.states, strict=True):
+            check_finite(state, self.model, label)
+        causal = bool(getattr(self.model.config, "is_causal", True))
+        states = [state.numpy() for state in self.states]
+        return Activations(self.labels, states, self.last.numpy(), self.mean.numpy(), self.sample, causal)
+
+
+def check_finite(values: torch.Tensor, model: Any, label: str) -> None:
+    """Refuse NaN and infinities.
+
+    Raises
+    ------
+    InputError
+        Naming the model and the layer.
+    """
+    if not torch.isfinite(values).all():
+        raise InputError(
+            "NaN or infinite states",
+            where=f"{model.config._name_or_path or type(model).__name__}, {label}",
+            todo="check the checkpoint (a diverged run?) or use float32",
+        )
+
+
+def _rows_of(values: torch.Tensor, offsets: torch.Tensor, rule: Tokens) -> torch.Tensor:
+    """Rows of a pack under a token rule: its tokens, or one row a text."""
+    if rule == "all":
+        return values
+    if rule == "last":
+        return values[offsets[1:] - 1]
+    lengths = offsets.diff()
+    text = torch.repeat_interleave(lengths)
+    sums = values.new_zeros(len(lengths), values.shape[1], dtype=torch.float64)
+    return (sums.index_add_(0, text, values.double()) / lengths[:, None]).float()

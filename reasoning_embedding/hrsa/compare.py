@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
 from .activations import FINAL
+from .comparison import Comparison
 from .function import linear_probe_transfer
 from .geometry import cka_of, knn_overlap_of
-from .inference import bootstrap_mean, bootstrap_similarity
-from .layer import frobenius_square
-from .levels import KnnRows, Measured, finite, knn_rows, measure, merged_warnings, metric_names
-from .probes import ProbeSet, load_probe
+from .gram import cross_squares
+from .instrument import Instrument
+from .levels import Measured, finite, merged_warnings
 from .representation import correlation_of
-from .side import Side, limited_threads, open_side
-from .spectrum import alpha_req, rankme
+from .side import Checkpoint, limited_threads
+from .spectra import row_spectrum, spectrum
+from .streaming import linear_values
 
-Report = Callable[[str], None]
 
-
-def compare(
-    name: str,
-    a: Path,
-    b: Path,
-    analysis: config.Analysis,
-    *,
-    reference_a: str,
-    reference_b: str,
-    bidirectional_a: bool | None = None,
-    bidirectional_b: bool | None = None,
-    report: Report = print,
-) -> dict[str, Any]:
+def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> dict[str, Any]:
     """Compare two checkpoints on a probe set.
 
     Parameters
     ----------
     name : str
         The pair's name.
-    a, b : Path
-        Checkpoint folders.
-    analysis : config.Analysis
-        Probe set, token rule, neighbourhoods, bounds.
-    reference_a, reference_b : str
-        What the user calls them.
-    bidirectional_a, bidirectional_b : bool or None
-        How to attend; None = as saved.
-    report : callable
-        Told what is going on, one line at a time.
+    a, b : Checkpoint
+        The models.
+    instrument : Instrument
+        Probe set, settings, cache, ranks.
 
     Returns
     -------
@@ -64,155 +43,89 @@ def compare(
     Raises
     ------
     InputError
-        If a checkpoint or the probe set cannot be used, or the tokenizers differ where rows are tokens.
+        If a checkpoint cannot be used, or the tokenizers differ where rows are tokens.
     """
-    probe = load_probe(analysis.probe)
-    with limited_threads(analysis.threads):
-        report(f"{name}: {reference_a} on {len(probe.texts)} texts")
-        first = open_side(a, reference_a, probe, analysis, bidirectional=bidirectional_a)
-        report(f"{name}: {reference_b} on the same {len(first.sample)} rows")
-        second = open_side(b, reference_b, probe, analysis, bidirectional=bidirectional_b, like=first)
-        record = _record(name, first, second, probe, analysis)
-    metrics = ("dimension_correlation", "cka", f"knn_jaccard@{_shown_k(analysis)}")
-    values = ((metric, record["last"][metric]) for metric in metrics)
-    report(f"{name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in values if value is not None))
+    say, settings = instrument.report, instrument.settings
+    with limited_threads(settings):
+        first = instrument.open(a)
+        second = instrument.open(b, like=first)
+        say(f"{name}: {a.reference} against {b.reference} on {len(instrument.probe.texts)} texts")
+        found = Comparison(instrument.sides(first, second), instrument.probe, settings)
+        record: dict[str, Any] = {"name": name, **_record(found)}
+    shown = ("dimension_correlation", "cka", f"knn_jaccard@{_shown_k(found)}")
+    values = ((metric, record["last"][metric]) for metric in shown)
+    say(f"{name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in values if value is not None))
     return record
 
 
-def _record(
-    name: str, first: Side, second: Side, probe: ProbeSet, analysis: config.Analysis
-) -> dict[str, Any]:
-    rows = knn_rows(first, second, analysis.seed)
-    pairs = matched_layers(first, second)
-    along = [
-        measure(first.layers[i], second.layers[j], rows.of(i, j), first.sample.documents, analysis)
-        for i, j in pairs
-    ]
-    last = along[-1]
-    labels_a, labels_b = first.activations.layers, second.activations.layers
-    warnings = [
-        (labels_a[i], text) for (i, _), pair in zip(pairs, along, strict=True) for text in pair.warnings
-    ]
-    warnings += pair_warnings(first, second)
-    transfer = _probe_transfer(first, second, probe, warnings)
+def _record(found: Comparison) -> dict[str, Any]:
+    a, b, labels = found.a, found.b, found.a.activations.layers
+    warnings = found.warnings()
+    transfer = _probe_transfer(found, warnings)
+    every_row = found.stream is not None and len(found.stream.cross) == len(a.layers) * len(b.layers)
     return {
-        "name": name,
-        "a": first.describe(),
-        "b": second.describe(),
-        "probe": describe_probe(probe, first, rows),
-        "layers": labels_a,
-        "layers_a": labels_a,
-        "layers_b": labels_b,
-        "heatmaps": _heat_maps(first, second, rows, _shown_k(analysis)),
-        "diagonal_layers": [[labels_a[i], labels_b[j]] for i, j in pairs],
-        "diagonal": {
-            metric: [finite(pair.metrics.get(metric)) for pair in along]
-            for metric in metric_names(analysis.k)
-        },
-        "last": {metric: finite(last.metrics.get(metric)) for metric in metric_names(analysis.k)},
-        "intervals": _intervals(first, second, last, analysis),
-        "chance": chance_levels(last),
-        "definitions": {metric: found.definition for metric, found in last.metrics.items()},
+        "a": a.describe(),
+        "b": b.describe(),
+        "probe": found.describe_probe() | {"heatmap_rows": found.n if every_row else len(a.sample)},
+        "layers": labels,
+        "layers_a": labels,
+        "layers_b": b.activations.layers,
+        "heatmaps": _heat_maps(found),
+        "diagonal_layers": [list(pair) for pair in found.labels],
+        "diagonal": {metric: found.values(metric) for metric in found.names},
+        "last": {metric: finite(found.last.metrics.get(metric)) for metric in found.names},
+        "intervals": found.intervals,
+        **found.facts(),
         "probe_transfer": transfer,
-        "spectrum": {"a": spectrum(first, "last", warnings), "b": spectrum(second, "last", warnings)},
-        "spectrum_mean": {"a": spectrum(first, "mean", warnings), "b": spectrum(second, "mean", warnings)},
+        "spectrum": {"a": spectrum(a, "last", warnings), "b": spectrum(b, "last", warnings)},
+        "spectrum_mean": {"a": spectrum(a, "mean", warnings), "b": spectrum(b, "mean", warnings)},
+        "spectrum_rows": {"a": row_spectrum(found, 0), "b": row_spectrum(found, 1)},
         "warnings": merged_warnings(warnings),
     }
 
 
-def matched_layers(a: Side, b: Side) -> list[tuple[int, int]]:
-    """Pairs of layers of equal relative depth: embedding with embedding, final norm with final norm."""
-    deep_a, deep_b = len(a.layers) - 2, len(b.layers) - 2
-    return [*((i, round(i * deep_b / deep_a)) for i in range(deep_a + 1)), (deep_a + 1, deep_b + 1)]
-
-
-def pair_warnings(a: Side, b: Side) -> list[tuple[str, str]]:
-    """What the two sides do not share, as (place, warning)."""
-    found = []
-    if a.width != b.width:
-        text = f"{a.width} against {b.width} dimensions: metrics that match dimensions are left out"
-        found.append(("all layers", text))
-    if len(a.layers) != len(b.layers):
-        text = f"{len(a.layers) - 2} against {len(b.layers) - 2} layers: layers are matched by relative depth"
-        found.append(("diagonal", text))
-    if a.activations.causal != b.activations.causal:
-        text = (
-            "one model attends causally, the other in both directions: part of the change is the attention's"
-        )
-        found.append(("attention", text))
-    if a.tokens != b.tokens:
-        found.append(("tokens", "the tokenizers differ; means over texts are compared"))
-    return found
-
-
-def describe_probe(probe: ProbeSet, side: Side, rows: KnnRows) -> dict[str, Any]:
-    """What the results file says of the probe set and of the rows kept."""
-    return {
-        "kind": probe.kind,
-        "hash": probe.hash,
-        "texts": len(probe.texts),
-        "rows": len(side.sample),
-        "tokens": side.sample.tokens,
-        "labels": probe.classes,
-        "knn_rows": len(rows.context),
-        "knn_rows_embedding": len(rows.embedding),
-        "distinct_rows": rows.distinct,
-    }
-
-
-def _shown_k(analysis: config.Analysis) -> int:
+def _shown_k(found: Comparison) -> int:
     """Neighbourhood of the heat map: the field's usual 10, else the smallest asked for."""
-    return 10 if 10 in analysis.k else min(analysis.k)
+    ks = found.settings.k
+    return 10 if 10 in ks else min(ks)
 
 
-def _heat_maps(a: Side, b: Side, rows: KnnRows, k: int) -> dict[str, list[list[float | None]] | None]:
-    """Every layer of one model against every layer of the other; work of one layer is done once."""
+def _heat_maps(found: Comparison) -> dict[str, list[list[float | None]] | None]:
+    """Every layer of one model against every layer of the other; work of one layer is done once.
+
+    Linear metrics come from the sums over all rows where those were kept for the pair, else from the kept rows.
+    """
+    a, b, k = found.a, found.b, _shown_k(found)
     same_width = a.width == b.width
-    names = ["dimension_correlation", "cka", f"knn_jaccard@{k}"]
+    names = ("dimension_correlation", "cka", f"knn_jaccard@{k}")
+    streamed = found.stream.cross if found.stream else {}
+    every = len(streamed) == len(a.layers) * len(b.layers)
+    squares = np.zeros((len(a.layers), len(b.layers))) if every else cross_squares(a.layers, b.layers)
     maps: dict[str, list[list[float | None]]] = {name: [[] for _ in a.layers] for name in names}
     for i, x in enumerate(a.layers):
         for j, y in enumerate(b.layers):
-            cross = x.cross(y)
-            cell = Measured()
-            if same_width:
-                diagonal = np.diagonal(cross).astype(np.float64)
-                cell.add(lambda x=x, y=y, d=diagonal: {names[0]: correlation_of(x, y, d)})
-            square = frobenius_square(cross)
-            cell.add(lambda x=x, y=y, s=square: {names[1]: cka_of(x, y, s)})
-            distinct = rows.of(i, j)
+            cell, pair = Measured(), streamed.get((i, j))
+            if pair is None and same_width:
+                cell.add(lambda x=x, y=y: {names[0]: correlation_of(x, y)})
+            if pair is None:
+                cell.add(lambda x=x, y=y, s=squares[i, j]: {names[1]: cka_of(x, y, float(s))})
+            distinct = found.rows.of(i, j)
             cell.add(lambda x=x, y=y, r=distinct: {names[2]: knn_overlap_of(x, y, r, k)})
+            values = {name: finite(cell.metrics.get(name), 5) for name in names}
+            if pair is not None:
+                values |= {name: round(value, 5) for name, (value, *_) in linear_values(pair).values.items()}
             for name in names:
-                maps[name][i].append(finite(cell.metrics.get(name), 5))
+                maps[name][i].append(values[name])
     return {name: None if name == names[0] and not same_width else maps[name] for name in names}
 
 
-def _intervals(a: Side, b: Side, last: Measured, analysis: config.Analysis) -> dict[str, list[float]]:
-    """95 % bootstrap intervals over texts, at the final norm."""
-    documents, seed = a.sample.documents, analysis.seed
-    found = {}
-    if "cka" in last.metrics:
-        found |= bootstrap_similarity(a.layers[-1], b.layers[-1], documents, seed=seed)
-    if last.procrustes is not None:
-        fit = last.procrustes
-        found["procrustes_cosine"] = bootstrap_mean(fit.row_cosines, documents[fit.heldout], seed=seed)
-    for k, overlap in last.overlaps.items():
-        found[f"knn_jaccard@{k}"] = bootstrap_mean(overlap.per_row, documents[overlap.rows], seed=seed)
-    return {metric: [round(i.low, 6), round(i.high, 6)] for metric, i in found.items()}
-
-
-def chance_levels(measured: Measured) -> dict[str, float]:
-    """What unrelated rows would give, for each metric that has such a level."""
-    return {name: round(m.chance, 6) for name, m in measured.metrics.items() if m.chance is not None}
-
-
-def _probe_transfer(
-    a: Side, b: Side, probe: ProbeSet, warnings: list[tuple[str, str]]
-) -> dict[str, Any] | None:
-    if probe.labels is None or a.width != b.width:
+def _probe_transfer(found: Comparison, warnings: list[tuple[str, str]]) -> dict[str, Any] | None:
+    a, b, labels = found.a, found.b, found.probe.labels
+    if labels is None or a.width != b.width:
         return None
     try:
-        there = linear_probe_transfer(a.activations.mean, b.activations.mean, probe.labels)
-        back = linear_probe_transfer(b.activations.mean, a.activations.mean, probe.labels)
+        there = linear_probe_transfer(a.activations.mean, b.activations.mean, labels)
+        back = linear_probe_transfer(b.activations.mean, a.activations.mean, labels)
     except InputError as error:
         warnings.append(("probe transfer", error.what))
         return None
@@ -230,29 +143,4 @@ def _probe_transfer(
         "chance": there.chance,
         "permuted_control": there.permuted,
         "definition": there.definition,
-    }
-
-
-def spectrum(side: Side, features: str, warnings: list[tuple[str, str]]) -> dict[str, Any]:
-    """RankMe and alpha-ReQ of the final-norm features of every text: ``last`` token or ``mean``."""
-    rows = side.activations.last if features == "last" else side.activations.mean
-    place = f"spectrum of {side.reference} ({features})"
-    found: dict[str, Any] = {"n": len(rows), "features": features}
-    for key, variant in (("rankme_sigma", "sigma"), ("rankme_lambda", "lambda")):
-        found[key] = None
-        try:
-            found[key] = round(rankme(rows, variant).value, 4)
-        except InputError as error:
-            warnings.append((place, error.what))
-    found |= {"alpha": None, "alpha_r2": None, "alpha_range": None}
-    try:
-        decay = alpha_req(rows)
-    except InputError as error:
-        warnings.append((place, error.what))
-        return found
-    warnings += [(place, text) for text in decay.warnings]
-    return found | {
-        "alpha": round(decay.value, 5),
-        "alpha_r2": round(decay.r2, 5),
-        "alpha_range": list(decay.ranks),
     }

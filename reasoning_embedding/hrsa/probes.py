@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
-from reasoning_embedding.config.analysis import MixProbe, TextProbe, WorldProbe
+from reasoning_embedding import config
+from reasoning_embedding.data import load_table
 from reasoning_embedding.data.readers import data_files, read_records
 from reasoning_embedding.data.rows import RowProblem
 from reasoning_embedding.data.world import World
@@ -18,6 +21,8 @@ from reasoning_embedding.errors import InputError
 
 #: Fewer texts than this give neither intervals nor a split.
 FEWEST = 10
+#: Where a record keeps its chain of thought, in order of preference.
+TRACE_FIELDS = ("trace", "solution", "reasoning", "answer")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class ProbeSet:
     Parameters
     ----------
     kind : str
-        ``world``, ``text`` or ``mix``.
+        ``world``, ``text``, ``mix``, ``traces`` or ``data``.
     texts : list of str
         Without duplicates.
     labels : list of str or None
@@ -47,7 +52,7 @@ class ProbeSet:
         return len(set(self.labels or ()))
 
 
-def load_probe(probe: WorldProbe | TextProbe | MixProbe) -> ProbeSet:
+def load_probe(probe: config.Probe) -> ProbeSet:
     """Read the probe set a configuration names.
 
     Raises
@@ -56,23 +61,27 @@ def load_probe(probe: WorldProbe | TextProbe | MixProbe) -> ProbeSet:
         If a file is missing or a record lacks its text or label (naming file and line), or if fewer
         than ten distinct texts remain.
     """
-    if isinstance(probe, WorldProbe):
+    if isinstance(probe, config.WorldProbe):
         found = _world(probe.seed)
-    elif isinstance(probe, TextProbe):
-        found = _fields(probe.path, probe.text, probe.label)
-    else:
+    elif isinstance(probe, config.TextProbe):
+        found = _texts(probe)
+    elif isinstance(probe, config.MixProbe):
         found = _fields(probe.rows, "query", "source")
+    elif isinstance(probe, config.TracesProbe):
+        found = _fields(probe.path, probe.field or _trace_field(probe.path), None)
+    else:
+        found = _source(probe)
     distinct: dict[str, str | None] = {}
     for text, label in found:
         distinct.setdefault(text, label)
     if len(distinct) < FEWEST:
         raise InputError(
             f"the probe set has {len(distinct)} distinct texts, it needs {FEWEST}",
-            where="analysis.probe",
+            where=f"probe (kind: {probe.kind})",
             todo="name a larger set of texts",
         )
     texts, labels = list(distinct), list(distinct.values())
-    limit = None if isinstance(probe, WorldProbe) else probe.texts
+    limit = None if isinstance(probe, config.WorldProbe) else probe.texts
     if limit is not None and len(texts) > limit:
         chosen = np.sort(np.random.default_rng(probe.seed).choice(len(texts), size=limit, replace=False))
         texts, labels = [texts[i] for i in chosen], [labels[i] for i in chosen]
@@ -89,9 +98,74 @@ def _world(seed: int) -> Iterator[tuple[str, str | None]]:
             yield document, relation
 
 
+def _texts(probe: config.TextProbe) -> Iterator[tuple[str, str | None]]:
+    """Texts of lines, of a CSV or of records, by what the file is called."""
+    name = probe.path.removesuffix(".gz")
+    if name.endswith(".txt"):
+        return _lines(probe)
+    if name.endswith((".csv", ".tsv")):
+        return _columns(probe, "\t" if name.endswith(".tsv") else ",")
+    return _fields(probe.path, probe.text, probe.label)
+
+
+def _lines(probe: config.TextProbe) -> Iterator[tuple[str, str | None]]:
+    if probe.label is not None:
+        raise InputError(
+            "lines of text have no label", where=probe.path, todo="remove label, or give a CSV or JSONL"
+        )
+    with _opened(probe.path) as file:
+        for line in file:
+            if line.strip():
+                yield line.strip(), None
+
+
+def _columns(probe: config.TextProbe, delimiter: str) -> Iterator[tuple[str, str | None]]:
+    with _opened(probe.path) as file:
+        reader = csv.DictReader(file, fieldnames=probe.columns, delimiter=delimiter)
+        for record in reader:
+            where = f"{probe.path}:{reader.line_num}"
+            if None in record or None in record.values():
+                raise InputError(
+                    f"the row does not have {len(reader.fieldnames or ())} columns",
+                    where=where,
+                    todo="mend the row, or name the columns of a file without a header (columns)",
+                )
+            label = None if probe.label is None else str(_value(record, probe.label, where))
+            yield _text(record, probe.text, where), label
+
+
+def _opened(path: str) -> TextIO:
+    [file] = data_files(path)
+    if path.endswith(".gz"):
+        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
+    return file.open(encoding="utf-8-sig", newline="")
+
+
+def _trace_field(path: str) -> str:
+    """Field of the first record that holds its chain of thought."""
+    for where, record in read_records(data_files(path)[0]):
+        known = [name for name in TRACE_FIELDS if isinstance(record, dict) and record.get(name)]
+        if known:
+            return known[0]
+        raise InputError(
+            f"the record has none of {', '.join(TRACE_FIELDS)}",
+            where=where,
+            todo="name the field that holds the solution (probe.field)",
+        )
+    raise InputError("the file is empty", where=path)
+
+
+def _source(probe: config.DataProbe) -> Iterator[tuple[str, str | None]]:
+    """One text a row of a data source: its query, or its first positive."""
+    table = load_table(config.Data(sources=[probe.source]))
+    for row in range(len(table)):
+        text = table.query[row] if probe.side == "query" else table.positives[row][0]
+        yield table.texts[text][1], table.sources[table.source[row]]
+
+
 def _fields(path: str, text: str, label: str | None) -> Iterator[tuple[str, str | None]]:
     """Text and label of each record of a file, or of each file of a folder."""
-    for file in data_files(Path(path)):
+    for file in data_files(path):
         for where, record in read_records(file):
             if isinstance(record, RowProblem):
                 raise InputError(str(record), where=where, todo=record.todo)

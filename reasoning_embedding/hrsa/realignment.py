@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .compare import Report, chance_levels, describe_probe, matched_layers, pair_warnings, spectrum
-from .levels import Measured, finite, knn_rows, measure, merged_warnings, metric_names
-from .probes import load_probe
-from .side import limited_threads, open_side
+from .comparison import Comparison
+from .instrument import Instrument
+from .levels import finite, merged_warnings
+from .side import Checkpoint, limited_threads
+from .spectra import spectrum
+
+_SPECTRUM = ("rankme_sigma", "rankme_lambda", "participation_ratio", "isotropy", "alpha")
 
 
 def realign(
     name: str,
-    reference: Path,
-    checkpoints: dict[int, Path],
-    analysis: config.Analysis,
+    reference: Checkpoint,
+    checkpoints: Mapping[int, Checkpoint],
+    instrument: Instrument,
     *,
     run: str,
-    against: str,
-    bidirectional_reference: bool | None = None,
-    bidirectional: bool | None = None,
-    report: Report = print,
 ) -> dict[str, Any]:
     """Measure every checkpoint of a run against one reference, on the same rows.
 
@@ -34,24 +32,20 @@ def realign(
     ----------
     name : str
         The trajectory's name.
-    reference : Path
-        Checkpoint everything is compared with.
-    checkpoints : dict of int to Path
-        Step to folder.
-    analysis : config.Analysis
-        Probe set, token rule, neighbourhoods, bounds.
-    run, against : str
-        What the user calls the run and the reference.
-    bidirectional_reference, bidirectional : bool or None
-        How to attend; None = as saved.
-    report : callable
-        Told what is going on, one line at a time.
+    reference : Checkpoint
+        What everything is compared with.
+    checkpoints : mapping of int to Checkpoint
+        By step.
+    instrument : Instrument
+        Probe set, settings, cache, ranks.
+    run : str
+        What the user calls the run.
 
     Returns
     -------
     dict
-        Ready for JSON: steps ascending, each metric at the final norm and as the mean over layers, spectra
-        (mean-pooled final-norm features) and chance levels.
+        Ready for JSON: steps ascending, each metric at the final norm (with intervals) and as the mean over
+        layers, spectra (mean-pooled final-norm features), chance levels and definitions.
 
     Raises
     ------
@@ -60,50 +54,49 @@ def realign(
     """
     if not checkpoints:
         raise InputError("the run has no checkpoints", where=run, todo="train it first")
-    probe = load_probe(analysis.probe)
-    names, steps = metric_names(analysis.k), sorted(checkpoints)
-    series: dict[str, list[float | None]] = {metric: [] for metric in names}
-    means: dict[str, list[float | None]] = {metric: [] for metric in names}
-    spectra: dict[str, list[float | None]] = {"rankme_sigma": [], "rankme_lambda": [], "alpha": []}
+    steps = sorted(checkpoints)
+    series, means, spectra, intervals = ({} for _ in range(4))
     warnings: list[tuple[str, str]] = []
-    described: dict[str, Any] = {}
-    last = Measured()
-    with limited_threads(analysis.threads):
-        base = open_side(reference, against, probe, analysis, bidirectional=bidirectional_reference)
+    facts: dict[str, Any] = {}
+    with limited_threads(instrument.settings):
+        base, side = instrument.open(reference), None
         for count, step in enumerate(steps, start=1):
-            place = f"step {step}"
-            report(f"{name}: {run} {place} against {against} ({count}/{len(steps)})")
-            side = open_side(
-                checkpoints[step], f"{run}@{step}", probe, analysis, bidirectional=bidirectional, like=base
+            instrument.report(
+                f"{name}: {run} step {step} against {reference.reference} ({count}/{len(steps)})"
             )
-            rows = knn_rows(base, side, analysis.seed)
-            described = described or describe_probe(probe, base, rows)
-            layers = [
-                measure(base.layers[i], side.layers[j], rows.of(i, j), base.sample.documents, analysis)
-                for i, j in matched_layers(base, side)
-            ]
-            last = layers[-1]
-            for metric in names:
-                series[metric].append(finite(last.metrics.get(metric)))
-                known = [
-                    value for layer in layers if (value := finite(layer.metrics.get(metric))) is not None
-                ]
-                means[metric].append(round(float(np.mean(known)), 6) if known else None)
-            found = spectrum(side, "mean", [])
-            for key, values in spectra.items():
-                values.append(found[key])
-            warnings += [(place, text) for layer in layers for text in layer.warnings]
-            warnings += [(place, f"{what}: {text}") for what, text in pair_warnings(base, side)]
+            sides = instrument.sides(base, instrument.open(checkpoints[step], like=base), side)
+            side = sides.a
+            pair = Comparison(sides, instrument.probe, instrument.settings)
+            for metric in pair.names:
+                series.setdefault(metric, []).append(finite(pair.last.metrics.get(metric)))
+                means.setdefault(metric, []).append(_mean(pair.values(metric)))
+                intervals.setdefault(metric, []).append(pair.intervals.get(metric))
+            values = spectrum(pair.b, "mean", [])
+            for key in _SPECTRUM:
+                spectra.setdefault(key, []).append(values[key])
+            warnings += [(f"step {step}", text) for text in _said(pair)]
+            facts = {"probe": pair.describe_probe(), **pair.facts()}
+    assert side is not None
     return {
         "name": name,
         "run": run,
-        "against": base.describe(),
-        "probe": described,
+        "against": side.describe(),
         "steps": steps,
         "series": series,
         "series_mean": means,
+        "intervals": intervals,
         "spectrum": {"features": "mean", **spectra},
-        "chance": chance_levels(last),
-        "definitions": {metric: found.definition for metric, found in last.metrics.items()},
+        **facts,
         "warnings": merged_warnings(warnings),
     }
+
+
+def _said(pair: Comparison) -> list[str]:
+    """Warnings of one step: a layer's own without its name, others with their subject."""
+    layers = {label for label, _ in pair.labels}
+    return [text if place in layers else f"{place}: {text}" for place, text in pair.warnings()]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 6) if known else None

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,36 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import load_decoder
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.backbones import load_config, load_decoder, load_tokenizer
 
-from .activations import Activations, Sample, capture, draw_sample, token_hash, tokenize
+from .activations import Activations, Sample, token_hash, tokenize
 from .layer import Layer
 from .probes import ProbeSet
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model to measure.
+
+    Parameters
+    ----------
+    path : Path or str
+        Its folder, or an id on the Hub.
+    reference : str
+        Its name in results and errors.
+    revision : str, optional
+        Branch, tag or commit on the Hub.
+    content : str, optional
+        Hash of its content; without one nothing of it is cached.
+    bidirectional : bool, optional
+        How to attend; absent: as saved.
+    """
+
+    path: Path | str
+    reference: str
+    revision: str | None = None
+    content: str | None = None
+    bidirectional: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +53,8 @@ class Side:
 
     Parameters
     ----------
-    reference : str
-        What the user calls it.
-    path : Path
-        Its checkpoint.
+    checkpoint : Checkpoint
+        The model.
     activations : Activations
         Its states.
     layers : list of Layer
@@ -40,11 +63,15 @@ class Side:
         Hash of the probe set's token ids.
     """
 
-    reference: str
-    path: Path
+    checkpoint: Checkpoint
     activations: Activations
     layers: list[Layer]
     tokens: str
+
+    @property
+    def reference(self) -> str:
+        """What the user calls it."""
+        return self.checkpoint.reference
 
     @property
     def width(self) -> int:
@@ -58,83 +85,78 @@ class Side:
 
     def describe(self) -> dict[str, Any]:
         """What the results file says of it."""
-        provenance = self.path / "provenance.json"
+        provenance = Path(self.checkpoint.path) / "provenance.json"
         known = json.loads(provenance.read_text(encoding="utf-8")) if provenance.exists() else {}
         return {
             "reference": self.reference,
-            "path": str(self.path),
-            "content_hash": known.get("content_hash"),
+            "path": str(self.checkpoint.path),
+            "revision": self.checkpoint.revision,
+            "content_hash": self.checkpoint.content or known.get("content_hash"),
             "attention": "causal" if self.activations.causal else "bidirectional",
             "dimension": self.width,
             "layers": len(self.layers) - 2,
         }
 
 
-def open_side(
-    path: Path,
-    reference: str,
-    probe: ProbeSet,
-    analysis: config.Analysis,
-    *,
-    bidirectional: bool | None = None,
-    like: Side | None = None,
-) -> Side:
-    """Load a checkpoint and capture its states.
+class Reader:
+    """A checkpoint opened on the probe set: its tokens now, its weights when they are needed.
 
     Parameters
     ----------
-    path : Path
-        Checkpoint folder.
-    reference : str
-        Its name in results and errors.
+    checkpoint : Checkpoint
+        The model.
     probe : ProbeSet
         Texts.
-    analysis : config.Analysis
-        Token rule, bounds and seed.
-    bidirectional : bool or None
-        How to attend; None = as saved.
-    like : Side, optional
-        The other side: the same rows are kept.
+    max_tokens : int
+        Longer texts are cut.
 
     Raises
     ------
     InputError
-        If the checkpoint cannot be read, gives NaN, or cuts texts into other tokens than `like` while rows
-        are tokens.
+        If the checkpoint cannot be read.
     """
-    model, tokenizer = load_decoder(str(path), bidirectional=bidirectional)
-    ids = tokenize(probe.texts, tokenizer, analysis.max_tokens)
-    tokens = token_hash(ids)
-    if like is None:
-        sample = draw_sample([len(text) for text in ids], analysis.tokens, analysis.max_rows, analysis.seed)
-    else:
-        if tokens != like.tokens and analysis.tokens != "mean":
-            raise InputError(
-                f"{like.reference} and {reference} cut the probe texts into different tokens, so tokens cannot be "
-                "compared row by row",
-                where=f"analysis.tokens: {analysis.tokens}",
-                todo="set analysis.tokens: mean, which compares one mean vector a text",
-            )
-        sample = like.sample
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    states = capture(model, ids, sample)
-    layers = [
-        Layer(rows, f"{reference}, {label}", dtype=np.float32)
-        for rows, label in zip(states.states, states.layers, strict=True)
-    ]
-    return Side(reference, path, states, layers, tokens)
+
+    def __init__(self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int) -> None:
+        self.checkpoint = checkpoint
+        path, revision = str(checkpoint.path), checkpoint.revision
+        self.ids = tokenize(probe.texts, load_tokenizer(path, revision=revision), max_tokens)
+        self.tokens = token_hash(self.ids)
+        text = load_config(path, revision=revision).get_text_config()
+        #: Layers (embedding, decoder layers, final norm) and their width.
+        self.shape: tuple[int, int] = text.num_hidden_layers + 2, text.hidden_size
+
+    @cached_property
+    def model(self) -> Any:
+        """The decoder, on the device."""
+        checkpoint = self.checkpoint
+        model: Any = load_decoder(
+            str(checkpoint.path), revision=checkpoint.revision, bidirectional=checkpoint.bidirectional
+        )[0]
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def release(self) -> None:
+        """Let the weights go."""
+        self.__dict__.pop("model", None)
+
+    def side(self, activations: Activations) -> Side:
+        """Prepare captured states for pairs."""
+        layers = [
+            Layer(rows, f"{self.checkpoint.reference}, {label}", dtype=np.float32)
+            for rows, label in zip(activations.states, activations.layers, strict=True)
+        ]
+        return Side(self.checkpoint, activations, layers, self.tokens)
 
 
 @contextlib.contextmanager
-def limited_threads(threads: int | None) -> Generator[None]:
-    """Compute with at most `threads` threads, in torch and in NumPy's BLAS; None leaves both as they are."""
-    if threads is None:
+def limited_threads(settings: config.Measuring) -> Generator[None]:
+    """Compute with at most ``threads`` threads, in torch and in NumPy's BLAS; None leaves both as they are."""
+    if settings.threads is None:
         yield
         return
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads)
     try:
-        with threadpool_limits(threads):
+        with threadpool_limits(settings.threads):
             yield
     finally:
         torch.set_num_threads(before)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder, write_json
+from reasoning_embedding.checkpoints import RunFolder, content_hash, write_json
 
 from .references import resolve
+
+if TYPE_CHECKING:
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.hrsa.instrument import Instrument
+    from reasoning_embedding.hrsa.side import Checkpoint
 
 Report = Callable[[str], None]
 
@@ -18,16 +24,10 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
     from reasoning_embedding.hrsa.compare import compare
     from reasoning_embedding.hrsa.realignment import realign
 
+    instrument = make_instrument(analysis, folder / "hrsa", report)
     for pair in analysis.pairs:
-        result = compare(
-            pair.name,
-            resolve(pair.a, folder),
-            resolve(pair.b, folder),
-            analysis,
-            reference_a=pair.a,
-            reference_b=pair.b,
-            report=report,
-        )
+        a, b = (checkpoint(resolve(reference, folder), reference) for reference in (pair.a, pair.b))
+        result = compare(pair.name, a, b, instrument)
         write_json(folder / "hrsa" / "pairs" / f"{pair.name}.json", result)
         report(f"pair {pair.name}: done")
     for track in analysis.realignment:
@@ -35,12 +35,38 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
         against = f"run:{track.run}@first" if track.against == "first" else track.against
         result = realign(
             track.name,
-            resolve(against, folder),
-            {step: run.checkpoint(step) for step in run.steps()},
-            analysis,
+            checkpoint(resolve(against, folder), against),
+            {step: checkpoint(run.checkpoint(step), f"{track.run}@{step}") for step in run.steps()},
+            instrument,
             run=track.run,
-            against=against,
-            report=report,
         )
         write_json(folder / "hrsa" / "realignment" / f"{track.name}.json", result)
         report(f"realignment {track.name}: done")
+
+
+def make_instrument(
+    settings: config.Measuring, folder: Path | None, report: Report, world: World | None = None
+) -> Instrument:
+    """Read the probe set; kept rows are cached below `folder`, an ``hrsa`` folder.
+
+    Raises
+    ------
+    InputError
+        If the probe set cannot be used.
+    """
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.hrsa.cache import ActivationCache
+    from reasoning_embedding.hrsa.instrument import Instrument
+    from reasoning_embedding.hrsa.probes import load_probe
+
+    cache = None
+    if folder is not None and settings.cache_mib:
+        cache = ActivationCache(folder / ".cache", settings.cache_mib)
+    return Instrument(load_probe(settings.probe), settings, cache, world or World(), report)
+
+
+def checkpoint(path: Path, reference: str) -> Checkpoint:
+    """Return a local model with the hash of its content, by which caches know it."""
+    from reasoning_embedding.hrsa.side import Checkpoint
+
+    return Checkpoint(path, reference, content=content_hash(path))

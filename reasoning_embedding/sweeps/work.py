@@ -16,6 +16,7 @@ from .contamination import CONTAMINATION, compare_tasks, scored_tasks
 from .evaluations import evaluate_runs
 from .experiment import read_experiment, run_config
 from .scoring import training_score
+from .tracking import tracking_of
 
 Report = Callable[[str], None]
 
@@ -75,7 +76,10 @@ def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> No
     settings = run_config(experiment, name)
     _check_inputs(experiment)
     _set_aside_stale(settings, report)
-    train(settings, resume=True, report=report, score=training_score(settings, report))
+    track = tracking_of(settings, report)
+    run = train(settings, resume=True, report=report, score=training_score(settings, report))
+    if track is not None:
+        track(run)
 
 
 def _check_inputs(experiment: config.ExperimentConfig) -> None:

@@ -12,16 +12,23 @@ from hrsa_models import qwen3, save
 
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.activations import capture
+from reasoning_embedding.hrsa.activations import read
 from reasoning_embedding.hrsa.compare import compare
+from reasoning_embedding.hrsa.instrument import Instrument
 from reasoning_embedding.hrsa.levels import metric_names
 from reasoning_embedding.hrsa.probes import load_probe
 from reasoning_embedding.hrsa.realignment import realign
-from reasoning_embedding.hrsa.side import open_side
+from reasoning_embedding.hrsa.side import Checkpoint
 
 
 def analysis(**changes) -> config.Analysis:
-    return config.Analysis.model_validate({"probe": {"kind": "world"}, "max_rows": 600, **changes})
+    settings = {"probe": {"kind": "world"}, "max_rows": 600, "streaming": "never", **changes}
+    return config.Analysis.model_validate(settings)
+
+
+def instrument(report=lambda line: None, **changes) -> Instrument:
+    settings = analysis(**changes)
+    return Instrument(load_probe(settings.probe), settings, report=report)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +60,8 @@ def folder(tmp_path_factory):
 
 def pair(folder, a: str, b: str, **changes) -> dict:
     lines = []
-    found = compare(
-        f"{a}-{b}",
-        folder / a,
-        folder / b,
-        analysis(**changes),
-        reference_a=f"lineage:{a}",
-        reference_b=f"lineage:{b}",
-        report=lines.append,
-    )
+    sides = (Checkpoint(folder / name, f"lineage:{name}") for name in (a, b))
+    found = compare(f"{a}-{b}", *sides, instrument(lines.append, **changes))
     assert len(lines) == 3
     json.dumps(found, allow_nan=False)
     return found
@@ -78,6 +78,7 @@ def test_record_has_what_reports_read(near):
     assert near["a"] | {"path": ""} == {
         "reference": "lineage:a",
         "path": "",
+        "revision": None,
         "content_hash": "abc",
         "attention": "causal",
         "dimension": 64,
@@ -103,10 +104,10 @@ def test_record_has_what_reports_read(near):
 
 
 def test_record_agrees_with_the_library(folder, near):
-    settings = analysis()
-    probe = load_probe(settings.probe)
-    a = open_side(folder / "a", "a", probe, settings)
-    b = open_side(folder / "near", "near", probe, settings, like=a)
+    measured = instrument()
+    first = measured.open(Checkpoint(folder / "a", "a"))
+    sides = measured.sides(first, measured.open(Checkpoint(folder / "near", "near"), like=first))
+    a, b = sides.a, sides.b
     assert b.sample is a.sample
     for i in range(5):
         for j in range(5):
@@ -200,18 +201,12 @@ def test_a_diverged_checkpoint_is_refused_by_layer(folder):
 
 def test_realignment_follows_a_run(folder):
     lines = []
-    found = realign(
-        "drift",
-        folder / "a",
-        {200: folder / "b", 0: folder / "a", 100: folder / "near"},
-        analysis(),
-        run="cl",
-        against="lineage:a",
-        report=lines.append,
-    )
+    steps = {step: Checkpoint(folder / name, name) for step, name in ((200, "b"), (0, "a"), (100, "near"))}
+    base = Checkpoint(folder / "a", "lineage:a")
+    found = realign("drift", base, steps, instrument(lines.append), run="cl")
     json.dumps(found, allow_nan=False)
     assert found["steps"] == [0, 100, 200]
-    assert len(lines) == 3
+    assert len(lines) == 4  # what it needs, then a line a step
     assert list(found["series"]) == list(found["series_mean"]) == metric_names([5, 10, 50])
     for metric in ("cka", "dimension_correlation", "knn_jaccard@10", "procrustes_cosine"):
         for series in (found["series"][metric], found["series_mean"][metric]):
@@ -221,17 +216,17 @@ def test_realignment_follows_a_run(folder):
     assert found["against"]["reference"] == "lineage:a"
     assert all(len(found["spectrum"][key]) == 3 for key in ("rankme_sigma", "alpha"))
     with pytest.raises(InputError, match="no checkpoints"):
-        realign("drift", folder / "a", {}, analysis(), run="cl", against="lineage:a")
+        realign("drift", base, {}, instrument(), run="cl")
 
 
 def test_both_sides_are_measured_on_one_sample(folder, monkeypatch):
     samples = []
 
-    def spy(model, ids, sample):
-        samples.append((sample, [tuple(text) for text in ids]))
-        return capture(model, ids, sample)
+    def spy(models, ids, sample, **others):
+        samples.extend((sample, [tuple(text) for text in mine]) for mine in ids)
+        return read(models, ids, sample, **others)
 
-    monkeypatch.setattr("reasoning_embedding.hrsa.side.capture", spy)
+    monkeypatch.setattr("reasoning_embedding.hrsa.instrument.read", spy)
     pair(folder, "a", "b")
     assert samples[0][0] is samples[1][0]
     assert samples[0][1] == samples[1][1]

@@ -1,0 +1,102 @@
+"""``rembed track``: how representations move along runs or series of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reasoning_embedding.errors import InputError
+
+from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces, chosen_probe, row_settings
+
+if TYPE_CHECKING:
+    from reasoning_embedding.sweeps.tracking import Series
+
+
+def command(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Run folders, also running ones; or models of one series: folders, or OWNER/NAME@REVISION.",
+            metavar="RUN",
+        ),
+    ],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="first (its own first step), a run (step by step), run:NAME@STEP or a model; may be repeated."
+        ),
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="saved (default), every:N, or a list such as 0,200.")
+    ] = None,
+    probe: Texts = None,
+    text: TextField = "text",
+    label: LabelField = None,
+    traces: Traces = False,
+    tokens: Rule = None,
+    texts: Count = 500,
+    max_tokens: MaxTokens = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The parquet file, of a single series.")
+    ] = None,
+) -> None:
+    """Measure the checkpoints of runs against step 0, a sibling or a model; write hrsa/track.parquet.
+
+    Steps measured before are kept; a checkpoint that has changed is measured again. A run whose configuration
+    has an hrsa section is measured as that says; options win.
+
+    Raises
+    ------
+    InputError
+        If a run, model, reference or probe cannot be used.
+    """
+    from reasoning_embedding.config import Tracking
+
+    from ._say import quiet_libraries, speaker
+
+    changes = row_settings(tokens, max_tokens)
+    changes |= {"against": against} if against else {}
+    changes |= {"steps": _steps(steps)} if steps else {}
+    if probe is not None:
+        changes["probe"] = chosen_probe(probe, text, label, texts=texts, traces=traces)
+    quiet_libraries()
+    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.sweeps.tracking import series_of, track_series
+
+    series = series_of(runs)
+    if output is not None and len(series) > 1:
+        raise InputError(f"one file for {len(series)} series", where="--output", todo="track them one by one")
+    world = start_world()
+    try:
+        say = speaker() if world.is_main else lambda line: None
+        for one in series:
+            settings = Tracking.model_validate({"probe": {"kind": "world"}, **_own(one), **changes})
+            path = track_series(one, settings, say, output=output, world=world)
+            if world.is_main:
+                typer.echo(f"track: {path}")
+    finally:
+        stop_world()
+
+
+def _own(series: Series) -> dict[str, Any]:
+    """Return the ``hrsa`` section of a run's configuration; empty where it has none."""
+    import json
+
+    if series.run is None or not series.run.config_json.exists():
+        return {}
+    return json.loads(series.run.config_json.read_text(encoding="utf-8")).get("hrsa") or {}
+
+
+def _steps(text: str) -> Any:
+    kind, _, number = text.partition(":")
+    try:
+        if text == "saved":
+            return text
+        return {"every": int(number)} if kind == "every" else [int(step) for step in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"cannot read {text!r} as steps", where="--steps", todo="saved, every:200, or 0,200,400"
+        ) from error

@@ -1,0 +1,96 @@
+"""Kept rows of measured checkpoints on disk, so that a model is read once for all its comparisons."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .activations import Activations, Sample
+
+_SUFFIX = ".safetensors"
+
+
+class ActivationCache:
+    """A bounded folder of activations; entries are found by what decided them.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie; made when the first is kept.
+    limit_mib : int
+        Most that is kept; the least recently used go first.
+    """
+
+    def __init__(self, folder: Path, limit_mib: int) -> None:
+        self.folder, self._limit = folder, limit_mib * 2**20
+
+    def get(self, key: str, sample: Sample) -> Activations | None:
+        """Return the activations under `key` for that sample, or None; a damaged entry counts as none."""
+        path = self.folder / f"{key}{_SUFFIX}"
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                facts = json.loads(file.metadata()["facts"])
+                states = [file.get_tensor(f"layer.{index}") for index in range(len(facts["layers"]))]
+                last, mean = file.get_tensor("last"), file.get_tensor("mean")
+        except SafetensorError:  # cut short by a full disk or a copy: read the model again
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)
+        return Activations(facts["layers"], states, last, mean, sample, facts["causal"])
+
+    def put(self, key: str, found: Activations) -> None:
+        """Keep activations, and drop the least recently used beyond the limit; what is too large is not kept."""
+        tensors = {f"layer.{index}": state for index, state in enumerate(found.states)}
+        tensors |= {"last": found.last, "mean": found.mean}
+        if sum(tensor.nbytes for tensor in tensors.values()) > self._limit:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f".{key}.{os.getpid()}.partial"
+        facts = json.dumps({"layers": found.layers, "causal": found.causal})
+        save_file(
+            {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
+            partial,
+            metadata={"facts": facts},
+        )
+        partial.replace(self.folder / f"{key}{_SUFFIX}")
+        self._trim()
+
+    def _trim(self) -> None:
+        entries = sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        total = 0
+        for path in entries:
+            total += path.stat().st_size
+            if total > self._limit:
+                path.unlink(missing_ok=True)
+
+
+def activation_key(
+    content: str, bidirectional: bool | None, tokens: str, sample: Sample, dtype: str = "float32"
+) -> str:
+    """Hash of all that decides the kept rows of a model.
+
+    Parameters
+    ----------
+    content : str
+        Content hash of the checkpoint.
+    bidirectional : bool or None
+        How it attends; None = as saved.
+    tokens : str
+        Hash of the probe set's token ids, cut to their longest length.
+    sample : Sample
+        Token rule and rows.
+    dtype : str
+        Type the model computes in.
+    """
+    digest = hashlib.sha256(json.dumps([content, bidirectional, tokens, sample.tokens, dtype]).encode())
+    digest.update(sample.documents.astype("<i8").tobytes())
+    digest.update(sample.positions.astype("<i8").tobytes())
+    return digest.hexdigest()

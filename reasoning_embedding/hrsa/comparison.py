@@ -1,0 +1,163 @@
+"""Two measured models, layer by layer: the numbers that pair records, trajectories and tracks are made of."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding import config
+
+from .inference import bootstrap_mean, bootstrap_similarity
+from .instrument import Sides, matched_layers
+from .levels import Measured, finite, knn_rows, measure, metric_names
+from .probes import ProbeSet
+from .result import Metric
+from .streaming import heldout_texts, streamed_metrics
+
+#: Of a metric at the final norm, the ends of its 95 % interval over texts.
+Intervals = dict[str, list[float]]
+
+
+class Comparison:
+    """Every metric of two models along the diagonal of matched layers.
+
+    Parameters
+    ----------
+    sides : Sides
+        The models, measured on the same rows.
+    probe : ProbeSet
+        Texts.
+    settings : config.Measuring
+        Neighbourhoods, held-out share, seed.
+    """
+
+    def __init__(self, sides: Sides, probe: ProbeSet, settings: config.Measuring) -> None:
+        self.a, self.b, self.stream = sides.a, sides.b, sides.stream
+        self.probe, self.settings = probe, settings
+        self.rows = knn_rows(self.a, self.b, settings.seed)
+        self.matched = matched_layers(len(self.a.layers), len(self.b.layers))
+        self._moved: dict[str, float] = {}
+        self.along = [self._measure(i, j) for i, j in self.matched]
+
+    @property
+    def last(self) -> Measured:
+        """Metrics at the final norm."""
+        return self.along[-1]
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics, in the order of the levels."""
+        return metric_names(self.settings.k)
+
+    @property
+    def labels(self) -> list[tuple[str, str]]:
+        """Names of the matched layers."""
+        a, b = self.a.activations.layers, self.b.activations.layers
+        return [(a[i], b[j]) for i, j in self.matched]
+
+    @property
+    def n(self) -> int:
+        """Rows that linear metrics use."""
+        return self.stream.n if self.stream else len(self.a.sample)
+
+    def _measure(self, i: int, j: int) -> Measured:
+        found = measure(
+            self.a.layers[i], self.b.layers[j], self.rows.of(i, j), self.a.sample.documents, self.settings
+        )
+        return found if self.stream is None else self._over_all_rows(found, i, j)
+
+    def _over_all_rows(self, found: Measured, i: int, j: int) -> Measured:
+        """Put what the sums over all rows give in the place of what the kept rows gave."""
+        assert self.stream is not None
+        streamed = streamed_metrics(self.stream.cross[i, j])
+        values = dict(streamed.values)
+        if streamed.fit is not None:
+            cosines = streamed.fit.row_cosines(*self._heldout_rows(i, j))
+            if len(cosines):
+                values["procrustes_cosine"] = float(cosines.mean()), 0.0, len(cosines)
+        for name, (value, chance, n) in values.items():
+            if (kept := found.metrics.get(name)) is None:
+                continue
+            found.warnings = [text for text in found.warnings if text not in kept.warnings]
+            found.metrics[name] = Metric(value=value, n=n, definition=kept.definition, chance=chance)
+            if (i, j) == self.matched[-1]:
+                self._moved[name] = value - kept.value
+        found.warnings += streamed.warnings
+        return found
+
+    def _heldout_rows(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        held = heldout_texts(len(self.probe.texts), self.settings.heldout, self.settings.seed)
+        rows = held[self.a.sample.documents]
+        return self.a.layers[i].rows[rows], self.b.layers[j].rows[rows]
+
+    @cached_property
+    def intervals(self) -> Intervals:
+        """95 % bootstrap intervals over texts at the final norm.
+
+        Of a metric over all rows, the interval of the kept rows moved onto its value: somewhat too wide.
+        """
+        documents, seed = self.a.sample.documents, self.settings.seed
+        found = {}
+        if "cka" in self.last.metrics:
+            found |= bootstrap_similarity(self.a.layers[-1], self.b.layers[-1], documents, seed=seed)
+        if self.last.procrustes is not None:
+            fit = self.last.procrustes
+            found["procrustes_cosine"] = bootstrap_mean(fit.row_cosines, documents[fit.heldout], seed=seed)
+        for k, overlap in self.last.overlaps.items():
+            found[f"knn_jaccard@{k}"] = bootstrap_mean(overlap.per_row, documents[overlap.rows], seed=seed)
+        moved = {name: self._moved.get(name, 0.0) for name in found}
+        return {
+            name: [round(i.low + moved[name], 6), round(i.high + moved[name], 6)] for name, i in found.items()
+        }
+
+    def values(self, name: str) -> list[float | None]:
+        """One metric along the diagonal, None where it does not exist."""
+        return [finite(layer.metrics.get(name)) for layer in self.along]
+
+    def facts(self) -> dict[str, Any]:
+        """Chance levels, rows and definitions of the metrics at the final norm."""
+        metrics = self.last.metrics
+        return {
+            "chance": {name: round(m.chance, 6) for name, m in metrics.items() if m.chance is not None},
+            "n": {name: m.n for name, m in metrics.items()},
+            "definitions": {name: m.definition for name, m in metrics.items()},
+        }
+
+    def describe_probe(self) -> dict[str, Any]:
+        """What the results file says of the probe set and of the rows used."""
+        return {
+            "kind": self.probe.kind,
+            "hash": self.probe.hash,
+            "texts": len(self.probe.texts),
+            "rows": self.n,
+            "kept_rows": len(self.a.sample),
+            "streamed": self.stream is not None,
+            "tokens": self.a.sample.tokens,
+            "labels": self.probe.classes,
+            "knn_rows": len(self.rows.context),
+            "knn_rows_embedding": len(self.rows.embedding),
+            "distinct_rows": self.rows.distinct,
+        }
+
+    def warnings(self) -> list[tuple[str, str]]:
+        """What makes numbers less than they seem, and what the two sides do not share, as (place, warning)."""
+        a, b = self.a, self.b
+        found = [
+            (label, text)
+            for (label, _), layer in zip(self.labels, self.along, strict=True)
+            for text in layer.warnings
+        ]
+        if a.width != b.width:
+            text = f"{a.width} against {b.width} dimensions: metrics that match dimensions are left out"
+            found.append(("all layers", text))
+        if len(a.layers) != len(b.layers):
+            text = f"{len(a.layers) - 2} against {len(b.layers) - 2} layers: layers are matched by relative depth"
+            found.append(("diagonal", text))
+        if a.activations.causal != b.activations.causal:
+            text = "one model attends causally, the other in both directions: part of the change is the attention's"
+            found.append(("attention", text))
+        if a.tokens != b.tokens:
+            found.append(("tokens", "the tokenizers differ; means over texts are compared"))
+        return found

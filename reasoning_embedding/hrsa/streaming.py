@@ -1,0 +1,164 @@
+"""Linear metrics of two models over every row of a probe set, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from reasoning_embedding.distributed import World, sum_over_ranks
+from reasoning_embedding.errors import InputError
+
+from .procrustes import split_rows
+from .statistics import (
+    CrossMoments,
+    Moments,
+    StreamedProcrustes,
+    cka,
+    correlation,
+    debiased_cka,
+    streamed_procrustes,
+)
+
+
+def needed_mib(a: tuple[int, int], b: tuple[int, int], pairs: int) -> float:
+    """MiB of the sums of two models of (layers, width) whose `pairs` pairs of layers are followed.
+
+    Held-out products are kept for matched layers only, of which there are as many as `a` has layers.
+    """
+    own = a[0] * a[1] ** 2 + b[0] * b[1] ** 2
+    held = a[0] * a[1] ** 2 if a[1] == b[1] else 0
+    return 8 * (own + held + pairs * a[1] * b[1]) / 2**20
+
+
+class PairStream:
+    """Sums over the rows of two models, fed a block of rows at a time.
+
+    Parameters
+    ----------
+    pairs : sequence of (int, int)
+        Layers of one and the other model whose products are wanted.
+    matched : sequence of (int, int)
+        Those of `pairs` that Procrustes maps are wanted of.
+    """
+
+    def __init__(
+        self, pairs: Sequence[tuple[int, int]], matched: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        self._pairs = list(dict.fromkeys(pairs))
+        self._matched = set(self._pairs if matched is None else matched)
+        self.sides: tuple[list[Moments], list[Moments]] = ([], [])
+        self.cross: dict[tuple[int, int], CrossMoments] = {}
+
+    @property
+    def n(self) -> int:
+        """Rows seen."""
+        return self.sides[0][0].n
+
+    def start(self, rows: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Take the points that sums are taken about from the first rows of each model's layers."""
+        self.begin([[layer.double().mean(dim=0).to(layer.dtype) for layer in side] for side in rows])
+
+    def begin(self, shifts: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Start at zero about given points (D,), which must be the same on every rank."""
+        self.sides = ([Moments(shift) for shift in shifts[0]], [Moments(shift) for shift in shifts[1]])
+        self.cross = {
+            (i, j): CrossMoments.between(self.sides[0][i], self.sides[1][j]) for i, j in self._pairs
+        }
+
+    def add(self, rows: Sequence[Sequence[torch.Tensor]], held: torch.Tensor) -> None:
+        """Add a block.
+
+        Parameters
+        ----------
+        rows : two sequences of Tensor, each (b, D)
+            The same rows in every layer of both models.
+        held : Tensor of bool, shape (b,)
+            Rows kept from the fit of Procrustes maps.
+        """
+        if not self.cross:
+            self.start(rows)
+        shifted, norms = [], []
+        for side, layers in zip(self.sides, rows, strict=True):
+            moved = [layer - moments.shift for moments, layer in zip(side, layers, strict=True)]
+            squares = [layer.double().square().sum(dim=1) for layer in moved]
+            held = held.to(moved[0].device)
+            for moments, layer, square in zip(side, moved, squares, strict=True):
+                moments.add(layer, square, held)
+            shifted.append(moved)
+            norms.append(squares)
+        for (i, j), cross in self.cross.items():
+            kept = held if (i, j) in self._matched else None
+            cross.add(shifted[0][i], shifted[1][j], norms[0][i], norms[1][j], kept)
+
+    def reduce(self, world: World) -> None:
+        """Sum over the ranks of a job, each of which saw its own rows."""
+        if world.size == 1:
+            return
+        moments = [*self.sides[0], *self.sides[1]]
+        for sums in (*moments, *self.cross.values()):
+            for tensor in sums.tensors():
+                sum_over_ranks(tensor, world)
+        counts = sum_over_ranks(
+            torch.tensor([[m.n, m.held] for m in moments], dtype=torch.int64, device=world.device), world
+        )
+        for found, (n, held) in zip(moments, counts.tolist(), strict=True):
+            found.n, found.held = n, held
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """What a pair of layers gives over all rows: values, chance levels, rows by metric."""
+
+    values: dict[str, tuple[float, float | None, int]]
+    fit: StreamedProcrustes | None
+    warnings: list[str]
+
+
+def linear_values(pair: CrossMoments) -> Streamed:
+    """CKA and, at equal widths, dimension-wise correlation: what heat maps show."""
+    values: dict[str, tuple[float, float | None, int]] = {}
+    warnings: list[str] = []
+    try:
+        values["cka"] = (*cka(pair), pair.x.n)
+        if pair.product.shape[0] == pair.product.shape[1]:
+            values["dimension_correlation"] = correlation(pair), 0.0, pair.x.n
+    except InputError as error:
+        warnings.append(error.what)
+    return Streamed(values, None, warnings)
+
+
+def streamed_metrics(pair: CrossMoments) -> Streamed:
+    """Every linear metric of one pair of layers; one that does not exist is left out and explained."""
+    linear = linear_values(pair)
+    values, warnings = linear.values, linear.warnings
+    if warnings:
+        return linear
+    try:
+        values["cka_debiased"] = debiased_cka(pair), 0.0, pair.x.n
+        if "dimension_correlation" not in values:
+            return linear
+        fit = streamed_procrustes(pair)
+    except InputError as error:
+        return Streamed(values, None, [error.what])
+    width = len(fit.rotation)
+    if fit.fitted < 4 * width:
+        warnings.append(f"{fit.fitted} fitted rows for {width} dimensions: H_inv needs N >= 4 D")
+    if fit.undetermined > 1:
+        what = f"the map is not determined in {fit.undetermined} of {width} directions (no shared variance)"
+        warnings.append(what)
+    values |= {
+        "h_inv": (fit.value, fit.floor, fit.fitted),
+        "h_inv_rescaled": (fit.rescaled, 0.0, fit.fitted),
+        "procrustes_residual": (fit.residual, fit.residual_chance, fit.held),
+    }
+    return Streamed(values, fit, warnings)
+
+
+def heldout_texts(texts: int, share: float, seed: int) -> np.ndarray:
+    """Which texts are held out, bool (texts,): those :func:`.procrustes.split_rows` picks of all of them."""
+    mask = np.zeros(texts, dtype=bool)
+    mask[split_rows(texts, share, seed=seed)[1]] = True
+    return mask
