@@ -11,11 +11,10 @@ from reasoning_embedding.errors import InputError
 from .activations import FINAL
 from .comparison import Comparison
 from .function import linear_probe_transfer
-from .geometry import cka_of, knn_overlap_of
-from .gram import cross_squares
+from .geometry import knn_overlap_of
+from .heat_maps import cka_map, correlation_map
 from .instrument import Instrument
-from .levels import Measured, finite, merged_warnings
-from .representation import correlation_of
+from .levels import finite, merged_warnings
 from .side import Checkpoint, limited_threads
 from .spectra import row_spectrum, spectrum
 from .streaming import linear_values
@@ -62,11 +61,10 @@ def _record(found: Comparison) -> dict[str, Any]:
     a, b, labels = found.a, found.b, found.a.activations.layers
     warnings = found.warnings()
     transfer = _probe_transfer(found, warnings)
-    every_row = found.stream is not None and len(found.stream.cross) == len(a.layers) * len(b.layers)
     return {
         "a": a.describe(),
         "b": b.describe(),
-        "probe": found.describe_probe() | {"heatmap_rows": found.n if every_row else len(a.sample)},
+        "probe": found.describe_probe() | {"heatmap_rows": found.n if found.every_pair else len(a.sample)},
         "layers": labels,
         "layers_a": labels,
         "layers_b": b.activations.layers,
@@ -91,32 +89,40 @@ def _shown_k(found: Comparison) -> int:
 
 
 def _heat_maps(found: Comparison) -> dict[str, list[list[float | None]] | None]:
-    """Every layer of one model against every layer of the other; work of one layer is done once.
+    """Every layer of one model against every layer of the other.
 
-    Linear metrics come from the sums over all rows where those were kept for the pair, else from the kept rows.
+    Linear metrics come from the sums over all rows where those were kept for every pair, else from the kept rows.
     """
-    a, b, k = found.a, found.b, _shown_k(found)
-    same_width = a.width == b.width
-    names = ("dimension_correlation", "cka", f"knn_jaccard@{k}")
-    streamed = found.stream.cross if found.stream else {}
-    every = len(streamed) == len(a.layers) * len(b.layers)
-    squares = np.zeros((len(a.layers), len(b.layers))) if every else cross_squares(a.layers, b.layers)
-    maps: dict[str, list[list[float | None]]] = {name: [[] for _ in a.layers] for name in names}
-    for i, x in enumerate(a.layers):
-        for j, y in enumerate(b.layers):
-            cell, pair = Measured(), streamed.get((i, j))
-            if pair is None and same_width:
-                cell.add(lambda x=x, y=y: {names[0]: correlation_of(x, y)})
-            if pair is None:
-                cell.add(lambda x=x, y=y, s=squares[i, j]: {names[1]: cka_of(x, y, float(s))})
-            distinct = found.rows.of(i, j)
-            cell.add(lambda x=x, y=y, r=distinct: {names[2]: knn_overlap_of(x, y, r, k)})
-            values = {name: finite(cell.metrics.get(name), 5) for name in names}
-            if pair is not None:
-                values |= {name: round(value, 5) for name, (value, *_) in linear_values(pair).values.items()}
-            for name in names:
-                maps[name][i].append(values[name])
-    return {name: None if name == names[0] and not same_width else maps[name] for name in names}
+    a, b, k = found.a.layers, found.b.layers, _shown_k(found)
+    widths = found.a.width == found.b.width
+    if found.every_pair is not None:
+        values = [
+            [linear_values(found.every_pair[i, j]).values for j in range(len(b))] for i in range(len(a))
+        ]
+        cka = _of(values, "cka")
+        correlation = _of(values, "dimension_correlation")
+    else:
+        cka = cka_map(a, b)
+        correlation = correlation_map(a, b) if widths else np.empty((0, 0))
+    neighbours = np.full((len(a), len(b)), np.nan)
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            rows = found.rows.of(i, j)
+            if k < len(rows):
+                neighbours[i, j] = knn_overlap_of(x, y, rows, k).value
+    return {
+        "dimension_correlation": _json(correlation) if widths else None,
+        "cka": _json(cka),
+        f"knn_jaccard@{k}": _json(neighbours),
+    }
+
+
+def _of(values: list[list[dict]], name: str) -> np.ndarray:
+    return np.array([[cell[name][0] if name in cell else np.nan for cell in row] for row in values])
+
+
+def _json(values: np.ndarray) -> list[list[float | None]]:
+    return [[round(float(value), 5) if np.isfinite(value) else None for value in row] for row in values]
 
 
 def _probe_transfer(found: Comparison, warnings: list[tuple[str, str]]) -> dict[str, Any] | None:

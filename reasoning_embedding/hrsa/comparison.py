@@ -14,6 +14,7 @@ from .instrument import Sides, matched_layers
 from .levels import Measured, finite, knn_rows, measure, metric_names
 from .probes import ProbeSet
 from .result import Metric
+from .statistics import CrossMoments
 from .streaming import heldout_texts, streamed_metrics
 
 #: Of a metric at the final norm, the ends of its 95 % interval over texts.
@@ -61,6 +62,12 @@ class Comparison:
     def n(self) -> int:
         """Rows that linear metrics use."""
         return self.stream.n if self.stream else len(self.a.sample)
+
+    @property
+    def every_pair(self) -> dict[tuple[int, int], CrossMoments] | None:
+        """Sums over all rows of every pair of layers; None where they were not kept."""
+        cross = self.stream.cross if self.stream else {}
+        return cross if len(cross) == len(self.a.layers) * len(self.b.layers) else None
 
     def _measure(self, i: int, j: int) -> Measured:
         found = measure(

@@ -14,7 +14,7 @@ from reasoning_embedding.errors import InputError
 
 from .activations import Activations, Sample, check_finite, draw_sample, read
 from .cache import ActivationCache, activation_key
-from .gram import TILE
+from .heat_maps import TILE
 from .probes import ProbeSet
 from .side import Checkpoint, Reader, Side
 from .streaming import PairStream, heldout_texts, needed_mib

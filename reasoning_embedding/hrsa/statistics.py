@@ -127,16 +127,17 @@ class CrossMoments:
         """A layer against itself, from the sums it has."""
         return cls(x, x, x.square, _zeros(x.shift, 0, 0), x.weighted, x.weighted, x.norms[1])
 
-    def add(
-        self, x: torch.Tensor, y: torch.Tensor, a: torch.Tensor, b: torch.Tensor, held: torch.Tensor | None
-    ) -> None:
-        """Add shifted rows and their squared norms; `held` None: no Procrustes of this pair is wanted."""
+    def add(self, x: torch.Tensor, y: torch.Tensor, held: torch.Tensor | None) -> None:
+        """Add the products of shifted rows (b, D); `held` None: no Procrustes map of this pair is wanted."""
         self.product += x.T @ y
         if held is not None and len(self.held_product):
             self.held_product += x[held].T @ y[held]
-        self.by_y += b @ x.double()
-        self.by_x += a @ y.double()
-        self.both += a @ b
+
+    def add_norms(self, by_y: torch.Tensor, by_x: torch.Tensor, both: torch.Tensor) -> None:
+        """Add what a block gives of the sums that are weighted by squared norms."""
+        self.by_y += by_y
+        self.by_x += by_x
+        self.both += both
 
     def tensors(self) -> list[torch.Tensor]:
         """What is summed over ranks."""

@@ -89,9 +89,13 @@ class PairStream:
                 moments.add(layer, square, held)
             shifted.append(moved)
             norms.append(squares)
+        a, b = (torch.stack(squares) for squares in norms)
+        both = a @ b.T
+        by_y = [b @ layer.double() for layer in shifted[0]]
+        by_x = [a @ layer.double() for layer in shifted[1]]
         for (i, j), cross in self.cross.items():
-            kept = held if (i, j) in self._matched else None
-            cross.add(shifted[0][i], shifted[1][j], norms[0][i], norms[1][j], kept)
+            cross.add(shifted[0][i], shifted[1][j], held if (i, j) in self._matched else None)
+            cross.add_norms(by_y[i][j], by_x[j][i], both[i, j])
 
     def reduce(self, world: World) -> None:
         """Sum over the ranks of a job, each of which saw its own rows."""

@@ -1,4 +1,4 @@
-"""``|Xc'Yc|_F^2`` of every pair of layers of two models, in the cheaper of its two exact forms."""
+"""Heat maps: a number for every pair of layers of two models, with the work of one layer done once."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def gram_is_cheaper(rows: int, a: Sequence[Layer], b: Sequence[Layer]) -> bool:
     return rows * (layers * width + layers**2) / 2 < pairs * width**2
 
 
-def cross_squares(a: Sequence[Layer], b: Sequence[Layer], *, gram: bool | None = None) -> np.ndarray:
-    """``|Xc'Yc|_F^2`` for every pair of layers.
+def cka_map(a: Sequence[Layer], b: Sequence[Layer], *, gram: bool | None = None) -> np.ndarray:
+    """Biased linear CKA of every pair of layers.
 
     Parameters
     ----------
@@ -36,6 +36,7 @@ def cross_squares(a: Sequence[Layer], b: Sequence[Layer], *, gram: bool | None =
     Returns
     -------
     array, shape (len(a), len(b)), float64
+        NaN where a layer does not vary.
 
     Notes
     -----
@@ -45,9 +46,47 @@ def cross_squares(a: Sequence[Layer], b: Sequence[Layer], *, gram: bool | None =
     """
     if gram is None:
         gram = gram_is_cheaper(len(a[0]), a, b)
-    if not gram:
-        return np.array([[frobenius_square(x.cross(y)) for y in b] for x in a])
-    return inner_products([*a, *b])[: len(a), len(a) :]
+    if gram:
+        products = inner_products([*a, *b])
+        cross, own = products[: len(a), len(a) :], np.diagonal(products)
+    else:
+        cross = np.array([[frobenius_square(x.cross(y)) for y in b] for x in a])
+        own = np.array([layer.self_square for layer in (*a, *b)])
+    still = np.array([layer.constant.all() for layer in (*a, *b)])
+    norms = np.sqrt(np.where(still, np.nan, own))
+    return np.minimum(cross / np.outer(norms[: len(a)], norms[len(a) :]), 1.0)
+
+
+def correlation_map(a: Sequence[Layer], b: Sequence[Layer]) -> np.ndarray:
+    """Dimension-wise correlation of every pair of layers of one width, float64 (len(a), len(b)).
+
+    Notes
+    -----
+    With columns scaled to norm 1, the mean over dimensions of their correlations is the inner product of two
+    layers as vectors, over D: one product of stacks. Dimensions constant on either side count on neither; NaN
+    where none is left.
+    """
+    alive = [np.array([~layer.constant for layer in side], dtype=np.float64) for side in (a, b)]
+    total = np.zeros((len(a), len(b)))
+    for start in range(0, len(a[0]), TILE):
+        stacks = [_unit_columns(side, slice(start, start + TILE)) for side in (a, b)]
+        total += stacks[0] @ stacks[1].T
+    dimensions = alive[0] @ alive[1].T
+    return np.divide(total, dimensions, out=np.full_like(total, np.nan), where=dimensions > 0)
+
+
+def _unit_columns(layers: Sequence[Layer], rows: slice) -> np.ndarray:
+    """Rows of layers whose columns have norm 1, constant ones 0, each layer as one vector."""
+    scales = [
+        np.where(layer.constant, 0.0, 1 / np.where(layer.constant, 1.0, layer.norms)) for layer in layers
+    ]
+    kind = layers[0].centred.dtype
+    return np.stack(
+        [
+            (layer.centred[rows] * scale.astype(kind)).ravel()
+            for layer, scale in zip(layers, scales, strict=True)
+        ]
+    )
 
 
 def inner_products(layers: Sequence[Layer]) -> np.ndarray:
