@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,55 +14,146 @@ from ._app import add, make_app
 
 app = make_app("Speed and memory against the libraries one would use instead.")
 
+#: Name -> module:function. A function takes `quick` and `report` and yields one dict a comparison: ``name``,
+#: ``ours`` and ``other`` in ``unit``, ``ratio`` (above 1: ours is better), ``memory_ratio`` and its settings;
+#: or ``name`` and ``error`` where it failed.
+BENCHMARKS: dict[str, str] = {
+    "train": "reasoning_embedding.training.bench_train:bench_train",
+    "loss": "reasoning_embedding.losses.bench_loss:bench_loss",
+    "encode": "reasoning_embedding.evaluation.bench_encode:bench_encode",
+    "hrsa": "reasoning_embedding.hrsa.bench_hrsa:bench_hrsa",
+}
+HELP: dict[str, str] = {
+    "train": "A training step against SentenceTransformerTrainer at its best loss, chunk and padding.\n\n"
+    "Both train the same weights on the same batches of texts from Python's standard library, with the same "
+    "dtype and optimizer; loss and gradient are first checked against a float64 oracle (train/exact).",
+    "loss": "The tiled loss against MultipleNegativesRankingLoss and its cached form.",
+    "encode": "Packed encoding against SentenceTransformer.encode at its best batch size.\n\n"
+    "Runs on the corpora of the folder that REASONING_EMBEDDING_DATA names, else on generated text.",
+    "hrsa": "Representation analysis against numpy and scikit-learn.",
+}
 
-def encode(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="One small corpus; about three minutes.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the results as a JSON file.")
-    ] = None,
-) -> None:
-    """Packed encoding against SentenceTransformer.encode at its best batch size.
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Small inputs: a few minutes.")]
 
-    Runs on the corpora of the folder that REASONING_EMBEDDING_DATA names, else on generated text.
+
+def run_one(name: str, *, json: bool, quick: bool, output: Path | None) -> None:
+    """Run one benchmark, print each comparison as it ends, and write the record.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`BENCHMARKS`.
+    json : bool
+        Print JSON objects in the place of sentences.
+    quick : bool
+        Small inputs.
+    output : Path, optional
+        File of the record: command, date, versions, hardware, load and results.
 
     Raises
     ------
     InputError
-        If that folder has no such corpora.
+        If the benchmark's data cannot be used.
     SetupError
-        If the results cannot be written.
+        If the record cannot be written.
+    typer.Exit
+        With code 1, after everything else, if a comparison failed.
     """
     from json import dumps
 
     from reasoning_embedding.checkpoints.atomic import write_json
-    from reasoning_embedding.evaluation.bench_encode import bench_encode
 
+    from ._bench_record import describe
     from ._say import quiet_libraries
 
     quiet_libraries()
-    results = []
-    for result in bench_encode(quick=quick, report=lambda line: typer.echo(line, err=True)):
+    record, results = describe(), []
+    for result in _comparisons(name, quick=quick):
         results.append(result)
-        if json:
-            typer.echo(dumps(result, ensure_ascii=False))
-        else:
-            memory = "" if result["memory_ratio"] is None else f", memory x{result['memory_ratio']:.2f}"
-            typer.echo(
-                f"{result['name']}: {result['ours']:.0f} against {result['other']:.0f} {result['unit']}, "
-                f"x{result['ratio']:.2f}{memory}"
-            )
-    if output is not None:
-        write_json(output, results)
+        typer.echo(dumps(result, ensure_ascii=False) if json else _sentence(result))
+        if output is not None:  # after each, so that what was measured outlives an interruption
+            write_json(output, {**record, "results": results})
+    if any("error" in result for result in results):
+        raise typer.Exit(1)
+
+
+def _comparisons(name: str, *, quick: bool) -> Iterator[dict[str, Any]]:
+    from reasoning_embedding.errors import ReasoningEmbeddingError
+
+    module, _, function = BENCHMARKS[name].partition(":")
+    benchmark = getattr(importlib.import_module(module), function)
+    try:
+        yield from benchmark(quick=quick, report=lambda line: typer.echo(line, err=True))
+    except ReasoningEmbeddingError:
+        raise
+    except Exception as error:  # noqa: BLE001  (reported as a failed comparison; those before it stand)
+        yield {"name": name, "error": f"{type(error).__name__}: {error}"}
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return f"{result['name']}: FAILED, {result['error']}"
+    memory = "" if result["memory_ratio"] is None else f", memory x{result['memory_ratio']:.2f}"
+    padding = f", padding x{result['padding']:.1f}" if "padding" in result else ""
+    return (
+        f"{result['name']}: {result['ours']:.6g} against {result['other']:.6g} {result['unit']}, "
+        f"x{result['ratio']:.2f}{memory}{padding}"
+    )
 
 
 def run_all(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Small inputs.")] = False,
+    json: Json = False,
+    quick: Quick = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for one record a benchmark.", metavar="DIR")
+    ] = None,
 ) -> None:
-    """Run every benchmark."""
-    encode(json=json, quick=quick)
+    """Run every benchmark, each in a process of its own so that memory peaks do not mix.
+
+    Raises
+    ------
+    typer.Exit
+        With code 1, after all have run, if one failed.
+    """
+    import subprocess
+    import sys
+
+    from ._bench_record import hardware
+
+    kind = "cpu" if hardware()["gpu"] is None else "gpu"
+    flags = [*(["--json"] if json else []), *(["--quick"] if quick else [])]
+    failed = []
+    for name in available():
+        command = [sys.executable, "-m", "reasoning_embedding", "bench", name, *flags]
+        if output is not None:
+            command += ["--output", str(output / f"{name}-{kind}.json")]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    if failed:
+        typer.echo(f"failed: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
 
 
-add(app, encode, "encode")
+def available() -> list[str]:
+    """Return the benchmarks of this installation."""
+    return [name for name, place in BENCHMARKS.items() if importlib.util.find_spec(place.partition(":")[0])]
+
+
+def _verb(name: str) -> Callable[..., None]:
+    def run(
+        json: Json = False,
+        quick: Quick = False,
+        output: Annotated[
+            Path | None, typer.Option("--output", "-o", help="Also write a record as a JSON file.")
+        ] = None,
+    ) -> None:
+        run_one(name, json=json, quick=quick, output=output)
+
+    run.__doc__ = HELP[name]
+    return run
+
+
+for _name in BENCHMARKS:
+    add(app, _verb(_name), _name)
 add(app, run_all, "all")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from reasoning_embedding.backbones import Embedder, load_decoder
-from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
-from reasoning_embedding.checkpoints.provenance import versions
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
 from reasoning_embedding.errors import InputError
 
 from .beir import read_beir
@@ -33,7 +32,7 @@ CORPORA = ("cranfield", "cisi", "cosqa_dev")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 REPEATS = 3
 MAX_TOKENS = 512
-_VOCABULARY = 8000
+_ARCHITECTURE = config.Architecture(intermediate_size=1024, max_position_embeddings=MAX_TOKENS)
 
 
 def bench_encode(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
@@ -51,7 +50,7 @@ def bench_encode(*, quick: bool = False, report: Report = lambda line: None) -> 
     dict
         One for each corpus and dtype: ``name``, ``ours`` and ``other`` in ``unit``, their ``ratio``,
         ``memory_ratio``, ``cpu_ratio`` (of processor time, for busy machines), both sides' best settings,
-        all timings, ``versions`` and ``hardware``.
+        and all timings.
 
     Raises
     ------
@@ -121,8 +120,6 @@ def _compare(
         "texts": len(texts),
         "tokens": tokens,
         "largest_difference": float(np.abs(embeddings["ours"] - embeddings["other"]).max()),
-        "versions": versions(),
-        "hardware": hardware(),
     }
     report(f"{result['name']}: ratio {result['ratio']:.2f}")
     return result
@@ -200,54 +197,11 @@ def _generated(count: int) -> list[str]:
 
 def _make_checkpoint(folder: Path, texts: list[str]) -> int:
     """Write an embedder of random weights with a tokenizer of the texts; return the tokens of all of them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<eos>", pad_token="<eos>", model_max_length=MAX_TOKENS
-    )
-    settings = Qwen3Config(
-        vocab_size=_VOCABULARY,
-        hidden_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        intermediate_size=1024,
-        max_position_embeddings=MAX_TOKENS,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as base:
-        torch.manual_seed(0)
-        Qwen3ForCausalLM(settings).save_pretrained(base)
-        tokenizer.save_pretrained(base)
-        model, loaded = load_decoder(base, bidirectional=True)
-    save_checkpoint(folder, Embedder(model, loaded), max_tokens=MAX_TOKENS, parent=None)
+    tokenizer = byte_pair_tokenizer(texts)
+    save_random_model(folder, _ARCHITECTURE, tokenizer, max_tokens=MAX_TOKENS)
     cut = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
     return sum(len(ids) for ids in cut)
 
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def hardware() -> dict[str, Any]:
-    """Return what speed depends on: processor, cores, threads and, where there is one, GPU."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        rows = [row for row in info.read_text().splitlines() if row.startswith("model name")]
-        name = rows[0].partition(":")[2].strip() if rows else name
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}

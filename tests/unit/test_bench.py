@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
+from reasoning_embedding.cli import bench as verb
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation import bench_encode as bench
@@ -32,7 +35,12 @@ def test_both_sides_encode_the_same(capsys: pytest.CaptureFixture[str], tmp_path
     out = capsys.readouterr()
     [line] = out.out.splitlines()
     result = json.loads(line)
-    assert json.loads((tmp_path / "record.json").read_text()) == [result]
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["results"] == [result]
+    assert {"cpu", "cores", "threads", "gpu"} == set(record["hardware"])
+    assert "torch" in record["versions"]
+    assert record["command"].startswith("rembed ")
+    assert record["date"]
     assert "generated: 3 texts" in out.err
     assert result["name"] == "encode/generated/st-best/fp32"
     assert result["largest_difference"] < 1e-5
@@ -42,8 +50,6 @@ def test_both_sides_encode_the_same(capsys: pytest.CaptureFixture[str], tmp_path
     assert result["ours"] == pytest.approx(result["tokens"] / seconds["ours"][0], rel=0.01)
     assert result["ratio"] == pytest.approx(seconds["other"][0] / seconds["ours"][0], rel=0.01)
     assert (result["unit"], result["memory_ratio"]) == ("tokens/s", 0.5)
-    assert {"cpu", "cores", "threads", "gpu"} == set(result["hardware"])
-    assert "torch" in result["versions"]
 
 
 def test_a_folder_without_the_corpora_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +68,61 @@ def test_generated_texts_are_the_same_and_of_many_lengths() -> None:
 
 def test_records_are_results() -> None:
     folder = Path(__file__).resolve().parents[2] / "scripts" / "bench" / "records"
-    records = [row for path in folder.glob("encode*.json") for row in json.loads(path.read_text())]
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     assert records
-    for row in records:
-        assert {"name", "ours", "other", "ratio", "unit", "versions", "hardware"} <= row.keys()
-        assert row["ratio"] == pytest.approx(row["ours"] / row["other"], rel=1e-3)
+    for record in records:
+        assert {"command", "date", "versions", "hardware", "results"} <= record.keys()
+        for row in record["results"]:
+            assert {"name", "ours", "other", "ratio", "unit", "memory_ratio"} <= row.keys()
+
+
+def _benchmark(*results: dict[str, object]) -> object:
+    def run(*, quick: bool, report: object) -> object:
+        for result in results:
+            if "raise" in result:
+                raise RuntimeError("no luck")
+            yield result
+
+    return types.SimpleNamespace(bench=run)
+
+
+GOOD = {"name": "toy/a", "ours": 2.0, "other": 1.0, "ratio": 2.0, "unit": "u/s", "memory_ratio": None}
+
+
+@pytest.mark.parametrize(
+    "results", [(GOOD, {"raise": True}), ({"name": "toy/b", "error": "OSError: no"}, GOOD)]
+)
+def test_a_failed_comparison_is_reported_and_the_others_stand(
+    results: tuple[dict[str, object], ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setitem(sys.modules, "toy_benchmark", _benchmark(*results))
+    monkeypatch.setitem(verb.BENCHMARKS, "loss", "toy_benchmark:bench")
+    with pytest.raises(SystemExit) as done:
+        main(["bench", "loss", "--output", str(tmp_path / "record.json")])
+    assert done.value.code == 1
+    out = capsys.readouterr().out
+    assert "toy/a: 2 against 1 u/s, x2.00\n" in out
+    assert "FAILED" in out
+    written = json.loads((tmp_path / "record.json").read_text())["results"]
+    assert [GOOD in written, len(written)] == [True, 2]
+
+
+def test_all_runs_each_in_its_own_process_and_goes_on_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: object) -> object:
+        commands.append(command[3:])
+        return types.SimpleNamespace(returncode=1 if "train" in command else 0)
+
+    monkeypatch.setattr("subprocess.run", run)
+    with pytest.raises(SystemExit) as done:
+        main(["bench", "all", "--quick", "--output", str(tmp_path)])
+    assert done.value.code == 1
+    assert [command[1] for command in commands] == verb.available()
+    assert commands[0] == ["bench", "train", "--quick", "--output", str(tmp_path / "train-cpu.json")]
+    assert len(commands) > 1

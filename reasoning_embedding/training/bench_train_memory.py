@@ -1,0 +1,67 @@
+"""Peak memory of one training step of one side, in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from .bench_train_sides import MakeSide, Setting, Workload
+
+MIB = 2**20
+
+
+def peak_mib(side: MakeSide, work: Workload, setting: Setting, batches: Sequence[Sequence[int]]) -> float:
+    """Return by how many MiB the step exceeds the process that holds model and libraries.
+
+    Parameters
+    ----------
+    side : callable
+        :class:`~.bench_train_sides.Ours` or :class:`~.bench_train_sides.SentenceTransformers`.
+    work : Workload
+        What it trains.
+    setting : dict
+        The side's setting.
+    batches : sequence of sequence of int
+        A small batch first, which loads what the trainer imports late; then the one that is measured.
+
+    Notes
+    -----
+    Gradients, optimizer state, activations and the loss count; weights, interpreter and libraries do not.
+    The process is forked from a server that has imported the libraries but computed nothing.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sentence_transformers.sentence_transformer.trainer", __name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measure, side, work, setting, batches).result()
+
+
+def _measure(side: MakeSide, work: Workload, setting: Setting, batches: Sequence[Sequence[int]]) -> float:
+    trainer = side(work)
+    trainer.run(setting, batches[:1])
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        base = torch.cuda.memory_allocated()
+        trainer.run(setting, batches[1:])
+        return round((torch.cuda.max_memory_allocated() - base) / MIB, 1)
+    base = _resident_bytes()
+    trainer.run(setting, batches[1:])
+    return round((_peak_bytes() - base) / MIB, 1)
+
+
+def _resident_bytes() -> int:
+    """Memory held now; where the system does not tell, the most that was held."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return _peak_bytes()
+    return int(status.read_text().split()[1]) * resource.getpagesize()
+
+
+def _peak_bytes() -> int:
+    """The most memory this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,206 @@
+"""The training benchmark compares like with like, takes turns and divides by the opponent's best."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
+from reasoning_embedding.training import bench_train as bench
+from reasoning_embedding.training.bench_train_data import (
+    MIXES,
+    Triple,
+    make_triples,
+    standard_library_functions,
+    text_lengths,
+)
+from reasoning_embedding.training.bench_train_exact import worst_difference
+from reasoning_embedding.training.bench_train_sides import Ours, SentenceTransformers, Workload
+
+TINY = config.Architecture(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, head_dim=16, intermediate_size=48
+)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Triple]:
+    functions = standard_library_functions(12)
+    tokenizer = byte_pair_tokenizer((item.source[item.start :][:500] for item in functions), 400)
+    return [tuple(text[:90] for text in row) for row in make_triples(functions, "wide", 4, tokenizer)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(rows: list[Triple], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "model"
+    save_random_model(folder, TINY, byte_pair_tokenizer((text for row in rows for text in row), 300))
+    return folder
+
+
+def test_the_step_equals_the_padded_oracle(checkpoint: Path, rows: list[Triple]) -> None:
+    assert worst_difference(checkpoint, rows) < 1e-12
+
+
+def test_the_oracle_sees_a_wrong_step(
+    checkpoint: Path, rows: list[Triple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reasoning_embedding.training.bench_train_exact.TEMPERATURE", 0.05)
+    from reasoning_embedding.training import bench_train_exact as exact
+
+    loss = exact.build_loss(config.InfoNCE(temperature=0.051))
+    monkeypatch.setattr(exact, "build_loss", lambda settings: loss)
+    assert worst_difference(checkpoint, rows) > 1e-3
+
+
+def test_all_settings_of_both_sides_train_the_same(checkpoint: Path, rows: list[Triple]) -> None:
+    work = Workload(checkpoint, rows, "fp32")
+    batches = [range(2), range(4)]
+    ours, theirs = Ours(work), SentenceTransformers(work)
+    losses = [
+        side.run(setting, batches)[1]
+        for side, setting in (
+            (ours, {"pack_tokens": 64}),
+            (ours, {"pack_tokens": 64, "store_tokens": 0}),
+            (ours, {"pack_tokens": 64}),
+            (theirs, {"loss": "mnrl"}),
+            (theirs, {"loss": "cached", "chunk": 2}),
+            (theirs, {"loss": "mnrl", "unpadded": True}),
+            (theirs, {"loss": "cached", "chunk_tokens": 64, "unpadded": True}),
+        )
+    ]
+    assert len(losses[0]) == 2
+    np.testing.assert_allclose(losses, [losses[0]] * len(losses), rtol=1e-4)
+    assert losses[0] == losses[2], "every turn starts from the same weights"
+
+
+def test_the_unpadded_opponent_computes_no_padding(checkpoint: Path, rows: list[Triple]) -> None:
+    theirs = SentenceTransformers(Workload(checkpoint, rows, "fp32"))
+    slots: list[int] = []
+    embedding = theirs.model[0].model.embed_tokens  # the library calls the model's forward past its hooks
+    embedding.register_forward_pre_hook(lambda module, args: slots.append(args[0].numel()))
+    tokens = int(Ours(Workload(checkpoint, rows, "fp32")).store.lengths.sum())
+    theirs.run({"loss": "mnrl", "unpadded": True}, [range(4)])
+    assert sum(slots) == tokens
+    slots.clear()
+    theirs.run({"loss": "mnrl"}, [range(4)])
+    assert sum(slots) > tokens
+
+
+@pytest.mark.parametrize(("mix", "mean", "spread"), [("wide", 118, 4.0), ("narrow", 48, 1.6)])
+def test_the_mixes_have_the_lengths_they_promise(mix: str, mean: float, spread: float) -> None:
+    lengths = text_lengths(mix, 3 * 64)
+    assert lengths.mean() == pytest.approx(mean, rel=0.08)
+    assert lengths.max() / lengths.mean() == pytest.approx(spread, rel=0.2)
+    assert (lengths == text_lengths(mix, 3 * 64)).all()
+    assert set(MIXES) == {"wide", "narrow"}
+
+
+def test_contenders_take_turns() -> None:
+    calls: list[str] = []
+    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
+    results = bench.take_turns(contenders, repeats=3)
+    assert "".join(calls) == "ababab"
+    assert {name: len(values) for name, values in results.items()} == {"a": 3, "b": 3}
+
+
+def test_both_sides_are_swept_as_widely() -> None:
+    ours, theirs = bench.our_settings(9000, quick=False), bench.their_settings(64, quick=False)
+    assert {each["chunk"] for each in theirs if "chunk" in each} == {1, 2, 4, 8, 16, 32, 64}
+    assert {each["chunk_tokens"] for each in theirs if "chunk_tokens" in each} == set(bench.PACK_TOKENS)
+    assert {each["pack_tokens"] for each in ours} == set(bench.PACK_TOKENS)
+    assert {each.get("store_tokens") for each in ours} == {None, 4500, 0}
+    assert {"loss": "mnrl"} in theirs
+    assert len(theirs) > len(ours)
+
+
+def test_the_fastest_of_a_sweep_is_the_denominator() -> None:
+    assert bench.fastest([({"chunk": 1}, 3.0), ({"chunk": 2}, 1.0), ({"chunk": 4}, 2.0)]) == {"chunk": 2}
+
+
+@pytest.fixture
+def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sides whose steps take given seconds; returns the order they ran in."""
+    order: list[str] = []
+
+    class Scripted:
+        seconds: dict[str, float]
+
+        def __init__(self, work: object) -> None:
+            self.store = types.SimpleNamespace(lengths=np.array([10, 30]))
+            self.embedder = types.SimpleNamespace(model=types.SimpleNamespace(config=None))
+
+        def run(
+            self, setting: dict[str, object], batches: object
+        ) -> tuple[list[tuple[float, float]], list[float]]:
+            order.append(str(setting))
+            seconds = self.seconds[str(setting)]
+            return [(9.0, 9.0), (seconds, seconds / 2)], [3.0, 2.0]
+
+    ours = type("Ours", (Scripted,), {"seconds": OURS})
+    theirs = type("Theirs", (Scripted,), {"seconds": THEIRS})
+    monkeypatch.setattr(bench, "Ours", ours)
+    monkeypatch.setattr(bench, "SentenceTransformers", theirs)
+    monkeypatch.setattr(bench, "decoder_shape", lambda settings: None)
+    monkeypatch.setattr(bench, "ARCHITECTURES", {"S": TINY})
+    monkeypatch.setattr(bench, "standard_library_functions", lambda count: [])
+    monkeypatch.setattr(bench, "make_triples", lambda *rest: rows)
+    monkeypatch.setattr(bench, "save_random_model", lambda *rest, **options: None)
+    monkeypatch.setattr(bench, "worst_difference", lambda *rest: 1e-14)
+    monkeypatch.setattr(bench, "our_settings", lambda *rest, **options: [{"pack_tokens": n} for n in (1, 2)])
+    monkeypatch.setattr(
+        bench, "their_settings", lambda *rest, **options: [{"loss": "mnrl"}, {"loss": "cached", "chunk": 2}]
+    )
+    monkeypatch.setattr(bench, "peak_mib", lambda side, *rest: {ours: 50.0, theirs: 100.0}[side])
+    monkeypatch.setattr(bench, "cells", lambda **options: [bench.Cell("S", "wide", "bf16", 4)])
+    return order
+
+
+MNRL, CACHED = "{'loss': 'mnrl'}", "{'loss': 'cached', 'chunk': 2}"
+OURS = {"{'pack_tokens': 1}": 2.0, "{'pack_tokens': 2}": 1.0, "{'pack_tokens': 2, 'store_tokens': 0}": 1.25}
+THEIRS = {
+    MNRL: 8.0,
+    CACHED: 4.0,
+    MNRL[:-1] + ", 'unpadded': True}": 1.5,
+    CACHED[:-1] + ", 'unpadded': True}": 3.0,
+}
+
+
+def test_records_divide_by_the_best_of_each_opponent(scripted: list[str]) -> None:
+    exact, *records = bench.bench_train(quick=True)
+    assert (exact["name"], exact["ratio"], exact["memory_ratio"]) == ("train/exact", 1e4, None)
+    assert {record["name"]: record["ratio"] for record in records} == {
+        "train/wide/st-best/bf16": 4.0,
+        "train/wide/st-unpadded/bf16": 1.5,
+        "train/wide/st-default/bf16": 8.0,
+        "train/wide/st-best-replay/bf16": 3.2,
+    }
+    best = records[0]
+    assert best["settings"] == {"ours": {"pack_tokens": 2}, "other": {"loss": "cached", "chunk": 2}}
+    assert (best["tokens"], best["ours"], best["other"]) == (40, 40.0, 10.0)
+    assert (best["padding"], best["memory_ratio"], best["cpu_ratio"]) == (1.5, 2.0, 4.0)
+    assert best["seconds"] == {"ours": [1.0] * 3, "other": [4.0] * 3}
+    assert best["loss_difference"] == 0.0
+    assert [each["seconds"] for each in best["sweeps"]["other"]] == [8.0, 4.0]
+    assert [each["seconds"] for each in records[1]["sweeps"]["other"]] == [1.5, 3.0]
+    sweeps = 2 + 2 + 2
+    assert scripted[sweeps:] == 3 * scripted[sweeps : sweeps + 5], "three rounds in which all take their turn"
+    assert len(set(scripted[sweeps : sweeps + 5])) == 5
+
+
+def test_a_cell_that_fails_leaves_the_others(scripted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "cells", lambda **options: [bench.Cell("S", "wide", each, 4) for each in "ab"])
+    monkeypatch.setattr(bench, "fastest", lambda sweep: {}["no such setting"])
+    _, *failed = bench.bench_train(quick=True)
+    assert [(each["name"], each["error"]) for each in failed] == [
+        (f"train/wide/st-best/{each}", "KeyError: 'no such setting'") for each in "ab"
+    ]
+
+
+def test_names_of_other_shapes_carry_the_shape() -> None:
+    names = {cell.name("st-best") for cell in bench.cells(quick=False, gpu=True)}
+    assert {"train/narrow/st-best/fp32", "train/M/wide/st-best/bf16"} <= names
+    assert "train/Qwen3-0.6B/wide/st-best/bf16" in names
+    assert not any("Qwen3" in cell.model for cell in bench.cells(quick=False, gpu=False))
