@@ -2,5 +2,5 @@
 
 from .plan import Batch, Plan
 from .rows import Row
-from .table import Ragged, Table, load_table
+from .table import Ragged, Table, load_table, require_scores
 from .tokens import TokenStore, tokenize

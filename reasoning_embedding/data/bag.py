@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,12 +26,24 @@ class Bag:
         (B,) text of each query.
     document : np.ndarray
         (C,) text of each candidate: the B positives in query order, then the hard negatives.
+    owner : np.ndarray
+        (C,) query that brought each candidate; empty: nobody looks at it.
+    known : np.ndarray
+        (P, 2) pairs of texts whose second answers the first, beside the drawn positives.
+    score : np.ndarray
+        (C,) float32, a teacher's score of each candidate for its owner, NaN where there is none; empty: none.
+    seed : int
+        Of anything random about this batch; equal on all ranks.
     """
 
     texts: list[np.ndarray]
     prompt_lengths: np.ndarray
     query: np.ndarray
     document: np.ndarray
+    owner: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    known: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    score: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    seed: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
@@ -44,9 +56,15 @@ def make_bag(batch: Batch, store: TokenStore) -> Bag:
     slots = np.concatenate([batch.query, batch.positive, batch.negative])
     distinct, inverse = np.unique(slots, return_inverse=True)
     queries = len(batch.query)
+    place = np.searchsorted(distinct, batch.answer).clip(max=len(distinct) - 1)
+    present = distinct[place] == batch.answer
     return Bag(
-        [store[int(text)] for text in distinct],
-        store.prompt_lengths[distinct],
-        inverse[:queries],
-        inverse[queries:],
+        texts=[store[int(text)] for text in distinct],
+        prompt_lengths=store.prompt_lengths[distinct],
+        query=inverse[:queries],
+        document=inverse[queries:],
+        owner=np.concatenate([np.arange(queries), batch.negative_owner]),
+        known=np.stack([inverse[batch.answer_owner[present]], place[present]], axis=1),
+        score=batch.score,
+        seed=batch.seed,
     )

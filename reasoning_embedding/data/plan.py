@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from reasoning_embedding.errors import InputError
 from .order import EpochOrder, Order, WeightedOrder, generator
 from .table import Ragged, Table
 
-_POSITIVE, _NEGATIVE = 11, 12
+_POSITIVE, _NEGATIVE, _BATCH = 11, 12, 13
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ class Batch:
         Row of the table behind each query.
     source : str
         The source all rows come from, or ``mixed``.
+    answer : ndarray of int32, shape (A,)
+        Every positive of these rows, drawn or not.
+    answer_owner : ndarray of int32, shape (A,)
+        The query, 0 to B - 1, each of them answers.
+    score : ndarray of float32, shape (B + M,)
+        A teacher's score of each positive and hard negative, NaN where there is none; empty: none at all.
+    seed : int
+        A function of (seed, step), for anything else that is random about this batch.
     """
 
     query: np.ndarray
@@ -39,6 +47,10 @@ class Batch:
     negative_owner: np.ndarray
     rows: np.ndarray
     source: str
+    answer: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    answer_owner: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    score: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    seed: int = 0
 
 
 class Plan:
@@ -95,24 +107,48 @@ class Plan:
         if not 1 <= step <= self.steps:
             raise ValueError(f"step {step} is not in 1..{self.steps}")
         rows, source = self._order.rows(step - 1)
-        negative, owner = self._draw_negatives(rows, step)
-        return Batch(self._table.query[rows], self._draw_positives(rows, step), negative, owner, rows, source)
+        table = self._table
+        positive, (negative, owner) = self._draw_positives(rows, step), self._draw_negatives(rows, step)
+        answer, answer_owner = _members(table.positives, rows)
+        score = np.zeros(0, np.float32)
+        if table.positive_scores is not None and table.negative_scores is not None:
+            score = np.concatenate([table.positive_scores[positive], table.negative_scores[negative]])
+        return Batch(
+            query=table.query[rows],
+            positive=table.positives.values[positive],
+            negative=table.negatives.values[negative],
+            negative_owner=owner,
+            rows=rows,
+            source=source,
+            answer=table.positives.values[answer],
+            answer_owner=answer_owner,
+            score=score,
+            seed=int(generator(self._seed, _BATCH, step).integers(2**63)),
+        )
 
     def _draw_positives(self, rows: np.ndarray, step: int) -> np.ndarray:
+        """Place of one positive a row in the table's list of all."""
         starts, counts = _spans(self._table.positives, rows)
         # A stream of its own: another number of negatives leaves the positives as they are.
         drawn = generator(self._seed, _POSITIVE, step).random(len(rows))
-        return self._table.positives.values[starts + (drawn * counts).astype(np.int64)]
+        return starts + (drawn * counts).astype(np.int64)
 
     def _draw_negatives(self, rows: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        starts, counts = _spans(self._table.negatives, rows)
-        owner = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+        """Places of each row's hard negatives in the table's list of all, and the queries they belong to."""
+        place, owner = _members(self._table.negatives, rows)
         # Position of each candidate among those of its own query.
-        place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rank = place - self._table.negatives.offsets[rows][owner]
         # A random key each; the smallest keys of a query are a draw without replacement.
         order = np.lexsort((generator(self._seed, _NEGATIVE, step).random(len(owner)), owner))
-        kept = order[place < self._negatives]
-        return self._table.negatives.values[starts[owner[kept]] + place[kept]], owner[kept]
+        kept = order[rank < self._negatives]
+        return place[kept], owner[kept]
+
+
+def _members(lists: Ragged, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place of every value of these lists, list by list, and which list (0 .. len(rows) - 1) it is in."""
+    starts, counts = _spans(lists, rows)
+    owner = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+    return starts[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts), owner
 
 
 def _spans(lists: Ragged, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal
 
 from reasoning_embedding.errors import InputError
@@ -38,6 +39,8 @@ class Row:
         What the query asks for; None: the query gets no prompt.
     source : str
         The data set's name; batches come from one source at a time.
+    positive_scores, negative_scores : tuple of float
+        A teacher's score of each positive and negative; empty: it gave none.
     """
 
     query: str
@@ -45,6 +48,8 @@ class Row:
     negatives: tuple[str, ...]
     instruction: str | None
     source: str
+    positive_scores: tuple[float, ...] = ()
+    negative_scores: tuple[float, ...] = ()
 
 
 class RowProblem(Exception):
@@ -133,7 +138,8 @@ def parse_row(record: object, *, source: str | None, default_source: str, instru
         A mapping with ``query`` (or ``anchor``), ``pos`` (``positive``, ``positives``) and ``neg``
         (``negative``, ``negatives``, ``negative_1``, ...). The query may be ``[instruction, text]``;
         so may each positive and negative, whose instruction is dropped: documents get no prompt.
-        FlagEmbedding's ``prompt`` is the instruction; its scores and ``type`` are not used.
+        FlagEmbedding's ``prompt`` is the instruction, ``pos_scores`` and ``neg_scores`` are its teacher's;
+        ``type`` is not used.
     source : str or None
         Takes the place of the record's own ``source``.
     default_source : str
@@ -165,7 +171,13 @@ def parse_row(record: object, *, source: str | None, default_source: str, instru
         raise RowProblem("source is not a text", "make it a string", f"found {type(own_source).__name__}")
     name = source or own_source or default_source
     return Row(
-        query, positives, negatives, own_instruction or instruction or None, check_text(name, "source")
+        query,
+        positives,
+        negatives,
+        own_instruction or instruction or None,
+        check_text(name, "source"),
+        _scores(record.get("pos_scores"), "positive", len(positives)),
+        _scores(record.get("neg_scores"), "negative", len(negatives)),
     )
 
 
@@ -232,6 +244,20 @@ def _texts(value: object, role: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise RowProblem(f"{role}s are not a list of texts", _SHAPE, f"found {type(value).__name__}")
     return tuple(_document(entry, role) for entry in value)
+
+
+def _scores(value: object, role: str, texts: int) -> tuple[float, ...]:
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise RowProblem(f"{role} scores are not a list", "write one number a text", repr(value)[:40])
+    if len(value) != texts:
+        detail = f"{len(value)} scores, {texts} {role}s"
+        raise RowProblem(f"{role} scores do not match the {role}s", "write one number a text", detail)
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+            raise RowProblem(f"a {role} score is not a number", "write one number a text", repr(number)[:40])
+    return tuple(float(number) for number in value)
 
 
 def _document(entry: object, role: str) -> str:

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from math import nan
 
 import numpy as np
 
@@ -61,6 +62,9 @@ class Table:
         Records left out, by reason.
     fingerprint : str
         SHA-256 of the content in its order, hexadecimal.
+    positive_scores, negative_scores : ndarray of float32, or None
+        A teacher's score of each of ``positives.values`` and ``negatives.values``, NaN where a row has none;
+        None if no row has any.
     """
 
     texts: list[tuple[str, str]]
@@ -71,6 +75,8 @@ class Table:
     sources: list[str]
     skipped: dict[str, int]
     fingerprint: str
+    positive_scores: np.ndarray | None = None
+    negative_scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.query)
@@ -103,6 +109,33 @@ def load_table(data: config.Data) -> Table:
             what = "no rows" + (f" left; skipped: {counts}" if counts else "")
             raise InputError(what, where=f"data.sources[{number}] ({source.kind})", todo=_todo(source))
     return builder.table(dict(bad.counts))
+
+
+def require_scores(table: Table) -> None:
+    """Check that a teacher has scored every text of every row that has hard negatives.
+
+    Raises
+    ------
+    InputError
+        If a score is missing, or no row has hard negatives to compare.
+    """
+    todo = 'give every row with hard negatives "pos_scores" and "neg_scores", or drop loss.distillation'
+    hard = np.diff(table.negatives.offsets) > 0
+    if not hard.any():
+        raise InputError("loss.distillation compares a positive with hard negatives; no row has any", todo=todo)
+    unscored = np.full(len(table), table.positive_scores is None)
+    for scores, texts in (
+        (table.positive_scores, table.positives),
+        (table.negative_scores, table.negatives),
+    ):
+        if scores is not None:
+            unscored[np.repeat(np.arange(len(table)), np.diff(texts.offsets))[np.isnan(scores)]] = True
+    if (missing := hard & unscored).any():
+        raise InputError(
+            f"loss.distillation needs a teacher's scores; {missing.sum()} of {len(table)} rows have none",
+            where=f"data.sources ({table.sources[table.source[missing.argmax()]]})",
+            todo=todo,
+        )
 
 
 def _todo(source: config.Source) -> str:
@@ -152,6 +185,7 @@ class _Builder:
         self._query, self._source = array("i"), array("h")
         self._positives, self._positive_ends = array("i"), array("q", [0])
         self._negatives, self._negative_ends = array("i"), array("q", [0])
+        self._positive_scores, self._negative_scores = array("f"), array("f")
 
     def __len__(self) -> int:
         return len(self._query)
@@ -166,6 +200,8 @@ class _Builder:
         self._positive_ends.append(len(self._positives))
         self._negatives.extend(self._text("", text) for text in row.negatives)
         self._negative_ends.append(len(self._negatives))
+        self._positive_scores.extend(row.positive_scores or [nan] * len(row.positives))
+        self._negative_scores.extend(row.negative_scores or [nan] * len(row.negatives))
         self._source.append(self._sources.setdefault(row.source, len(self._sources)))
 
     def _text(self, prompt: str, text: str) -> int:
@@ -177,8 +213,12 @@ class _Builder:
         negatives = Ragged(np.array(self._negatives, np.int32), np.array(self._negative_ends, np.int64))
         texts, sources = list(self._texts), list(self._sources)
         arrays = (query, source, positives.values, positives.offsets, negatives.values, negatives.offsets)
-        fingerprint = _fingerprint(texts, sources, arrays)
-        return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint)
+        scores = [np.array(kind, np.float32) for kind in (self._positive_scores, self._negative_scores)]
+        if all(np.isnan(kind).all() for kind in scores):
+            fingerprint = _fingerprint(texts, sources, arrays)
+            return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint)
+        fingerprint = _fingerprint(texts, sources, (*arrays, *scores))
+        return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint, *scores)
 
 
 def _fingerprint(texts: list[tuple[str, str]], sources: list[str], arrays: tuple[np.ndarray, ...]) -> str:

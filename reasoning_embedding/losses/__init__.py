@@ -1,4 +1,19 @@
-"""Losses are functions of tensors."""
+"""Losses are functions of tensors: embeddings in, a value and the gradient of the embeddings out.
 
-from .gradient import EmbeddingGradient, Loss, embedding_gradient
+:class:`ContrastiveLoss` is what a run trains with: InfoNCE (:func:`tiled_infonce`) at one or more widths, and
+the terms of :mod:`~reasoning_embedding.losses.terms`. :func:`infonce` is the same loss in its plainest form,
+differentiable by autograd, for use elsewhere and as the twin that tests hold the tiles to.
+
+Another term takes three steps: a function of tensors that returns its value and adds its gradient to a tensor
+(by hand, or by ``torch.autograd.grad`` as :func:`anchor_distance` does), a section with a ``weight`` in
+``config/loss.py``, and two lines in :func:`terms <reasoning_embedding.losses.terms.terms>`. It is then logged
+under its name, and exact over any number of ranks.
+"""
+
+from .contrastive import ContrastiveLoss, LossShare, build_loss
+from .distillation import distillation
 from .infonce import LossOutput, infonce
+from .regularisers import anchor_distance, sigreg, uniformity
+from .slots import Slots
+from .temperature import Temperature
+from .tiles import Contrast, RowSums, tiled_infonce

@@ -3,4 +3,4 @@
 from .engines import Engine, Replicated
 from .loop import Examine, train
 from .selection import Score
-from .step import StepOutput, build_loss, contrastive_step
+from .step import StepOutput, contrastive_step

@@ -21,10 +21,11 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
 from reasoning_embedding.checkpoints.layout import prune_states
 from reasoning_embedding.checkpoints.state import load_state, save_state
-from reasoning_embedding.data import Plan, Table, TokenStore, load_table, tokenize
+from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, tokenize
 from reasoning_embedding.data.bag import Bag, make_bag
 from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, refuse_evaluation_sources
 from reasoning_embedding.distributed import World
+from reasoning_embedding.losses import ContrastiveLoss, build_loss
 
 from .engines import Engine, Replicated
 from .folder import parent_record
@@ -34,13 +35,15 @@ from .optimizers import build_optimizer
 
 @dataclass
 class Job:
-    """A run in memory: model, engine, data plan, and where it writes."""
+    """A run in memory: model, engine, loss, data plan, and where it writes."""
 
     settings: config.RunConfig
     run: RunFolder
     world: World
     embedder: Embedder
     engine: Engine
+    loss: ContrastiveLoss
+    anchor: Embedder | None
     table: Table
     plan: Plan
     store: TokenStore
@@ -65,7 +68,14 @@ class Job:
                 step=step,
             )
             lora = self.settings.training.lora is not None
-            save_state(self.run.state(step), self.embedder, self.engine.optimizer, parameters=lora, step=step)
+            save_state(
+                self.run.state(step),
+                self.embedder,
+                self.engine.optimizer,
+                parameters=lora,
+                step=step,
+                loss=self.loss.state(),
+            )
             prune_states(self.run, self.settings.checkpoints.keep_states)
         self.world.barrier()
 
@@ -95,11 +105,14 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     refuse_evaluation_sources(settings.data, tasks)
     table = load_table(settings.data)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
+    if settings.loss.distillation is not None:
+        require_scores(table)
     plan = Plan(table, settings.training, settings.data, settings.seed)
     skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
     embedder = _embedder(settings, run, table, start)
+    loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
     store = tokenize(
         table.texts,
@@ -116,10 +129,11 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
         embedder, world, lambda module: build_optimizer(module, training), max_norm=training.max_grad_norm
     )
     if start:
-        load_state(run.state(start), embedder, engine.optimizer)
+        loss.restore(load_state(run.state(start), embedder, engine.optimizer).get("loss", {}))
         report(f"resumed after step {start}")
+    anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
     parent = parent_record(settings.backbone)
-    return Job(settings, run, world, embedder, engine, table, plan, store, inputs, parent)
+    return Job(settings, run, world, embedder, engine, loss, anchor, table, plan, store, inputs, parent)
 
 
 def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:
@@ -145,6 +159,12 @@ def _checkpoint_activations(model: Any) -> None:
     enable()
     # Without this, inputs of the first layer carry no gradient when only adapters are trained.
     model.enable_input_require_grads()
+
+
+def _untrained(settings: config.RunConfig) -> Embedder:
+    """Return the run's embedder before its first step, frozen."""
+    model, tokenizer = build_backbone(settings.backbone)
+    return Embedder(model, tokenizer, settings.pooling).eval().requires_grad_(False)
 
 
 def _prompts(table: Table) -> dict[str, str]:

@@ -22,7 +22,7 @@ from .meters import Meters, Report, peak_memory_gib
 from .optimizers import learning_rate_at
 from .selection import Score, Selection
 from .signals import StoppedError, StopRequest
-from .step import StepOutput, build_loss, contrastive_step
+from .step import StepOutput, contrastive_step
 
 #: Looks at a new run's data before its first step; called on the main rank.
 Examine = Callable[[Table], None]
@@ -121,7 +121,6 @@ def _steps(
     job: Job, start: int, report: Report, selection: Selection | None, first: dict[str, float] | None
 ) -> None:
     training, steps = job.settings.training, job.plan.steps
-    loss = build_loss(job.settings.loss)
     autocast = torch.bfloat16 if training.precision == "bf16" else None
     saved = set(checkpoint_steps(job.settings.checkpoints, steps))
     meters = None
@@ -141,18 +140,19 @@ def _steps(
             output = contrastive_step(
                 job.embedder,
                 bag,
-                loss,
+                job.loss,
                 job.world,
                 pack_tokens=training.pack_tokens,
                 store_tokens=training.store_tokens,
-                tile_rows=job.settings.loss.tile_rows,
                 autocast=autocast,
                 engine=job.engine,
+                anchor=job.anchor,
             )
             _check_finite("loss", output.loss, step)
             rate = learning_rate_at(step, steps, training)
             norm = job.engine.update(rate)
             _check_finite("gradient norm", norm, step)
+            job.loss.update(rate)
             seconds = time.perf_counter() - began
 
             scores, best = selection.at(job.embedder, step) if selection is not None else (None, False)
@@ -190,6 +190,7 @@ def _record(
         "step": step,
         "loss": output.loss,
         "accuracy": output.accuracy,
+        **output.parts,
         "learning_rate": rate,
         "grad_norm": norm,
         "tokens": output.tokens,

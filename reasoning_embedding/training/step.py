@@ -8,20 +8,19 @@ the whole batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.data.bag import Bag
-from reasoning_embedding.distributed import World, all_gather_rows, deal, sum_over_ranks
-from reasoning_embedding.losses import Loss, embedding_gradient, infonce
+from reasoning_embedding.distributed import World, all_gather_rows, deal, imbalance, sum_over_ranks
+from reasoning_embedding.losses import ContrastiveLoss, Slots
 
 from .engines import Engine, Replicated
 from .share import Forwards, Share
+from .timers import phase
 
 
 @dataclass(frozen=True)
@@ -31,37 +30,39 @@ class StepOutput:
     Attributes
     ----------
     loss : float
-        Mean loss of the queries, nats.
+        Mean loss of the queries, nats, and what else the loss adds.
     accuracy : float
-        Share of queries whose positive scores highest.
+        Share of queries whose positive scores higher than every candidate that is not known to answer.
     tokens : int
         Tokens of the distinct texts, over all ranks.
     slots : int
-        Token slots computed, over all ranks (more than `tokens` only where padding is).
+        Token slots computed, over all ranks (more than `tokens` only where padding is); a second forward of
+        the same text is not counted.
+    imbalance : float
+        Tokens of the fullest rank over the mean of all ranks, minus 1.
+    parts : dict of str to float
+        Values that make up the loss, by name, where it is more than InfoNCE, and a learnt temperature.
     """
 
     loss: float
     accuracy: float
     tokens: int
     slots: int
-
-
-def build_loss(loss: config.InfoNCE) -> Loss:
-    """Return the loss a config names, as a function of (queries, documents, positive)."""
-    return partial(infonce, temperature=loss.temperature)
+    imbalance: float
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def contrastive_step(
     embedder: Embedder,
     bag: Bag,
-    loss: Loss,
+    loss: ContrastiveLoss,
     world: World,
     *,
     pack_tokens: int = 16384,
     store_tokens: int | None = None,
-    tile_rows: int = 1024,
     autocast: torch.dtype | None = None,
     engine: Engine | None = None,
+    anchor: Embedder | None = None,
 ) -> StepOutput:
     """Compute the loss of a batch and ADD its gradient to the parameters.
 
@@ -71,8 +72,8 @@ def contrastive_step(
         The model.
     bag : Bag
         The whole batch, equal on all ranks.
-    loss : callable
-        (queries (b, D), documents (C, D), positive (b,)) -> sums over the b rows.
+    loss : ContrastiveLoss
+        What the embeddings are trained for.
     world : World
         The job.
     pack_tokens : int
@@ -80,12 +81,12 @@ def contrastive_step(
     store_tokens : int, optional
         Tokens of this rank whose activations are kept; the rest is embedded again for its gradient
         (GradCache, arXiv 2101.06983). Absent: all are kept. The gradient is the same.
-    tile_rows : int
-        Queries scored at a time: no tensor of the loss is larger than tile_rows x C.
     autocast : torch.dtype, optional
         Compute dtype of the encoder; pooling, loss and gradients stay in float32.
     engine : Engine, optional
         How the ranks hold the model. Absent: each holds it whole, with equal weights.
+    anchor : Embedder, optional
+        The frozen backbone that the loss compares with, if it does; whole on every rank.
 
     Returns
     -------
@@ -94,19 +95,32 @@ def contrastive_step(
     """
     lengths = bag.lengths
     shares = deal(lengths, world.size)
-    forwards = Forwards(pack_tokens, store_tokens, autocast)
-    share = Share(engine or Replicated(embedder, world), bag, shares[world.rank], forwards)
-
-    gathered = all_gather_rows(share.embeddings(), [len(texts) for texts in shares], world)
     position = torch.from_numpy(np.argsort(np.concatenate(shares))).to(world.device)
-    embeddings = gathered[position]
 
-    query, document = (torch.from_numpy(texts).to(world.device) for texts in (bag.query, bag.document))
-    rows = torch.arange(len(query), device=world.device)[world.rank :: world.size]
-    part = embedding_gradient(embeddings, query, document, rows, loss, tile_rows=tile_rows)
-    gradient = sum_over_ranks(part.gradient, world)
-    share.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)])
+    def embed(engine: Engine, store_tokens: int | None) -> tuple[Share, torch.Tensor]:
+        with phase("forward"):
+            share = Share(engine, bag, shares[world.rank], Forwards(pack_tokens, store_tokens, autocast))
+        with phase("communication"):
+            gathered = all_gather_rows(share.embeddings(), [len(texts) for texts in shares], world)
+        return share, gathered[position]
 
-    sums = sum_over_ranks(torch.stack([part.loss, part.accuracy]), world).tolist()
-    tokens = int(lengths.sum())
-    return StepOutput(sums[0], sums[1], tokens, tokens)
+    fixed = None if anchor is None else embed(Replicated(anchor, world), 0)[1]
+    share, embeddings = embed(engine or Replicated(embedder, world), store_tokens)
+    slots = Slots.of(bag).to(world.device)
+    with phase("loss"):
+        part = loss.share(embeddings, slots, rank=world.rank, ranks=world.size, anchor=fixed)
+    with phase("communication"):
+        gradient = sum_over_ranks(part.gradient, world)
+    with phase("backward"):
+        share.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)])
+
+    sums = sum_over_ranks(torch.stack(list(part.sums.values())), world).tolist()
+    measures = loss.finish(dict(zip(part.sums, sums, strict=True)))
+    return StepOutput(
+        loss=measures.pop("loss"),
+        accuracy=measures.pop("accuracy"),
+        tokens=int(lengths.sum()),
+        slots=int(sum_over_ranks(torch.tensor(share.slots, device=world.device), world)),
+        imbalance=imbalance(lengths, shares),
+        parts=measures,
+    )

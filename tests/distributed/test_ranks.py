@@ -12,18 +12,19 @@ from reasoning_embedding import config
 from reasoning_embedding.distributed import World, all_gather_rows, deal, max_over_ranks, sum_over_ranks
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
-from reasoning_embedding.training import build_loss, contrastive_step
+from reasoning_embedding.losses import build_loss
+from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import step as step_module
 from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
 
-LOSS = build_loss(config.InfoNCE(temperature=0.05))
+LOSS = build_loss(config.InfoNCE(temperature=0.05, tile_rows=2))
 
 
 def _gradient(world: World, queries: int, store_tokens: int | None = None) -> tuple[float, torch.Tensor]:
     with exact_norms():
         embedder = tiny_embedder(double=True)
         output = contrastive_step(
-            embedder, random_bag(queries), LOSS, world, pack_tokens=40, store_tokens=store_tokens, tile_rows=2
+            embedder, random_bag(queries), LOSS, world, pack_tokens=40, store_tokens=store_tokens
         )
         return output.loss, gradients(embedder)
 

@@ -8,7 +8,8 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import attention, check_attention, make_pack
 from reasoning_embedding.distributed import World
-from reasoning_embedding.training import build_loss, contrastive_step
+from reasoning_embedding.losses import build_loss
+from reasoning_embedding.training import contrastive_step
 from tests.models import gradients, random_bag, relative, tiny_decoder, tiny_embedder
 
 pytestmark = [

@@ -13,7 +13,8 @@ from reasoning_embedding.data.bag import Bag, make_bag
 from reasoning_embedding.data.plan import Batch
 from reasoning_embedding.data.tokens import TokenStore
 from reasoning_embedding.distributed import World
-from reasoning_embedding.training import build_loss, contrastive_step
+from reasoning_embedding.losses import build_loss
+from reasoning_embedding.training import contrastive_step
 from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
@@ -102,7 +103,8 @@ def test_the_loss_in_tiles_is_the_loss(tile_rows: int) -> None:
         whole = contrastive_step(embedder, bag, LOSS, World())
         wanted = gradients(embedder)
         embedder.zero_grad()
-        tiled = contrastive_step(embedder, bag, LOSS, World(), tile_rows=tile_rows)
+        tiles = build_loss(config.InfoNCE(temperature=0.05, tile_rows=tile_rows))
+        tiled = contrastive_step(embedder, bag, tiles, World())
         assert tiled.loss == pytest.approx(whole.loss, rel=1e-13)
         assert tiled.accuracy == whole.accuracy
         assert relative(gradients(embedder), wanted) < 1e-13

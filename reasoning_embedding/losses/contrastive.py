@@ -1,0 +1,187 @@
+"""The loss of a run: embeddings in, their gradient out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasoning_embedding import config
+from reasoning_embedding.errors import InputError
+
+from .matryoshka import at_width
+from .slots import Slots
+from .temperature import Temperature
+from .terms import Share, terms
+from .tiles import Contrast, tiled_infonce
+
+
+@dataclass(frozen=True)
+class LossShare:
+    """One rank's part of the loss of a batch; parts add up over ranks.
+
+    Attributes
+    ----------
+    gradient : Tensor
+        (n, D) of the batch's loss with respect to the embeddings of all its texts.
+    sums : dict of str to Tensor
+        Float64 scalars by name, the same names on every rank; once summed, :meth:`ContrastiveLoss.finish`
+        takes them.
+    """
+
+    gradient: Tensor
+    sums: dict[str, Tensor]
+
+
+def build_loss(settings: config.InfoNCE, dimension: int | None = None) -> ContrastiveLoss:
+    """Return the loss that a configuration describes.
+
+    Parameters
+    ----------
+    settings : config.InfoNCE
+        The ``loss`` section.
+    dimension : int, optional
+        Width of the embeddings, to check ``matryoshka`` against.
+
+    Raises
+    ------
+    InputError
+        If ``matryoshka`` names a width that the embeddings do not have.
+    """
+    widest = max(settings.matryoshka or [0])
+    if dimension is not None and widest > dimension:
+        raise InputError(
+            f"width {widest} is more than the {dimension} dimensions of this backbone",
+            where="loss.matryoshka",
+            todo=f"name widths of at most {dimension}",
+        )
+    return ContrastiveLoss(settings)
+
+
+class ContrastiveLoss:
+    """A configured loss, without process group and without autograd graph.
+
+    A step calls :meth:`share`, sums over ranks, and calls :meth:`finish`; where the weights are updated,
+    :meth:`update` is called too.
+
+    Parameters
+    ----------
+    settings : config.InfoNCE
+        The ``loss`` section.
+    """
+
+    def __init__(self, settings: config.InfoNCE) -> None:
+        widths = settings.matryoshka or []
+        self._settings = settings
+        self._widths = dict(zip(widths, settings.matryoshka_weights or [1.0] * len(widths), strict=True))
+        self._terms = list(terms(settings))
+        self._temperature = Temperature(settings.temperature, settings.learn_temperature)
+        self._temperature_gradient = 0.0
+        self._contrast = Contrast(
+            directions=settings.directions,
+            joint=settings.softmax == "joint",
+            mask_same_text=settings.mask_same_text,
+            false_negatives=settings.false_negatives,
+            learnt_temperature=self._temperature.learnt,
+            tile_rows=settings.tile_rows,
+        )
+
+    @property
+    def needs_anchor(self) -> bool:
+        """Whether :meth:`share` must be given the embeddings of the untrained backbone."""
+        return self._settings.anchor is not None
+
+    def share(
+        self, embeddings: Tensor, slots: Slots, *, rank: int = 0, ranks: int = 1, anchor: Tensor | None = None
+    ) -> LossShare:
+        """Compute one rank's part of the loss of a batch, and of its gradient.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            (n, D) unit vectors of the batch's distinct texts, equal on all ranks.
+        slots : Slots
+            What part each text plays, on the same device.
+        rank, ranks : int
+            Which part of how many: every `ranks`-th query, from `rank` on.
+        anchor : Tensor, optional
+            (n, D0) embeddings of the same texts by the backbone before its first step.
+
+        Raises
+        ------
+        ValueError
+            If the loss has an anchor term and there is no `anchor`.
+        """
+        embeddings = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
+        share = Share(
+            embeddings=embeddings,
+            slots=slots,
+            rows=torch.arange(len(slots.query), device=embeddings.device)[rank::ranks],
+            anchor=anchor,
+            temperature=self._temperature.value,
+            tile_rows=self._settings.tile_rows,
+            gradient=torch.zeros_like(embeddings),
+        )
+        sums = self._infonce(share)
+        for number, term in enumerate(self._terms):
+            if term.by_rows or number % ranks == rank:
+                sums[term.name] = term.compute(share, term.weight)
+                sums["loss"] = sums["loss"] + term.weight * sums[term.name]
+            else:
+                sums[term.name] = torch.zeros_like(sums["loss"])
+        return LossShare(share.gradient, sums)
+
+    def _infonce(self, share: Share) -> dict[str, Tensor]:
+        """Sums of InfoNCE at the full width, and at every other one."""
+        queries, full = len(share.slots.query), share.embeddings.shape[1]
+        zero = torch.zeros((), dtype=torch.float64, device=share.embeddings.device)
+        sums = {"loss": zero, "accuracy": zero}
+        slope = zero
+        for width, weight in ({full: 1.0} | self._widths).items():
+            infonce = partial(
+                tiled_infonce,
+                slots=share.slots,
+                rows=share.rows,
+                contrast=self._contrast,
+                temperature=share.temperature,
+                scale=weight / queries,
+            )
+            found = at_width(share.embeddings, width, share.gradient, infonce)
+            sums["loss"] = sums["loss"] + weight * found.loss / queries
+            slope = slope + weight * found.temperature_gradient / queries
+            if width == full:
+                sums["accuracy"] = found.correct / queries
+            if self._widths or self._terms:
+                sums["infonce" if width == full else f"infonce_{width}"] = found.loss / queries
+        return sums | ({"temperature_gradient": slope} if self._temperature.learnt else {})
+
+    def finish(self, sums: dict[str, float]) -> dict[str, float]:
+        """Take the sums over all ranks of :attr:`LossShare.sums`.
+
+        Returns
+        -------
+        dict of str to float
+            ``loss``; ``accuracy``, the share of queries whose positive scores higher than every candidate that
+            is not known to answer; the value of each term and each further width, unweighted; ``temperature``
+            where it is learnt.
+        """
+        measures = dict(sums)
+        if self._temperature.learnt:
+            self._temperature_gradient = measures.pop("temperature_gradient")
+            measures["temperature"] = self._temperature.value
+        return measures
+
+    def update(self, learning_rate: float) -> None:
+        """Move a learnt temperature by the gradient of the last finished step."""
+        self._temperature.update(self._temperature_gradient, learning_rate)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` needs to go on bitwise, as JSON values."""
+        return self._temperature.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self._temperature.restore(state)

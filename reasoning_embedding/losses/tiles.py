@@ -1,0 +1,229 @@
+"""InfoNCE and its gradient in tiles of query rows: the form that training uses.
+
+A tile holds the similarities of a few queries with every candidate, so its softmax is exact in one pass:
+similarities are computed once and turned into their gradient in place, without an autograd graph. That takes
+three matrix products, where a form that also tiles the candidates needs an online softmax and a fourth
+product to compute them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reasoning_embedding.config.loss import Direction, FalseNegatives
+
+from .masks import brought_by, known_answers
+from .slots import Slots
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What is contrasted with what.
+
+    Attributes
+    ----------
+    directions : sequence of str
+        Kinds of similarity in the denominators, ``query_document`` among them; see :func:`tiled_infonce`.
+    joint : bool
+        One softmax over all directions, or the mean of one each.
+    mask_same_text : bool
+        Leave out candidates that are known to answer the query.
+    false_negatives : FalseNegatives or None
+        Leave out candidates that are as similar as an answer.
+    learnt_temperature : bool
+        Whether the gradient of the temperature is wanted.
+    tile_rows : int
+        Queries at a time.
+    """
+
+    directions: Sequence[Direction] = ("query_document",)
+    joint: bool = True
+    mask_same_text: bool = False
+    false_negatives: FalseNegatives | None = None
+    learnt_temperature: bool = False
+    tile_rows: int = 256
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """Sums over query rows, float64 scalars, so that rows of several ranks add up.
+
+    Attributes
+    ----------
+    loss : Tensor
+        Nats.
+    correct : Tensor
+        Rows whose positive scores higher than every candidate that is not known to answer the query.
+    temperature_gradient : Tensor
+        d loss / d log(temperature), if it was asked for.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    temperature_gradient: Tensor
+
+
+def tiled_infonce(
+    embeddings: Tensor,
+    slots: Slots,
+    rows: Tensor,
+    contrast: Contrast,
+    *,
+    temperature: float,
+    gradient: Tensor,
+    scale: float = 1.0,
+) -> RowSums:
+    r"""Sum InfoNCE over some query rows and ADD its gradient.
+
+    Parameters
+    ----------
+    embeddings : Tensor
+        (n, D) unit vectors of the distinct texts.
+    slots : Slots
+        Which of them are queries and candidates.
+    rows : Tensor
+        (b,) distinct queries to sum over: those of this rank; may be empty.
+    contrast : Contrast
+        Directions and masks.
+    temperature : float
+        > 0.
+    gradient : Tensor
+        (n, D), gets `scale` times the gradient with respect to all embeddings added.
+    scale : float
+        Of the gradient only.
+
+    Returns
+    -------
+    RowSums
+        Not scaled.
+
+    Notes
+    -----
+    With s the cosine and t the temperature, row i is -s(q_i, d_i+) / t + log Z_i, and Z_i sums exp(s / t) of
+
+    ==================  ==========================  =============================================
+    query_document      s(q_i, d_c)                 all candidates c, its positive among them
+    query_query         s(q_i, q_j)                 other queries j
+    document_query      s(d_i+, q_j)                all queries j, i among them
+    document_document   s(d_i+, d_c)                candidates c that another query brought
+    ==================  ==========================  =============================================
+
+    query_document alone is van den Oord et al. 2018 (arXiv 1807.03748); with query_query and
+    document_document Qwen3-Embedding (arXiv 2506.05176); all four GTE (arXiv 2308.03281), where the positive
+    pair counts twice. Not joint: the mean of the log Z_i of query_document and of document_query, the
+    symmetric loss of CLIP. The same definitions as sentence-transformers' MultipleNegativesRankingLoss.
+
+    Masks never touch the positive's own slot. ``mask_same_text`` leaves out candidates c whose text is known
+    to answer q_i, and queries j whose positive is. ``false_negatives`` leaves out entries whose similarity is
+    above s(q_i, d_i+) + margin, or above ratio * s(q_i, d_i+); as in Qwen3-Embedding, a candidate of
+    document_document is judged by its similarity to q_i.
+
+    No tensor is larger than (C, max(tile_rows, D)) times the number of directions.
+    """
+    total = torch.zeros(3, dtype=torch.float64, device=embeddings.device)
+    queries, documents = _Side.of(embeddings, slots.query), _Side.of(embeddings, slots.document)
+    for tile_rows in rows.split(contrast.tile_rows) if len(rows) else ():
+        tile = _Tile(queries, documents, slots, tile_rows, contrast)
+        total += tile.exponentiate(temperature)
+        tile.add_gradient(scale / temperature)
+    for side, text in ((queries, slots.query), (documents, slots.document)):
+        gradient.index_add_(0, text, side.gradient)
+    return RowSums(*total)
+
+
+@dataclass
+class _Side:
+    """The vectors in one kind of slots, and their gradient."""
+
+    vectors: Tensor
+    gradient: Tensor
+
+    @classmethod
+    def of(cls, embeddings: Tensor, text: Tensor) -> _Side:
+        vectors = embeddings[text]
+        return cls(vectors, torch.zeros_like(vectors))
+
+
+class _Tile:
+    """Some rows against everything they are contrasted with: one buffer, a block of columns a direction."""
+
+    def __init__(
+        self, queries: _Side, documents: _Side, slots: Slots, rows: Tensor, contrast: Contrast
+    ) -> None:
+        self._queries, self._documents, self._slots = queries, documents, slots
+        self._rows, self._contrast = rows, contrast
+        self._places = torch.arange(len(rows), device=rows.device)
+        sides = {"query": queries, "document": documents}
+        self._sides = {name: [sides[part] for part in name.split("_")] for name in contrast.directions}
+        widths = [len(candidates.vectors) for _, candidates in self._sides.values()]
+        self._buffer = queries.vectors.new_empty(len(rows), sum(widths))
+        self._blocks = dict(zip(self._sides, self._buffer.split(widths, dim=1), strict=True))
+        self._spans = [self._buffer] if contrast.joint else list(self._blocks.values())
+        self._masses: list[Tensor] = []
+
+    def exponentiate(self, temperature: float) -> Tensor:
+        """Fill the buffer with exp(logit - largest of its softmax); return the three sums of the rows."""
+        for name, (anchors, candidates) in self._sides.items():
+            # Rows index both sides: candidate i is the positive of query i.
+            scaled = anchors.vectors[self._rows] / temperature
+            torch.mm(scaled, candidates.vectors.T, out=self._blocks[name])
+        positive = self._blocks["query_document"][self._places, self._rows]
+        correct = self._mask(positive, temperature)
+        loss, slope = -positive.double(), positive.double()
+        for span in self._spans:
+            top = span.amax(dim=1, keepdim=True)
+            span.sub_(top).exp_()
+            mass = span.sum(dim=1, keepdim=True)
+            self._masses.append(mass * len(self._spans))
+            loss = loss + (top + mass.log()).squeeze(1).double() / len(self._spans)
+            if self._contrast.learnt_temperature:
+                mean = torch.special.xlogy(span, span).sum(dim=1, keepdim=True) / mass + top
+                slope = slope - mean.squeeze(1).double() / len(self._spans)
+        return torch.stack([loss.sum(), correct.sum().double(), slope.sum()])
+
+    def add_gradient(self, scale: float) -> None:
+        """Add `scale` times the gradient with respect to the similarities, sent to both of their vectors."""
+        masses = self._masses * (len(self._blocks) // len(self._masses))
+        for (name, (anchors, candidates)), mass in zip(self._sides.items(), masses, strict=True):
+            exponentials, weight = self._blocks[name], scale / mass
+            anchors.gradient.index_add_(0, self._rows, weight * (exponentials @ candidates.vectors))
+            candidates.gradient.addmm_(exponentials.T, weight * anchors.vectors[self._rows])
+        query, document = self._queries, self._documents
+        query.gradient.index_add_(0, self._rows, document.vectors[self._rows], alpha=-scale)
+        document.gradient.index_add_(0, self._rows, query.vectors[self._rows], alpha=-scale)
+
+    def _mask(self, positive: Tensor, temperature: float) -> Tensor:
+        """Put -inf where the contrast leaves entries out; return which rows are hits."""
+        own, contrast = self._blocks["query_document"], self._contrast
+        place = (self._places, self._rows)
+        known = known_answers(self._slots, self._rows)
+        own[place] = -torch.inf
+        others = own if known is None else own.masked_fill(known, -torch.inf)
+        correct = positive > others.amax(dim=1)
+        if known is not None and contrast.mask_same_text:
+            known[place] = False
+            for block in self._blocks.values():
+                # Candidate j < B is the positive of query j, which is left out with it.
+                block.masked_fill_(known[:, : block.shape[1]], -torch.inf)
+        if contrast.false_negatives is not None:
+            self._mask_false_negatives(contrast.false_negatives, positive, temperature)
+        if "query_query" in self._blocks:
+            self._blocks["query_query"][place] = -torch.inf
+        if "document_document" in self._blocks:
+            self._blocks["document_document"][brought_by(self._slots, self._rows)] = -torch.inf
+        own[place] = positive
+        if "document_query" in self._blocks:
+            self._blocks["document_query"][place] = positive
+        return correct
+
+    def _mask_false_negatives(self, rule: FalseNegatives, positive: Tensor, temperature: float) -> None:
+        limit = positive * (rule.ratio or 1) + (rule.margin or 0) / temperature
+        similar = self._blocks["query_document"] > limit[:, None]
+        if rule.exempt_hard_negatives:
+            similar[brought_by(self._slots, self._rows)] = False
+        for name, block in self._blocks.items():
+            block.masked_fill_(similar if name.endswith("_document") else block > limit[:, None], -torch.inf)
