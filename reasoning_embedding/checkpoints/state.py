@@ -41,7 +41,7 @@ def save_state(
     **record
         JSON values that come back from :func:`load_state`.
     """
-    kept = {name: value.detach() for name, value in _trainable(model).items()} if parameters else {}
+    kept = {name: value.detach() for name, value in trainable(model).items()} if parameters else {}
     write_state(folder, optimizer.state_dict(), kept, **record)
 
 
@@ -104,10 +104,10 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 
 def put_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
     """Copy saved trainable parameters into a module that this process holds whole."""
-    trainable = _trainable(model)
+    own = trainable(model)
     with torch.no_grad():
         for name, value in parameters.items():
-            trainable[name].copy_(value)
+            own[name].copy_(value)
 
 
 @contextlib.contextmanager
@@ -134,5 +134,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
-def _trainable(model: nn.Module) -> dict[str, Tensor]:
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that are trained, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

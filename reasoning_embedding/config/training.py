@@ -53,6 +53,10 @@ class Training(Section):
     lora: Lora | None = None
     threads: Positive | None = None
     """CPU threads a rank; absent: torch's own choice."""
+    ranks: Positive | None = None
+    """Ranks that the run must be launched with; absent: any number, with the same result."""
+    timeout_minutes: PositiveFloat = 10.0
+    """How long ranks wait for one that is gone before the job ends."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:

@@ -52,25 +52,43 @@ def start_world(*, timeout_minutes: float = 10.0) -> World:
     Raises
     ------
     SetupError
-        If the launcher's number of processes and the connected ones differ.
+        If the ranks of the job do not find each other, or there are more of them on this machine than GPUs.
     """
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched == 1 and not torch.cuda.is_available():
-        return World()
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
-
-    # A bare Accelerator on a CPU under torchrun gives unconnected single processes, without an error.
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes))],
-    )
-    if accelerator.num_processes != launched:
-        raise SetupError(
-            f"the launcher started {launched} processes, but only {accelerator.num_processes} are connected",
-            todo="on a CPU launch with torchrun --nproc_per_node N -m reasoning_embedding train CONFIG",
+    if "RANK" not in os.environ:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise SetupError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this process was given no RANK",
+                todo="launch with torchrun --nproc_per_node N -m reasoning_embedding ..., or accelerate launch",
+            )
+        return World(device=torch.device("cuda", 0)) if torch.cuda.is_available() else World()
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        # Rows and gradients travel on the device; flags and counts of a GPU job may travel on the host.
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            timeout=timedelta(minutes=timeout_minutes),
+            device_id=device if device.type == "cuda" else None,
         )
-    return World(accelerator.process_index, accelerator.num_processes, accelerator.device)
+    except (ValueError, RuntimeError) as error:
+        raise SetupError(
+            f"rank {rank} of {size} did not find the others: {str(error).splitlines()[0]}",
+            todo="launch with torchrun or accelerate launch, which set MASTER_ADDR and MASTER_PORT",
+        ) from error
+    return World(rank, size, device)
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise SetupError(
+            f"local rank {local_rank} has no GPU: this machine shows {torch.cuda.device_count()}",
+            todo="launch as many processes a machine as it has GPUs",
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 def stop_world() -> None:

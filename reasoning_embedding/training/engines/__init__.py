@@ -1,4 +1,6 @@
 """How the ranks of a job hold one model: replicated, or sharded by FSDP2 or DeepSpeed."""
 
 from .base import Engine, MakeOptimizer
+from .build import build_engine
+from .launch import Launch, read_launch
 from .replicated import Replicated

@@ -1,0 +1,133 @@
+"""What must agree before a run starts: the launcher, DeepSpeed's file, the data and the recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding import config
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import InputError
+
+from .engines import Launch
+
+_AUTO = (None, "auto")
+
+
+def check_launch(launch: Launch, training: config.Training, world: World) -> None:
+    """Refuse a launch that contradicts the recipe, with every contradiction and both its values.
+
+    Parameters
+    ----------
+    launch : Launch
+        What the launcher asks for.
+    training : config.Training
+        The recipe.
+    world : World
+        The ranks that are connected.
+
+    Raises
+    ------
+    InputError
+        Listing each contradiction.
+    """
+    wrong = [*_ranks(training, world), *_precision(launch, training), *_engine(launch, training)]
+    if launch.engine == "zero":
+        wrong += _deepspeed(launch.deepspeed, training, world)
+    if wrong:
+        raise InputError(
+            "\n  ".join(["the launcher and the run contradict each other:", *wrong]),
+            where=launch.file or None,
+            todo='let one of the two say it; in a DeepSpeed file "auto" leaves it to the run',
+        )
+
+
+def _ranks(training: config.Training, world: World) -> list[str]:
+    if training.ranks in (None, world.size):
+        return []
+    return [f"the launcher started {world.size} ranks, training.ranks is {training.ranks}"]
+
+
+def _precision(launch: Launch, training: config.Training) -> list[str]:
+    if launch.precision in ("no", training.precision):
+        return []
+    return [
+        f"the launcher's mixed_precision is {launch.precision}, training.precision is {training.precision}"
+    ]
+
+
+def _engine(launch: Launch, training: config.Training) -> list[str]:
+    wrong = []
+    if launch.engine != "replicated" and not isinstance(training.optimizer, config.AdamW):
+        wrong.append(
+            f"{launch.engine} cuts parameters into shards, training.optimizer is "
+            f"{training.optimizer.kind}, which needs them whole"
+        )
+    if launch.recompute and not training.activation_checkpointing:
+        wrong.append("fsdp_activation_checkpointing is true, training.activation_checkpointing is false")
+    return wrong
+
+
+def _deepspeed(settings: dict[str, Any], training: config.Training, world: World) -> list[str]:
+    """Contradictions of a DeepSpeed file; ``file's key: value | run's key: value``."""
+    ranks = world.size
+    clipping = training.max_grad_norm or 0.0
+    micro, total = settings.get("train_micro_batch_size_per_gpu"), settings.get("train_batch_size")
+    wrong = []
+
+    def differ(key: str, theirs: object, ours: str) -> None:
+        wrong.append(f"{key} is {theirs}, {ours}")
+
+    if total not in _AUTO and total != training.batch_size:
+        differ("train_batch_size", total, f"training.batch_size is {training.batch_size}")
+    if micro not in _AUTO and micro * ranks != training.batch_size:
+        differ(
+            "train_micro_batch_size_per_gpu",
+            f"{micro} on each of {ranks} ranks",
+            f"training.batch_size is {training.batch_size}",
+        )
+    if (steps := settings.get("gradient_accumulation_steps")) not in (*_AUTO, 1):
+        differ(
+            "gradient_accumulation_steps",
+            steps,
+            "a step of the run is one batch, cut by training.pack_tokens",
+        )
+    if (limit := settings.get("gradient_clipping")) not in _AUTO and limit != clipping:
+        differ("gradient_clipping", limit, f"training.max_grad_norm is {training.max_grad_norm}")
+    for section, ours in (
+        (
+            "optimizer",
+            f"training.optimizer is {training.optimizer.kind}, learning_rate {training.learning_rate:g}",
+        ),
+        ("scheduler", f"training.schedule is {training.schedule}"),
+    ):
+        if settings.get(section) not in _AUTO:
+            differ(section, settings[section].get("type", "given"), ours)
+    for section in ("fp16", "bf16", "bfloat16", "torch_autocast", "amp"):
+        if settings.get(section, {}).get("enabled") is True:
+            differ(
+                f"{section}.enabled",
+                "true",
+                f"training.precision is {training.precision} (weights and sums in fp32; leave the section out)",
+            )
+    return wrong
+
+
+def pack_warning(lengths: np.ndarray, pack_tokens: int) -> str | None:
+    """Say so when texts are longer than a pack may be; each is a pack of its own, and needs the memory.
+
+    Parameters
+    ----------
+    lengths : np.ndarray
+        (n,) tokens of the training texts.
+    pack_tokens : int
+        The budget.
+    """
+    longer = int((lengths > pack_tokens).sum())
+    if not longer:
+        return None
+    return (
+        f"warning: {longer:,} of {len(lengths):,} texts are longer than training.pack_tokens = {pack_tokens:,} "
+        f"(the longest has {int(lengths.max()):,} tokens); each is a pack of its own"
+    )

@@ -1,0 +1,49 @@
+"""From what the launcher asks for to an engine."""
+
+from __future__ import annotations
+
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.distributed import World
+
+from .base import Engine, MakeOptimizer
+from .launch import Launch
+from .replicated import Replicated
+
+
+def build_engine(
+    launch: Launch,
+    embedder: Embedder,
+    world: World,
+    make_optimizer: MakeOptimizer,
+    training: config.Training,
+) -> Engine:
+    """Hand a model, whole and equal on all ranks, to the engine that the launcher asks for.
+
+    Parameters
+    ----------
+    launch : Launch
+        Checked against the recipe.
+    embedder : Embedder
+        The model, on this rank's device; a sharding engine cuts it in place.
+    world : World
+        The job.
+    make_optimizer : callable
+        Makes the optimizer.
+    training : config.Training
+        ``max_grad_norm`` and ``precision``.
+    """
+    limit = training.max_grad_norm
+    if launch.engine == "fsdp2":
+        from .fsdp2 import FSDP2, Sharding
+
+        compute = torch.bfloat16 if training.precision == "bf16" else None
+        sharding = Sharding(launch.reshard, launch.offload, compute)
+        return FSDP2(embedder, world, make_optimizer, max_norm=limit, sharding=sharding)
+    if launch.engine == "zero":
+        from .zero import ZeRO
+
+        return ZeRO(embedder, world, make_optimizer, max_norm=limit, settings=launch.deepspeed)
+    return Replicated(embedder, world, make_optimizer, max_norm=limit)
