@@ -1,0 +1,81 @@
+"""Whole steps with a configured loss, over ranks: one gradient, one temperature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed.harness import run_ranks
+from reasoning_embedding.losses import build_loss
+from reasoning_embedding.training import contrastive_step
+from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+
+EVERYTHING: dict[str, Any] = {
+    "temperature": 0.05,
+    "learn_temperature": {},
+    "directions": ["query_document", "query_query", "document_document"],
+    "mask_same_text": True,
+    "false_negatives": {"margin": 0.1},
+    "matryoshka": [16],
+    "distillation": {"weight": 0.5},
+    "uniformity": {"weight": 0.5},
+    "sigreg": {"weight": 0.2, "directions": 8},
+    "anchor": {"weight": 2.0},
+    "tile_rows": 2,
+}
+
+
+def _bag() -> Bag:
+    plain = random_bag(5, 6)
+    owner = np.concatenate([np.arange(5), np.array([0, 0, 1, 3, 3, 4])])
+    score = np.random.default_rng(0).normal(size=11).astype(np.float32)
+    return Bag(plain.texts, plain.prompt_lengths, plain.query, plain.document, owner, score=score, seed=3)
+
+
+def _step(
+    world: World, without: str = "", *, once_a_rank: bool = False
+) -> tuple[dict[str, float], torch.Tensor, float]:
+    with exact_norms():
+        embedder = tiny_embedder(double=True)
+        anchor = tiny_embedder(double=True, num_hidden_layers=1).requires_grad_(False)
+        settings = {key: value for key, value in EVERYTHING.items() if key != without}
+        loss = build_loss(config.InfoNCE.model_validate(settings), embedder.dimension)
+        if once_a_rank:
+            share = loss.share
+            loss.share = lambda x, slots, *, anchor, **_: share(x, slots, anchor=anchor)  # type: ignore[method-assign]
+        output = contrastive_step(embedder, _bag(), loss, world, pack_tokens=40, anchor=anchor)
+        loss.update(0.01)
+        measures = {"loss": output.loss, "accuracy": output.accuracy, **output.parts}
+        return measures, gradients(embedder), loss.state()["log_temperature"]
+
+
+def test_ranks_give_the_gradient_and_temperature_of_one_process() -> None:
+    measures, wanted, temperature = _step(World())
+    assert {"infonce", "infonce_16", "distillation", "uniformity", "sigreg", "anchor"} < set(measures)
+    for size in (2, 3):
+        for found_measures, found, found_temperature in run_ranks(size, _step):
+            assert found_measures == pytest.approx(measures, rel=1e-11)
+            assert relative(found, wanted) < 1e-11
+            assert found_temperature == pytest.approx(temperature, rel=1e-13)
+
+
+@pytest.mark.parametrize("name", ["distillation", "uniformity", "sigreg", "anchor"])
+def test_a_term_less_is_another_gradient(name: str) -> None:
+    assert relative(_step(World(), name)[1], _step(World())[1]) > 1e-3
+
+
+def test_every_rank_computing_the_whole_would_be_wrong() -> None:
+    """The control: what belongs to the batch counted once a rank."""
+
+    def wrong(world: World) -> torch.Tensor:
+        return _step(world, once_a_rank=True)[1]
+
+    wanted = _step(World())[1]
+    for found in run_ranks(2, wrong):
+        assert relative(found, wanted) > 0.05
