@@ -1,5 +1,6 @@
 """A decoder checkpoint becomes a bidirectional encoder."""
 
+from .compilation import compile_layers
 from .contracts import AttentionCheck, InputContract, check_attention, check_same_inputs, input_contract
 from .embedder import Embedder
 from .layers import decoder_layers

@@ -79,6 +79,8 @@ QUANTITIES = {
     "tokens_per_second": "throughput (tokens/s)",
     "queries_per_second": "throughput (queries/s)",
     "padding_efficiency": "padding efficiency (fraction)",
+    "token_imbalance": "fullest rank over the mean, minus 1 (tokens)",
+    "mfu": "model FLOP utilisation (fraction)",
     "peak_memory_gib": "peak memory (GiB)",
     "kl": "KL divergence to the parent (nats)",
     "seconds": "time of a step (s)",

@@ -29,7 +29,7 @@ def adamw8bit(groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optim
         If bitsandbytes is not installed.
     """
     try:
-        from bitsandbytes.optim import AdamW8bit  # ty: ignore[unresolved-import]
+        from bitsandbytes.optim import AdamW8bit  # ty: ignore[import-not-found]
     except ImportError as error:
         raise SetupError(
             "optimizer 'adamw8bit' needs bitsandbytes", todo="pip install bitsandbytes, or optimizer: adamw"

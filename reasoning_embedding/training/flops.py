@@ -6,6 +6,21 @@ Pure Python, so that a plan for a thousand GPUs needs neither torch nor a GPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+#: Architectures whose MLP has no gate.
+_TWO_MATRICES = {
+    "gpt_neox",
+    "gpt2",
+    "phi",
+    "starcoder2",
+    "opt",
+    "bloom",
+    "falcon",
+    "nemotron",
+    "arcee",
+    "jais2",
+}
 
 
 @dataclass(frozen=True)
@@ -148,3 +163,19 @@ def find_device(name: str) -> Device | None:
     words = f" {name.lower().replace('-', ' ')} "
     fitting = [key for key in DEVICES if f" {key.lower().replace('-', ' ')} " in words]
     return DEVICES[max(fitting, key=len)] if fitting else None
+
+
+def decoder_shape(settings: Any) -> DecoderShape:
+    """Return the sizes in a transformers configuration."""
+    heads = int(settings.num_attention_heads)
+    hidden = int(settings.hidden_size)
+    return DecoderShape(
+        layers=int(settings.num_hidden_layers),
+        hidden=hidden,
+        intermediate=int(settings.intermediate_size),
+        heads=heads,
+        key_value_heads=int(getattr(settings, "num_key_value_heads", None) or heads),
+        head_dim=int(getattr(settings, "head_dim", None) or hidden // heads),
+        vocabulary=int(settings.vocab_size),
+        gated=settings.model_type not in _TWO_MATRICES,
+    )

@@ -30,6 +30,8 @@ from reasoning_embedding.data import Plan, Table
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 
+from .memory import MemoryPlan
+
 
 @contextlib.contextmanager
 def locked(run: RunFolder) -> Generator[None]:
@@ -97,6 +99,7 @@ def describe_run(
     plan: Plan,
     inputs: InputContract,
     world: World,
+    memory: MemoryPlan,
 ) -> None:
     """Write the config as written and as resolved, and the manifest."""
     if text is not None:
@@ -115,6 +118,7 @@ def describe_run(
             "data_fingerprint": table.fingerprint,
             "input_contract": asdict(inputs),
             "ranks": world.size,
+            "memory": asdict(memory),
             "hardware": {
                 "processor": platform.processor() or platform.machine(),
                 "cores": os.cpu_count(),

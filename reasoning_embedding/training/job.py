@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,23 +16,33 @@ from reasoning_embedding.backbones import (
     add_lora,
     build_backbone,
     check_attention,
+    compile_layers,
     input_contract,
     stock_model,
+    use_text_dropout,
 )
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
 from reasoning_embedding.checkpoints.layout import prune_states
-from reasoning_embedding.checkpoints.state import load_state, save_state
+from reasoning_embedding.checkpoints.state import (
+    explain_damage,
+    put_parameters,
+    read_state,
+    trainable,
+    write_state,
+)
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, tokenize
 from reasoning_embedding.data.bag import Bag, make_bag
 from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, refuse_evaluation_sources
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import ContrastiveLoss, build_loss
 
-from .engines import Engine, Replicated
+from .checks import check_launch, pack_warning
+from .engines import Engine, build_engine, read_launch
 from .folder import parent_record
 from .meters import Report
 from .optimizers import build_optimizer
+from .recompute import recompute_activations
 
 
 @dataclass
@@ -57,6 +69,7 @@ class Job:
 
     def save(self, step: int) -> None:
         """Write checkpoint, then state: a process killed in between resumes from the state before."""
+        weights, optimizer = self.engine.weights(), self.engine.optimizer_state()  # all ranks gather
         if self.world.is_main:
             data = self.settings.data
             save_checkpoint(
@@ -64,18 +77,13 @@ class Job:
                 self.embedder,
                 max_tokens=max(data.query_max_tokens, data.document_max_tokens),
                 parent=self.parent,
+                weights=weights,
                 run=self.settings.name,
                 step=step,
             )
-            lora = self.settings.training.lora is not None
-            save_state(
-                self.run.state(step),
-                self.embedder,
-                self.engine.optimizer,
-                parameters=lora,
-                step=step,
-                loss=self.loss.state(),
-            )
+            adapters = trainable(self.embedder) if self.settings.training.lora is not None else {}
+            kept = {name: weights[name] for name in adapters}
+            write_state(self.run.state(step), optimizer, kept, step=step, loss=self.loss.state())
             prune_states(self.run, self.settings.checkpoints.keep_states)
         self.world.barrier()
 
@@ -99,8 +107,11 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     Raises
     ------
     InputError
-        For data, a backbone or a saved state that cannot be used, and for data that models are scored with.
+        For a launch that contradicts the run; for data, a backbone or a saved state that cannot be used, and
+        for data that models are scored with.
     """
+    launch = read_launch()
+    check_launch(launch, settings.training, world)
     tasks = settings.evaluation.tasks if settings.evaluation else []
     refuse_evaluation_sources(settings.data, tasks)
     table = load_table(settings.data)
@@ -121,19 +132,38 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
         document_max_tokens=settings.data.document_max_tokens,
     )
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
+    if warning := pack_warning(store.lengths, settings.training.pack_tokens):
+        report(warning)
     embedder.to(world.device)
     check_attention(stock_model(embedder), where=_name(settings.backbone))
     embedder.train()
     training = settings.training
-    engine = Replicated(
-        embedder, world, lambda module: build_optimizer(module, training), max_norm=training.max_grad_norm
-    )
+    if training.compile:
+        compile_layers(stock_model(embedder))
+
+    def engine() -> Engine:
+        return build_engine(
+            launch, embedder, world, lambda module: build_optimizer(module, training), training
+        )
+
+    held = _resumed(run.state(start), embedder, engine, loss) if start else engine()
     if start:
-        loss.restore(load_state(run.state(start), embedder, engine.optimizer).get("loss", {}))
         report(f"resumed after step {start}")
     anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
     parent = parent_record(settings.backbone)
-    return Job(settings, run, world, embedder, engine, loss, anchor, table, plan, store, inputs, parent)
+    return Job(settings, run, world, embedder, held, loss, anchor, table, plan, store, inputs, parent)
+
+
+def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss: ContrastiveLoss) -> Engine:
+    """Put a saved state back; parameters go in while the module is whole, moments once it is cut."""
+    with explain_damage(folder):
+        optimizer, parameters, record = read_state(folder)
+        put_parameters(embedder, parameters)
+    engine = build()
+    with explain_damage(folder):
+        engine.load_optimizer_state(optimizer)
+    loss.restore(record.get("loss", {}))
+    return engine
 
 
 def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:
@@ -145,20 +175,14 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
             backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
     model, tokenizer = build_backbone(backbone)
     if settings.training.activation_checkpointing:
-        _checkpoint_activations(model)
+        recompute_activations(model, settings.training.activation_checkpointing)
     embedder = Embedder(model, tokenizer, settings.pooling, _prompts(table))
     if lora is not None:
         # Adapters start from the run's seed, whatever was drawn before.
         torch.manual_seed(settings.seed)
         add_lora(embedder, lora)
+    use_text_dropout(stock_model(embedder))
     return embedder
-
-
-def _checkpoint_activations(model: Any) -> None:
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable()
-    # Without this, inputs of the first layer carry no gradient when only adapters are trained.
-    model.enable_input_require_grads()
 
 
 def _untrained(settings: config.RunConfig) -> Embedder:

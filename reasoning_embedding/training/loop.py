@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,16 @@ from reasoning_embedding.errors import InputError, TrainingError
 
 from .folder import describe_run, first_step, locked
 from .job import Job, prepare
-from .meters import Meters, Report, peak_memory_gib
+from .memory import MemoryPlan, plan_memory
+from .meters import Gauges, Meters, Report
 from .optimizers import learning_rate_at
 from .selection import Score, Selection
 from .signals import StoppedError, StopRequest
-from .step import StepOutput, contrastive_step
+from .step import contrastive_step
+from .timers import Timers, phase
+
+#: Batches looked at for the largest one, when the memory mode is chosen.
+_LOOK_AHEAD = 8
 
 #: Looks at a new run's data before its first step; called on the main rank.
 Examine = Callable[[Table], None]
@@ -70,7 +74,7 @@ def train(
     """
     if settings.training.threads is not None:
         torch.set_num_threads(settings.training.threads)
-    world = start_world()
+    world = start_world(timeout_minutes=settings.training.timeout_minutes)
     run = RunFolder(Path(settings.output_dir) / settings.name)
     try:
         if not world.is_main:
@@ -109,19 +113,26 @@ def _run(
             first = selection.begin(job.embedder)
         else:
             selection.resume(start)
+    memory = _memory(job, report)
     if world.is_main:
-        describe_run(run, settings, text, table=job.table, plan=job.plan, inputs=job.inputs, world=world)
+        describe_run(
+            run, settings, text, table=job.table, plan=job.plan, inputs=job.inputs, world=world, memory=memory
+        )
     if start == 0:
         job.save(0)
-    _steps(job, start, report, selection, first)
+    _steps(job, start, memory, report, selection, first)
     return run
 
 
 def _steps(
-    job: Job, start: int, report: Report, selection: Selection | None, first: dict[str, float] | None
+    job: Job,
+    start: int,
+    memory: MemoryPlan,
+    report: Report,
+    selection: Selection | None,
+    first: dict[str, float] | None,
 ) -> None:
     training, steps = job.settings.training, job.plan.steps
-    autocast = torch.bfloat16 if training.precision == "bf16" else None
     saved = set(checkpoint_steps(job.settings.checkpoints, steps))
     meters = None
     if job.world.is_main:
@@ -131,46 +142,66 @@ def _steps(
             meters.log({"step": 0, "evaluation": first})
             selection.write()
 
-    with StopRequest() as stop:
+    timers = Timers(job.world.device)
+    gauges = Gauges(job.embedder, job.settings, job.world)
+    with StopRequest() as stop, timers.active():
         for step in range(start + 1, steps + 1):
-            began = time.perf_counter()
-            # Dropout is a function of (seed, step, rank), so nothing of it needs saving.
+            # For what a backbone draws by itself: a function of (seed, step, rank), so nothing needs saving.
             torch.manual_seed((job.settings.seed * 1_000_003 + step) * 4099 + job.world.rank)
-            bag, source = job.bag(step)
+            with phase("data"):
+                bag, source = job.bag(step)
             output = contrastive_step(
                 job.embedder,
                 bag,
                 job.loss,
                 job.world,
                 pack_tokens=training.pack_tokens,
-                store_tokens=training.store_tokens,
-                autocast=autocast,
+                store_tokens=memory.store_tokens,
+                autocast=_autocast(training),
                 engine=job.engine,
                 anchor=job.anchor,
+                dropout=(job.settings.seed, step),
             )
             _check_finite("loss", output.loss, step)
             rate = learning_rate_at(step, steps, training)
-            norm = job.engine.update(rate)
+            with phase("optimizer"):
+                norm = job.engine.update(rate)
             _check_finite("gradient norm", norm, step)
             job.loss.update(rate)
-            seconds = time.perf_counter() - began
 
-            scores, best = selection.at(job.embedder, step) if selection is not None else (None, False)
+            with phase("evaluation"):
+                scores, best = selection.at(job.embedder, step) if selection is not None else (None, False)
+            times = timers.take()
             if meters is not None:
-                record = _record(job, step, output, norm, rate, source, seconds)
+                record: dict[str, Any] = {"step": step, "loss": output.loss, "accuracy": output.accuracy}
+                record |= output.parts | {"learning_rate": rate, "grad_norm": norm, "source": source}
+                record |= gauges.read(bag, output, times)
                 record |= {"evaluation": scores} if scores is not None else {}
                 if step % job.settings.logging.every == 0 or step == steps or scores is not None:
                     meters.log(record)
                 meters.speak(record)
             stopped = max_over_ranks(stop.number, job.world)  # a signal reaches ranks at different steps
             if step in saved or stopped or best:
-                job.save(step)
+                with phase("save"):
+                    job.save(step)
             if selection is not None and best:
                 selection.write()
             if stopped and step < steps:
                 raise StoppedError(step, stopped)
     if meters is not None:
         meters.close()
+
+
+def _autocast(training: config.Training) -> torch.dtype | None:
+    return torch.bfloat16 if training.precision == "bf16" else None
+
+
+def _memory(job: Job, report: Report) -> MemoryPlan:
+    """Choose the memory mode by the first batches of the run, whatever step it goes on from."""
+    bags = [job.bag(step)[0] for step in range(1, min(_LOOK_AHEAD, job.plan.steps) + 1)]
+    plan = plan_memory(job.settings.training, job.engine, bags, _autocast(job.settings.training))
+    report(f"memory: {plan.mode}; {plan.reason}")
+    return plan
 
 
 def _check_finite(name: str, value: float, step: int) -> None:
@@ -181,23 +212,3 @@ def _check_finite(name: str, value: float, step: int) -> None:
             where=f"step {step}",
             todo="the checkpoint before is whole: lower learning_rate, raise temperature, or look at this batch",
         )
-
-
-def _record(
-    job: Job, step: int, output: StepOutput, norm: float, rate: float, source: str, seconds: float
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "loss": output.loss,
-        "accuracy": output.accuracy,
-        **output.parts,
-        "learning_rate": rate,
-        "grad_norm": norm,
-        "tokens": output.tokens,
-        "tokens_per_second": output.tokens / seconds,
-        "queries_per_second": job.settings.training.batch_size / seconds,
-        "padding_efficiency": output.tokens / output.slots,
-        "source": source,
-        "seconds": seconds,
-        "peak_memory_gib": peak_memory_gib(job.world.device),
-    }

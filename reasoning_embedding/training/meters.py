@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Embedder, stock_model
 from reasoning_embedding.checkpoints import RunFolder, atomic_write, explain_disk_errors
+from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.distributed import World
+
+from .flops import decoder_shape, find_device, training_flops
+from .step import StepOutput
 
 Report = Callable[[str], None]
 
@@ -45,8 +52,12 @@ class Meters:
         with explain_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         if self._board is not None:
-            scores = {f"evaluation/{task}": value for task, value in record.get("evaluation", {}).items()}
-            for name, value in {**record, **scores}.items():
+            parts = {
+                f"{part}/{name}": value
+                for part in ("evaluation", "time")
+                for name, value in record.get(part, {}).items()
+            }
+            for name, value in {**record, **parts}.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._board.add_scalar(name, value, record["step"])
 
@@ -89,6 +100,68 @@ def _board(folder: Path, first: int, report: Report) -> Any:
         report("TensorBoard is not installed (extra: tracking); metrics go to metrics.jsonl only")
         return None
     return SummaryWriter(str(folder), purge_step=first + 1 if first else None)
+
+
+class Gauges:
+    """Reads how fast and how full a step was.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model, whose sizes say what a token costs.
+    settings : config.RunConfig
+        ``training.lora`` and ``logging.peak_tflops``.
+    world : World
+        The ranks and this one's device.
+    """
+
+    def __init__(self, embedder: Embedder, settings: config.RunConfig, world: World) -> None:
+        self._shape = decoder_shape(stock_model(embedder).config)
+        self._full = settings.training.lora is None
+        self._world, self._peak = world, _peak_flops(settings.logging, world.device)
+
+    def read(self, bag: Bag, output: StepOutput, times: dict[str, float]) -> dict[str, Any]:
+        """Return the record of a step, for :class:`Meters`.
+
+        Parameters
+        ----------
+        bag : Bag
+            What was trained on.
+        output : StepOutput
+            What the step measured.
+        times : dict of str to float
+            Seconds by phase since the last step was read. ``save`` and ``evaluation`` are not of the step: a
+            checkpoint is written after its step's record, so its time stands in the next one.
+
+        Notes
+        -----
+        MFU is :func:`.flops.training_flops` a second over the published bf16 peak of all ranks' devices, or
+        ``logging.peak_tflops``; None where neither is known. Communication that an engine overlaps with the
+        backward pass counts as backward.
+        """
+        seconds = sum(times.values()) - times.get("save", 0) - times.get("evaluation", 0)
+        lengths = bag.lengths.astype(float)
+        flops = training_flops(self._shape, lengths.sum(), (lengths**2).sum(), full=self._full)
+        peak = self._peak * self._world.size if self._peak is not None else None
+        return {
+            "tokens": output.tokens,
+            "tokens_per_second": output.tokens / seconds,
+            "queries_per_second": len(bag.query) / seconds,
+            "padding_efficiency": output.tokens / output.slots,
+            "token_imbalance": output.imbalance,
+            "mfu": flops / seconds / peak if peak is not None else None,
+            "seconds": seconds,
+            "time": times,
+            "peak_memory_gib": peak_memory_gib(self._world.device),
+        }
+
+
+def _peak_flops(logging: config.Logging, device: torch.device) -> float | None:
+    """Operations a second that a rank's device can do at most, where that is known."""
+    if logging.peak_tflops is not None:
+        return logging.peak_tflops * 1e12
+    known = find_device(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return known.tflops * 1e12 if known is not None else None
 
 
 def peak_memory_gib(device: torch.device) -> float:

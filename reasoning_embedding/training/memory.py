@@ -1,0 +1,167 @@
+"""How much of a batch is kept for the backward pass: by the recipe, or by what fits in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Pack, make_packs
+from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.distributed import World, deal, max_over_ranks
+from reasoning_embedding.errors import SetupError
+
+from .engines import Engine
+from .probe import Footprint, measure
+
+#: Share of the free memory that is planned with; the rest is for fragments, the loss and surprises.
+_SAFETY = 0.9
+_GIB = 2**30
+#: Bytes of optimizer state a trained parameter.
+_STATE_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a step keeps, and why.
+
+    Attributes
+    ----------
+    mode : str
+        ``store`` all activations, ``replay`` none, or ``hybrid``.
+    store_tokens : int or None
+        Tokens a rank whose activations are kept; None: all, whatever a batch brings.
+    reason : str
+        In words, for the log.
+    bytes_per_token : int or None
+        Measured activations of a token; None where nothing was measured.
+    budget_bytes : int or None
+        Memory for activations on each rank.
+    """
+
+    mode: Literal["store", "hybrid", "replay"]
+    store_tokens: int | None
+    reason: str
+    bytes_per_token: int | None = None
+    budget_bytes: int | None = None
+
+
+def plan_memory(
+    training: config.Training, engine: Engine, bags: Sequence[Bag], autocast: torch.dtype | None
+) -> MemoryPlan:
+    """Choose what a step keeps, equally on all ranks.
+
+    Parameters
+    ----------
+    training : config.Training
+        ``memory``, ``store_tokens``, ``memory_gib``, ``pack_tokens`` and ``activation_checkpointing``.
+    engine : Engine
+        Holds the model; for ``auto`` one pack goes through it forward and backward, with a gradient of zero.
+    bags : sequence of Bag
+        Some batches of the run: the first is probed, the largest decides whether all fit.
+    autocast : torch.dtype, optional
+        Compute dtype of the encoder.
+
+    Raises
+    ------
+    SetupError
+        If the device cannot hold one pack.
+
+    Notes
+    -----
+    Every mode gives the same gradient, so a resumed run may choose another one. Let A be the memory free
+    on the fullest rank less gradients and optimizer state to come, W the working memory of one pack and b
+    the bytes a token keeps: (0.9 A - W) / b tokens are kept.
+    """
+    if training.memory != "auto" or training.store_tokens is not None:
+        return _given(training)
+    if training.activation_checkpointing in (True, "offload"):
+        return MemoryPlan("store", None, "layers keep their inputs alone, so nothing is embedded twice")
+    world = engine.world
+    shares = [deal(bag.lengths, world.size) for bag in bags]
+    most = max(
+        int(bag.lengths[share].sum()) for bag, dealt in zip(bags, shares, strict=True) for share in dealt
+    )
+    available = _available(training, engine)
+    pack = _probe_pack(bags[0], training.pack_tokens)
+    found = _probe(engine, pack, autocast)
+    per_token = max_over_ranks(-(-found.kept // len(pack.input_ids)), world)
+    budget = -max_over_ranks(-max(int(_SAFETY * available) - found.working, 0), world)
+    return _choose(per_token, budget, most, training.pack_tokens)
+
+
+def _given(training: config.Training) -> MemoryPlan:
+    tokens = 0 if training.memory == "replay" else training.store_tokens
+    mode = "store" if tokens is None else "hybrid" if tokens else "replay"
+    return MemoryPlan(mode, tokens, "as the recipe says")
+
+
+def _choose(per_token: int, budget: int, most: int, pack_tokens: int) -> MemoryPlan:
+    tokens = budget // max(per_token, 1)
+    mode = "store" if tokens >= most else "hybrid" if tokens >= min(pack_tokens, most) else "replay"
+    reason = (
+        f"{per_token / 1024:,.1f} KiB a token, {budget / _GIB:.2f} GiB for activations: room for {tokens:,} of "
+        f"the {most:,} tokens a rank of the largest batch"
+    )
+    return MemoryPlan(mode, 0 if mode == "replay" else tokens, reason, per_token, budget)
+
+
+def _probe_pack(bag: Bag, pack_tokens: int) -> Pack:
+    """Return the pack of a batch's longest texts, equal on all ranks."""
+    return make_packs(bag.texts, bag.prompt_lengths, pack_tokens)[0][0]
+
+
+def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None) -> Footprint:
+    device = engine.world.device
+    on_device = pack.to(device)
+
+    def forward() -> torch.Tensor:
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            return engine.forward(on_device)
+
+    def backward(embeddings: torch.Tensor) -> None:
+        with engine.summing():
+            engine.backward(embeddings, torch.zeros_like(embeddings), last=True)
+
+    try:
+        found = measure(forward, backward, device)
+    except torch.OutOfMemoryError as error:
+        raise SetupError(
+            f"a pack of {len(pack.input_ids):,} tokens does not fit in the memory of {device}",
+            where="training.pack_tokens",
+            todo="lower it, or set training.activation_checkpointing to selective or true",
+        ) from error
+    engine.embedder.zero_grad(set_to_none=True)
+    return found
+
+
+def _available(training: config.Training, engine: Engine) -> int:
+    """Bytes this rank may still use, after gradients and optimizer state that are not there yet."""
+    trained = [_local(p) for p in engine.embedder.parameters() if p.requires_grad]
+    to_come = sum(p.numel() * p.element_size() for p in trained)
+    if not engine.optimizer.state:
+        to_come += sum(p.numel() for p in trained) * _STATE_BYTES[training.optimizer.kind]
+    free, used = _memory(engine.world)
+    if training.memory_gib is not None:
+        free = min(free, int(training.memory_gib * _GIB) - used)
+    return max(free - to_come, 0)
+
+
+def _local(parameter: torch.Tensor) -> torch.Tensor:
+    to_local = getattr(parameter, "to_local", None)  # a DTensor's shard
+    return to_local() if to_local is not None else parameter
+
+
+def _memory(world: World) -> tuple[int, int]:
+    """Return free and used bytes of this rank's device; on a CPU the ranks of a machine share what is free."""
+    if world.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(world.device)
+        used = torch.cuda.memory_allocated(world.device)
+        return free + torch.cuda.memory_reserved(world.device) - used, used
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    return psutil.virtual_memory().available // neighbours, psutil.Process().memory_info().rss

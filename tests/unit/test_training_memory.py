@@ -1,0 +1,248 @@
+"""Memory modes: what is measured, what is chosen, and that recomputation changes no gradient."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Pack, make_pack
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import SetupError
+from reasoning_embedding.losses import build_loss
+from reasoning_embedding.training import contrastive_step, memory
+from reasoning_embedding.training.engines import Replicated
+from reasoning_embedding.training.memory import plan_memory
+from reasoning_embedding.training.optimizers import build_optimizer
+from reasoning_embedding.training.probe import LiveBytes, measure
+from reasoning_embedding.training.recompute import recompute_activations
+from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+
+LOSS = build_loss(config.InfoNCE(temperature=0.05))
+#: The proportions of Qwen3-0.6B, at an eighth of its width.
+D, A, K, F, LAYERS = 128, 256, 128, 384, 3
+SHAPE: dict[str, Any] = {
+    "hidden_size": D,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "intermediate_size": F,
+    "num_hidden_layers": LAYERS,
+}
+CPU = torch.device("cpu")
+Kind = Literal[True, "selective", "offload"]
+KINDS: list[Kind] = [True, "selective", "offload"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputed_layers_give_the_same_gradient_with_dropout(kind: Kind) -> None:
+    with exact_norms():
+        found = []
+        for recompute in (False, True):
+            embedder = tiny_embedder(double=True, attention_dropout=0.3)
+            embedder.train()
+            if recompute:
+                recompute_activations(embedder.model, kind)
+            torch.manual_seed(7)
+            contrastive_step(embedder, random_bag(), LOSS, World(), pack_tokens=40)
+            found.append(gradients(embedder))
+        assert relative(found[1], found[0]) < 1e-12
+
+
+def _kept_values(kind: Kind | None, *, autocast: bool = False) -> float:
+    """Values (of 4 bytes, or 2 under autocast) that a forward keeps a token and layer."""
+    embedder = tiny_embedder(**SHAPE)
+    embedder.train()
+    if kind is not None:
+        recompute_activations(embedder.model, kind)
+    pack = _pack()
+
+    def forward() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return embedder(pack)
+
+    found = measure(forward, lambda out: out.backward(torch.ones_like(out)), CPU)
+    return found.kept / len(pack.input_ids) / LAYERS / (2 if autocast else 4)
+
+
+def _pack() -> Pack:
+    rng = np.random.default_rng(0)
+    return make_pack([rng.integers(3, 90, n) for n in (100, 100, 60, 60, 60, 33, 20)], [0] * 7)
+
+
+def test_selective_recomputation_keeps_products_alone() -> None:
+    everything, selective, layers = (_kept_values(kind) for kind in (None, "selective", True))
+    ends = 2 * D  # embeddings and the last norm, over the layers
+    assert selective == pytest.approx(3 * D + 2 * A + 2 * K + 2 * F, abs=ends)
+    assert layers == pytest.approx(D, abs=ends)
+    assert everything > 2 * selective
+    assert _kept_values(None, autocast=True) > 2.4 * _kept_values("selective", autocast=True)
+
+
+def test_offloaded_inputs_of_layers_pass_through_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[int, ...]] = []
+    hooks = torch.autograd.graph.saved_tensors_hooks
+
+    class Spy(hooks):
+        def __init__(self, pin_memory: bool = False) -> None:
+            super().__init__(
+                lambda tensor: (moved.append(tuple(tensor.shape)), tensor)[1], lambda tensor: tensor
+            )
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Spy)
+    embedder, pack = tiny_embedder(**SHAPE), _pack()
+    embedder.train()
+    recompute_activations(embedder.model, "offload")
+    embedder(pack).sum().backward()
+    inputs = [shape for shape in moved if shape == (1, len(pack.input_ids), D)]
+    assert len(inputs) >= LAYERS
+    parameters = {tuple(p.shape) for p in embedder.parameters() if p.ndim == 2}
+    assert not parameters & set(moved), "weights stay where they are"
+    moved.clear()
+    with torch.no_grad():
+        embedder(pack)
+    assert not moved
+
+
+def test_live_bytes_follow_storages_and_not_views() -> None:
+    with LiveBytes() as live:
+        a = torch.zeros(100)
+        views = [a[:50], a.view(10, 10), a.t()]
+        assert live.now == 400
+        del a
+        assert live.now == 400
+        del views
+        assert live.now == 0
+        b = torch.zeros(10)
+        b += 1
+        assert live.now == 40
+        assert live.peak >= 400
+
+
+def test_what_a_chain_of_products_keeps_is_counted_exactly() -> None:
+    layers = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(4)))
+    x = torch.randn(32, 64)
+    found = measure(lambda: layers(x), lambda out: out.backward(torch.ones_like(out)), CPU)
+    assert found.kept == 4 * 32 * 64 * 4  # three inputs and the output
+    assert found.working == 0  # backward frees an activation for each gradient it makes
+
+
+def test_working_memory_is_that_of_one_layer_made_again() -> None:
+    embedder, pack = tiny_embedder(**SHAPE), _pack()
+    embedder.train()
+    recompute_activations(embedder.model, True)
+    found = measure(lambda: embedder(pack), lambda out: out.backward(torch.ones_like(out)), CPU)
+    layer = _kept_values(None) * len(pack.input_ids) * 4
+    assert 0.7 * layer < found.working < 2 * layer
+
+
+def _plan(monkeypatch: pytest.MonkeyPatch, free: int, **training: Any) -> memory.MemoryPlan:
+    embedder = tiny_embedder()
+    embedder.train()
+    monkeypatch.setattr(memory, "_memory", lambda world: (free, 10_000_000))
+    settings = config.Training(pack_tokens=40, **training)
+    engine = Replicated(embedder, World(), lambda module: build_optimizer(module, settings))
+    plan = plan_memory(settings, engine, [random_bag(seed=s) for s in range(3)], None)
+    assert all(parameter.grad is None for parameter in embedder.parameters())
+    return plan
+
+
+def test_auto_chooses_by_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    plenty = _plan(monkeypatch, 1 << 30)
+    assert plenty.mode == "store"
+    assert plenty.bytes_per_token is not None
+    to_come = sum(p.numel() for p in tiny_embedder().parameters()) * (4 + 8)  # gradients, AdamW's moments
+    most = max(int(random_bag(seed=s).lengths.sum()) for s in range(3))
+    assert plenty.store_tokens is not None
+    assert plenty.store_tokens >= most
+    half = to_come + int(plenty.bytes_per_token * (most / 2 + 20) / 0.9)
+    some = _plan(monkeypatch, half)
+    assert some.mode == "hybrid"
+    assert 0 < (some.store_tokens or 0) < most
+    none = _plan(monkeypatch, to_come)
+    assert (none.mode, none.store_tokens) == ("replay", 0)
+    for plan in (plenty, some, none):
+        assert "KiB a token" in plan.reason
+
+
+def test_a_budget_counts_what_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _plan(monkeypatch, 1 << 40, memory_gib=10_000_000 / 2**30).mode == "replay"
+    assert _plan(monkeypatch, 1 << 40, memory_gib=1).mode == "store"
+    assert _plan(monkeypatch, 0, memory_gib=1).mode == "replay"
+
+
+def test_recipes_are_taken_at_their_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise AssertionError("nothing is to be measured")
+
+    monkeypatch.setattr(memory, "measure", fail)
+    for training, wanted in (
+        ({"memory": "store"}, ("store", None)),
+        ({"memory": "replay"}, ("replay", 0)),
+        ({"memory": "hybrid", "store_tokens": 50}, ("hybrid", 50)),
+        ({"store_tokens": 50}, ("hybrid", 50)),
+        ({"store_tokens": 0}, ("replay", 0)),
+        ({"activation_checkpointing": True}, ("store", None)),
+    ):
+        plan = _plan(monkeypatch, 0, **training)
+        assert (plan.mode, plan.store_tokens) == wanted, training
+
+
+def test_a_pack_beyond_the_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(memory, "measure", fail)
+    with pytest.raises(SetupError, match="does not fit"):
+        _plan(monkeypatch, 1 << 30)
+
+
+def test_the_machines_memory_is_read() -> None:
+    free, used = memory._memory(World())
+    assert 0 < free <= psutil.virtual_memory().total
+    assert used > 1 << 20
+
+
+@pytest.mark.parametrize("store_tokens", [None, 60, 0])
+def test_every_mode_gives_the_same_bits(store_tokens: int | None) -> None:
+    found = []
+    for budget in (None, store_tokens):
+        embedder = tiny_embedder(attention_dropout=0.1)
+        embedder.train()
+        torch.manual_seed(3)
+        contrastive_step(embedder, random_bag(), LOSS, World(), pack_tokens=40, store_tokens=budget)
+        found.append(gradients(embedder))
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("training", "key"),
+    [
+        ({"memory": "hybrid"}, "memory"),
+        ({"memory": "hybrid", "store_tokens": 0}, "memory"),
+        ({"memory": "store", "store_tokens": 9}, "store_tokens"),
+        ({"memory": "replay", "store_tokens": 9}, "store_tokens"),
+        ({"memory": "replay", "memory_gib": 9}, "memory_gib"),
+        ({"store_tokens": 9, "memory_gib": 9}, "memory_gib"),
+        ({"activation_checkpointing": True, "memory": "replay"}, "memory"),
+        ({"activation_checkpointing": "offload", "store_tokens": 9}, "store_tokens"),
+        ({"epochs": 1, "steps": 1}, "steps"),
+    ],
+)
+def test_contradictions_are_refused(training: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config.Training(**training)
+    [error] = caught.value.errors()
+    assert error["type"] == "conflict"
+    assert error["ctx"]["path"] == (key,)
+
+
+def test_selective_recomputation_goes_with_hybrid() -> None:
+    chosen = config.Training(activation_checkpointing="selective", store_tokens=9)
+    assert chosen.store_tokens == 9
