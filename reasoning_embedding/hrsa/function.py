@@ -110,10 +110,10 @@ def linear_probe_transfer(
     codes, use, warnings = _usable(labels, len(x))
     train, held_dev, held_test = (use[part] for part in _stratified(codes[use], dev, test, seed))
     mean, spread = x[train].mean(axis=0), x[train].std(axis=0)
-    still = int((spread == 0).sum())
-    if still:
-        warnings.append(f"{still} of {x.shape[1]} dimensions are constant on X's training rows")
-        spread = np.where(spread > 0, spread, 1.0)
+    still = x[train].min(axis=0) == x[train].max(axis=0)  # their spread may be a rounding residue
+    if still.any():
+        warnings.append(f"{still.sum()} of {x.shape[1]} dimensions are constant on X's training rows")
+        spread = np.where(still, 1.0, spread)
     x, y = (x - mean) / spread, (y - mean) / spread
     fitted, converged = _PROBES[probe](x, codes, train, held_dev)
     if not converged:

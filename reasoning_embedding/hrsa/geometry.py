@@ -9,7 +9,7 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
-from .layer import Layer, distinct, frobenius_square
+from .layer import Layer, distinct, frobenius_square, varies
 from .result import Metric, as_rows, same_rows
 
 CKA = (
@@ -111,17 +111,6 @@ def debiased_linear_cka(x: Any, y: Any) -> Metric:
     True
     """
     return debiased_cka_of(Layer(x, "X"), Layer(y, "Y"))
-
-
-def varies(*layers: Layer) -> None:
-    """Refuse layers whose rows are all equal: they have no geometry."""
-    for layer in layers:
-        if layer.constant.all():
-            raise InputError(
-                "all rows are equal, so the metric is not defined",
-                where=layer.name,
-                todo="use rows that differ",
-            )
 
 
 def cka_of(a: Layer, b: Layer, cross_square: float | None = None) -> Metric:

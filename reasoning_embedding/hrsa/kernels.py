@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 
 from reasoning_embedding.errors import InputError
 
-from .geometry import ambiguous, distinct_in_all, duplicates, varies
-from .layer import Layer, frobenius_square
+from .geometry import ambiguous, distinct_in_all, duplicates
+from .layer import Layer, frobenius_square, varies
 from .result import Metric, same_rows
 
 RBF_CKA = "biased CKA of Gaussian kernels whose width is {} times the median distance"

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from reasoning_embedding.errors import InputError
+
 from .result import as_rows
 
 
@@ -31,8 +33,10 @@ class Layer:
         self.centred = np.subtract(self.rows, mean, dtype=np.float64).astype(dtype, copy=False)
         # A column that never moves keeps a rounding residue of its mean; that is no variation.
         noise = np.finfo(self.rows.dtype).eps * np.abs(mean) * np.sqrt(len(self.rows))
-        self.norms = np.sqrt(np.einsum("nd,nd->d", self.centred, self.centred, dtype=np.float64))
-        self.constant = self.norms <= 4 * noise
+        norms = np.sqrt(np.einsum("nd,nd->d", self.centred, self.centred, dtype=np.float64))
+        self.constant = (norms <= 4 * noise) | (self.rows.min(axis=0) == self.rows.max(axis=0))
+        self.centred[:, self.constant] = 0
+        self.norms = np.where(self.constant, 0, norms)
         self._neighbours: dict[tuple[bytes, bool], tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -134,6 +138,23 @@ class Layer:
     def taken(self, rows: np.ndarray) -> Layer:
         """Return some of the rows as a layer of their own."""
         return Layer(self.rows[rows], self.name, dtype=self.centred.dtype)
+
+
+def varies(*layers: Layer) -> None:
+    """Refuse layers whose rows are all equal: nothing can be compared with them.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    for layer in layers:
+        if layer.constant.all():
+            raise InputError(
+                "all rows are equal, so the metric is not defined",
+                where=layer.name,
+                todo="use rows that differ",
+            )
 
 
 def frobenius_square(matrix: np.ndarray) -> float:

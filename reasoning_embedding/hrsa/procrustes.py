@@ -10,7 +10,7 @@ from scipy.special import digamma, xlogy
 
 from reasoning_embedding.errors import InputError
 
-from .layer import Layer
+from .layer import Layer, varies
 from .result import Metric, same_rows
 
 H_INV = (
@@ -165,6 +165,7 @@ def procrustes_of(
     where = f"{a.name} / {b.name}"
     if a.width < 2:
         raise InputError("Procrustes entropy needs at least 2 dimensions", where=where)
+    varies(a, b)
     everything = np.arange(len(a))
     fit, out = split_rows(len(a), heldout, seed=seed, documents=documents) if heldout else (everything,) * 2
     if len(fit) < 2:

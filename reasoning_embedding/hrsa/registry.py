@@ -18,7 +18,7 @@ procrustes_distance         ignores    ign.  ign.  ign.    ign.  ign.       not.
 gulp                        ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   not.
 knn_overlap                 ignores    ign.  not.  ign.    ign.  ign.       not.    not.   not.
 cknna                       ignores    ign.  not.  ign.    ign.  ign.       not.    not.   not.
-linear_probe_transfer       ignores    -     not.  not.    not.  not.       -       not.   not.
+linear_probe_transfer       ignores    -     -     not.    not.  not.       -       not.   not.
 rankme (sigma)              ignores    ign.  not.  ign.    ign.  ign.       not.    not.   ign.
 alpha_req                   ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   ign.
 participation_ratio         ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   ign.
@@ -201,7 +201,7 @@ _SPECS = (
     MetricSpec(gulp, GEOMETRY, _SHIFT, of_layers=gulp_of, distance=True),
     MetricSpec(knn_overlap, GEOMETRY, _NONE, _SHIFT, of_layers=_knn, needs_distinct=True),
     MetricSpec(cknna, GEOMETRY, _NONE, _SHIFT, of_layers=_cknna, needs_distinct=True),
-    MetricSpec(linear_probe_transfer, FUNCTION, _NONE, _SHIFT),
+    MetricSpec(linear_probe_transfer, FUNCTION),
     MetricSpec(rankme, SPECTRUM, _NONE, _SHIFT),
     MetricSpec(alpha_req, SPECTRUM, _SHIFT),
     MetricSpec(participation_ratio, SPECTRUM, _SHIFT),

@@ -9,8 +9,7 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
-from .geometry import varies
-from .layer import Layer
+from .layer import Layer, varies
 from .result import Metric, same_rows
 
 PROCRUSTES_DISTANCE = (

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_embedding import hrsa
+from reasoning_embedding.hrsa.spectrum import alpha_of, eigenvalues
 
 
 def test_the_two_rankme_variants_differ_on_one_spectrum():
@@ -71,3 +72,30 @@ def test_a_short_spectrum_cuts_the_range_and_says_so():
     found = hrsa.alpha_req(np.random.RandomState(0).randn(500, 64) * np.arange(1, 65) ** -0.5)
     assert found.ranks == (12, 64)
     assert "12..64 fitted" in found.warnings[0]
+
+
+def test_windows_show_where_a_spectrum_bends():
+    rank = np.arange(1, 201.0)
+    bent = np.where(rank < 48, rank**-0.5, 48**1.5 * rank**-2.0)
+    found = alpha_of(bent, n=1000, width=200)
+    assert [window.ranks for window in found.windows] == [(12, 24), (24, 48), (48, 100)]
+    assert [window.alpha for window in found.windows] == pytest.approx([0.5, 0.5, 2.0], abs=0.05)
+    straight = alpha_of(rank**-1.2, n=1000, width=200, ranks=(1, 200))
+    assert [window.alpha for window in straight.windows] == pytest.approx([1.2] * len(straight.windows))
+    assert [window.ranks[0] for window in straight.windows] == [2, 4, 8, 16, 32, 64]
+    assert alpha_of(rank**-1.2, n=1000, width=200, ranks=(4, 6)).windows[0].ranks == (4, 6)
+
+
+def test_a_spectrum_that_is_no_power_law_is_called_so():
+    steps = np.where(np.arange(100) < 50, 1.0, 0.01)
+    assert "no power law" in alpha_of(steps, n=1000, width=100).warnings[0]
+
+
+@pytest.mark.parametrize("shape", [(300, 40), (30, 90)])
+def test_eigenvalues_are_squared_singular_values(shape):
+    z = np.random.RandomState(0).randn(*shape) + 3
+    centred = np.linalg.svd(z - z.mean(axis=0), compute_uv=False)[: min(shape[0] - 1, shape[1])]
+    assert np.allclose(eigenvalues(z), centred**2 / (shape[0] - 1))
+    plain = np.linalg.svd(z, compute_uv=False)
+    assert np.allclose(eigenvalues(z, centred=False), plain**2 / (shape[0] - 1))
+    assert float(hrsa.rankme(z)) == pytest.approx(hrsa.effective_rank(plain), rel=1e-6)
