@@ -1,6 +1,7 @@
 """What the README says is so: its commands, verbs, files, code and tree."""
 
 import ast
+import doctest
 import re
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def test_python_imports_what_exists(text):
                 a.asname or a.name for item in defined if isinstance(item, ast.ImportFrom) for a in item.names
             }
             assert {alias.name for alias in node.names} <= names
+
+
+@pytest.mark.parametrize("text", blocks("pycon"))
+def test_examples_are_true(text):
+    example = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_the_tree_is_the_tree():
