@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Literal
+
 import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import attention, check_attention, make_pack
+from reasoning_embedding.backbones import attention, check_attention, compile_layers, make_pack
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training.probe import measure
+from reasoning_embedding.training.recompute import recompute_activations
+from reasoning_embedding.training.timers import Timers
 from tests.models import gradients, random_bag, relative, tiny_decoder, tiny_embedder
 
 pytestmark = [
@@ -63,3 +69,46 @@ def test_the_step_on_the_device_equals_the_cpu() -> None:
     gpu.zero_grad()
     contrastive_step(gpu, bag, loss, world, autocast=torch.bfloat16)  # through the fused kernel
     assert relative(gradients(gpu).cpu(), gradients(cpu)) < 0.1
+
+
+def test_compiled_streams_give_the_gradient_of_plain_packs() -> None:
+    bag, loss = random_bag(24, longest=40), build_loss(config.InfoNCE(temperature=0.05))
+    world = World(device=torch.device("cuda"))
+    plain, compiled = tiny_embedder(head_dim=64), tiny_embedder(head_dim=64).cuda()
+    contrastive_step(plain, bag, loss, World(), pack_tokens=256)
+    compile_layers(compiled.model)
+    output = contrastive_step(compiled, bag, loss, world, pack_tokens=256)
+    assert output.slots >= output.tokens
+    assert relative(gradients(compiled).cpu(), gradients(plain)) < 1e-3
+    compiled.zero_grad()
+    contrastive_step(compiled, bag, loss, world, pack_tokens=256, autocast=torch.bfloat16)
+    assert relative(gradients(compiled).cpu(), gradients(plain)) < 0.1
+
+
+@pytest.mark.parametrize("kind", [True, "selective", "offload"])
+def test_recomputation_keeps_less_and_changes_no_gradient(
+    kind: Literal[True, "selective", "offload"],
+) -> None:
+    bag, loss = random_bag(24, longest=40), build_loss(config.InfoNCE(temperature=0.05))
+    device = torch.device("cuda")
+    pack = make_pack(bag.texts, bag.prompt_lengths).to(device)
+    found, kept = [], []
+    for recompute in (False, True):
+        embedder = tiny_embedder(head_dim=64, num_hidden_layers=6).cuda().train()
+        if recompute:
+            recompute_activations(embedder.model, kind)
+        contrastive_step(embedder, bag, loss, World(device=device), autocast=torch.bfloat16)
+        found.append(gradients(embedder))
+        kept.append(measure(partial(embedder, pack), lambda out: out.backward(out.detach()), device).kept)
+    assert relative(found[1], found[0]) < 1e-2
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_phases_are_timed_on_the_stream() -> None:
+    timers = Timers(torch.device("cuda"))
+    matrix = torch.randn(4096, 4096, device="cuda")
+    with timers.phase("forward"):
+        for _ in range(20):
+            matrix = matrix @ matrix / 64
+    times = timers.take()
+    assert times["forward"] > times["other"]
