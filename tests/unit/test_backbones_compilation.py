@@ -18,14 +18,14 @@ LOSS = build_loss(config.InfoNCE(temperature=0.05))
 
 
 def test_every_layer_is_compiled_and_attention_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = tiny_embedder(num_hidden_layers=3)
     compiled: list[tuple[nn.Module, str]] = []
     opaque: list[object] = []
     monkeypatch.setattr(nn.Module, "compile", lambda module, backend: compiled.append((module, backend)))
     monkeypatch.setattr(torch.compiler, "disable", lambda function: opaque.append(function) or function)
     compilation._make_attention_opaque.cache_clear()
-    embedder = tiny_embedder(num_hidden_layers=3)
     compile_layers(embedder.model)
-    compilation._make_attention_opaque.cache_clear()
+    compilation._make_attention_opaque.cache_clear()  # what it registered was not opaque
     assert compiled == [(layer, "inductor") for layer in decoder_layers(embedder.model)]
     assert opaque == [packed_attention]
 
