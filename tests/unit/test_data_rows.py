@@ -35,9 +35,10 @@ def parse(record: object, source: str | None = None, instruction: str | None = N
                 "neg": ["n"],
                 "prompt": "find it",
                 "pos_scores": [1.0],
+                "neg_scores": [0],
                 "type": "normal",
             },
-            Row("q", ("p",), ("n",), "find it", "file"),
+            Row("q", ("p",), ("n",), "find it", "file", (1.0,), (0.0,)),
             id="flagembedding",
         ),
         pytest.param(
@@ -89,6 +90,17 @@ def test_a_source_overrides_names_and_fills_in_instructions() -> None:
         ({"query": "q\0", "pos": ["p"]}, "query holds a NUL character"),
         ({"query": "q", "pos": ["\ud800"]}, "positive is not valid Unicode"),
         ({"query": "q", "pos": ["p"], "source": 7}, "source is not a text"),
+        ({"query": "q", "pos": ["p"], "pos_scores": 1.0}, "positive scores are not a list"),
+        (
+            {"query": "q", "pos": ["p"], "pos_scores": [1.0, 2.0]},
+            "positive scores do not match the positives",
+        ),
+        ({"query": "q", "pos": ["p"], "pos_scores": ["1"]}, "a positive score is not a number"),
+        ({"query": "q", "pos": ["p"], "pos_scores": [float("nan")]}, "a positive score is not a number"),
+        (
+            {"query": "q", "pos": ["p"], "neg": ["n"], "neg_scores": [True]},
+            "a negative score is not a number",
+        ),
     ],
 )
 def test_problems_are_named(record: object, reason: str) -> None:
