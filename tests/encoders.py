@@ -25,7 +25,7 @@ class HashingEncoder:
         *,
         prompt: str = "",
         max_tokens: int = 512,
-        pack_tokens: int = 16384,
+        pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         self.calls.append((prompt, list(texts)))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +19,11 @@ from torch.nn import functional as F
 
 from reasoning_embedding.errors import ContractError, SetupError
 
+from .dropout import KEYS, keep_mask
+
 NAME = "packed"
+#: Sets the masks of attention apart from those of dropout modules.
+_PLACE = 1 << 32
 
 
 @cache
@@ -62,7 +67,8 @@ def packed_attention(
     sliding_window : int, optional
         Window of the layer, with transformers' meaning (causal: distance < window; else <= window).
     **kwargs
-        ``cu_seq_lens_q`` (n+1) int32 and ``max_length_q`` of the pack.
+        ``cu_seq_lens_q`` (n+1) int32 and ``max_length_q`` of the pack; ``dropout_keys`` (1, T) int64, if
+        dropout is to depend on the text (see :mod:`.dropout`).
 
     Returns
     -------
@@ -90,7 +96,11 @@ def packed_attention(
     causal = bool(getattr(getattr(module, "config", module), "is_causal", True))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = int(sliding_window) if sliding_window else None
-    attend = _varlen if _has_varlen(query, dropout) else _segments
+    attend: Callable[..., Tensor] = _varlen if _has_varlen(query, dropout) else _segments
+    if dropout and kwargs.get(KEYS) is not None:
+        attend = partial(
+            _texts_with_dropout, keys=kwargs[KEYS][0], place=int(getattr(module, "layer_idx", 0))
+        )
     out = attend(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
@@ -133,14 +143,63 @@ def _segments(
         q, k, v = (
             t[start:stop].view(texts, length, -1, t.shape[-1]).transpose(1, 2) for t in (query, key, value)
         )
-        if groups > 1:
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         mask = _window_mask(length, window, causal, query.device)
-        out = F.scaled_dot_product_attention(
-            q, k, v, mask, dropout_p=dropout, scale=scale, is_causal=causal and mask is None
-        )
+        if mask is None and not causal:
+            out = _attend_all(q, k, v, dropout, scale)
+        else:
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+            out = F.scaled_dot_product_attention(
+                q, k, v, mask, dropout_p=dropout, scale=scale, is_causal=mask is None
+            )
         pieces.append(out.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
         start = stop
+    return torch.cat(pieces)
+
+
+def _attend_all(query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float) -> Tensor:
+    """Attend from every token to every token of its text: (n, H, L, D), (n, H_kv, L, D) -> (n, H, L, D)."""
+    texts, heads, length, size = query.shape
+    # Without mask a query's place does not matter: heads that share keys stand below each other, not repeated.
+    rows = query.reshape(texts, key.shape[1], -1, size)
+    if query.dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_inference_mode_enabled():
+        # Half the time of a CPU's fused kernel; it rounds the scores, and takes memory for them: encoding only.
+        keys = key.transpose(2, 3).flatten(0, 1)
+        scores = torch.baddbmm(rows.new_zeros(()), rows.flatten(0, 1), keys, beta=0, alpha=scale)
+        out = torch.bmm(F.dropout(scores.softmax(-1), dropout), value.flatten(0, 1))
+    else:
+        out = F.scaled_dot_product_attention(rows, key, value, dropout_p=dropout, scale=scale)
+    return out.reshape(texts, heads, length, size)
+
+
+def _texts_with_dropout(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    longest: int,
+    *,
+    dropout: float,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    keys: Tensor,
+    place: int,
+) -> Tensor:
+    """Attend text by text with dropout that belongs to the text; shapes as :func:`_segments`."""
+    heads = torch.arange(query.shape[1], device=query.device)[:, None]
+    groups = query.shape[1] // key.shape[1]
+    pieces: list[Tensor] = []
+    for start, stop in pairwise(boundaries.tolist()):
+        q, k, v = (t[start:stop].transpose(0, 1) for t in (query, key, value))
+        scores = q @ k.repeat_interleave(groups, 0).transpose(1, 2) * scale
+        mask = _window_mask(stop - start, window, causal, query.device)
+        if mask is None and causal:
+            mask = torch.ones(stop - start, stop - start, dtype=torch.bool, device=query.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        keep = keep_mask(keys[start:stop] ^ heads, stop - start, dropout, _PLACE, place)
+        weights = torch.where(keep, scores.softmax(-1) / (1 - dropout), 0)
+        pieces.append((weights @ v.repeat_interleave(groups, 0)).transpose(0, 1))
     return torch.cat(pieces)
 
 

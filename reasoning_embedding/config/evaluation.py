@@ -136,7 +136,8 @@ class Evaluation(Section):
     cache_embeddings: bool = True
     """Keep the embeddings of corpora, so that a checkpoint encodes a corpus once for all tasks and calls."""
     max_tokens: Positive = 512
-    pack_tokens: Positive = 16384
+    pack_tokens: Positive | None = None
+    """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""
     threads: Positive | None = None
 
 
@@ -149,4 +150,5 @@ class TrainingEvaluation(Section):
     select: str = "mean"
     """``mean`` of the tasks' main scores, or ``TASK`` or ``TASK:METRIC``; the larger is the better."""
     max_tokens: Positive = 512
-    pack_tokens: Positive = 16384
+    pack_tokens: Positive | None = None
+    """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""

@@ -27,7 +27,7 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 Report = Callable[[str], None]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-PACK_TOKENS = (512, 1024, 4096, 16384)
+PACK_TOKENS = (512, 1024, 2048, 4096, 16384)
 CORPORA = ("cranfield", "cisi", "cosqa_dev")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 REPEATS = 3

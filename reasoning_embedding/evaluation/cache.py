@@ -108,7 +108,7 @@ class CachedEncoder:
         *,
         prompt: str = "",
         max_tokens: int = 512,
-        pack_tokens: int = 16384,
+        pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Return the embeddings (len(texts), dimension) of the cache, or encode and save them."""

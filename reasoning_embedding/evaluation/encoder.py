@@ -61,8 +61,10 @@ class MtebEncoder:
         Whether texts get a prompt at all; lexical models are asked without.
     corpus_embedder : TextEncoder, optional
         Encodes documents in the place of `embedder`: the same model behind a cache.
-    max_tokens, pack_tokens : int
-        Truncation length of a text and tokens of one forward.
+    max_tokens : int
+        Truncation length of a text.
+    pack_tokens : int, optional
+        Tokens of one forward; absent: what suits the device.
     chunk_documents : int
         Documents of a corpus encoded and searched at a time; of the others only each query's best are kept.
     query_template : str
@@ -80,7 +82,7 @@ class MtebEncoder:
         asked: bool = True,
         corpus_embedder: TextEncoder | None = None,
         max_tokens: int = 512,
-        pack_tokens: int = 16384,
+        pack_tokens: int | None = None,
         chunk_documents: int = 50_000,
         query_template: str = QUERY_TEMPLATE,
         report: Callable[[str], None] | None = None,

@@ -33,7 +33,7 @@ def score(
     task: config.NumberSequencesTask,
     *,
     max_tokens: int = 512,
-    pack_tokens: int = 16384,
+    pack_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Score how an embedder's clusters of number texts agree with their families.
 
@@ -43,8 +43,10 @@ def score(
         Sees the texts without an instruction.
     task : config.NumberSequencesTask
         Families, terms, chunks, order, draws of the null and seed.
-    max_tokens, pack_tokens : int
-        Truncation length of a text and tokens of one forward.
+    max_tokens : int
+        Truncation length of a text.
+    pack_tokens : int, optional
+        Tokens of one forward; absent: what suits the device.
 
     Returns
     -------

@@ -12,6 +12,7 @@ from mteb.abstasks.abstask import AbsTask
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config
+from reasoning_embedding.backbones.embedder import default_pack_tokens
 from reasoning_embedding.checkpoints.atomic import write_json
 from reasoning_embedding.checkpoints.provenance import versions
 from reasoning_embedding.distributed import World
@@ -180,9 +181,12 @@ def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, query_templa
     """Return the settings that go into the result."""
     pooling = getattr(model, "pooling", None)
     tensor = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    pack_tokens = settings.pack_tokens
+    if pack_tokens is None and tensor is not None:
+        pack_tokens = default_pack_tokens(tensor.device)
     return {
         "max_tokens": settings.max_tokens,
-        "pack_tokens": settings.pack_tokens,
+        "pack_tokens": pack_tokens,
         "query_template": query_template,
         "dtype": None if tensor is None else str(tensor.dtype).removeprefix("torch."),
         "pooling": pooling.model_dump() if isinstance(pooling, config.Pooling) else None,

@@ -27,7 +27,7 @@ class TextEncoder(Protocol):
         *,
         prompt: str = "",
         max_tokens: int = 512,
-        pack_tokens: int = 16384,
+        pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Return float32 embeddings (len(texts), dimension) of unit norm."""
@@ -60,7 +60,7 @@ class ShardedEncoder:
         *,
         prompt: str = "",
         max_tokens: int = 512,
-        pack_tokens: int = 16384,
+        pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Encode this rank's share and gather those of the others; the progress is this rank's.

@@ -85,7 +85,7 @@ class TfIdf:
         *,
         prompt: str = "",
         max_tokens: int = 512,
-        pack_tokens: int = 16384,
+        pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Return float32 vectors (len(texts), dimension) of unit norm; a text without n-grams is all zeros.

@@ -190,7 +190,7 @@ def test_what_decides_a_score_is_pinned_and_asks_for_a_rerun(tiny_backbone: Path
     base = run(embedder, [task], tmp_path / "out")
     assert base["settings"] == {
         "max_tokens": 512,
-        "pack_tokens": 16384,
+        "pack_tokens": 2048,
         "query_template": "Instruct: {instruction}\nQuery: ",
         "dtype": "float32",
         "pooling": embedder.pooling.model_dump(),

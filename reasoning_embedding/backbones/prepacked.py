@@ -1,0 +1,98 @@
+"""Linear layers in the layout a CPU multiplies fastest, for forwards without gradients.
+
+A weight lies in memory as (out, in); oneDNN's kernels want it in blocks. Reordered once for many packs, matrix
+products run about 1.2 times as fast in float32, and the gate of a SwiGLU block is applied while its product is
+still in cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_DTYPES = (torch.float32, torch.bfloat16)
+#: Output projection and both inputs of a SwiGLU block, by the names all of transformers' decoders give them.
+_SWIGLU = ("down_proj", "gate_proj", "up_proj")
+
+
+@contextmanager
+def prepacked(model: nn.Module, *, tokens: int) -> Iterator[None]:
+    """Let the linear layers of a model use reordered copies of their weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any model; layers on another device than a CPU, of another dtype than float32 and bfloat16, whose
+        weights are sharded, or that are no plain ``nn.Linear`` stay as they are.
+    tokens : int
+        Tokens of a forward as a rule; other counts are right too.
+
+    Notes
+    -----
+    The copies live inside the block, at the cost of the weights' memory; a weight changed within it is not
+    seen, and no gradient flows. Results differ from the stock layers' by rounding.
+    """
+    changed: list[nn.Module] = []
+    proven: dict[type[nn.Module], bool] = {}
+    try:
+        if torch.backends.mkldnn.is_available() and not torch.is_grad_enabled():
+            for module in model.modules():
+                forward = _swiglu(module, tokens, proven) if _is_swiglu(module) else None
+                if forward is None and isinstance(module, nn.Linear) and _is_plain(module):
+                    forward = _linear(module, tokens)
+                if forward is not None:
+                    module.forward = forward
+                    changed.append(module)
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _is_plain(module: nn.Module | None) -> bool:
+    if type(module) is not nn.Linear or "forward" in vars(module):  # hooks of others stand there
+        return False
+    weight = module.weight.detach()
+    whole = type(weight) is Tensor and weight.shape == (module.out_features, module.in_features)
+    return whole and weight.device.type == "cpu" and weight.dtype in _DTYPES
+
+
+def _is_swiglu(module: nn.Module) -> bool:
+    # transformers has a class of its own for SiLU.
+    activation = type(getattr(module, "act_fn", None)).__name__
+    return activation in ("SiLU", "SiLUActivation") and all(
+        _is_plain(getattr(module, name, None)) for name in _SWIGLU
+    )
+
+
+def _reordered(layer: nn.Linear, tokens: int) -> tuple[Tensor, Tensor | None]:
+    bias = None if layer.bias is None else layer.bias.detach()
+    return torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), tokens), bias
+
+
+def _linear(layer: nn.Linear, tokens: int) -> Callable[[Tensor], Tensor]:
+    weight, bias = _reordered(layer, tokens)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _swiglu(
+    block: nn.Module, tokens: int, proven: dict[type[nn.Module], bool]
+) -> Callable[[Tensor], Tensor] | None:
+    """Return down(silu(gate(x)) * up(x)), or None where that is not what the block computes."""
+    layers: list[nn.Linear] = [getattr(block, name) for name in _SWIGLU]
+    (down, down_bias), (gate, gate_bias), (up, up_bias) = [_reordered(layer, tokens) for layer in layers]
+
+    def forward(x: Tensor) -> Tensor:
+        opened = torch.ops.mkldnn._linear_pointwise(x, gate, gate_bias, "swish", [], "")
+        product = torch.ops.mkldnn._linear_pointwise.binary(x, opened, up, up_bias, "mul")
+        return torch.ops.mkldnn._linear_pointwise(product, down, down_bias, "none", [], "")
+
+    if type(block) not in proven:
+        probe = torch.linspace(-1.0, 1.0, layers[0].out_features, dtype=layers[0].weight.dtype)[None]
+        expected = block(probe)
+        tolerance = 0.05 * expected.abs().max().item()
+        proven[type(block)] = torch.allclose(forward(probe), expected, rtol=0, atol=tolerance)
+    return forward if proven[type(block)] else None
