@@ -11,16 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from reasoning_embedding import training
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
-from reasoning_embedding.losses import LossOutput, infonce
+from reasoning_embedding.losses import ContrastiveLoss, LossShare
 
 Write = Callable[..., Path]
 Rembed = Callable[..., object]
@@ -222,15 +222,16 @@ def test_accelerate_launch_runs_it(write_run: Write, tmp_path: Path) -> None:
 def test_nan_stops_before_it_reaches_the_weights(
     write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 0
+    calls, share = 0, ContrastiveLoss.share
 
-    def breaking(*tensors: torch.Tensor, temperature: float) -> LossOutput:
+    def breaking(*arguments: Any, **options: Any) -> LossShare:
         nonlocal calls
         calls += 1
-        output = infonce(*tensors, temperature=temperature)
-        return LossOutput(output.total * math.nan, output.correct) if calls == 5 else output
+        part = share(*arguments, **options)
+        factor = math.nan if calls == 5 else 1
+        return LossShare(part.gradient, part.sums | {"loss": part.sums["loss"] * factor})
 
-    monkeypatch.setattr(training.step, "infonce", breaking)
+    monkeypatch.setattr(ContrastiveLoss, "share", breaking)
     result = rembed("train", write_run(), code=1)
     assert "the loss is nan at step 5" in result.output  # type: ignore[attr-defined]
     run = RunFolder(tmp_path / "runs" / "run")
