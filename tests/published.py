@@ -63,7 +63,7 @@ def write_run(
         )
     sources = [
         {"kind": "hub", "dataset": "lab/pairs", "license": "mit"},
-        {"kind": "files", "path": "/home/me/x.jsonl"},
+        {"kind": "files", "path": "/srv/me/x.jsonl"},
     ]
     write_json(
         run.config_json,

@@ -64,7 +64,7 @@ def command(
     from reasoning_embedding.publishing.export import export
     from reasoning_embedding.publishing.facts import About
     from reasoning_embedding.publishing.ledger import Ledger
-    from reasoning_embedding.publishing.release import plan_release
+    from reasoning_embedding.publishing.release import files_in, plan_release
     from reasoning_embedding.publishing.verify import verify
 
     say = speaker()
@@ -73,8 +73,13 @@ def command(
     export(release, about, say)
     ledger = Ledger(release.folder)
     verify(release, ledger, say)
-    typer.echo(f"card: {release.exported(release.main) / CARD}")
+    main = release.exported(release.main)
+    typer.echo(f"card: {main / CARD}")
     if not push:
+        for name, file in files_in(main).items():
+            typer.echo(f"  {file.stat().st_size:>15,}  {name}")
+        names = ", ".join(item.name for item in release.steps)
+        typer.echo(f"  {'tags' if tag else 'branches'}: {names or 'none but main'}")
         typer.echo(f"nothing was uploaded: --push brings {release.folder} to {repo}")
         return
     from reasoning_embedding.publishing.hub import Hub, find_token

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.checkpoints import step_name
+
 from .card_text import CHECKED, CITATIONS, INTRODUCTION, LIMITS
 from .facts import Facts
 from .markdown import table, text
@@ -77,7 +79,8 @@ def _prompts(folder: Path) -> str:
     ]
     if not rows:
         return "The model has no prompts: queries and documents are embedded as they are."
-    return "Queries need their prompt, documents have none.\n\n" + table(("name", "prompt"), rows)
+    words = "Put the prompt of its kind before a text; a kind that is not listed has none."
+    return f"{words}\n\n{table(('name', 'prompt'), rows)}"
 
 
 def _lineage(facts: Facts) -> str:
@@ -157,22 +160,18 @@ def _results(facts: Facts) -> str:
     scores = facts.scores.get(facts.revision.name)
     if not scores:
         return "## Results\n\nThis checkpoint was not scored."
-    first = facts.scores.get("step-000000") if facts.revision.step else None
+    first = facts.scores.get(step_name(0)) if facts.revision.step else None
     before = {entry["task"]: entry.get("main_score") for entry in first["tasks"]} if first else {}
-    rows = [
-        (
-            entry["task"],
-            str(entry.get("main_metric", "ndcg_at_10")),
-            entry.get("main_score"),
-            before.get(entry["task"]),
-        )
-        for entry in scores["tasks"]
-    ]
-    rows.append(("mean over tasks", "", mean_score(scores), mean_score(first)))
-    failed = [(entry["task"], "failed", None, None) for entry in scores["failed"]]
+    rows: list[tuple[object, ...]] = []
+    for entry in scores["tasks"]:
+        metric = str(entry.get("main_metric", "ndcg_at_10"))
+        rows.append((entry["task"], metric, entry.get("main_score"), before.get(entry["task"])))
+    rows += [(entry["task"], "failed", None, None) for entry in scores["failed"]]
+    same = first is not None and before.keys() == {entry["task"] for entry in scores["tasks"]}
+    rows.append(("mean over tasks", "", mean_score(scores), mean_score(first) if same else None))
     columns = 4 if first else 3
     header = ("task", "metric", "score", "before training")[:columns]
-    return "## Results\n\n" + table(header, (row[:columns] for row in [*rows[:-1], *failed, rows[-1]]))
+    return "## Results\n\n" + table(header, (row[:columns] for row in rows))
 
 
 def _contamination(found: dict[str, Any]) -> str:

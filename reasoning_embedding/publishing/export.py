@@ -24,7 +24,7 @@ from .card import write_card
 from .facts import About, Facts
 from .masking import public
 from .record import mean_score, read_run, read_step_scores
-from .release import MAIN, Release, Revision
+from .release import MAIN, Release, Revision, files_in
 
 INDEX = "checkpoints.jsonl"
 #: Files of a checkpoint that are published; weights in any other format never are.
@@ -75,14 +75,9 @@ def export(release: Release, about: About, report: Callable[[str], None]) -> Non
                 if release.steps:
                     lines = [json.dumps(_entry(item, facts), ensure_ascii=False) for item in release.steps]
                     (folder / INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        files = exported_files(target)
-        size = sum(path.stat().st_size for path in files)
+        files = files_in(target)
+        size = sum(path.stat().st_size for path in files.values())
         report(f"{revision.name}: {len(files)} files, {size / 1e6:.1f} MB, from {revision.checkpoint.name}")
-
-
-def exported_files(folder: Path) -> list[Path]:
-    """Files of an exported revision, in order."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _place(checkpoint: Path, folder: Path) -> None:

@@ -98,6 +98,8 @@ def _explain(error: Exception, doing: str, where: str, token: str) -> tuple[Reas
         status = refusal.response.status_code
         line = _line(refusal.server_message or refusal, token)
         return _refused(status, f"{status} while {doing}", where, line), status in _PASSING
+    if isinstance(error, PermissionError) and type(error).__module__.startswith("hf_xet"):
+        return _refused(401, f"401 while {doing}", where, _line(error, token)), False
     if isinstance(error, (ValueError, FileNotFoundError, PermissionError)):
         return InputError(f"{doing}: {_line(error, token)}", where=where), False
     what = f"the connection failed while {doing} ({_line(chain[-1], token)})"

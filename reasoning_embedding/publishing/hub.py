@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from reasoning_embedding.errors import InputError, SetupError
 
 from .faults import LOGIN, TRIES, request
 from .masking import mask
+from .release import files_in
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -72,22 +74,29 @@ class Remote:
 
     def equals(self, folder: Path) -> bool:
         """Whether the files are those of a folder, by their hashes."""
-        local = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        local = files_in(folder)
         return local.keys() == self.files.keys() and not self.changed(local)
 
     def changed(self, local: dict[str, Path]) -> list[str]:
         """Return the paths of `local` that are not there, or not in this form."""
-        return [name for name, path in local.items() if _hash_like(self.files.get(name), path) is False]
+        return [name for name, path in local.items() if not _is_equal(self.files.get(name), path)]
 
 
-def _hash_like(remote: str | None, path: Path) -> bool:
+def _is_equal(remote: str | None, path: Path) -> bool:
     if remote is None:
         return False
     kind, _, value = remote.partition(":")
     if kind == "sha256":
-        return hash_file(path) == value
+        state = path.stat()
+        return _sha256(path, state.st_size, state.st_mtime_ns) == value
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == value
+
+
+@functools.cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Hash a file once for as long as it does not change: weights are compared before and after each commit."""
+    return hash_file(path)
 
 
 class Hub:
@@ -230,9 +239,7 @@ class Hub:
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        local = {
-            path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-        }
+        local = files_in(folder)
         uploaded: dict[str, CommitOperationAdd] = {}
 
         def commit() -> str:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
-from .export import exported_files
 from .hub import Hub
 from .ledger import Ledger
 from .masking import refuse_secrets
-from .release import MAIN, Release, Revision
+from .release import MAIN, Release, Revision, files_in
 
 Report = Callable[[str], None]
+_AGAIN = "the same command goes on: what is complete is left as it is"
 
 
 def push(
@@ -52,13 +52,18 @@ def push(
         If the Hub cannot be reached or fails. Either names the revisions that are complete.
     """
     for revision in release.revisions:
-        refuse_secrets(exported_files(release.exported(revision)), token)
+        refuse_secrets(files_in(release.exported(revision)).values(), token)
     done: list[str] = []
     try:
         hub.check_access()
         _push(release, hub, ledger, done, private=private, overwrite=overwrite, report=report)
     except ReasoningEmbeddingError as error:
-        raise _with_state(error, release, done) from None
+        what = f"{error.what}\n{_state(release, done)}"
+        todo = f"{error.todo}; {_AGAIN}" if error.todo else _AGAIN
+        raise type(error)(what, where=error.where, todo=todo) from None
+    except KeyboardInterrupt:
+        report(f"interrupted\n{_state(release, done)}\n  {_AGAIN}")
+        raise
 
 
 def _push(
@@ -142,15 +147,10 @@ def _upload(
         hub.delete_branch(branch)
 
 
-def _with_state(error: ReasoningEmbeddingError, release: Release, done: list[str]) -> ReasoningEmbeddingError:
-    """Return the error with what is complete and what is not."""
+def _state(release: Release, done: list[str]) -> str:
+    """Say what is complete and what is not."""
     left = [revision.name for revision in release.revisions if revision.name not in done]
-    lines = [
-        error.what,
-        f"  complete on the Hub: {', '.join(done) or 'nothing'}",
-        f"  not complete: {', '.join(left) or 'nothing'} (each changes in one commit, none is half there)",
-    ]
-    again = "the same command goes on: what is complete is left as it is"
-    return type(error)(
-        "\n".join(lines), where=error.where, todo=f"{error.todo}; {again}" if error.todo else again
+    return (
+        f"  complete on the Hub: {', '.join(done) or 'nothing'}\n"
+        f"  not complete: {', '.join(left) or 'nothing'} (each changes in one commit, none is half there)"
     )

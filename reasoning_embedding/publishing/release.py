@@ -131,6 +131,12 @@ def plan_release(
     return Release(repo, output or home / FOLDER / repo, main, (), RunFolder(home) if of_run else None, tags)
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """Files of an exported revision in order, by the names they get on the Hub."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in files}
+
+
 def check_repo_name(repo: str) -> None:
     """Refuse what the Hub would not take as ``ORG/NAME``.
 

@@ -151,7 +151,7 @@ def test_the_card_says_what_the_model_is_made_of(tmp_path: Path) -> None:
     ):
         assert words in said, words
     assert (main / "figures" / "layers.png").read_bytes() == PNG
-    assert "/home/me" not in said
+    assert "/srv/me" not in said
     step = card(release.exported(release.steps[0]))
     assert 'revision="step-000000"' in step
     assert "## Checkpoints" not in step
@@ -212,13 +212,13 @@ def test_a_checkpoint_without_provenance_is_refused(tmp_path: Path) -> None:
 
 
 def test_provenance_is_published_without_the_publishers_paths(tmp_path: Path) -> None:
-    parent = {"path": "/home/someone/models/base", "revision": None, "content_hash": None}
+    parent = {"path": "/srv/someone/models/base", "revision": None, "content_hash": None}
     folder = write_checkpoint(tmp_path / "model", parent=parent)
     release = plan_release(folder, "me/model")
     export(release, About(base_model="Qwen/Qwen3-4B-Base"), quiet)
     main = release.exported(release.main)
     assert json.loads((main / "provenance.json").read_text())["parent"]["path"] == "base"
-    assert "/home/someone" not in "".join(path.read_text(errors="replace") for path in main.rglob("*.*"))
+    assert "/srv/someone" not in "".join(path.read_text(errors="replace") for path in main.rglob("*.*"))
     assert metadata(main)["base_model"] == "Qwen/Qwen3-4B-Base"
 
 
@@ -271,7 +271,7 @@ def test_user_texts_are_not_markup() -> None:
     assert text("<script>alert(1)</script>") == "&lt;script&gt;alert(1)&lt;/script&gt;"
     assert text("[x](http://evil)\n# title") == "\\[x\\](http&#58;//evil) \\# title"
     assert text("https://me:pass@host/x") == "https&#58;//\\*\\*\\*@host/x"
-    assert text("/home/me/secret/data.jsonl") == "data.jsonl"
+    assert text("/srv/me/secret/data.jsonl") == "data.jsonl"
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,19 @@ def test_a_token_that_is_not_known(released: Release, server: HubServer) -> None
     assert not server.repos
 
 
+def test_storage_that_no_longer_takes_the_token(
+    pusher: Pusher, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads in chunks fail with an exception of their own library."""
+    error = type("XetAuthenticationError", (PermissionError,), {"__module__": "hf_xet"})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error(f"token refresh failed for {server.token}")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.preupload_lfs_files", refuse)
+    pusher.fails(SetupError, "does not accept the token .401 while uploading step-000000")
+
+
 def test_a_token_that_may_only_read(run_folder: Path, tmp_path: Path, server: HubServer) -> None:
     release = plan_release(run_folder, "reader/small", output=tmp_path / "publish")
     export(release, About(), lambda line: None)
@@ -343,6 +356,7 @@ def test_killed_at_any_request_the_next_call_goes_on(
     monkeypatch.setattr(Hub, "_call", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pusher()
+    assert pusher.said[-1].startswith("interrupted\n  complete on the Hub: ")
     monkeypatch.undo()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
