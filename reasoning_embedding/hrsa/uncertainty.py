@@ -58,11 +58,11 @@ def with_inference(
     bootstrap : int
         Replicates; 0 leaves the interval out.
     seed : int
-        Seed of both; intervals of two metrics with one seed have matching replicates.
+        Seed of both; intervals of one metric on two pairs of models have matching replicates under one seed.
     level : float
         Of the interval, in (0, 1).
     **options
-        Passed to `metric`.
+        Passed to `metric` (its own `seed` keeps its default).
 
     Returns
     -------
