@@ -1,0 +1,172 @@
+"""Speed and memory of HRSA against the same five metrics as textbooks and released code compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import bench_hrsa_reference as reference
+from .bench_hrsa_data import REPEATS, Size, now, peak, result, some_pairs, states
+from .bench_hrsa_long import bench_long
+from .bench_hrsa_reference import Layers
+from .function import linear_probe_transfer
+from .geometry import knn_overlap_of
+from .heat_maps import cka_map, correlation_map
+from .layer import Layer
+from .procrustes import procrustes_of
+
+Report = Callable[[str], None]
+FULL = Size(28, 2000, 1024, 1000, 12)
+QUICK = Size(8, 1000, 512, 300, 6)
+LONG_FULL = Size(8, 50_000, 256, 0, 6)
+LONG_QUICK = Size(4, 50_000, 256, 0, 3)
+
+
+def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
+    """Compare the whole analysis, CKA alone, and 50,000 tokens.
+
+    Parameters
+    ----------
+    quick : bool
+        Smaller models.
+    report : callable
+        Takes a line of progress.
+
+    Yields
+    ------
+    dict
+        ``name``, ``ours`` and ``other`` in seconds, their ``ratio`` (other over ours), ``memory_ratio`` (of peak
+        memory above a process that has loaded its libraries; None where not measured) and settings.
+
+    Notes
+    -----
+    States are Gaussian in float32, half of them shared. The other side's time is that of some pairs of layers,
+    scaled to all. ``reference``: the definitions as they read, every pair anew: CKA through ``HKH``, neighbours by
+    sorting n x n similarities (at 50,000 tokens, where n x n matrices do not fit, D x D products of every pair
+    centred anew). ``released``: the algorithm of the code released with the method, which for CKA centres once
+    a layer and compares neighbours along the diagonal only. ``numpy-cached``: numpy that keeps every layer's
+    Gram matrix. The linear probe is the same on both sides.
+    """
+    size = QUICK if quick else FULL
+    a, b = states(size, 0), states(size, 1)
+    for name in ("reference", "released"):
+        yield _five_metrics(name, a, b, size, report)
+    yield _cka(a, b, size, report)
+    yield bench_long(LONG_QUICK if quick else LONG_FULL, report)
+
+
+def analysis(a: Layers, b: Layers, labels: np.ndarray, texts: int, *, every_pair: bool) -> dict[str, Any]:
+    """Compute the five metrics as this package does; neighbours of every pair at k = 10, or of the diagonal."""
+    x, y = ([Layer(rows, dtype=np.float32) for rows in side] for side in (a, b))
+    rows, diagonal = np.arange(len(a[0])), list(zip(x, y, strict=True))
+    if every_pair:
+        near = [[knn_overlap_of(p, q, rows, 10).value for q in y] for p in x]
+    else:
+        near = [[knn_overlap_of(p, q, rows, k, k_max=50).value for k in (5, 10, 50)] for p, q in diagonal]
+    return {
+        "cka": cka_map(x, y),
+        "correlation": correlation_map(x, y),
+        "knn": np.array(near),
+        "h_inv": [procrustes_of(p, q, heldout=0).value for p, q in diagonal],
+        "probe": linear_probe_transfer(a[-1][:texts], b[-1][:texts], labels).value,
+    }
+
+
+def _five_metrics(name: str, a: Layers, b: Layers, size: Size, report: Report) -> dict[str, Any]:
+    labels = (a[-1][: size.texts, :4]).argmax(axis=1)
+    some = some_pairs(size)
+    ours, other = [], []
+    found: dict[str, Any] = {}
+    for _ in range(REPEATS):
+        start = now()
+        found = analysis(a, b, labels, size.texts, every_pair=name == "reference")
+        ours.append(now() - start)
+        cka, seconds = (_textbook if name == "reference" else _released)(a, b, labels, size, some)
+        other.append(seconds)
+        report(f"five metrics against {name}: {ours[-1][0]:.1f} s, {other[-1][0]:.1f} s")
+    difference = max(abs(found["cka"][pair] - value) for pair, value in zip(some, cka, strict=True))
+    return result(f"hrsa/five-metrics/{name}/fp32", ours, other, size, largest_difference=float(difference))
+
+
+def _textbook(
+    a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
+) -> tuple[list[float], np.ndarray]:
+    """CKA of some pairs, and the seconds that all five metrics of all pairs would take."""
+    start = now()
+    cka = []
+    for i, j in some:
+        reference.correlation(a[i], b[j])
+        cka.append(reference.textbook_cka(a[i], b[j]))
+        reference.knn_overlap(a[i], b[j], 10)
+    pairs = (now() - start) * size.layers**2 / len(some)
+    return cka, pairs + _diagonal(a, b, labels, size, some)
+
+
+def _released(
+    a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
+) -> tuple[list[float], np.ndarray]:
+    """As :func:`_textbook`, of the released algorithm."""
+    once = now()
+    reference.released_cka(a, b, [])
+    once = now() - once
+    start = now()
+    cka = reference.released_cka(a, b, some)
+    pairs = now() - start - once
+    start = now()
+    for i, j in some:
+        reference.correlation(a[i], b[j])
+    pairs += now() - start
+    start = now()
+    for i, _ in some[:2]:
+        for side in (a, b):
+            reference.dense_neighbours(side[i], 50)
+    neighbours = (now() - start) * size.layers / len(some[:2])
+    scaled = once + np.maximum(pairs, 0) * size.layers**2 / len(some)
+    return cka, scaled + neighbours + _diagonal(a, b, labels, size, some)
+
+
+def _diagonal(
+    a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
+) -> np.ndarray:
+    """Seconds of Procrustes along the diagonal, and of one probe."""
+    start = now()
+    for i, _ in some[:2]:
+        reference.h_inv(a[i], b[i])
+    procrustes = (now() - start) * size.layers / len(some[:2])
+    start = now()
+    linear_probe_transfer(a[-1][: size.texts], b[-1][: size.texts], labels)
+    return procrustes + now() - start
+
+
+def _cka(a: Layers, b: Layers, size: Size, report: Report) -> dict[str, Any]:
+    ours, other = [], []
+    for _ in range(REPEATS):
+        start = now()
+        mine = _our_cka(a, b)
+        ours.append(now() - start)
+        start = now()
+        theirs = reference.cached_cka(a, b)
+        other.append(now() - start)
+        report(f"CKA against numpy with per-layer work cached: {ours[-1][0]:.2f} s, {other[-1][0]:.2f} s")
+    memory = {"ours": peak(_cka_ours, size), "other": peak(_cka_other, size)}
+    difference = float(np.abs(mine - theirs).max())
+    return result(
+        "hrsa/cka/numpy-cached/fp32", ours, other, size, memory=memory, largest_difference=difference
+    )
+
+
+def _our_cka(a: Layers, b: Layers) -> np.ndarray:
+    x, y = ([Layer(rows, dtype=np.float32) for rows in side] for side in (a, b))
+    return cka_map(x, y, gram=True)
+
+
+def _cka_ours(size: Size) -> Callable[[], Any]:
+    a, b = states(size, 0), states(size, 1)
+    return lambda: _our_cka(a, b)
+
+
+def _cka_other(size: Size) -> Callable[[], Any]:
+    a, b = states(size, 0), states(size, 1)
+    return lambda: reference.cached_cka(a, b)

@@ -1,0 +1,81 @@
+"""What the benchmark compares with: the five metrics as textbooks and released code compute them, in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy.special import xlogy
+
+Layers = Sequence[np.ndarray]
+Pairs = Iterable[tuple[int, int]]
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean Pearson correlation of equal dimensions, both sides centred anew."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return float(np.mean((x * y).sum(axis=0) / np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))))
+
+
+def textbook_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """CKA as its definition reads: ``HKH`` and ``HLH`` of two n x n Gram matrices, as matrix products."""
+    centring = np.eye(len(x), dtype=x.dtype) - np.asarray(1 / len(x), dtype=x.dtype)
+    first, second = (centring @ (rows @ rows.T) @ centring for rows in (x, y))
+    return float((first * second).sum() / np.sqrt((first * first).sum() * (second * second).sum()))
+
+
+def careful_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """CKA from D x D products, both sides centred anew and their own products with them."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return float(np.square(x.T @ y).sum() / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+
+
+def released_cka(a: Layers, b: Layers, pairs: Pairs) -> list[float]:
+    """CKA as the released code computes it: layers centred and normed once, one D x D product a pair."""
+    sides = [[layer - layer.mean(axis=0) for layer in side] for side in (a, b)]
+    norms = [[float(np.linalg.norm(layer.T @ layer)) for layer in side] for side in sides]
+    return [
+        float(np.linalg.norm(sides[0][i].T @ sides[1][j])) ** 2 / (norms[0][i] * norms[1][j])
+        for i, j in pairs
+    ]
+
+
+def cached_cka(a: Layers, b: Layers) -> np.ndarray:
+    """CKA of all pairs from every layer's Gram matrix, all of them held."""
+    grams = []
+    for layer in (*a, *b):
+        centred = layer - layer.mean(axis=0)
+        grams.append((centred @ centred.T).ravel())
+    norms = [float(np.linalg.norm(gram)) for gram in grams]
+    return np.array(
+        [
+            [float(x @ y) / (p * q) for y, q in zip(grams[len(a) :], norms[len(a) :], strict=True)]
+            for x, p in zip(grams[: len(a)], norms[: len(a)], strict=True)
+        ]
+    )
+
+
+def dense_neighbours(x: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the k nearest rows by cosine, from the whole n x n matrix, sorted."""
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1)[:, :k]
+
+
+def knn_overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
+    """Mean Jaccard overlap of the neighbours, row by row."""
+    shared = np.array(
+        [
+            len(np.intersect1d(p, q))
+            for p, q in zip(dense_neighbours(x, k), dense_neighbours(y, k), strict=True)
+        ]
+    )
+    return float(np.mean(shared / (2 * k - shared)))
+
+
+def h_inv(x: np.ndarray, y: np.ndarray) -> float:
+    """Inverse row entropy of the Procrustes map, centred anew."""
+    left, _, right = np.linalg.svd((x - x.mean(axis=0)).T @ (y - y.mean(axis=0)))
+    squares = np.square(left @ right)
+    return float(1 + xlogy(squares, squares).sum() / (len(squares) * np.log(len(squares))))
