@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding import config
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import Contrast, Slots, build_loss, infonce, tiled_infonce
+from reasoning_embedding.losses.masks import brought_by, known_answers
 from tests.unit.loss_reference import check, random_bag, unit_vectors
 
 QWEN3 = ["query_document", "query_query", "document_document"]
@@ -203,6 +205,61 @@ def test_low_temperatures_do_not_overflow() -> None:
     exact = build_loss(config.InfoNCE.model_validate(settings)).share(x, Slots.of(bag))
     assert found.gradient.isfinite().all()
     assert float(found.sums["loss"]) == pytest.approx(float(exact.sums["loss"]), rel=1e-4)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the most elements of any tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", ["paper", "gte masked", "symmetric masked"])
+def test_no_tensor_is_larger_than_a_row_of_tiles(name: str) -> None:
+    bag = random_bag(0, 120, 240)
+    x, slots = unit_vectors(len(bag.texts), 6, 0), Slots.of(bag)
+    settings = _settings(name, tile_rows=4)
+    with _Largest() as seen:
+        build_loss(settings).share(x, slots)
+    widths = [len(bag.query if part.endswith("_query") else bag.document) for part in settings.directions]
+    assert seen.elements <= max(4 * sum(widths), x.numel(), len(slots.known[0]) * 2)
+    assert seen.elements < 120 * 360 / 10
+    with _Largest() as seen:  # the control: the plain form holds all scores
+        infonce(x[bag.query], x[bag.document], torch.arange(120), temperature=0.1)
+    assert seen.elements == 120 * 360
+
+
+def test_copies_are_found_only_where_there_are_any() -> None:
+    assert not Slots.of(random_bag(0, copies=False)).known.numel()
+    texts, prompts = [np.zeros(1, np.int32)] * 6, np.zeros(6, np.int32)
+    # Queries 0 and 1 are one text with two positives; query 2's positive is also a hard negative of 0.
+    bag = Bag(texts, prompts, np.array([0, 0, 1]), np.array([2, 3, 4, 4, 5]), np.array([0, 1, 2, 0, 1]))
+    slots = Slots.of(bag)
+    assert set(map(tuple, slots.known.T.tolist())) == {(0, 2), (0, 3), (1, 4)}
+    known = known_answers(slots, torch.arange(3))
+    assert known is not None
+    assert known.tolist() == [
+        [True, True, False, False, False],
+        [True, True, False, False, False],
+        [False, False, True, True, False],
+    ]
+    rows, candidates = brought_by(slots, torch.tensor([2, 0]))
+    assert sorted(zip(rows.tolist(), candidates.tolist(), strict=True)) == [(0, 2), (1, 0), (1, 3)]
+
+
+def test_candidates_may_be_nobodys() -> None:
+    bag = random_bag(0, copies=False)
+    unowned = Bag(bag.texts, bag.prompt_lengths, bag.query, bag.document)
+    assert Slots.of(unowned).owner.tolist() == [*range(6), *[-1] * 9]
+    x = unit_vectors(len(bag.texts), 8, 0)
+    found = [build_loss(config.InfoNCE()).share(x, Slots.of(one)).gradient for one in (bag, unowned)]
+    assert torch.equal(*found)
 
 
 def test_a_rank_without_queries_adds_nothing() -> None:
