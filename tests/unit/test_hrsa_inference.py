@@ -175,11 +175,11 @@ def test_intervals_cover_the_truth(name):
 
     truth = float(metric(*draw(100_000, 0)))
     covered = 0
-    for seed in range(1, 81):
-        found = hrsa.with_inference(metric, *draw(80, seed), null=0, bootstrap=60, seed=seed).interval
+    for seed in range(1, 51):
+        found = hrsa.with_inference(metric, *draw(80, seed), null=0, bootstrap=40, seed=seed).interval
         assert found is not None
         covered += found.low <= truth <= found.high
-    assert 68 <= covered <= 80
+    assert 41 <= covered <= 50
 
 
 def test_seed_band_is_the_prediction_interval_of_one_more_run():
