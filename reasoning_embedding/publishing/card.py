@@ -57,10 +57,7 @@ def _sections(facts: Facts, folder: Path) -> Iterator[str]:
     yield _results(facts)
     yield _contamination(facts.run.contamination)
     if facts.revision.name == MAIN:
-        yield from (
-            f"![{text(title)}](figures/{path.name})\n\n*{text(title)}*"
-            for title, path in facts.run.figures.items()
-        )
+        yield _figures(facts)
         yield _checkpoints(facts)
     yield "## Limits\n\n" + LIMITS.format(
         max_tokens=tokenizer.get("model_max_length", "the tokenizer's limit of")
@@ -190,6 +187,14 @@ def _contamination(found: dict[str, Any]) -> str:
     if unchecked := found.get("unchecked"):
         parts.append(f"Not checked: {', '.join(text(task) for task in unchecked)}.")
     return "\n\n".join(parts)
+
+
+def _figures(facts: Facts) -> str:
+    shown = [
+        f"![{text(title)}](figures/{path.name})\n\n*{text(title)}*"
+        for title, path in facts.run.figures.items()
+    ]
+    return "\n\n".join(["## Representation similarity", *shown]) if shown else ""
 
 
 def _checkpoints(facts: Facts) -> str:

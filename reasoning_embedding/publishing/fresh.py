@@ -27,7 +27,7 @@ def main() -> None:
                 if library == "sentence-transformers":
                     vectors = names["model"].encode(texts, prompt=prompt or None, show_progress_bar=False)
                 else:
-                    vectors = names["embed"](texts, prompt).numpy()
+                    vectors = names["embed"](texts, prompt).float().numpy()
                 arrays[f"{index}/{library}/{number}"] = np.asarray(vectors, dtype=np.float32)
     if "reasoning_embedding" in sys.modules:
         raise SystemExit("the card's code must not need the package that wrote the card")

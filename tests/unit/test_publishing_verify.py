@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, load_decoder
@@ -37,7 +38,7 @@ def run_here(codes: Sequence[dict[str, str]], probes: Sequence[list[Any]]) -> di
         with contextlib.redirect_stdout(io.StringIO()):
             exec(code[TRANSFORMERS], names)
         for number, (prompt, texts) in enumerate(probes[index]):
-            vectors = names["embed"](texts, prompt).numpy()
+            vectors = names["embed"](texts, prompt).float().numpy()
             arrays |= {
                 f"{index}/{library}/{number}": vectors for library in (TRANSFORMERS, SENTENCE_TRANSFORMERS)
             }
@@ -88,6 +89,25 @@ def test_the_cards_code_gives_the_trainers_embeddings(
     export(release, About("mit"), quiet)  # another card
     with pytest.raises(AssertionError, match="verified twice"):
         verify(release, Ledger(release.folder), quiet, never)
+
+
+def in_bfloat16(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    halved = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+    save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+    rewrite(folder / "config.json", dtype="bfloat16")
+
+
+def test_half_precision_weights_compute_in_float32(publish: Callable[..., Release]) -> None:
+    """Merged models are often saved so; without its dtype the card's code would be off by 1e-2."""
+    release = publish(in_bfloat16)
+    verify(release, Ledger(release.folder), quiet, run_here)
+    readme = release.exported(release.main) / "README.md"
+    readme.write_text(readme.read_text().replace(", dtype=torch.float32", ""))
+    with pytest.raises(ContractError, match="embeddings differ"):
+        verify(release, Ledger(release.folder), quiet, run_here)
 
 
 def test_a_card_that_lies_is_found_out(publish: Callable[..., Release]) -> None:
@@ -151,6 +171,8 @@ assert not any(path.endswith("publishing") for path in sys.path)
 assert not any("TOKEN" in name for name in os.environ if name != "TOKENIZERS_PARALLELISM"), "a token"
 assert os.environ["HF_HUB_OFFLINE"] == "1"
 class Vectors(list):
+    def float(self):
+        return self
     def numpy(self):
         return numpy.full((len(self), 2), 7.0)
 def embed(texts, prompt):
