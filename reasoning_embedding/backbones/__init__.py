@@ -2,6 +2,7 @@
 
 from .compilation import compile_layers
 from .contracts import AttentionCheck, InputContract, check_attention, check_same_inputs, input_contract
+from .dropout import text_keys, use_text_dropout
 from .embedder import Embedder
 from .layers import decoder_layers
 from .load import build_backbone, load_config, load_decoder, load_tokenizer

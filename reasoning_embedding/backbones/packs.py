@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .dropout import KEYS, token_keys
 from .packing import packs_for, streams_for
 
 #: Boundaries of a padded pack are this many, or a multiple of it: a fixed shape for compiled code.
@@ -32,6 +33,8 @@ class Pack:
         Tokens of the longest text.
     prompt_lengths : Tensor
         (n,) int64, leading tokens of each text that are instruction.
+    dropout_keys : Tensor, optional
+        (T,) int64, what the dropout of each token is a function of; absent: torch's generator.
     """
 
     input_ids: Tensor
@@ -39,6 +42,7 @@ class Pack:
     cu_seqlens: Tensor
     max_length: int
     prompt_lengths: Tensor
+    dropout_keys: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number n of real texts."""
@@ -52,11 +56,21 @@ class Pack:
             self.cu_seqlens.to(device, non_blocking=True),
             self.max_length,
             self.prompt_lengths.to(device, non_blocking=True),
+            None if self.dropout_keys is None else self.dropout_keys.to(device, non_blocking=True),
         )
+
+    def with_dropout(self, keys: np.ndarray) -> Pack:
+        """Return the pack with dropout that depends on its n texts' `keys` (see :func:`.dropout.text_keys`)."""
+        lengths = self.cu_seqlens.diff().long()
+        texts = torch.nn.functional.pad(torch.from_numpy(keys), (0, len(lengths) - len(self)))
+        tokens = texts.repeat_interleave(lengths)
+        return replace(self, dropout_keys=token_keys(tokens, self.position_ids))
 
     def model_inputs(self) -> dict[str, object]:
         """Keyword arguments of a stock transformers decoder under ``packed`` attention."""
+        dropout = {} if self.dropout_keys is None else {KEYS: self.dropout_keys[None]}
         return {
+            **dropout,
             "input_ids": self.input_ids[None],
             "position_ids": self.position_ids[None],
             "attention_mask": None,

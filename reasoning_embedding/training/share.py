@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reasoning_embedding.backbones import Pack, make_packs
+from reasoning_embedding.backbones import Pack, make_packs, text_keys
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.distributed import max_over_ranks
 
@@ -30,11 +30,14 @@ class Forwards:
         Tokens of this rank whose activations are kept; None: all.
     autocast : torch.dtype or None
         Compute dtype of the encoder.
+    dropout : tuple of int or None
+        What dropout is a function of, beside the text: seed and step. None: torch's generator.
     """
 
     pack_tokens: int = 16384
     store_tokens: int | None = None
     autocast: torch.dtype | None = None
+    dropout: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -79,13 +82,18 @@ class Share:
         stored = _stored([pack for pack, _ in packs], forwards.store_tokens)
         if engine.equal_forwards:
             stored = -max_over_ranks(-stored, engine.world)
+        keys = None if forwards.dropout is None else text_keys(len(bag.texts), *forwards.dropout)[texts]
         for number, (host_pack, indices) in enumerate(packs):
-            pack = host_pack.to(device)
-            # The same dropout is drawn again only from the same state.
+            pack = (host_pack if keys is None else host_pack.with_dropout(keys[indices])).to(device)
+            # What a backbone draws by itself is drawn again only from the same state.
             state = None if number < stored else _random_state(device)
             with torch.set_grad_enabled(state is None):
                 embeddings = self._forward(pack)
             self._pieces.append(_Piece(pack, torch.from_numpy(indices).to(device), embeddings, state))
+
+    def __len__(self) -> int:
+        """Return the forwards whose gradient is still to come."""
+        return len(self._pieces)
 
     def embeddings(self) -> Tensor:
         """(texts, D), detached, in the order of the share."""

@@ -63,6 +63,7 @@ def contrastive_step(
     autocast: torch.dtype | None = None,
     engine: Engine | None = None,
     anchor: Embedder | None = None,
+    dropout: tuple[int, ...] | None = None,
 ) -> StepOutput:
     """Compute the loss of a batch and ADD its gradient to the parameters.
 
@@ -87,6 +88,9 @@ def contrastive_step(
         How the ranks hold the model. Absent: each holds it whole, with equal weights.
     anchor : Embedder, optional
         The frozen backbone that the loss compares with, if it does; whole on every rank.
+    dropout : tuple of int, optional
+        What dropout is a function of, beside the text: seed and step. It is then the same for any number of
+        ranks and any packs. Absent: it is drawn from torch's generator.
 
     Returns
     -------
@@ -99,7 +103,8 @@ def contrastive_step(
 
     def embed(engine: Engine, store_tokens: int | None) -> tuple[Share, torch.Tensor]:
         with phase("forward"):
-            share = Share(engine, bag, shares[world.rank], Forwards(pack_tokens, store_tokens, autocast))
+            forwards = Forwards(pack_tokens, store_tokens, autocast, dropout)
+            share = Share(engine, bag, shares[world.rank], forwards)
         with phase("communication"):
             gathered = all_gather_rows(share.embeddings(), [len(texts) for texts in shares], world)
         return share, gathered[position]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
@@ -16,31 +15,9 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.padded_oracle import TEMPERATURE, padded_loss
 
-LOSS = build_loss(config.InfoNCE(temperature=0.05))
-
-
-def _padded_loss(embedder: Embedder, bag: Bag, causal: bool = False) -> torch.Tensor:
-    """The oracle: stock attention, padding, one batch, torch's cross-entropy."""
-    model = embedder.model
-    width = int(bag.lengths.max())
-    ids = torch.zeros(len(bag.texts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, text in enumerate(bag.texts):
-        ids[row, : len(text)], mask[row, : len(text)] = torch.from_numpy(text).long(), 1
-    before = model.config._attn_implementation
-    model.config.is_causal = causal
-    model.set_attn_implementation("sdpa")
-    states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    model.set_attn_implementation(before)
-    model.config.is_causal = False
-    pooled_over = mask.double()
-    for row, prompt in enumerate(bag.prompt_lengths):
-        pooled_over[row, : int(prompt)] = 0
-    pooled = (states * pooled_over[..., None]).sum(1) / pooled_over.sum(1, keepdim=True)
-    vectors = F.normalize(pooled, dim=1)
-    logits = vectors[bag.query] @ vectors[bag.document].T / 0.05
-    return F.cross_entropy(logits, torch.arange(len(bag.query)))
+LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -48,7 +25,7 @@ def _padded_loss(embedder: Embedder, bag: Bag, causal: bool = False) -> torch.Te
 def test_equals_one_padded_forward(family: str, pack_tokens: int) -> None:
     with exact_norms():
         embedder, bag = tiny_embedder(family, double=True), random_bag()
-        expected = _padded_loss(embedder, bag)
+        expected = padded_loss(embedder, bag)
         expected.backward()
         wanted = gradients(embedder)
         embedder.zero_grad()
@@ -57,7 +34,7 @@ def test_equals_one_padded_forward(family: str, pack_tokens: int) -> None:
         assert relative(gradients(embedder), wanted) < 1e-12
 
         embedder.zero_grad()
-        _padded_loss(embedder, bag, causal=True).backward()
+        padded_loss(embedder, bag, causal=True).backward()
         assert relative(gradients(embedder), wanted) > 1e-2  # the control: causal attention differs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Generator
 from typing import Any
 
@@ -161,7 +162,7 @@ def _initialize(
     }
     zero = dict(settings["zero_optimization"])
     if world.device.type == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would compile for minutes
+        _spare_the_cpu(deepspeed.ops)
         zero["overlap_comm"] = False
     engine, *_ = deepspeed.initialize(
         model=embedder,
@@ -170,3 +171,11 @@ def _initialize(
         dist_init_required=False,
     )
     return engine
+
+
+def _spare_the_cpu(ops: Any) -> None:
+    """Keep DeepSpeed from compiling communication for minutes, and from asking numactl at every reduction."""
+    from deepspeed.ops.op_builder.all_ops import ALL_OPS
+
+    vars(ops).setdefault("__compatible_ops__", dict.fromkeys(ALL_OPS, False))
+    os.environ.setdefault("LOCAL_SIZE", "1")
