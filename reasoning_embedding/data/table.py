@@ -122,7 +122,9 @@ def require_scores(table: Table) -> None:
     todo = 'give every row with hard negatives "pos_scores" and "neg_scores", or drop loss.distillation'
     hard = np.diff(table.negatives.offsets) > 0
     if not hard.any():
-        raise InputError("loss.distillation compares a positive with hard negatives; no row has any", todo=todo)
+        raise InputError(
+            "loss.distillation compares a positive with hard negatives; no row has any", todo=todo
+        )
     unscored = np.full(len(table), table.positive_scores is None)
     for scores, texts in (
         (table.positive_scores, table.positives),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -69,6 +69,7 @@ def test_equals_its_formula_in_any_number_of_parts(name: str) -> None:
     assert values == pytest.approx([values[0]] * 4, rel=1e-12)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     queries=st.integers(1, 5),
@@ -89,7 +90,7 @@ def test_equals_its_formula_whatever_is_combined(
     exempt: bool,
     tile_rows: int,
 ) -> None:
-    settings = config.InfoNCE.model_validate(
+    loss = config.InfoNCE.model_validate(
         {
             "temperature": 0.07,
             "directions": ["query_document", *sorted(directions)],
@@ -99,7 +100,7 @@ def test_equals_its_formula_whatever_is_combined(
         }
     )
     bag = random_bag(seed, queries, negatives, copies=queries > 2 and negatives > 1)
-    check(bag, settings, seed=seed)
+    check(bag, loss, seed=seed)
 
 
 def test_the_default_is_plain_cross_entropy() -> None:
