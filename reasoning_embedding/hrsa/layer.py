@@ -106,7 +106,7 @@ class Layer:
         self, subset: np.ndarray, k: int, centred: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`neighbours` and their cosines, both of shape (m, k)."""
-        key = (subset.astype(np.int64).tobytes(), centred)
+        key = (_key(subset), centred)
         known = self._neighbours.get(key)
         if known is None or known[0].shape[1] < k:
             known = nearest_cosines((self.centred if centred else self.rows)[subset], k)
@@ -126,18 +126,24 @@ class Layer:
         for name in ("row_squares", "compact", "zero"):
             if name in self.__dict__:
                 twin.__dict__[name] = self.__dict__[name][order]
-        twin._neighbours = {}
-        for (subset, centred), (found, cosines) in self._neighbours.items():
-            rows = np.frombuffer(subset, dtype=np.int64)
-            inside = np.searchsorted(rows, order[rows]).clip(max=len(rows) - 1)
-            if np.array_equal(rows[inside], order[rows]):  # rows that changed places among themselves
-                moved = np.argsort(inside)[found[inside]].astype(found.dtype)
-                twin._neighbours[subset, centred] = moved, cosines[inside]
+        position, every = np.argsort(order), _key(np.arange(len(self)))
+        twin._neighbours = {
+            (rows, centred): (position[found[order]].astype(found.dtype), cosines[order])
+            for (rows, centred), (found, cosines) in self._neighbours.items()
+            if rows == every
+        }
         return twin
 
     def taken(self, rows: np.ndarray) -> Layer:
-        """Return some of the rows as a layer of their own."""
-        return Layer(self.rows[rows], self.name, dtype=self.centred.dtype)
+        """Return some of the rows as a layer of their own; cosine neighbours known among them go along."""
+        part = Layer(self.rows[rows], self.name, dtype=self.centred.dtype)
+        if (known := self._neighbours.get((_key(rows), False))) is not None:
+            part._neighbours[_key(np.arange(len(rows))), False] = known
+        return part
+
+
+def _key(rows: np.ndarray) -> bytes:
+    return rows.astype(np.int64).tobytes()
 
 
 def varies(*layers: Layer) -> None:

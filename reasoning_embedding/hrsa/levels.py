@@ -90,8 +90,9 @@ def metric_names(ks: Iterable[int]) -> list[str]:
     return [
         *("dimension_correlation", "permutation_match"),
         *("h_inv", "h_inv_rescaled", "procrustes_residual", "procrustes_cosine"),
-        *("cka", "cka_debiased", "cka_rbf", "procrustes_distance", "gulp"),
+        *("cka", "cka_debiased", "procrustes_distance", "gulp"),
         *(f"knn_{form}@{k}" for form in ("jaccard", "mutual") for k in ks),
+        "cka_rbf",
         *(f"cknna@{k}" for k in ks if k >= 2),
     ]
 
@@ -125,33 +126,32 @@ def measure(
         result.add(lambda: _procrustes(result, a, b, documents, analysis))
     result.add(lambda: {"cka": cka_of(a, b, square)})
     result.add(lambda: {"cka_debiased": debiased_cka_of(a, b, square)})
-    result.add(lambda: {"cka_rbf": rbf_cka_of(a.taken(rows), b.taken(rows))})
     result.add(lambda: _with_chance("procrustes_distance", procrustes_distance_of, a, b, [shuffled]))
     result.add(lambda: {"gulp": gulp_of(a, b, cross=cross)})
     for k in analysis.k:
         result.add(lambda k=k: _overlap(result, a, b, rows, k, max(analysis.k)))
-    near = _shuffled_among(b, rows, documents, analysis.seed)
+    if len(rows) > 1:
+        _add_kernels(result, a.taken(rows), b.taken(rows), documents[rows], analysis)
+    return result
+
+
+def _add_kernels(
+    result: Measured, a: Layer, b: Layer, documents: np.ndarray, analysis: config.Measuring
+) -> None:
+    """Add what needs n x n kernels, of layers of distinct rows whose neighbours are known."""
+    result.add(lambda: {"cka_rbf": rbf_cka_of(a, b)})
+    every = np.arange(len(a))
+    shuffled = [b.reordered(order) for order in shuffles(documents, _SHUFFLES, analysis.seed)]
     for k in analysis.k:
         if k >= 2:
-            of = partial(cknna_of, rows=rows, k=k)
-            result.add(lambda k=k, of=of: _with_chance(f"cknna@{k}", of, a, b, near))
-    return result
+            of = partial(cknna_of, rows=every, k=k)
+            result.add(lambda k=k, of=of: _with_chance(f"cknna@{k}", of, a, b, shuffled))
 
 
 def _with_chance(
     name: str, of: Callable[[Layer, Layer], Metric], a: Layer, b: Layer, shuffled: Sequence[Layer]
 ) -> dict[str, Metric]:
     return {name: replace(of(a, b), chance=float(np.mean([float(of(a, other)) for other in shuffled])))}
-
-
-def _shuffled_among(layer: Layer, rows: np.ndarray, documents: np.ndarray, seed: int) -> list[Layer]:
-    """Shuffle some rows, by whole texts, and leave the others where they are: neighbours among them stay known."""
-    found = []
-    for order in shuffles(documents[rows], _SHUFFLES, seed):
-        every = np.arange(len(layer))
-        every[rows] = rows[order]
-        found.append(layer.reordered(every))
-    return found
 
 
 def _procrustes(
