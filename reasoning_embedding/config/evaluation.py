@@ -40,14 +40,29 @@ class SuiteTask(Section):
 
 
 class StsTask(Section):
-    """Sentence pairs with a similarity, from a CSV or TSV file (.gz too)."""
+    """Sentence pairs with a similarity, from a CSV or TSV file (.gz too), or from several, one after another."""
 
     kind: Literal["sts"]
-    path: Annotated[str, Field(min_length=1)]
+    path: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    )
     name: Name | None = None
+    """Absent: the file's name; several files need one."""
     columns: tuple[str | int, str | int, str | int] = (0, 1, 2)
     """First text, second text, score: column names of a header, or positions without one."""
     instruction: str | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """The files."""
+        return [self.path] if isinstance(self.path, str) else self.path
+
+    @model_validator(mode="after")
+    def _several_files_have_a_name(self) -> StsTask:
+        if self.name is None and len(self.paths) > 1:
+            raise conflict("pairs of several files need a name", "name")
+        return self
 
 
 class ClassificationTask(Section):

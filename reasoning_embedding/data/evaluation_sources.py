@@ -101,8 +101,9 @@ def _names(source: config.Source) -> Iterator[str]:
 
 def _paths(item: config.Source | config.Task) -> list[Path]:
     """Absolute paths of the files and folders that a source or a task names."""
-    written = (getattr(item, key, None) for key in ("path", "rows", "corpus", "train", "test"))
-    return [Path(path).expanduser().resolve() for path in written if path]
+    written = (getattr(item, key, None) or [] for key in ("path", "rows", "corpus", "train", "test"))
+    paths = (path for value in written for path in ([value] if isinstance(value, str) else value))
+    return [Path(path).expanduser().resolve() for path in paths]
 
 
 def _shared(source: config.Source, task: config.Task) -> str | None:

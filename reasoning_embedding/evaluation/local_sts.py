@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,12 @@ class LocalSts(AbsTaskSTS):
         """Do nothing: the data came with the task."""
 
 
-def read_pairs(path: Path, columns: tuple[str | int, str | int, str | int]) -> Pairs:
-    """Read pairs from a table.
+def read_pairs(paths: Sequence[Path], columns: tuple[str | int, str | int, str | int]) -> Pairs:
+    """Read pairs from tables, one after another.
 
     Parameters
     ----------
-    path : Path
+    paths : sequence of Path
         See :func:`~reasoning_embedding.evaluation.local_tasks.read_columns`.
     columns : tuple
         First text, second text, score.
@@ -67,7 +69,8 @@ def read_pairs(path: Path, columns: tuple[str | int, str | int, str | int]) -> P
         which no rank correlation exists.
     """
     first, second, scores = [], [], []
-    for place, (one, other, score) in read_columns(path, columns):
+    rows = itertools.chain.from_iterable(read_columns(path, columns) for path in paths)
+    for place, (one, other, score) in rows:
         if not one.strip() or not other.strip():
             raise InputError("a text of the pair is empty", where=place, todo="remove the row")
         try:
@@ -82,5 +85,7 @@ def read_pairs(path: Path, columns: tuple[str | int, str | int, str | int]) -> P
         second.append(other)
         scores.append(value)
     if len(set(scores)) < 2:
-        raise InputError("all pairs have one score", where=str(path), todo="give graded pairs")
+        raise InputError(
+            "all pairs have one score", where=", ".join(map(str, paths)), todo="give graded pairs"
+        )
     return first, second, scores

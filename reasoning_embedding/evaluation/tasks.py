@@ -87,7 +87,8 @@ def load_task(task: config.Task) -> AbsTask:
             bright = read_bright(_path(task.path), task.subject, long=task.long, instruction=task.instruction)
             return LocalBright(name, *bright)
         case config.StsTask():
-            return LocalSts(name, read_pairs(_path(task.path), task.columns), instruction=task.instruction)
+            pairs = read_pairs([_path(path) for path in task.paths], task.columns)
+            return LocalSts(name, pairs, instruction=task.instruction)
         case config.ClassificationTask():
             tables = read_labelled(_path(task.train), _path(task.test), task.text, task.label)
             return LocalClassification(
@@ -106,5 +107,5 @@ def task_name(task: config.Task) -> str:
         return f"bright-{task.subject}{'-long' if task.long else ''}"
     if task.name is not None:
         return task.name
-    path = _path(task.path).resolve()
+    path = _path(task.paths[0] if isinstance(task, config.StsTask) else task.path).resolve()
     return path.name if isinstance(task, config.BeirTask | config.ChoiceTask) else path.name.split(".")[0]

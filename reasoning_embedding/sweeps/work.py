@@ -112,9 +112,14 @@ def _set_aside_stale(settings: config.RunConfig, report: Report) -> None:
 
 
 def _set_aside(path: Path, report: Report) -> None:
-    """Rename what other settings made, so that it can be made anew and nothing is lost."""
+    """Move what other settings made out of the way, so that it can be made anew and nothing is lost.
+
+    It goes to ``set-aside`` beside the folder it lay in, where no stage and no report takes it for its own.
+    """
+    folder = path.parent.with_name("set-aside") / path.parent.name
+    folder.mkdir(parents=True, exist_ok=True)
     number = 1
-    while (kept := path.with_name(f"{path.name}.before-{number}")).exists():
+    while (kept := folder / f"{path.name}.{number}").exists():
         number += 1
     path.rename(kept)
     report(f"other settings made what was here; it is kept as {kept}")

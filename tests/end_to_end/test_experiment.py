@@ -144,7 +144,7 @@ def test_other_settings_set_the_old_run_aside(experiment: Path, rembed: Rembed, 
     ).read_bytes()
     again = rembed("experiment", *words, "runs.1.seed=5")
     assert "[train-one] done before" in again.output
-    kept = tmp_path / "pair" / "runs" / "two.before-1"
+    kept = tmp_path / "pair" / "set-aside" / "runs" / "two.1"
     assert (kept / "checkpoints" / "step-000004" / "model.safetensors").read_bytes() == old
     new = (
         tmp_path / "pair" / "runs" / "two" / "checkpoints" / "step-000004" / "model.safetensors"

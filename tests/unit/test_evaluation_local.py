@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mteb._content_hashes import hash_item
 from mteb.models.model_implementations.random_baseline import _EMBEDDING_DIM, _key_to_vector
+from pydantic import ValidationError
 from scipy.stats import spearmanr
 
 from reasoning_embedding import config
@@ -22,7 +23,9 @@ from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.local_choice import choice_credit
 from reasoning_embedding.evaluation.local_sts import read_pairs
 from reasoning_embedding.evaluation.means import mean_scores
+from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.tasks import load_tasks, task_name
+from reasoning_embedding.evaluation.tfidf import TfIdf
 
 TEMPLATE = "I: {instruction} Q: "
 
@@ -84,7 +87,7 @@ def test_real_pairs_are_read_whole(real_data: Path) -> None:
         ("sick/SICK_trial.txt", ("sentence_A", "sentence_B", "relatedness_score"), 500),
         ("sick/SICK_test_annotated.txt.gz", ("sentence_A", "sentence_B", "relatedness_score"), 4927),
     ):
-        first, second, scores = read_pairs(real_data / name, columns)
+        first, second, scores = read_pairs([real_data / name], columns)
         assert len(first) == len(second) == len(scores) == rows, name
         assert 0 <= min(scores) < max(scores) == 5, name
 
@@ -107,14 +110,38 @@ def test_real_pairs_are_read_whole(real_data: Path) -> None:
 def test_faulty_pairs_are_said(tmp_path: Path, name: str, content: str, columns: Any, said: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=said):
-        read_pairs(tmp_path / name, columns)
+        read_pairs([tmp_path / name], columns)
     with pytest.raises(InputError, match="no such file"):
-        read_pairs(tmp_path / "absent.csv", columns)
+        read_pairs([tmp_path / "absent.csv"], columns)
+
+
+@pytest.mark.slow
+def test_several_files_are_one_task(real_data: Path, tmp_path: Path) -> None:
+    files = ["SICK_train.txt.gz", "SICK_trial.txt", "SICK_test_annotated.txt.gz"]
+    columns = ("sentence_A", "sentence_B", "relatedness_score")
+    paths = [str(real_data / "sick" / name) for name in files]
+    task = config.StsTask(kind="sts", path=paths, columns=columns, name="SICK-R")
+    [loaded] = load_tasks([task])
+    assert loaded.sizes == {"pairs": 4500 + 500 + 4927}
+    settings = config.Evaluation(tasks=[task])
+    [entry] = evaluate(TfIdf(), [task], tmp_path, model_name="t", revision="1", step=None, settings=settings)[
+        "tasks"
+    ]
+    assert entry["main_score"] == pytest.approx(0.582, abs=5e-4)
+
+
+def test_several_files_need_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="need a name"):
+        config.StsTask(kind="sts", path=["a.csv", "b.csv"])
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(f"{name},x,1\n{name},y,2\n", encoding="utf-8")
+    one, _, scores = read_pairs([tmp_path / "b.csv", tmp_path / "a.csv"], (0, 1, 2))
+    assert (one, scores) == (["b.csv", "b.csv", "a.csv", "a.csv"], [1, 2, 1, 2])
 
 
 def test_tabs_come_without_quotes(tmp_path: Path) -> None:
     (tmp_path / "p.tsv").write_text('"a\tb"\t1\nc\td\t2\n', encoding="utf-8")
-    assert read_pairs(tmp_path / "p.tsv", (0, 1, 2)) == (['"a', "c"], ['b"', "d"], [1, 2])
+    assert read_pairs([tmp_path / "p.tsv"], (0, 1, 2)) == (['"a', "c"], ['b"', "d"], [1, 2])
 
 
 # Classes.
