@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cache, partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from reasoning_embedding.errors import ContractError, SetupError
 
 from .dropout import KEYS, keep_mask
+from .half_attention import attend_in_half, computes_in_half
 
 NAME = "packed"
 #: Sets the masks of attention apart from those of dropout modules.
@@ -128,21 +129,15 @@ def _segments(
     window: int | None,
 ) -> Tensor:
     """Attend per run of equally long texts; shapes (T, H, D), (T, H_kv, D) -> (T, H, D)."""
-    lengths = boundaries.diff().tolist()
+    # Boundaries of a padded pack hold texts of no tokens.
+    runs = [(length, len(list(same))) for length, same in groupby(boundaries.diff().tolist()) if length]
+    sizes = [length * texts for length, texts in runs]
     groups = query.shape[1] // key.shape[1]
     pieces: list[Tensor] = []
-    start = index = 0
-    while index < len(lengths):
-        length, first = lengths[index], index
-        while index < len(lengths) and lengths[index] == length:
-            index += 1
-        if length == 0:  # boundaries of a padded pack
-            continue
-        texts = index - first
-        stop = start + texts * length
-        q, k, v = (
-            t[start:stop].view(texts, length, -1, t.shape[-1]).transpose(1, 2) for t in (query, key, value)
-        )
+    # Split, not sliced: the gradient of a slice is as large as what it was cut from.
+    parts = zip(*(tensor.split(sizes) for tensor in (query, key, value)), strict=True)
+    for (length, texts), part in zip(runs, parts, strict=True):
+        q, k, v = (t.view(texts, length, -1, t.shape[-1]).transpose(1, 2) for t in part)
         mask = _window_mask(length, window, causal, query.device)
         if mask is None and not causal:
             out = _attend_all(q, k, v, dropout, scale)
@@ -152,7 +147,6 @@ def _segments(
                 q, k, v, mask, dropout_p=dropout, scale=scale, is_causal=mask is None
             )
         pieces.append(out.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
-        start = stop
     return torch.cat(pieces)
 
 
@@ -166,6 +160,8 @@ def _attend_all(query: Tensor, key: Tensor, value: Tensor, dropout: float, scale
         keys = key.transpose(2, 3).flatten(0, 1)
         scores = torch.baddbmm(rows.new_zeros(()), rows.flatten(0, 1), keys, beta=0, alpha=scale)
         out = torch.bmm(F.dropout(scores.softmax(-1), dropout), value.flatten(0, 1))
+    elif computes_in_half(query) and not dropout:
+        out = attend_in_half(rows, key, value, scale)
     else:
         out = F.scaled_dot_product_attention(rows, key, value, dropout_p=dropout, scale=scale)
     return out.reshape(texts, heads, length, size)

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 #: Products with a weight; their inputs are elementwise work on other products, made again for little.
-_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+#: Batched products are attention's scores, which grow with the square of a text.
+_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 #: Parts of the names of attention kernels: torch's own on CPU and GPU, variable-length ones, flash-attn.
 _ATTENTION = ("attention", "attn")
 
