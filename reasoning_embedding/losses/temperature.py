@@ -27,15 +27,14 @@ class Temperature:
     """
 
     def __init__(self, initial: float, learnt: config.LearntTemperature | None = None) -> None:
-        self._learnt = learnt
+        self._initial, self._learnt = initial, learnt
         self._log = torch.nn.Parameter(torch.tensor(math.log(initial), dtype=torch.float64))
-        self._adam = torch.optim.Adam([self._log])
-        self._initial = initial
+        self._adam = torch.optim.Adam([self._log]) if learnt is not None else None
 
     @property
     def learnt(self) -> bool:
         """Whether :meth:`update` changes it."""
-        return self._learnt is not None
+        return self._adam is not None
 
     @property
     def value(self) -> float:
@@ -52,7 +51,7 @@ class Temperature:
         learning_rate : float
             The model's; multiplied by ``learning_rate_factor``.
         """
-        if self._learnt is None:
+        if self._learnt is None or self._adam is None:
             return
         self._adam.param_groups[0]["lr"] = learning_rate * self._learnt.learning_rate_factor
         self._log.grad = torch.tensor(gradient, dtype=torch.float64)
@@ -62,12 +61,14 @@ class Temperature:
 
     def state(self) -> dict[str, float]:
         """Everything that :meth:`restore` needs, as JSON numbers that come back bitwise."""
+        if self._adam is None:
+            return {}
         moments = {name: float(value) for name, value in self._adam.state[self._log].items()}
-        return {"log_temperature": self._log.item(), **moments} if self.learnt else {}
+        return {"log_temperature": self._log.item(), **moments}
 
     def restore(self, state: dict[str, float]) -> None:
         """Go on from what :meth:`state` returned."""
-        if not (self.learnt and state):
+        if self._adam is None or not state:
             return
         moments = dict(state)
         with torch.no_grad():
