@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from threadpoolctl import threadpool_limits
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import load_config, load_decoder, load_tokenizer
+from reasoning_embedding.errors import InputError
 
 from .activations import Activations, Sample, token_hash, tokenize
 from .layer import Layer
@@ -128,10 +130,17 @@ class Reader:
     @cached_property
     def model(self) -> Any:
         """The decoder, on the device."""
-        checkpoint = self.checkpoint
-        model: Any = load_decoder(
-            str(checkpoint.path), revision=checkpoint.revision, bidirectional=checkpoint.bidirectional
-        )[0]
+        checkpoint, path = self.checkpoint, str(self.checkpoint.path)
+        try:
+            model: Any = load_decoder(
+                path, revision=checkpoint.revision, bidirectional=checkpoint.bidirectional
+            )[0]
+        except SafetensorError as error:
+            raise InputError(
+                f"the weights cannot be read: {error}",
+                where=path,
+                todo="save or download the checkpoint again",
+            ) from error
         return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def release(self) -> None:
