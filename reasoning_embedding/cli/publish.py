@@ -70,24 +70,27 @@ def command(
     say = speaker()
     about = About(license, tuple(language or ()), base_model)
     release = plan_release(path, repo, step=_step(path, step), all_steps=all_steps, tags=tag, output=output)
+    hub = None
+    if push:  # before the work: a token that is no good costs no minutes
+        from reasoning_embedding.publishing.hub import Hub, find_token
+
+        hub = Hub(repo, find_token(token_env), report=say)
+        hub.check_access()
     export(release, about, say)
     ledger = Ledger(release.folder)
     verify(release, ledger, say)
     main = release.exported(release.main)
     typer.echo(f"card: {main / CARD}")
-    if not push:
+    if hub is None:
         for name, file in files_in(main).items():
             typer.echo(f"  {file.stat().st_size:>15,}  {name}")
         names = ", ".join(item.name for item in release.steps)
         typer.echo(f"  {'tags' if tag else 'branches'}: {names or 'none but main'}")
         typer.echo(f"nothing was uploaded: --push brings {release.folder} to {repo}")
         return
-    from reasoning_embedding.publishing.hub import Hub, find_token
     from reasoning_embedding.publishing.push import push as upload
 
-    token = find_token(token_env)
-    hub = Hub(repo, token, report=say)
-    upload(release, hub, ledger, token=token, private=private, overwrite=overwrite, report=say)
+    upload(release, hub, ledger, private=private, overwrite=overwrite, report=say)
     typer.echo(f"published: {hub.endpoint}/{repo}")
 
 

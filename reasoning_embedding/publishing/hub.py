@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,7 @@ from reasoning_embedding.checkpoints import hash_file
 from reasoning_embedding.errors import InputError, SetupError
 
 from .faults import LOGIN, TRIES, request
-from .masking import mask
+from .masking import mask, refuse_secrets
 from .release import files_in
 
 if TYPE_CHECKING:
@@ -134,6 +134,10 @@ class Hub:
         """Address of the Hub."""
         return self._api.endpoint
 
+    def refuse_secrets(self, files: Iterable[Path]) -> None:
+        """Refuse files that hold this token or another one; see :func:`.masking.refuse_secrets`."""
+        refuse_secrets(files, self._token)
+
     def check_access(self) -> None:
         """Ask the Hub who the token belongs to, and whether that account may write here; answers at once.
 
@@ -217,17 +221,25 @@ class Hub:
         )
 
     def delete_branch(self, name: str) -> None:
-        """Delete a branch."""
-        self._call(f"deleting branch {name}", lambda: self._api.delete_branch(self.repo, branch=name))
+        """Delete a branch; one that is gone already is no error."""
 
-    def move_tag(self, name: str, commit: str, *, exists: bool) -> None:
-        """Let a tag point to a commit."""
-        if exists:
-            self._call(f"deleting tag {name}", lambda: self._api.delete_tag(self.repo, tag=name))
-        self._call(
-            f"creating tag {name}",
-            lambda: self._api.create_tag(self.repo, tag=name, revision=commit, exist_ok=True),
-        )
+        def ask() -> None:
+            if name in (self.revisions() or {}):
+                self._api.delete_branch(self.repo, branch=name)
+
+        self._call(f"deleting branch {name}", ask)
+
+    def move_tag(self, name: str, commit: str) -> None:
+        """Let a tag point to a commit, wherever it pointed before."""
+
+        def ask() -> None:
+            there = (self.revisions() or {}).get(name)
+            if there and there[1] != commit:
+                self._api.delete_tag(self.repo, tag=name)
+            if not there or there[1] != commit:
+                self._api.create_tag(self.repo, tag=name, revision=commit)
+
+        self._call(f"creating tag {name}", ask)
 
     def upload(self, folder: Path, branch: str, message: str) -> str:
         """Make a branch hold exactly a folder's files, in one commit: all of them or none.

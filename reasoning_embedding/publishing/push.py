@@ -8,7 +8,6 @@ from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
 from .hub import Hub
 from .ledger import Ledger
-from .masking import refuse_secrets
 from .release import MAIN, Release, Revision, files_in
 
 Report = Callable[[str], None]
@@ -20,7 +19,6 @@ def push(
     hub: Hub,
     ledger: Ledger,
     *,
-    token: str,
     private: bool = False,
     overwrite: bool = False,
     report: Report = lambda line: None,
@@ -35,8 +33,6 @@ def push(
         Its repository.
     ledger : Ledger
         Remembers which commits are ours.
-    token : str
-        No file that holds it is uploaded.
     private : bool
         Visibility of a new repository.
     overwrite : bool
@@ -52,7 +48,7 @@ def push(
         If the Hub cannot be reached or fails. Either names the revisions that are complete.
     """
     for revision in release.revisions:
-        refuse_secrets(files_in(release.exported(revision)).values(), token)
+        hub.refuse_secrets(files_in(release.exported(revision)).values())
     done: list[str] = []
     try:
         hub.check_access()
@@ -86,6 +82,10 @@ def _push(
     waiting: list[Revision] = []
     for revision in release.revisions:
         if _is_complete(release, revision, hub, ledger, there or {}, overwrite=overwrite):
+            if release.tags and _working_branch(revision) in (
+                there or {}
+            ):  # stopped just before its deletion
+                hub.delete_branch(_working_branch(revision))
             report(f"{revision.name}: complete already")
             done.append(revision.name)
         else:
@@ -95,7 +95,7 @@ def _push(
         report(f"created {release.repo} ({'private' if private else 'public'})")
     for revision in waiting:
         report(f"{revision.name}: uploading to {release.repo}")
-        _upload(release, revision, hub, ledger, there or {})
+        _upload(release, revision, hub, ledger)
         report(f"{revision.name}: uploaded")
         done.append(revision.name)
 
@@ -132,19 +132,22 @@ def _is_complete(
     return False
 
 
-def _upload(
-    release: Release, revision: Revision, hub: Hub, ledger: Ledger, there: dict[str, tuple[str, str]]
-) -> None:
+def _upload(release: Release, revision: Revision, hub: Hub, ledger: Ledger) -> None:
     as_tag = release.tags and revision.name != MAIN
-    branch = f"upload-{revision.name}" if as_tag else revision.name
+    branch = _working_branch(revision) if as_tag else revision.name
     if branch != MAIN:
         hub.create_branch(branch)
     step = "" if revision.step is None else f" (step {revision.step})"
     commit = hub.upload(release.exported(revision), branch, f"Publish {revision.name}{step}")
     ledger.add_commit(revision.name, commit)
     if as_tag:
-        hub.move_tag(revision.name, commit, exists=revision.name in there)
+        hub.move_tag(revision.name, commit)
         hub.delete_branch(branch)
+
+
+def _working_branch(revision: Revision) -> str:
+    """Name of the branch that a tag's commit is made on."""
+    return f"upload-{revision.name}"
 
 
 def _state(release: Release, done: list[str]) -> str:

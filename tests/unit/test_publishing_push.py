@@ -73,7 +73,7 @@ class Pusher:
     def __call__(self, **options: bool) -> None:
         hub = Hub(self.release.repo, self.token, endpoint=self.server.url, report=self.said.append)
         ledger = Ledger(self.release.folder)
-        push(self.release, hub, ledger, token=self.token, report=self.said.append, **options)
+        push(self.release, hub, ledger, report=self.said.append, **options)
 
     def fails(self, kind: type[ReasoningEmbeddingError], match: str, **options: bool) -> str:
         with pytest.raises(kind, match=match) as caught:
@@ -134,10 +134,15 @@ def test_steps_may_be_tags_which_leave_no_branch_behind(
     server.faults = [Fault("POST .*/tag/", 500, times=3, after=1)]
     pusher.fails(SetupError, "500 while creating tag step-000003")
     assert list(server.repos[REPO].tags) == ["step-000000"]
+    server.faults = [Fault("(POST .*/tag/|DELETE)", "lose", times=3)]
     pusher()
     assert_whole(release, server)
     repo = server.repos[REPO]
     assert (list(repo.branches), list(repo.tags)) == (["main"], ALL[:-1])
+    (release.exported(release.steps[1]) / "README.md").write_text("another card")
+    pusher()
+    assert_whole(release, server)
+    assert (list(repo.branches), sorted(repo.tags)) == (["main"], ALL[:-1])
     branches = plan_release(run_folder, REPO, all_steps=True, output=tmp_path / "publish")
     message = Pusher(branches, server).fails(InputError, "step-000000 is a tag of lab/small already")
     assert "--tag" in message
@@ -324,10 +329,9 @@ def test_without_network_the_answer_comes_at_once(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    token = server.token
-    hub = Hub(REPO, token, endpoint=address)
+    hub = Hub(REPO, server.token, endpoint=address)
     with pytest.raises(SetupError, match="the connection failed while asking who") as caught:
-        push(released, hub, Ledger(released.folder), token=token)
+        push(released, hub, Ledger(released.folder))
     assert "complete on the Hub: nothing" in str(caught.value)
     assert caught.value.exit_code == 3
     assert waits == []
@@ -339,11 +343,15 @@ def test_in_offline_mode(pusher: Pusher, server: HubServer, monkeypatch: pytest.
     assert server.requests == []
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5, 7, 9, 10])
+@pytest.mark.parametrize(
+    ("tags", "stop"),
+    [*((False, stop) for stop in (1, 3, 5, 7, 9, 10)), *((True, stop) for stop in (4, 5, 6, 7, 14))],
+)
 def test_killed_at_any_request_the_next_call_goes_on(
-    pusher: Pusher, server: HubServer, monkeypatch: pytest.MonkeyPatch, stop: int
+    released: Release, server: HubServer, monkeypatch: pytest.MonkeyPatch, tags: bool, stop: int
 ) -> None:
     """Ctrl-C while the `stop`-th answer arrives, at every stage of the upload."""
+    pusher = Pusher(replace(released, tags=tags), server)
     counted = iter(range(1, 1000))
     original: Callable[..., object] = Hub._call
 
@@ -362,7 +370,9 @@ def test_killed_at_any_request_the_next_call_goes_on(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     pusher()
     assert_whole(pusher.release, server)
-    assert len(server.repos[REPO].commits) == 5
+    repo = server.repos[REPO]
+    assert len(repo.commits) == 5
+    assert sorted(repo.branches) == (["main"] if tags else sorted(ALL))
 
 
 def test_a_file_with_a_token_never_leaves(pusher: Pusher, server: HubServer) -> None:
