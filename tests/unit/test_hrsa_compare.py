@@ -261,3 +261,61 @@ def test_probe_sets(tmp_path):
     mix.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(InputError, match="1 distinct texts"):
         load_probe(analysis(probe={"kind": "mix", "rows": str(mix)}).probe)
+
+
+def probe_of(kind: str, path, **changes):
+    return load_probe(analysis(probe={"kind": kind, "path": str(path), **changes}).probe)
+
+
+def test_probes_of_lines_tables_and_traces(tmp_path):
+    (tmp_path / "lines.txt").write_text("".join(f"line {i}\n\n" for i in range(12)))
+    found = probe_of("text", tmp_path / "lines.txt")
+    assert found.texts == [f"line {i}" for i in range(12)]
+    assert found.labels is None
+    with pytest.raises(InputError, match="no label"):
+        probe_of("text", tmp_path / "lines.txt", label="topic")
+    table = "".join(f'{i % 4 + 1},"Title {i}","A body, {i}"\n' for i in range(20))
+    (tmp_path / "news.csv").write_text(table)
+    columns = {"columns": ["label", "title", "text"], "label": "label"}
+    found = probe_of("text", tmp_path / "news.csv", **columns)
+    assert (found.texts[1], found.labels[1], found.classes) == ("A body, 1", "2", 4)
+    with gzip.open(tmp_path / "named.csv.gz", "wt") as file:
+        file.write("label,title,text\n" + table)
+    assert probe_of("text", tmp_path / "named.csv.gz", label="label") == found
+    (tmp_path / "news.csv").write_text(table + "1,short\n")
+    with pytest.raises(InputError, match="3 columns") as caught:
+        probe_of("text", tmp_path / "news.csv", **columns)
+    assert caught.value.where.endswith("news.csv:21")
+    with pytest.raises(InputError, match="no field 'body'"):
+        probe_of("text", tmp_path / "named.csv.gz", text="body")
+    traces = [{"question": f"q{i}", "answer": f"a{i}", "solution": f"so {i}"} for i in range(15)]
+    (tmp_path / "traces.jsonl").write_text("".join(json.dumps(record) + "\n" for record in traces))
+    found = probe_of("traces", tmp_path / "traces.jsonl", texts=11)
+    assert len(found.texts) == 11
+    assert all(text.startswith("so ") for text in found.texts)
+    assert probe_of("traces", tmp_path / "traces.jsonl", field="answer").texts[0] == "a0"
+    (tmp_path / "traces.jsonl").write_text('{"question": "q"}\n')
+    with pytest.raises(InputError, match="none of trace, solution"):
+        probe_of("traces", tmp_path / "traces.jsonl")
+
+
+def test_a_data_source_is_a_probe(tmp_path):
+    rows = [{"query": ["find", f"q{i}"], "pos": [f"d{i}"], "source": "ab"[i % 2]} for i in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"kind": "files", "path": str(tmp_path / "rows.jsonl")}
+    queries, documents = (
+        load_probe(analysis(probe={"kind": "data", "source": source, "side": side}).probe)
+        for side in ("query", "document")
+    )
+    assert queries.texts == [f"q{i}" for i in range(12)]
+    assert documents.texts == [f"d{i}" for i in range(12)]
+    assert queries.labels == documents.labels == ["a", "b"] * 6
+
+
+def test_traces_of_real_solutions(real_data):
+    files = sorted((real_data / "gsm8k").glob("*.jsonl.gz"))
+    if not files:
+        pytest.skip("no grade-school solutions among the real data")
+    found = probe_of("traces", files[0], texts=100)
+    assert len(found.texts) == 100
+    assert all("####" in text for text in found.texts)
