@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -82,6 +83,7 @@ def _rank_main(
     import torch
     import torch.distributed as dist
 
+    gc.freeze()  # nothing of the parent is garbage: collections need not search it
     torch.set_num_threads(1)
     os.environ["LOCAL_RANK"] = str(rank)  # what a launcher sets, and DeepSpeed asks for
     result: tuple[str, Any]

@@ -1,0 +1,151 @@
+"""One gradient on every engine: exactly that of one padded forward, with dropout on."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed.harness import run_ranks
+from reasoning_embedding.errors import TrainingError
+from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training import step as step_module
+from reasoning_embedding.training.share import Share
+from tests.engine_cases import (
+    ENGINES,
+    LOSS,
+    TOLERANCE,
+    Case,
+    build,
+    every_case,
+    steps,
+    wanted,
+)
+from tests.models import relative
+
+#: Both architectures, every memory mode, checkpointing, adapters, a batch that leaves ranks idle, and texts
+#: that are longer than a pack.
+SAMPLE = [
+    Case("qwen3", "store"),
+    Case("llama", "hybrid", checkpointing=True),
+    Case("qwen3", "replay", lora=True),
+    Case("llama", "hybrid", idle=True),
+    Case("qwen3", "hybrid", pack_tokens=5),
+]
+
+
+@pytest.fixture(autouse=True)
+def _forked_ranks_share_imports(request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.params.get("kind", "") if hasattr(request.node, "callspec") else ""
+    if kind.startswith("zero"):
+        pytest.importorskip(
+            "deepspeed.runtime.zero.muon.muon_optimizer"
+        )  # the last to be imported, in seconds
+
+
+def _check(kind: str, size: int, cases: list[Case]) -> None:
+    targets = [wanted(case) for case in cases]
+    for rank in run_ranks(size, steps, kind, cases):
+        for case, (loss, gradient), (exact_loss, exact) in zip(cases, rank, targets, strict=True):
+            assert loss == pytest.approx(exact_loss, rel=1e-9), case
+            assert relative(gradient, exact) < TOLERANCE[kind], case
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize(("size", "cases"), [(2, SAMPLE[:3]), (3, SAMPLE[2:])], ids=["2", "3"])
+def test_every_engine_gives_the_gradient_of_one_padded_forward(
+    kind: str, size: int, cases: list[Case]
+) -> None:
+    _check(kind, size, cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_whole_matrix(kind: str, size: int) -> None:
+    _check(kind, size, [*every_case(), *SAMPLE])
+
+
+def test_dropout_is_on_and_a_causal_or_other_seed_would_be_seen() -> None:
+    """The controls of the matrix: without dropout, or with another seed's, the gradient is another."""
+    from tests.models import exact_norms, gradients
+
+    _, exact = wanted(SAMPLE[0])
+    for dropout in (None, (7, 4)):
+        with exact_norms():
+            embedder = SAMPLE[0].embedder()
+            embedder.train(dropout is not None)
+            contrastive_step(embedder, SAMPLE[0].bag(), LOSS, World(), dropout=dropout)
+            assert relative(gradients(embedder), exact) > 0.05
+
+
+@pytest.mark.parametrize("kind", ["fsdp2", "zero2"])
+def test_the_popular_wrong_gather_fails_on_every_engine(kind: str) -> None:
+    """Own slice put back: the other ranks' losses say nothing about this rank's rows."""
+
+    def wrong(world: World) -> Any:
+        right = step_module.sum_over_ranks
+        step_module.sum_over_ranks = lambda tensor, world: (
+            tensor if tensor.ndim == 2 else right(tensor, world)
+        )
+        return steps(world, kind, SAMPLE[:1])
+
+    for [(_, found)] in run_ranks(2, wrong):
+        assert relative(found, wanted(SAMPLE[0])[1]) > 0.05
+
+
+class _Reductions(TorchDispatchMode):
+    """Counts the elements that reductions send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name()
+        if name.startswith("c10d::") and "reduce" in name:
+            self.elements += sum(t.numel() for t in _tensors(args))
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [t for item in value for t in _tensors(item)] if isinstance(value, list | tuple) else []
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_gradients_are_reduced_once_a_step_whatever_the_number_of_packs(kind: str) -> None:
+    def reduced(world: World) -> list[tuple[int, int]]:
+        found = []
+        for case in (Case(memory="replay", pack_tokens=10), Case(memory="store", pack_tokens=10_000)):
+            engine = build(kind, case.embedder(), world)
+            share = Share(engine, case.bag(), np.arange(9), case.forwards())
+            packs = len(share)
+            with _Reductions() as reductions:
+                share.backward(torch.ones(9, engine.embedder.dimension, dtype=torch.float64))
+            found.append((packs, reductions.elements))
+        return found
+
+    for (packs, sent), (pack, sent_once) in run_ranks(2, reduced):
+        assert packs > pack == 1
+        assert sent == sent_once > 0
+
+
+@pytest.mark.parametrize("kind", ["replicated", "fsdp2", "zero3"])
+def test_a_rank_that_dies_in_a_step_ends_the_others(kind: str) -> None:
+    def die(world: World) -> None:
+        case = SAMPLE[0]
+        engine = build(kind, case.embedder(), world)
+        if world.rank == 1:
+            forward, calls = engine.forward, iter(range(99))
+            engine.forward = lambda pack: os._exit(9) if next(calls) == 2 else forward(pack)  # type: ignore
+        contrastive_step(engine.embedder, case.bag(), LOSS, world, pack_tokens=10, engine=engine)
+
+    with pytest.raises(TrainingError, match=r"rank 0 failed|gave no result"):
+        run_ranks(2, die, timeout=15)
