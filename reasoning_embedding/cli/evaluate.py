@@ -149,9 +149,11 @@ def _print(checkpoint: str, scores: dict[str, Any], folder: Path) -> None:
         metric = entry.get("main_metric", "score").replace("ndcg_at_", "nDCG@")
         choice = f"  choice accuracy {entry['choice_accuracy']:.4f}" if "choice_accuracy" in entry else ""
         typer.echo(f"{checkpoint}  {entry['task']}  {metric} {entry['main_score']:.4f}{choice}")
-    means = scores["means"]
-    if means["by_task"] is not None and len(scores["tasks"]) > 1:
-        typer.echo(f"{checkpoint}  mean by task {means['by_task']:.4f}, by type {means['by_type']:.4f}")
+    means = {"": scores["means"], **scores["means"]["suites"]}
+    for suite, found in means.items():
+        if found["by_task"] is not None and len(scores["tasks"]) > 1:
+            shown = f"mean by task {found['by_task']:.4f}, by type {found['by_type']:.4f}"
+            typer.echo(f"{checkpoint}  {suite}{'  ' if suite else ''}{shown}")
     typer.echo(f"scores: {folder / 'scores.json'}")
 
 

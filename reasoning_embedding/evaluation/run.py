@@ -28,9 +28,11 @@ from .means import mean_scores
 from .one_task import identity, score_task
 from .scores import FILE, load_scores
 from .sharding import ShardedEncoder, TextEncoder, share_object
+from .suites import suite_members
 from .tasks import load_tasks
 from .tfidf import TfIdf
 
+_OUTCOMES = ("tasks", "failed")
 #: Settings that decide a score: with others, old scores are not taken for those of this call.
 _DECISIVE = ("max_tokens", "pack_tokens", "query_template", "dtype", "pooling")
 
@@ -102,6 +104,7 @@ def evaluate(
             "step": step,
             "tasks": [],
             "failed": [],
+            "suites": suite_members(tasks),
             "settings": _pinned(model, settings, query_template),
             "versions": versions(),
         }
@@ -259,7 +262,13 @@ def _line(entry: dict[str, Any]) -> str:
 
 def _save(folder: Path, scores: dict[str, Any], order: dict[str, int]) -> None:
     """Write the scores with the tasks in their configured order."""
-    for key in ("tasks", "failed"):
+    for key in _OUTCOMES:
         scores[key].sort(key=lambda entry: order[entry["task"]])
     scores["means"] = mean_scores(scores["tasks"], scores["failed"])
+    scores["means"]["suites"] = {
+        suite: mean_scores(
+            *([entry for entry in scores[key] if entry["task"] in members] for key in _OUTCOMES)
+        )
+        for suite, members in scores["suites"].items()
+    }
     write_json(folder / FILE, scores)

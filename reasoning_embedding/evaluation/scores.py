@@ -30,7 +30,8 @@ def load_scores(folder: Path) -> dict[str, Any]:
     -------
     dict
         ``model``, ``revision``, ``step``, ``tasks`` (an entry a scored task), ``failed`` (an entry a
-        failed task, with its ``error``), ``settings`` and ``versions``.
+        failed task, with its ``error``), ``suites`` (benchmark -> names of its tasks), ``means`` (of all tasks
+        and, under its ``suites``, of each benchmark's), ``settings`` and ``versions``.
 
     Raises
     ------

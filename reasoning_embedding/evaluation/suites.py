@@ -69,6 +69,15 @@ def load_suite(suite: config.SuiteTask) -> list[AbsTask]:
     return kept
 
 
+def suite_members(tasks: Iterable[config.Task]) -> dict[str, list[str]]:
+    """Return for each benchmark among tasks of the configuration the names of its tasks."""
+    return {
+        task.name: [member.metadata.name for member in load_suite(task)]
+        for task in tasks
+        if isinstance(task, config.SuiteTask) and task.name in _benchmarks()
+    }
+
+
 def check_available(tasks: Iterable[AbsTask]) -> None:
     """Say which data sets are not on this machine, where the network must not be asked for them.
 

@@ -142,25 +142,28 @@ def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, .
     types = {task: kind for run in runs for task, kind in run.types.items()}
     suites = {suite: members for run in runs for suite, members in run.suites.items()}
     found = [Quantity(task, {task: 1.0}) for task in tasks]
-    found += [
-        Quantity(suite, dict.fromkeys(members, 1 / len(members)))
-        for suite, members in suites.items()
-        if members and suite not in tasks
-    ]
+    for suite, members in suites.items():
+        if members and suite not in tasks:
+            found.append(Quantity(suite, dict.fromkeys(members, 1 / len(members))))
+            found += _mean_by_type(f"{suite} by type", members, types)
     outside = {task for run in runs for task in run.outside}
     counted = [task for task in tasks if task not in outside]
-    kinds = [types.get(task, "Retrieval") for task in counted]
     means = []
     if len(counted) > 1:
         means.append(Quantity("mean by task", dict.fromkeys(counted, 1 / len(counted))))
-    if len(set(kinds)) > 1:
-        shares = [1 / (len(set(kinds)) * kinds.count(kind)) for kind in kinds]
-        means.append(Quantity("mean by type", dict(zip(counted, shares, strict=True))))
+    means += _mean_by_type("mean by type", counted, types)
     inside = {task for members in suites.values() for task in members}
     headline = [quantity.name for quantity in found if quantity.name not in inside] + [
         mean.name for mean in means
     ]
     return [*found, *means], tuple(headline)
+
+
+def _mean_by_type(name: str, tasks: Sequence[str], types: dict[str, str]) -> list[Quantity]:
+    """Return the mean over types of the mean over a type's tasks, unless all are of one type."""
+    kinds = [types.get(task, "Retrieval") for task in tasks]
+    shares = [1 / (len(set(kinds)) * kinds.count(kind)) for kind in kinds]
+    return [Quantity(name, dict(zip(tasks, shares, strict=True)))] if len(set(kinds)) > 1 else []
 
 
 def _aligned(

@@ -12,9 +12,13 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.cli.evaluate import _settings
 from reasoning_embedding.errors import InputError, SetupError
+from reasoning_embedding.evaluation import suites
 from reasoning_embedding.evaluation.instructions import Instructions
+from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.suites import check_available, load_suite
 from reasoning_embedding.evaluation.tasks import load_tasks
+from reasoning_embedding.reports.score_table import score_table
+from tests.encoders import HashingEncoder, write_task
 
 
 def suite(name: str, **filters: Any) -> config.SuiteTask:
@@ -157,3 +161,61 @@ def test_options_add_tasks_to_those_of_a_file_and_win_over_its_settings(tmp_path
     path.write_text(EXPERIMENT, encoding="utf-8")
     with pytest.raises(InputError, match="no section 'evaluation'"):
         _settings(path, [], ["RAR-b"], **nothing)
+
+
+class _FakeSuite:
+    """A benchmark over local data: two tasks of retrieval, one of similarity."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "pairs.csv").write_text("a cat,the cat,5\na cat,rain,0\nred,blue,2\n", encoding="utf-8")
+        paths = [write_task(folder / name, CORPUS, ASKED, JUDGED) for name in ("one", "two")]
+        tasks = [config.BeirTask(kind="beir", path=str(path)) for path in paths]
+        self.tasks = load_tasks([*tasks, config.StsTask(kind="sts", path=str(folder / "pairs.csv"))])
+
+
+CORPUS = {f"d{index}": f"text {index}" for index in range(12)}
+ASKED = {"q0": "text 3", "q1": "number 5"}
+JUDGED = {"q0": {"d3": 1}, "q1": {"d5": 1}}
+
+
+@pytest.fixture
+def fake_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: None) -> config.SuiteTask:
+    fake = _FakeSuite(tmp_path)
+    monkeypatch.setattr(suites, "_benchmarks", lambda: frozenset(["Fake(v1)"]))
+    monkeypatch.setattr(suites, "get_benchmark", lambda name: fake)
+    return suite("Fake(v1)")
+
+
+def _scored(task: config.SuiteTask, folder: Path, model: HashingEncoder) -> dict[str, Any]:
+    settings = config.Evaluation(tasks=[task])
+    return evaluate(model, [task], folder, model_name="test", revision="a", step=4, settings=settings)
+
+
+def test_a_suite_is_a_column_of_the_table(fake_suite: config.SuiteTask, tmp_path: Path) -> None:
+    runs = tmp_path / "experiment" / "runs"
+    for name, model in (("base", HashingEncoder()), ("variant", HashingEncoder(seed=1))):
+        scores = _scored(fake_suite, runs / name / "evaluation" / "step-000004", model)
+        assert scores["suites"] == {"Fake(v1)": ["one", "two", "pairs"]}
+        one, two, pairs = (entry["main_score"] for entry in scores["tasks"])
+        assert scores["means"]["suites"]["Fake(v1)"]["by_task"] == pytest.approx((one + two + pairs) / 3)
+        by_type = 100 * ((one + two) / 2 + pairs) / 2
+    table = score_table(tmp_path / "experiment")
+    assert table.headline == ("Fake(v1)", "Fake(v1) by type", "mean by task", "mean by type")
+    assert table.pairs[0].entry("Fake(v1) by type").variant[0] == pytest.approx(by_type)
+
+
+def test_a_failed_task_leaves_its_suite_without_a_mean(fake_suite: config.SuiteTask, tmp_path: Path) -> None:
+    class Fails(HashingEncoder):
+        def encode(self, texts: Any, **kwargs: Any) -> Any:
+            if "the cat" in texts:
+                raise RuntimeError("no memory")
+            return super().encode(texts, **kwargs)
+
+    runs = tmp_path / "experiment" / "runs"
+    _scored(fake_suite, runs / "base" / "evaluation" / "step-000004", HashingEncoder())
+    scores = _scored(fake_suite, runs / "variant" / "evaluation" / "step-000004", Fails())
+    assert scores["means"]["suites"]["Fake(v1)"]["by_task"] is None
+    pair = score_table(tmp_path / "experiment").pairs[0]
+    assert pair.entry("pairs").problem == "failed"
+    assert pair.entry("Fake(v1)").problem == "missing"
+    assert pair.entry("one").variant is not None
