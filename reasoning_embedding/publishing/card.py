@@ -36,14 +36,14 @@ def write_card(facts: Facts, folder: Path) -> None:
 
 def _sections(facts: Facts, folder: Path) -> Iterator[str]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    layers = f" of {config['num_hidden_layers']} layers" if "num_hidden_layers" in config else ""
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     step = "" if facts.revision.step is None else f", step {facts.revision.step}"
     named = facts.record.get("run") or facts.revision.checkpoint.resolve().name
     yield f"# {text(facts.release.repo.partition('/')[2])}"
     yield (
-        f"A text embedder of {config['hidden_size']} dimensions: a {text(config['model_type'])} decoder of "
-        f"{config['num_hidden_layers']} layers with bidirectional attention, the mean of its last states, and "
-        f"unit length ({text(named)}{step}). Similarity is the cosine."
+        f"A text embedder: a {text(config['model_type'])} decoder{layers} with bidirectional attention, the mean "
+        f"of its last states, unit length ({text(named)}{step}). Similarity is the cosine."
     )
     yield INTRODUCTION
     yield "## Usage"
@@ -69,15 +69,11 @@ def _sections(facts: Facts, folder: Path) -> Iterator[str]:
 
 def _prompts(folder: Path) -> str:
     settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
-    rows = [
-        (name, json.dumps(prompt, ensure_ascii=False))
-        for name, prompt in settings["prompts"].items()
-        if prompt
-    ]
-    if not rows:
+    prompts = {name: prompt for name, prompt in settings["prompts"].items() if prompt}
+    if not prompts:
         return "The model has no prompts: queries and documents are embedded as they are."
     words = "Put the prompt of its kind before a text; a kind that is not listed has none."
-    return f"{words}\n\n{table(('name', 'prompt'), rows)}"
+    return f"{words}\n\n{fenced(json.dumps(prompts, indent=1, ensure_ascii=False), 'json')}"
 
 
 def _lineage(facts: Facts) -> str:

@@ -148,6 +148,7 @@ def test_the_card_says_what_the_model_is_made_of(tmp_path: Path) -> None:
         "2509.23024",
         "Please cite the base model ([Qwen/Qwen3-0.6B-Base]",
         "## Limits",
+        json.dumps(PROMPT),
     ):
         assert words in said, words
     assert (main / "figures" / "layers.png").read_bytes() == PNG
@@ -245,7 +246,7 @@ NASTY = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(prompt=st.lists(AWKWARD | NASTY, max_size=4).map("".join), name=AWKWARD.filter(bool))
 def test_no_prompt_breaks_out_of_the_code(prompt: str, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -258,7 +259,7 @@ def test_no_prompt_breaks_out_of_the_code(prompt: str, name: str) -> None:
     assert snippets_of_card("\n\n".join(parts)) == codes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cells=st.lists(AWKWARD | NASTY, min_size=2, max_size=3))
 def test_no_cell_breaks_out_of_its_table(cells: list[str]) -> None:
     lines = table(["a"] * len(cells), [cells]).split("\n")
