@@ -48,6 +48,15 @@ def test_a_run_leaves_what_the_contract_promises(write_run: Write, rembed: Rembe
     metrics = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [record["step"] for record in metrics] == [1, 2, 3, 4, 5, 6]
     assert all(record["padding_efficiency"] == 1 and record["tokens_per_second"] > 0 for record in metrics)
+    phases = {"data", "forward", "loss", "backward", "communication", "optimizer", "evaluation", "other"}
+    for line in metrics:
+        assert phases <= set(line["time"]) <= phases | {"save"}
+        spent = sum(line["time"].values()) - line["time"].get("save", 0) - line["time"]["evaluation"]
+        assert line["seconds"] == pytest.approx(spent)
+        assert (line["token_imbalance"], line["mfu"]) == (0, None)
+    assert "save" in metrics[3]["time"], "a checkpoint is written after its step's record"
+    assert manifest["memory"]["mode"] == "store"
+    assert manifest["memory"]["bytes_per_token"] > 100
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     record = read_provenance(run.checkpoint(6))
     assert record is not None
@@ -108,9 +117,18 @@ def test_a_chat_template_does_not_reach_the_texts(
     np.testing.assert_allclose(stock.encode(TEXTS), load_embedder(folder).encode(TEXTS), atol=1e-5)
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_resume_is_bitwise(write_run: Write, rembed: Rembed, tmp_path: Path, lora: bool) -> None:
-    settings = {"lora": {"rank": 2, "dropout": 0.2}} if lora else {}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lora": {"rank": 2, "dropout": 0.2}},
+        {"optimizer": {"kind": "muon"}, "activation_checkpointing": "selective", "memory": "replay"},
+    ],
+    ids=["full", "lora", "muon"],
+)
+def test_resume_is_bitwise(
+    write_run: Write, rembed: Rembed, tmp_path: Path, settings: dict[str, Any]
+) -> None:
     rembed("train", write_run("whole", **settings))
     rembed("train", write_run("cut", **settings))
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
@@ -124,6 +142,30 @@ def test_resume_is_bitwise(write_run: Write, rembed: Rembed, tmp_path: Path, lor
     assert _same(_weights(whole, 6), _weights(cut, 6))
     lines = [[json.loads(x) for x in RunFolder(r).metrics.read_text().splitlines()] for r in (whole, cut)]
     assert [x["loss"] for x in lines[0]] == [x["loss"] for x in lines[1]]
+
+
+def test_memory_modes_and_recomputation_train_to_the_same_weights(
+    write_run: Write, rembed: Rembed, tmp_path: Path
+) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "auto": {},
+        "small": {"memory_gib": 0.001},
+        "replay": {"memory": "replay"},
+        "layers": {"activation_checkpointing": True},
+        "selective": {"activation_checkpointing": "selective", "memory": "hybrid", "store_tokens": 100},
+    }
+    modes = {}
+    for name, settings in ways.items():
+        rembed("train", write_run(name, pack_tokens=60, **settings), "training.steps=2")
+        modes[name] = json.loads(RunFolder(tmp_path / "runs" / name).manifest.read_text())["memory"]["mode"]
+        assert _same(_weights(tmp_path / "runs" / name, 2), _weights(tmp_path / "runs" / "auto", 2)), name
+    assert modes == {
+        "auto": "store",
+        "small": "replay",
+        "replay": "replay",
+        "layers": "store",
+        "selective": "hybrid",
+    }
 
 
 def test_lora_checkpoints_are_plain_models(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
