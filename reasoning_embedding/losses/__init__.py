@@ -6,7 +6,7 @@ differentiable by autograd, for use elsewhere and as the twin that tests hold th
 
 Another term takes three steps: a function of tensors that returns its value and adds its gradient to a tensor
 (by hand, or by ``torch.autograd.grad`` as :func:`anchor_distance` does), a section with a ``weight`` in
-``config/loss.py``, and two lines in :func:`terms <reasoning_embedding.losses.terms.terms>`. It is then logged
+``config/loss.py``, and three lines in :func:`terms <reasoning_embedding.losses.terms.terms>`. It is then logged
 under its name, and exact over any number of ranks.
 """
 
@@ -16,4 +16,4 @@ from .infonce import LossOutput, infonce
 from .regularisers import anchor_distance, sigreg, uniformity
 from .slots import Slots
 from .temperature import Temperature
-from .tiles import Contrast, RowSums, tiled_infonce
+from .tiles import RowSums, tiled_infonce

@@ -15,8 +15,8 @@ from reasoning_embedding.errors import InputError
 from .matryoshka import at_width
 from .slots import Slots
 from .temperature import Temperature
-from .terms import Share, terms
-from .tiles import Contrast, tiled_infonce
+from .terms import Part, terms
+from .tiles import tiled_infonce
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,6 @@ class ContrastiveLoss:
         self._terms = list(terms(settings))
         self._temperature = Temperature(settings.temperature, settings.learn_temperature)
         self._temperature_gradient = 0.0
-        self._contrast = Contrast(
-            directions=settings.directions,
-            joint=settings.softmax == "joint",
-            mask_same_text=settings.mask_same_text,
-            false_negatives=settings.false_negatives,
-            learnt_temperature=self._temperature.learnt,
-            tile_rows=settings.tile_rows,
-        )
 
     @property
     def needs_anchor(self) -> bool:
@@ -116,7 +108,7 @@ class ContrastiveLoss:
             If the loss has an anchor term and there is no `anchor`.
         """
         embeddings = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
-        share = Share(
+        part = Part(
             embeddings=embeddings,
             slots=slots,
             rows=torch.arange(len(slots.query), device=embeddings.device)[rank::ranks],
@@ -125,31 +117,31 @@ class ContrastiveLoss:
             tile_rows=self._settings.tile_rows,
             gradient=torch.zeros_like(embeddings),
         )
-        sums = self._infonce(share)
+        sums = self._infonce(part)
         for number, term in enumerate(self._terms):
             if term.by_rows or number % ranks == rank:
-                sums[term.name] = term.compute(share, term.weight)
+                sums[term.name] = term.compute(part, term.weight)
                 sums["loss"] = sums["loss"] + term.weight * sums[term.name]
             else:
                 sums[term.name] = torch.zeros_like(sums["loss"])
-        return LossShare(share.gradient, sums)
+        return LossShare(part.gradient, sums)
 
-    def _infonce(self, share: Share) -> dict[str, Tensor]:
+    def _infonce(self, part: Part) -> dict[str, Tensor]:
         """Sums of InfoNCE at the full width, and at every other one."""
-        queries, full = len(share.slots.query), share.embeddings.shape[1]
-        zero = torch.zeros((), dtype=torch.float64, device=share.embeddings.device)
+        queries, full = len(part.slots.query), part.embeddings.shape[1]
+        zero = torch.zeros((), dtype=torch.float64, device=part.embeddings.device)
         sums = {"loss": zero, "accuracy": zero}
         slope = zero
         for width, weight in ({full: 1.0} | self._widths).items():
             infonce = partial(
                 tiled_infonce,
-                slots=share.slots,
-                rows=share.rows,
-                contrast=self._contrast,
-                temperature=share.temperature,
+                slots=part.slots,
+                rows=part.rows,
+                settings=self._settings,
+                temperature=part.temperature,
                 scale=weight / queries,
             )
-            found = at_width(share.embeddings, width, share.gradient, infonce)
+            found = at_width(part.embeddings, width, part.gradient, infonce)
             sums["loss"] = sums["loss"] + weight * found.loss / queries
             slope = slope + weight * found.temperature_gradient / queries
             if width == full:

@@ -17,7 +17,7 @@ from .slots import Slots
 
 
 @dataclass(frozen=True)
-class Share:
+class Part:
     """What a rank computes a term from.
 
     Attributes
@@ -60,13 +60,13 @@ class Term:
     by_rows : bool
         It is a sum over query rows, and each rank computes its own; else one rank computes the whole.
     compute : callable
-        (share, scale) -> its value (these rows' part); adds `scale` times its gradient to ``share.gradient``.
+        (part, scale) -> its value (these rows' part); adds `scale` times its gradient to ``part.gradient``.
     """
 
     name: str
     weight: float
     by_rows: bool
-    compute: Callable[[Share, float], Tensor]
+    compute: Callable[[Part, float], Tensor]
 
 
 def terms(settings: config.InfoNCE) -> Iterator[Term]:
@@ -85,34 +85,34 @@ def terms(settings: config.InfoNCE) -> Iterator[Term]:
         yield Term("anchor", settings.anchor.weight, by_rows=False, compute=compute)
 
 
-def _distillation(settings: config.Distillation, share: Share, scale: float) -> Tensor:
+def _distillation(settings: config.Distillation, part: Part, scale: float) -> Tensor:
     """Mean over queries (kl) or over hard negatives (margin_mse)."""
-    queries, candidates = len(share.slots.query), len(share.slots.document)
+    queries, candidates = len(part.slots.query), len(part.slots.document)
     count = queries if settings.method == "kl" else max(candidates - queries, 1)
-    total = torch.zeros((), dtype=torch.float64, device=share.embeddings.device)
-    for rows in share.rows.split(share.tile_rows):
+    total = torch.zeros((), dtype=torch.float64, device=part.embeddings.device)
+    for rows in part.rows.split(part.tile_rows):
         total += distillation(
-            share.embeddings,
-            share.slots,
+            part.embeddings,
+            part.slots,
             rows,
             settings,
-            temperature=share.temperature,
-            gradient=share.gradient,
+            temperature=part.temperature,
+            gradient=part.gradient,
             scale=scale / count,
         )
     return total / count
 
 
-def _uniformity(settings: config.Uniformity, share: Share, scale: float) -> Tensor:
+def _uniformity(settings: config.Uniformity, part: Part, scale: float) -> Tensor:
     """Mean of the queries' and the positives', as Wang and Isola's."""
-    sides = (share.slots.query, share.slots.document[: len(share.slots.query)])
+    sides = (part.slots.query, part.slots.document[: len(part.slots.query)])
     values = [
         uniformity(
-            share.embeddings,
+            part.embeddings,
             side.unique(),
             t=settings.t,
-            tile_rows=share.tile_rows,
-            gradient=share.gradient,
+            tile_rows=part.tile_rows,
+            gradient=part.gradient,
             scale=scale / len(sides),
         )
         for side in sides
@@ -120,19 +120,19 @@ def _uniformity(settings: config.Uniformity, share: Share, scale: float) -> Tens
     return torch.stack(values).mean()
 
 
-def _sigreg(settings: config.SIGReg, share: Share, scale: float) -> Tensor:
+def _sigreg(settings: config.SIGReg, part: Part, scale: float) -> Tensor:
     return sigreg(
-        share.embeddings,
+        part.embeddings,
         directions=settings.directions,
-        seed=share.slots.seed,
-        gradient=share.gradient,
+        seed=part.slots.seed,
+        gradient=part.gradient,
         scale=scale,
     )
 
 
-def _anchor(settings: config.Anchor, share: Share, scale: float) -> Tensor:
-    if share.anchor is None:
+def _anchor(settings: config.Anchor, part: Part, scale: float) -> Tensor:
+    if part.anchor is None:
         raise ValueError("this loss needs the embeddings of the backbone before its first step")
     return anchor_distance(
-        share.embeddings, share.anchor, debiased=settings.debiased, gradient=share.gradient, scale=scale
+        part.embeddings, part.anchor, debiased=settings.debiased, gradient=part.gradient, scale=scale
     )

@@ -8,44 +8,15 @@ product to compute them again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from reasoning_embedding.config.loss import Direction, FalseNegatives
+from reasoning_embedding import config
 
 from .masks import brought_by, known_answers
 from .slots import Slots
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """What is contrasted with what.
-
-    Attributes
-    ----------
-    directions : sequence of str
-        Kinds of similarity in the denominators, ``query_document`` among them; see :func:`tiled_infonce`.
-    joint : bool
-        One softmax over all directions, or the mean of one each.
-    mask_same_text : bool
-        Leave out candidates that are known to answer the query.
-    false_negatives : FalseNegatives or None
-        Leave out candidates that are as similar as an answer.
-    learnt_temperature : bool
-        Whether the gradient of the temperature is wanted.
-    tile_rows : int
-        Queries at a time.
-    """
-
-    directions: Sequence[Direction] = ("query_document",)
-    joint: bool = True
-    mask_same_text: bool = False
-    false_negatives: FalseNegatives | None = None
-    learnt_temperature: bool = False
-    tile_rows: int = 256
 
 
 @dataclass(frozen=True)
@@ -71,7 +42,7 @@ def tiled_infonce(
     embeddings: Tensor,
     slots: Slots,
     rows: Tensor,
-    contrast: Contrast,
+    settings: config.InfoNCE,
     *,
     temperature: float,
     gradient: Tensor,
@@ -87,10 +58,10 @@ def tiled_infonce(
         Which of them are queries and candidates.
     rows : Tensor
         (b,) distinct queries to sum over: those of this rank; may be empty.
-    contrast : Contrast
-        Directions and masks.
+    settings : config.InfoNCE
+        Directions, masks and tile; whether the gradient of the temperature is wanted.
     temperature : float
-        > 0.
+        > 0; takes the place of that of the settings, where it may be learnt.
     gradient : Tensor
         (n, D), gets `scale` times the gradient with respect to all embeddings added.
     scale : float
@@ -129,8 +100,8 @@ def tiled_infonce(
     """
     total = torch.zeros(3, dtype=torch.float64, device=embeddings.device)
     queries, documents = _Side.of(embeddings, slots.query), _Side.of(embeddings, slots.document)
-    for tile_rows in rows.split(contrast.tile_rows) if len(rows) else ():
-        tile = _Tile(queries, documents, slots, tile_rows, contrast)
+    for tile_rows in rows.split(settings.tile_rows) if len(rows) else ():
+        tile = _Tile(queries, documents, slots, tile_rows, settings)
         total += tile.exponentiate(temperature)
         tile.add_gradient(scale / temperature)
     for side, text in ((queries, slots.query), (documents, slots.document)):
@@ -155,17 +126,17 @@ class _Tile:
     """Some rows against everything they are contrasted with: one buffer, a block of columns a direction."""
 
     def __init__(
-        self, queries: _Side, documents: _Side, slots: Slots, rows: Tensor, contrast: Contrast
+        self, queries: _Side, documents: _Side, slots: Slots, rows: Tensor, settings: config.InfoNCE
     ) -> None:
         self._queries, self._documents, self._slots = queries, documents, slots
-        self._rows, self._contrast = rows, contrast
+        self._rows, self._settings = rows, settings
         self._places = torch.arange(len(rows), device=rows.device)
         sides = {"query": queries, "document": documents}
-        self._sides = {name: [sides[part] for part in name.split("_")] for name in contrast.directions}
+        self._sides = {name: [sides[part] for part in name.split("_")] for name in settings.directions}
         widths = [len(candidates.vectors) for _, candidates in self._sides.values()]
         self._buffer = queries.vectors.new_empty(len(rows), sum(widths))
         self._blocks = dict(zip(self._sides, self._buffer.split(widths, dim=1), strict=True))
-        self._spans = [self._buffer] if contrast.joint else list(self._blocks.values())
+        self._spans = [self._buffer] if settings.softmax == "joint" else list(self._blocks.values())
         self._masses: list[Tensor] = []
 
     def exponentiate(self, temperature: float) -> Tensor:
@@ -183,7 +154,7 @@ class _Tile:
             mass = span.sum(dim=1, keepdim=True)
             self._masses.append(mass * len(self._spans))
             loss = loss + (top + mass.log()).squeeze(1).double() / len(self._spans)
-            if self._contrast.learnt_temperature:
+            if self._settings.learn_temperature is not None:
                 mean = torch.special.xlogy(span, span).sum(dim=1, keepdim=True) / mass + top
                 slope = slope - mean.squeeze(1).double() / len(self._spans)
         return torch.stack([loss.sum(), correct.sum().double(), slope.sum()])
@@ -200,20 +171,20 @@ class _Tile:
         document.gradient.index_add_(0, self._rows, query.vectors[self._rows], alpha=-scale)
 
     def _mask(self, positive: Tensor, temperature: float) -> Tensor:
-        """Put -inf where the contrast leaves entries out; return which rows are hits."""
-        own, contrast = self._blocks["query_document"], self._contrast
+        """Put -inf where the settings leave entries out; return which rows are hits."""
+        own, settings = self._blocks["query_document"], self._settings
         place = (self._places, self._rows)
         known = known_answers(self._slots, self._rows)
         own[place] = -torch.inf
         others = own if known is None else own.masked_fill(known, -torch.inf)
         correct = positive > others.amax(dim=1)
-        if known is not None and contrast.mask_same_text:
+        if known is not None and settings.mask_same_text:
             known[place] = False
             for block in self._blocks.values():
                 # Candidate j < B is the positive of query j, which is left out with it.
                 block.masked_fill_(known[:, : block.shape[1]], -torch.inf)
-        if contrast.false_negatives is not None:
-            self._mask_false_negatives(contrast.false_negatives, positive, temperature)
+        if settings.false_negatives is not None:
+            self._mask_false_negatives(settings.false_negatives, positive, temperature)
         if "query_query" in self._blocks:
             self._blocks["query_query"][place] = -torch.inf
         if "document_document" in self._blocks:
@@ -223,7 +194,9 @@ class _Tile:
             self._blocks["document_query"][place] = positive
         return correct
 
-    def _mask_false_negatives(self, rule: FalseNegatives, positive: Tensor, temperature: float) -> None:
+    def _mask_false_negatives(
+        self, rule: config.FalseNegatives, positive: Tensor, temperature: float
+    ) -> None:
         limit = positive * (rule.ratio or 1) + (rule.margin or 0) / temperature
         similar = self._blocks["query_document"] > limit[:, None]
         if rule.exempt_hard_negatives:

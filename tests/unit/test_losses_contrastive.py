@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from reasoning_embedding import config
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.losses import Contrast, Slots, build_loss, infonce, tiled_infonce
+from reasoning_embedding.losses import Slots, build_loss, infonce, tiled_infonce
 from reasoning_embedding.losses.masks import brought_by, known_answers
 from tests.unit.loss_reference import check, random_bag, unit_vectors
 
@@ -267,7 +267,9 @@ def test_a_rank_without_queries_adds_nothing() -> None:
     bag = random_bag(0)
     x = unit_vectors(len(bag.texts), 8, 0)
     gradient = torch.zeros_like(x)
-    found = tiled_infonce(x, Slots.of(bag), torch.arange(0), Contrast(), temperature=0.1, gradient=gradient)
+    found = tiled_infonce(
+        x, Slots.of(bag), torch.arange(0), config.InfoNCE(), temperature=0.1, gradient=gradient
+    )
     assert (float(found.loss), float(found.correct), float(gradient.norm())) == (0, 0, 0)
 
 
