@@ -19,6 +19,7 @@ from ._errors import handled
 VERBS: dict[str, str] = {
     "quickstart": "reasoning_embedding.cli.quickstart",
     "train": "reasoning_embedding.cli.train",
+    "plan": "reasoning_embedding.cli.plan",
     "evaluate": "reasoning_embedding.cli.evaluate",
     "analyze": "reasoning_embedding.cli.analyze",
     "track": "reasoning_embedding.cli.track",

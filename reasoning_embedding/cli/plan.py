@@ -1,0 +1,76 @@
+"""``rembed plan``: what a run will cost on a number of GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._app import Overrides
+
+
+def command(
+    config: Annotated[Path, typer.Argument(help="A YAML file of kind run.", metavar="CONFIG")],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, max=65536, help="GPUs, eight a node.")] = 1,
+    gpu: Annotated[str, typer.Option(help="Which GPU, such as H100, H200, A100 or MI300X.")] = "H200",
+    json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Say what a run will cost: memory by part, communication, time a step, hours, and the memory mode.
+
+    An estimate on paper from published peaks; no GPU, no download and no weights are needed.
+
+    Raises
+    ------
+    InputError
+        If the backbone's sizes are not known, there is no such GPU, or the batch is smaller than the GPUs.
+    """
+    from reasoning_embedding.config import RunConfig, load_config
+
+    from ._say import quiet_libraries
+
+    settings = load_config(config, overrides or (), expect=RunConfig).config
+    quiet_libraries()
+    from reasoning_embedding.training.cost import cost
+    from reasoning_embedding.training.cost_texts import run_texts
+    from reasoning_embedding.training.shapes import backbone_shape
+
+    found = cost(settings, backbone_shape(settings.backbone), run_texts(settings), gpus=gpus, gpu=gpu)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(found))
+        return
+    _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    texts = found["texts"]
+    typer.echo(
+        f"{found['parameters'] / 1e9:.3g} B parameters, {found['trained_parameters'] / 1e9:.3g} B trained, on "
+        f"{found['gpus']} x {found['gpu']}"
+    )
+    typer.echo(f"texts: {texts['mean']:.0f} tokens each ({texts['source']}), {texts['each']:g} a query")
+    steps = "unknown without data or training.steps" if found["steps"] is None else f"{found['steps']:,}"
+    typer.echo(f"{found['tokens_per_step']:,.0f} tokens a step; steps: {steps}")
+    typer.echo(f"{found['activation_bytes_per_token'] / 1e6:.3g} MB of activations a stored token\n")
+    typer.echo(f"{'engine':<11}{'GB/GPU':>8}  {'mode':<8}{'sends MB':>10}{'s/step':>9}{'MFU':>6}{'hours':>8}")
+    for name, one in found["engines"].items():
+        hours = "-" if one["hours"] is None else f"{one['hours']:.1f}"
+        sent = sum(one["communication_bytes"].values()) / 1e6
+        fits = "" if one["fits"] else "  does not fit"
+        typer.echo(
+            f"{name:<11}{one['memory_total'] / 1e9:>8.1f}  {one['mode']:<8}{sent:>10,.0f}"
+            f"{one['step_seconds']:>9.3g}{one['mfu']:>6.0%}{hours:>8}{fits}"
+        )
+    best = found["engine"] or next(iter(found["engines"]))
+    one = found["engines"][best]
+    typer.echo(f"\n{best}, GB a GPU: " + _parts(one["memory_bytes"], 1e9))
+    typer.echo(f"{best}, ms a step: " + _parts(one["compute_seconds"], 1e-3))
+    if found["engine"] is None:
+        typer.echo("nothing fits: lower training.pack_tokens, recompute activations, or use more GPUs")
+
+
+def _parts(parts: dict[str, float], unit: float) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value / unit:.3g}" for name, value in parts.items() if value)

@@ -1,0 +1,239 @@
+"""What a run will cost, before any GPU is rented: memory, time and the memory mode, from its recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding import config
+from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.errors import InputError
+
+from .cost_memory import (
+    ENGINES,
+    EngineName,
+    Load,
+    activation_bytes,
+    batch_memory,
+    fixed_memory,
+    trained_parameters,
+)
+from .cost_time import DERATING, communication_bytes, compute_seconds, link_rate, loss_seconds
+from .flops import DEVICES, DecoderShape, Device, find_device, training_flops
+
+#: CUDA context, kernels and NCCL's buffers.
+_FRAMEWORK = 1.5e9
+#: Share of the memory that is planned with, as the trainer does.
+_SAFETY = 0.9
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Lengths of a run's texts.
+
+    Attributes
+    ----------
+    mean : float
+        Tokens a text.
+    mean_square : float
+        Mean of their squares.
+    each : float
+        Distinct texts a query: itself, its positive, its hard negatives.
+    rows : int or None
+        Rows of the data, where it could be read.
+    source : str
+        Where the figures come from, in words.
+    """
+
+    mean: float
+    mean_square: float
+    each: float
+    rows: int | None
+    source: str
+
+
+def assumed_texts(data: config.Data) -> Texts:
+    """Return log-normal lengths around 120 tokens, where the data is not at hand.
+
+    Notes
+    -----
+    The mean length of the text that a token finds itself in is taken as 230, as in a mix of short queries and
+    long documents.
+    """
+    return Texts(120.0, 120.0 * 230.0, 2.0 + data.negatives, None, "assumed: 120 tokens a text, log-normal")
+
+
+def measured_texts(lengths: np.ndarray, data: config.Data, rows: int, source: str) -> Texts:
+    """Return the figures of texts whose lengths are known."""
+    limit = max(data.query_max_tokens, data.document_max_tokens)
+    cut = np.minimum(lengths, limit).astype(float)
+    return Texts(float(cut.mean()), float((cut**2).mean()), 2.0 + data.negatives, rows, source)
+
+
+def gpu_named(name: str) -> Device:
+    """Return the peaks of a GPU.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    device = find_device(name) or find_device(name.upper())
+    if device is None:
+        raise InputError(
+            f"no GPU {name!r}{did_you_mean(name, DEVICES)}",
+            where="--gpu",
+            todo=f"one of {', '.join(DEVICES)}",
+        )
+    return device
+
+
+def cost(
+    settings: config.RunConfig, shape: DecoderShape, texts: Texts, *, gpus: int, gpu: str
+) -> dict[str, Any]:
+    """Return what a step and the whole run cost under each engine.
+
+    Parameters
+    ----------
+    settings : config.RunConfig
+        The run.
+    shape : DecoderShape
+        Its backbone.
+    texts : Texts
+        Its texts.
+    gpus : int
+        Ranks, 1 or more.
+    gpu : str
+        Name of the GPU.
+
+    Returns
+    -------
+    dict
+        ``gpu``, ``gpus``, ``parameters``, ``texts``, ``tokens_per_step``, ``steps``; ``engines``, one dict each
+        with ``fits``, ``mode``, ``memory`` by part, ``communication``, ``seconds``, ``mfu``, ``hours``; and
+        ``engine``, the fastest of those that fit (None where none does).
+
+    Raises
+    ------
+    InputError
+        If there is no such GPU, or the batch has fewer queries than there are GPUs.
+
+    Notes
+    -----
+    A step is compute at the roofline over 0.8, plus what is sent and cannot hide behind it: embeddings and
+    replicated gradients entirely, gathered parameters only where they take longer than the compute.
+    """
+    device = gpu_named(gpu)
+    batch = settings.training.batch_size
+    if gpus > batch:
+        raise InputError(
+            f"{gpus} GPUs share {batch} queries a step, so some would have none",
+            where="training.batch_size",
+            todo=f"raise it to at least {gpus}, or plan with fewer GPUs",
+        )
+    steps = settings.training.steps or (
+        max(1, round((settings.training.epochs or 1) * (texts.rows // batch))) if texts.rows else None
+    )
+    found = {engine: _under(settings, shape, texts, device, gpus, engine, steps) for engine in _engines(gpus)}
+    fitting = [engine for engine in found if found[engine]["fits"]]
+    return {
+        "gpu": gpu,
+        "gpus": gpus,
+        "parameters": shape.parameters,
+        "trained_parameters": trained_parameters(shape, settings.training.lora),
+        "activation_bytes_per_token": activation_bytes(shape, settings.training),
+        "texts": asdict(texts),
+        "tokens_per_step": batch * texts.each * texts.mean,
+        "steps": steps,
+        "engines": found,
+        "engine": min(fitting, key=lambda name: found[name]["step_seconds"]) if fitting else None,
+    }
+
+
+def _engines(gpus: int) -> tuple[EngineName, ...]:
+    return ENGINES if gpus > 1 else ("replicated",)
+
+
+def _under(
+    settings: config.RunConfig,
+    shape: DecoderShape,
+    texts: Texts,
+    device: Device,
+    gpus: int,
+    engine: EngineName,
+    steps: int | None,
+) -> dict[str, Any]:
+    training = settings.training
+    fixed = fixed_memory(shape, training, engine, gpus) | {"framework": _FRAMEWORK}
+    capacity = device.memory_gb * 1e9
+    load, mode = _choose(settings, shape, texts, gpus, _SAFETY * (capacity - sum(fixed.values())))
+    memory = fixed | batch_memory(shape, training, load, tile_rows=settings.loss.tile_rows)
+    tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
+    compute = compute_seconds(shape, tokens, squares, device, compiled=training.compile)
+    again = (1 - load.stored / tokens) / 3  # a second forward is a third of forward and backward
+    if training.activation_checkpointing in (True, "offload"):
+        again = 1 / 3
+    compute = {name: seconds / DERATING for name, seconds in compute.items()}
+    compute["second_forward"] = again * sum(compute.values())
+    compute["loss"] = loss_seconds(load, shape.hidden, gpus, device) / DERATING
+    sent = communication_bytes(
+        shape,
+        load,
+        gpus,
+        engine,
+        trained=trained_parameters(shape, training.lora),
+        packs=math.ceil(tokens / load.pack) * (2 + (load.stored < tokens)),
+        gathered=2 if engine == "fsdp2" and training.precision == "bf16" else 4,
+    )
+    rate = link_rate(device, gpus)
+    busy = sum(compute.values())
+    hidden = sent.get("parameters", 0.0) / rate if engine in ("fsdp2", "zero3") else 0.0
+    exposed = sum(sent.values()) / rate - hidden
+    seconds = max(busy, hidden) + exposed
+    useful = training_flops(shape, tokens, squares, full=training.lora is None)
+    return {
+        "fits": sum(memory.values()) <= capacity,
+        "mode": mode,
+        "store_tokens": None if mode == "store" else int(load.stored),
+        "memory_bytes": memory,
+        "memory_total": sum(memory.values()),
+        "communication_bytes": sent,
+        "communication_seconds": sum(sent.values()) / rate,
+        "compute_seconds": compute,
+        "step_seconds": seconds,
+        "tokens_per_second": tokens * gpus / seconds,
+        "mfu": useful / seconds / (device.tflops * 1e12),
+        "hours": None if steps is None else steps * seconds / 3600,
+    }
+
+
+def _choose(
+    settings: config.RunConfig, shape: DecoderShape, texts: Texts, gpus: int, room: float
+) -> tuple[Load, str]:
+    """Return one rank's load and the memory mode: the recipe's, or what `room` bytes allow."""
+    training = settings.training
+    batch = training.batch_size
+    tokens = batch * texts.each * texts.mean / gpus
+    pack = tokens / math.ceil(tokens / training.pack_tokens)
+    documents = round(batch * (texts.each - 1))
+
+    def load(stored: float) -> Load:
+        return Load(tokens, stored, pack, round(batch * texts.each), batch, documents)
+
+    if training.memory == "replay" or training.store_tokens == 0:
+        return load(0.0), "replay"
+    if training.store_tokens is not None and training.store_tokens < tokens:
+        return load(float(training.store_tokens)), "hybrid"
+    if training.memory == "store" or training.activation_checkpointing in (True, "offload"):
+        return load(tokens), "store"
+    none = batch_memory(shape, training, load(0.0), tile_rows=settings.loss.tile_rows)
+    whole = batch_memory(shape, training, load(tokens), tile_rows=settings.loss.tile_rows)
+    if sum(whole.values()) <= room:
+        return load(tokens), "store"
+    # Between one pack and the whole share, memory grows evenly with the tokens that are stored.
+    a_token = (sum(whole.values()) - sum(none.values())) / max(tokens - pack, 1.0)
+    stored = pack + (room - sum(none.values())) / max(a_token, 1.0)
+    return (load(stored), "hybrid") if stored > pack else (load(0.0), "replay")

@@ -1,0 +1,174 @@
+"""Memory of a training step by part, on paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reasoning_embedding import config
+
+from .flops import DecoderShape
+
+EngineName = Literal["replicated", "fsdp2", "zero1", "zero2", "zero3"]
+ENGINES: tuple[EngineName, ...] = ("replicated", "zero1", "zero2", "fsdp2", "zero3")
+
+#: What each engine divides by the number of ranks.
+_SHARDED: dict[EngineName, frozenset[str]] = {
+    "replicated": frozenset(),
+    "zero1": frozenset({"optimizer"}),
+    "zero2": frozenset({"optimizer", "gradients"}),
+    "fsdp2": frozenset({"optimizer", "weights"}),  # its gradients stay whole until the last backward pass
+    "zero3": frozenset({"optimizer", "gradients", "weights"}),
+}
+#: Bytes of optimizer state a trained parameter (Muon: of the body; its embeddings take AdamW's).
+OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes a token and layer that a forward keeps, for each element of four widths.
+
+    Attributes
+    ----------
+    hidden, query, key_value, intermediate : float
+        For the residual stream, all query heads, all key (or value) heads, and the MLP.
+    """
+
+    hidden: float
+    query: float
+    key_value: float
+    intermediate: float
+
+    def bytes(self, shape: DecoderShape) -> float:
+        """Bytes a token of all layers."""
+        return shape.layers * (
+            self.hidden * shape.hidden
+            + self.query * shape.heads * shape.head_dim
+            + self.key_value * shape.key_value_heads * shape.head_dim
+            + self.intermediate * shape.intermediate
+        )
+
+
+#: Outputs of matrix products alone, in bf16: q, k, v, attention, o; gate, up, down.
+PRODUCTS = Kept(4, 4, 4, 4)
+#: All that compiled layers keep, with a bf16 residual stream: the products, both normalised inputs, rotated
+#: queries and keys, the activated gate and its product.
+COMPILED = Kept(8, 6, 6, 8)
+
+
+def kept_by(training: config.Training) -> Kept:
+    """Return what the stock layers keep under a recipe.
+
+    Notes
+    -----
+    Counted from the tensors that autograd saves in a Qwen3 layer (norms: input, normalised, output; q and k:
+    product, normalised, rotated; v; attention; gate, its activation, up, their product). Under bf16 autocast
+    the residual stream stays in float32, norms compute in float32, and products are saved in bf16.
+    """
+    half = training.precision == "bf16"
+    if training.activation_checkpointing in (True, "offload"):
+        return Kept(0 if training.activation_checkpointing == "offload" else 4, 0, 0, 0)
+    if training.activation_checkpointing == "selective":
+        return Kept(8, 4, 4, 4) if half else Kept(12, 8, 8, 8)
+    if training.compile and half:
+        return Kept(COMPILED.hidden + 4, COMPILED.query, COMPILED.key_value, COMPILED.intermediate)
+    return Kept(26, 12, 10, 8) if half else Kept(24, 20, 16, 16)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one rank does in a step.
+
+    Attributes
+    ----------
+    tokens : float
+        Tokens of its share of the batch.
+    stored : float
+        Of these, tokens whose activations are kept until the backward pass.
+    pack : float
+        Tokens of its largest pack.
+    texts, queries, documents : int
+        Distinct texts, queries and candidates of the whole batch.
+    """
+
+    tokens: float
+    stored: float
+    pack: float
+    texts: int
+    queries: int
+    documents: int
+
+
+def trained_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
+    """Return the parameters that have a gradient: all, or the two factors of every linear layer."""
+    if lora is None:
+        return shape.parameters
+    query, key_value = shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim
+    sides = 2 * (shape.hidden + query) + 2 * (shape.hidden + key_value)
+    sides += (3 if shape.gated else 2) * (shape.hidden + shape.intermediate)
+    return shape.layers * lora.rank * sides
+
+
+def fixed_memory(
+    shape: DecoderShape, training: config.Training, engine: EngineName, ranks: int
+) -> dict[str, float]:
+    """Return the bytes of each rank that do not depend on the batch: weights, gradients, optimizer, and copies.
+
+    Notes
+    -----
+    Weights, gradients and moments are float32. A sharded engine divides by the ranks what its name says, and
+    holds two layers whole while they compute.
+    """
+    trained = trained_parameters(shape, training.lora)
+    parts = {
+        "weights": 4.0 * (shape.parameters + (trained if training.lora else 0)),
+        "gradients": 4.0 * trained,
+        "optimizer": _optimizer_bytes(shape, training, trained),
+    }
+    parts = {name: size / (ranks if name in _SHARDED[engine] else 1) for name, size in parts.items()}
+    copied = 2 * shape.layer_parameters * 4 if "weights" in _SHARDED[engine] else 0
+    return parts | {"gathered_layers": float(copied if ranks > 1 else 0)}
+
+
+def _optimizer_bytes(shape: DecoderShape, training: config.Training, trained: int) -> float:
+    rate = OPTIMIZER_BYTES[training.optimizer.kind]
+    if training.optimizer.kind == "muon" and training.lora is None:
+        return rate * shape.body_parameters + 8.0 * (trained - shape.body_parameters)
+    return float(rate * trained)
+
+
+def activation_bytes(shape: DecoderShape, training: config.Training) -> float:
+    """Return the bytes that a stored token keeps: all layers, the last norm and the pooled states."""
+    return kept_by(training).bytes(shape) + 12.0 * shape.hidden
+
+
+def batch_memory(
+    shape: DecoderShape, training: config.Training, load: Load, *, tile_rows: int
+) -> dict[str, float]:
+    """Return the bytes of each rank that the batch asks for.
+
+    Notes
+    -----
+    Working memory of a pack: what one layer keeps where layers are recomputed, the gradients of its MLP, and
+    its input's. A pack that is not stored keeps its activations while its own backward pass runs. Under bf16
+    autocast every stored pack holds its own bf16 copy of the matrices. The loss holds three tiles and four
+    float32 copies of the embeddings (queries and documents, their gradient, the sum over ranks).
+    """
+    half = training.precision == "bf16"
+    per_token = activation_bytes(shape, training)
+    alive = max(load.stored, min(load.pack, load.tokens))  # a replayed pack is alive in its backward pass
+    wide = 2 if half else 4
+    working = load.pack * (4 * shape.hidden + 3 * wide * shape.intermediate)
+    if training.activation_checkpointing:
+        plain = training.model_copy(update={"activation_checkpointing": False, "compile": False})
+        working += load.pack * kept_by(plain).bytes(shape) / shape.layers
+    packs = max(1.0, alive / max(load.pack, 1.0))
+    copies = packs * 2 * shape.body_parameters if half and not training.activation_checkpointing else 0.0
+    rows = min(tile_rows, load.queries)
+    return {
+        "activations": alive * per_token,
+        "weight_copies": float(copies),
+        "working": working,
+        "loss": 3.0 * 4 * rows * load.documents,
+        "embeddings": 4.0 * 4 * (load.texts + load.queries + load.documents) * shape.hidden,
+    }

@@ -1,0 +1,115 @@
+"""Time of a training step on paper: what a GPU computes, reads and sends, against its published peaks."""
+
+from __future__ import annotations
+
+from .cost_memory import EngineName, Load
+from .flops import DecoderShape, Device, training_flops
+
+#: Shares of the published peaks that an H200 was measured to give: bf16 products (790 of 989 TFLOP/s), memory
+#: (4.3 of 4.8 TB/s); variable-length attention forward and backward (166 of 989); NCCL on NVLink (375 of 450).
+_PRODUCTS, _MEMORY, _ATTENTION, _LINK = 0.8, 0.9, 0.168, 0.83
+#: Products of matrices narrower than this many columns lose half of their rate.
+_NARROW = 171
+#: A whole step reaches this share of the roofline (against torchtitan's published H100 figures).
+DERATING = 0.8
+#: Between nodes: 400 Gb/s InfiniBand a GPU, in bytes a second.
+_NETWORK = 50e9
+NODE = 8
+
+
+def compute_seconds(
+    shape: DecoderShape, tokens: float, squares: float, device: Device, *, compiled: bool
+) -> dict[str, float]:
+    """Return the seconds of forward and backward of some texts on one GPU, by kind of work, at the roofline.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+        The encoder.
+    tokens, squares : float
+        Tokens of the texts, and the sum of their squared lengths.
+    device : Device
+        Its peaks.
+    compiled : bool
+        Whether elementwise work is fused by torch.compile.
+
+    Notes
+    -----
+    Products reach w / (w + 171) of the measured rate at width w. Fused elementwise work moves, a token and
+    layer, 42 bytes of each element of the residual stream (two norms and residuals, forward and backward), 10
+    of queries and keys (norm, rotation), 25 of the MLP (gate, activation, recomputed once); eager kernels
+    move about 120 more of each. The constants reproduce the model's figures for Qwen3 at 0.6B to 8B on an
+    H200 within 6 %; eager ones within 40 %.
+    """
+    query, key_value = shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim
+    linear = training_flops(shape, tokens, 0.0)
+    attention = training_flops(shape, 0.0, squares)
+    bandwidth = _MEMORY * device.bandwidth * 1e12
+    moved = 42 * shape.hidden + 10 * (query + key_value) + 25 * shape.intermediate
+    eager = 0 if compiled else 120 * (shape.hidden + query + key_value + shape.intermediate)
+    rate = _PRODUCTS * device.tflops * 1e12 * shape.hidden / (shape.hidden + _NARROW)
+    return {
+        "products": linear / rate,
+        "attention": attention / (_ATTENTION * device.tflops * 1e12),
+        "elementwise": tokens * shape.layers * moved / bandwidth,
+        "eager_kernels": tokens * shape.layers * eager / bandwidth,
+    }
+
+
+def loss_seconds(load: Load, dimension: int, gpus: int, device: Device) -> float:
+    """Return the seconds of the loss: three products of this rank's queries with all documents, in float32."""
+    rows = load.queries / gpus
+    return 3 * 2 * rows * load.documents * dimension / (0.5 * _PRODUCTS * device.tflops * 1e12)
+
+
+def link_rate(device: Device, gpus: int) -> float:
+    """Return the bytes a second that each of `gpus` GPUs sends: NVLink in a node, the network beyond."""
+    inside = device.link * 1e9
+    return _LINK * (inside if gpus <= NODE else min(inside, _NETWORK))
+
+
+def communication_bytes(
+    shape: DecoderShape,
+    load: Load,
+    gpus: int,
+    engine: EngineName,
+    *,
+    trained: int,
+    packs: float,
+    gathered: int,
+) -> dict[str, float]:
+    """Return the bytes that each GPU sends in a step, by purpose.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+        The encoder.
+    load : Load
+        The batch.
+    gpus : int
+        Number of ranks.
+    engine : str
+        How they hold the model.
+    trained : int
+        Parameters with a gradient.
+    packs : float
+        Forwards and backwards in which sharded layers are gathered: two of each pack, three of one embedded
+        twice.
+    gathered : int
+        Bytes a parameter when it is gathered.
+
+    Notes
+    -----
+    A ring sends (n - 1) / n of the whole for a gather or a reduce-scatter, and twice that for an all-reduce
+    (Patarasuk and Yuan 2009). Embeddings are gathered and their float32 gradients all-reduced.
+    """
+    ring = (gpus - 1) / gpus
+    rows = 4.0 * load.texts * shape.hidden * ring
+    gradients = 4.0 * trained * ring
+    sent = {"embeddings": rows, "embedding_gradients": 2 * rows}
+    sent["gradients"] = 2 * gradients if engine in ("replicated", "zero1") else gradients
+    if engine in ("fsdp2", "zero3"):
+        sent["parameters"] = gathered * shape.parameters * ring * packs
+    elif engine in ("zero1", "zero2"):
+        sent["parameters"] = 4.0 * trained * ring
+    return sent

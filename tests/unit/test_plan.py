@@ -1,0 +1,307 @@
+"""The cost model gives the design's figures, and refuses what it cannot know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reasoning_embedding import config
+from reasoning_embedding.cli.main import main
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.training.cost import Texts, cost, gpu_named
+from reasoning_embedding.training.cost_memory import (
+    COMPILED,
+    PRODUCTS,
+    Load,
+    activation_bytes,
+    batch_memory,
+    fixed_memory,
+    kept_by,
+    trained_parameters,
+)
+from reasoning_embedding.training.cost_time import communication_bytes, compute_seconds, link_rate
+from reasoning_embedding.training.shapes import backbone_shape, known_shape
+
+SMALL, MIDDLE, LARGE, LARGEST = (known_shape(f"Qwen/Qwen3-{size}") for size in ("0.6B", "1.7B", "4B", "8B"))
+H200 = gpu_named("H200")
+# In this mix a token finds itself in a text of 230 tokens in the mean.
+MIX = Texts(120.0, 120.0 * 230.0, 3.0, 10_000, "given")
+
+
+def settings(path: str = "Qwen/Qwen3-0.6B", **training: object) -> config.RunConfig:
+    return config.RunConfig.model_validate(
+        {
+            "kind": "run",
+            "name": "x",
+            "backbone": {"kind": "pretrained", "path": path},
+            "data": {"sources": [{"kind": "hub", "dataset": "a/b"}], "negatives": 1},
+            "training": {"batch_size": 256, **training},
+        }
+    )
+
+
+def test_activations_of_a_token_at_06b() -> None:
+    assert COMPILED.bytes(SMALL) == pytest.approx(1.43e6, rel=0.005)
+    assert PRODUCTS.bytes(SMALL) == pytest.approx(0.80e6, rel=0.005)
+    kept = kept_by(config.Training(activation_checkpointing=True))
+    assert kept.bytes(SMALL) == pytest.approx(2 * 0.057e6, rel=0.01), "a float32 residual stream"
+
+
+def test_more_recomputation_keeps_less() -> None:
+    kept = [
+        activation_bytes(SMALL, config.Training(**options))  # ty: ignore[invalid-argument-type]
+        for options in (
+            {"precision": "fp32"},
+            {},
+            {"compile": True},
+            {"activation_checkpointing": "selective"},
+            {"activation_checkpointing": True},
+            {"activation_checkpointing": "offload"},
+        )
+    ]
+    assert kept == sorted(kept, reverse=True)
+    assert len(set(kept)) == len(kept)
+
+
+def test_state_of_fp32_adam_at_06b() -> None:
+    parts = fixed_memory(SMALL, config.Training(), "replicated", 8)
+    assert sum(parts.values()) == pytest.approx(11e9 * 0.87, rel=0.05)
+    assert parts["weights"] == parts["gradients"] == parts["optimizer"] / 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "whole", "divided"),
+    [
+        ("zero1", ("weights", "gradients"), ("optimizer",)),
+        ("zero2", ("weights",), ("optimizer", "gradients")),
+        ("zero3", (), ("optimizer", "gradients", "weights")),
+        ("fsdp2", ("gradients",), ("optimizer", "weights")),
+    ],
+)
+def test_what_an_engine_divides(engine: str, whole: tuple[str, ...], divided: tuple[str, ...]) -> None:
+    alone = fixed_memory(LARGE, config.Training(), "replicated", 16)
+    parts = fixed_memory(LARGE, config.Training(), engine, 16)  # ty: ignore[invalid-argument-type]
+    assert {name: alone[name] / parts[name] for name in whole} == dict.fromkeys(whole, 1)
+    assert {name: alone[name] / parts[name] for name in divided} == dict.fromkeys(divided, 16)
+
+
+def test_other_optimizers_and_adapters_hold_less() -> None:
+    def held(**options: object) -> float:
+        return fixed_memory(SMALL, config.Training.model_validate(options), "replicated", 1)["optimizer"]
+
+    assert held(optimizer={"kind": "adamw8bit"}) == held() / 4
+    assert held() / 2 < held(optimizer={"kind": "muon"}) < held()
+    lora = config.Lora(rank=16)
+    assert trained_parameters(SMALL, lora) == 28 * 16 * (4 * 1024 + 2 * 2048 + 2 * 1024 + 3 * 4096)
+    assert held(lora={"rank": 16}) == 8 * trained_parameters(SMALL, lora)
+
+
+@pytest.mark.parametrize(
+    ("shape", "products", "attention", "elementwise"),
+    [(SMALL, 3.9, 1.0, 1.0), (MIDDLE, 11.6, 1.0, 1.8), (LARGE, 29.1, 2.4, 3.3), (LARGEST, 54.4, 2.4, 4.4)],
+)
+def test_time_of_a_token_on_an_h200(
+    shape: object, products: float, attention: float, elementwise: float
+) -> None:
+    found = compute_seconds(shape, 1e6, 230e6, H200, compiled=True)  # ty: ignore[invalid-argument-type]
+    assert found == pytest.approx(
+        {"products": products, "attention": attention, "elementwise": elementwise, "eager_kernels": 0},
+        rel=0.07,
+    )
+    eager = compute_seconds(shape, 1e6, 230e6, H200, compiled=False)  # ty: ignore[invalid-argument-type]
+    assert eager["eager_kernels"] > 5
+
+
+def test_time_of_what_is_sent() -> None:
+    load = Load(1.0, 1.0, 1.0, 196_608, 65_536, 131_072)
+    sent = communication_bytes(SMALL, load, 8, "replicated", trained=SMALL.parameters, packs=2, gathered=4)
+    assert sent["embeddings"] / link_rate(H200, 8) == pytest.approx(1.9e-3, rel=0.03)
+    assert sent["gradients"] / link_rate(H200, 8) == pytest.approx(11e-3, rel=0.03)
+    assert link_rate(H200, 16) < link_rate(H200, 8) / 5, "beyond a node the network carries it"
+
+
+def test_a_bf16_gather_sends_half_and_a_second_forward_more() -> None:
+    load = Load(1.0, 1.0, 1.0, 1, 1, 1)
+    sent = {
+        (packs, size): communication_bytes(SMALL, load, 8, "fsdp2", trained=1, packs=packs, gathered=size)
+        for packs, size in ((2, 2), (2, 4), (3, 4))
+    }
+    assert sent[2, 4]["parameters"] == 2 * sent[2, 2]["parameters"]
+    assert sent[3, 4]["parameters"] == 1.5 * sent[2, 4]["parameters"]
+
+
+def test_the_mode_follows_from_the_memory() -> None:
+    def mode(**training: object) -> tuple[str, bool]:
+        one = cost(settings(**training), SMALL, MIX, gpus=1, gpu="H200")["engines"]["replicated"]
+        return one["mode"], one["fits"]
+
+    assert mode(batch_size=128) == ("store", True)
+    assert mode(batch_size=2048) == ("hybrid", True)
+    assert mode(batch_size=2048, memory="replay") == ("replay", True)
+    assert mode(batch_size=2048, memory="store") == ("store", False)
+    assert mode(batch_size=2048, activation_checkpointing=True) == ("store", True)
+    a24 = cost(settings(pack_tokens=4096), SMALL, MIX, gpus=1, gpu="L4")["engines"]["replicated"]
+    assert a24["mode"] in ("hybrid", "replay")
+
+
+def test_hybrid_fills_the_memory_and_costs_a_part_of_a_second_forward() -> None:
+    hybrid = cost(settings(batch_size=1024), SMALL, MIX, gpus=1, gpu="H200")["engines"]["replicated"]
+    assert hybrid["mode"] == "hybrid"
+    assert 0.85 * 141e9 < hybrid["memory_total"] < 0.95 * 141e9
+    share = hybrid["compute_seconds"]["second_forward"] / sum(
+        hybrid["compute_seconds"][name] for name in ("products", "attention", "elementwise", "eager_kernels")
+    )
+    tokens = 1024 * 3 * 120
+    assert share == pytest.approx((1 - hybrid["store_tokens"] / tokens) / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize("gpus", [1, 8, 1024])
+@pytest.mark.parametrize("path", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"])
+def test_from_one_gpu_to_a_thousand(gpus: int, path: str) -> None:
+    run = settings(path, batch_size=4096, compile=True)
+    found = cost(run, backbone_shape(run.backbone), MIX, gpus=gpus, gpu="H200")
+    assert found["steps"] == 10_000 // 4096
+    assert found["tokens_per_step"] == 4096 * 3 * 120
+    for one in found["engines"].values():
+        assert all(value >= 0 for value in one["memory_bytes"].values())
+        assert 0 < one["mfu"] < 0.6
+        assert one["tokens_per_second"] * one["step_seconds"] == pytest.approx(found["tokens_per_step"])
+    if gpus == 1:
+        assert list(found["engines"]) == ["replicated"]
+        return
+    assert set(found["engines"]) == {"replicated", "zero1", "zero2", "zero3", "fsdp2"}
+    assert found["engines"][found["engine"]]["fits"]
+    if path.endswith("8B"):
+        assert not found["engines"]["replicated"]["fits"], "16 bytes a parameter alone are 121 GB"
+
+
+def test_eight_billion_need_more_than_one_80_gb_gpu() -> None:
+    run = settings("Qwen/Qwen3-8B", pack_tokens=2048)
+    shape = backbone_shape(run.backbone)
+    assert cost(run, shape, MIX, gpus=1, gpu="H100")["engine"] is None
+    assert cost(run, shape, MIX, gpus=8, gpu="H100")["engine"] in ("zero3", "fsdp2", "zero2")
+
+
+SIZES: dict[str, int] = {
+    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 32, "intermediate_size": 384, "vocab_size": 300,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("precision", "kept", "queries"),
+    [
+        ("fp32", "store", 6),
+        ("bf16", "replay", 6),
+        *(
+            pytest.param(precision, kept, 24, marks=pytest.mark.slow)
+            for precision in ("fp32", "bf16")
+            for kept in ("store", "replay")
+        ),
+    ],
+)
+def test_predicted_memory_is_what_a_step_holds(precision: str, kept: str, queries: int) -> None:
+    """All tensors of two optimizer steps, followed one by one: within 15 %."""
+    import torch
+
+    from reasoning_embedding.backbones import make_packs
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.losses import build_loss
+    from reasoning_embedding.training import Replicated, contrastive_step
+    from reasoning_embedding.training.flops import decoder_shape
+    from reasoning_embedding.training.optimizers import build_optimizer
+    from reasoning_embedding.training.probe import LiveBytes
+    from tests.models import random_bag, tiny_embedder
+
+    embedder = tiny_embedder(**SIZES).train()
+    bag = random_bag(queries, queries, longest=60)
+    recipe = config.Training.model_validate({"precision": precision})
+    engine = Replicated(embedder, World(), lambda model: build_optimizer(model, recipe), max_norm=1.0)
+    with LiveBytes() as live:
+        for _ in range(2):
+            contrastive_step(
+                embedder,
+                bag,
+                build_loss(config.InfoNCE()),
+                World(),
+                pack_tokens=300,
+                store_tokens=None if kept == "store" else 0,
+                autocast=torch.bfloat16 if precision == "bf16" else None,
+                engine=engine,
+            )
+            engine.update(1e-5)
+    shape = decoder_shape(embedder.model.config)
+    tokens = int(bag.lengths.sum())
+    pack = max(len(each.input_ids) for each, _ in make_packs(bag.texts, bag.prompt_lengths, 300))
+    load = Load(tokens, tokens if kept == "store" else 0, pack, len(bag.texts), queries, 2 * queries)
+    parts = fixed_memory(shape, recipe, "replicated", 1)
+    parts |= batch_memory(shape, recipe, load, tile_rows=256)
+    predicted = sum(parts.values()) - parts["weights"]  # which were there before
+    assert predicted == pytest.approx(live.peak, rel=0.15)
+    assert parts["activations"] > 0.3 * predicted, "what is tested is most of it"
+
+
+def run_file(folder: Path, backbone: str, **training: int) -> Path:
+    file = folder / "run.yaml"
+    lines = "".join(f"  {key}: {value}\n" for key, value in ({"batch_size": 64} | training).items())
+    file.write_text(
+        f"kind: run\nname: x\nbackbone: {{kind: pretrained, path: {backbone}}}\n"
+        f"data: {{sources: [{{kind: world}}]}}\ntraining:\n{lines}"
+    )
+    return file
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as done:
+        main(["plan", *arguments])
+    return int(done.value.code or 0)
+
+
+def test_the_verb_prints_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run_file(tmp_path, "Qwen/Qwen3-4B-Base")
+    assert call(str(file), "training.steps=1000", "--gpus", "16") == 0
+    out = capsys.readouterr().out
+    assert "on 16 x H200" in out
+    assert "four characters a token" in out
+    assert all(f"\n{name} " in out for name in ("replicated", "zero1", "zero2", "zero3", "fsdp2"))
+    assert call(str(file), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["texts"]["rows"] > 100
+    assert {"weights", "gradients", "optimizer", "activations", "loss", "embeddings"} <= found["engines"][
+        "replicated"
+    ]["memory_bytes"].keys()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "arguments", "message"),
+    [
+        ("Qwen/Qwen3-0.6B", ("--gpu", "H20O"), "did you mean 'H200'"),
+        ("Qwen/Qwen3-06B", (), "did you mean 'Qwen/Qwen3-0.6B'"),
+        ("Qwen/Qwen3-0.6B", ("--gpus", "128"), "128 GPUs share 64 queries"),
+        ("Qwen/Qwen3-0.6B", ("--gpus", "0"), "greater than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_planned(
+    backbone: str,
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(str(run_file(tmp_path, backbone)), *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_sizes_come_from_a_folder(tiny_backbone: Path) -> None:
+    shape = backbone_shape(config.PretrainedBackbone(path=str(tiny_backbone)))
+    assert (shape.layers, shape.hidden, shape.head_dim, shape.key_value_heads) == (2, 32, 16, 1)
+    random = config.RandomBackbone(kind="random", tokenizer=str(tiny_backbone))
+    assert backbone_shape(random).vocabulary == shape.vocabulary
+
+
+def test_a_folder_that_is_no_decoder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    with pytest.raises(InputError, match="not the configuration of a decoder"):
+        backbone_shape(config.PretrainedBackbone(path=str(tmp_path)))
