@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 #: Products with a weight; their inputs are elementwise work on other products, made again for little.
-#: Batched products are attention's scores, which grow with the square of a text.
+#: Batched products are attention's, of scores that grow with the square of a text.
 _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 #: Parts of the names of attention kernels: torch's own on CPU and GPU, variable-length ones, flash-attn.
 _ATTENTION = ("attention", "attn")
@@ -30,8 +30,8 @@ def recompute_activations(model: nn.Module, kind: Literal[True, "selective", "of
     Notes
     -----
     Selective keeps 3 d + 2 a + 2 k + 2 f values a token and layer, for width d, attention width a (heads x
-    head_dim), key-value width k and MLP width f: at the proportions of Qwen3-0.6B in bf16, 36 KB where all
-    would be 92 KB. The others keep d (Chen et al. 2016, arXiv 1604.06174).
+    head_dim), key-value width k and MLP width f: at the proportions of Qwen3-0.6B in bf16, 32 KB where all
+    would be 95 KB. The others keep d (Chen et al. 2016, arXiv 1604.06174).
     """
     options: dict[str, Any] = {"use_reentrant": False}
     if kind == "selective":
