@@ -102,26 +102,38 @@ class ZeRO(Engine):
         """Gather each parameter's state from the flat partitions that DeepSpeed keeps."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        entries = list(self._optimizer.optimizer.state.values())
+        example = next(iter(self._optimizer.optimizer.state.values()), {})
         state: dict[int, dict[str, Tensor]] = {}
-        for index, parameter in enumerate(self._parameters if entries else []):
-            state[index] = {
-                kind: safe_get_full_optimizer_state(parameter, kind).cpu() if value.ndim else value.cpu()
-                for kind, value in entries[0].items()
-            }
+        if example:
+            self._link_states()
+            for index, parameter in enumerate(self._parameters):
+                state[index] = {
+                    kind: safe_get_full_optimizer_state(parameter, kind).cpu()
+                    if value.ndim
+                    else value.cpu().clone()
+                    for kind, value in example.items()
+                }
         return {"state": state, "param_groups": self._groups}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Write each parameter's state into the flat partitions."""
-        from deepspeed.utils import safe_set_full_optimizer_state
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         if not state["state"]:
             return
         self._make_states(state["state"][0])
         for index, parameter in enumerate(self._parameters):
             for kind, value in state["state"][index].items():
-                if value.ndim:
+                if value.ndim and self._stage == 3:
+                    safe_set_local_optimizer_state(parameter, self._part(value, parameter), kind)
+                elif value.ndim:
                     safe_set_full_optimizer_state(parameter, value.to(self.world.device), kind)
+
+    def _part(self, value: Tensor, parameter: Any) -> Tensor:
+        """Cut a whole tensor as stage 3 cuts its parameter: evenly, the last part padded."""
+        size = parameter.ds_tensor.numel()
+        flat = torch.nn.functional.pad(value.flatten(), (0, size * self.world.size - value.numel()))
+        return flat[size * self.world.rank :][:size].to(self.world.device)
 
     def _make_states(self, example: dict[str, Tensor]) -> None:
         """Make states of the flat partitions; an optimizer makes them in its first step only."""
@@ -132,8 +144,13 @@ class ZeRO(Engine):
                 kind: torch.zeros_like(flat) if value.ndim else value.clone()
                 for kind, value in example.items()
             }
-        if below:
-            zero._lazy_init_hp_params_optimizer_state()
+        self._link_states()
+
+    def _link_states(self) -> None:
+        """Let every parameter below stage 3 know its states; DeepSpeed links those of the first group only."""
+        if self._stage < 3:
+            self._optimizer._hp_optimizer_states_linked = False
+            self._optimizer._lazy_init_hp_params_optimizer_state()
 
     def whole(self) -> Embedder:
         """Build a copy on every rank where parameters are partitioned."""

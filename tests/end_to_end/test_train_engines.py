@@ -1,0 +1,174 @@
+"""Whole runs on every engine: saved as plain checkpoints, resumed on another number of ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reasoning_embedding import training
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.config import RunConfig, load_config
+from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed.harness import run_ranks
+from reasoning_embedding.errors import InputError
+
+Write = Callable[..., Path]
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = ["red cat dog", "the moon sees a small river", "king"]
+
+
+def _environment(kind: str, folder: Path) -> dict[str, str]:
+    """What ``accelerate launch`` sets for an engine."""
+    if kind == "fsdp2":
+        return {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    if kind == "replicated":
+        return {}
+    file = folder / f"{kind}.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": int(kind[-1])}, "gradient_clipping": "auto"}))
+    return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
+
+
+def _train(world: World, config: Path, environment: dict[str, str], resume: bool) -> list[str]:
+    """One rank of a launched job, without the launcher."""
+    os.environ.update(environment)
+    training.loop.start_world = lambda **_: world
+    training.loop.stop_world = lambda: None
+    lines: list[str] = []
+    training.train(load_config(config, expect=RunConfig).config, resume=resume, report=lines.append)
+    return lines
+
+
+def _weights(run: RunFolder, step: int) -> dict[str, torch.Tensor]:
+    return load_file(run.checkpoint(step) / "model.safetensors")
+
+
+def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize("kind", ["replicated", "fsdp2", "zero2", "zero3"])
+def test_runs_are_saved_whole_and_resume_on_any_number_of_ranks(
+    kind: str, write_run: Write, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    if kind.startswith("zero"):
+        pytest.importorskip("deepspeed.runtime.zero.muon.muon_optimizer")
+    # Replicated with adapters: their dropout is the same on any number of ranks.
+    adapters = {"lora": {"rank": 2, "dropout": 0.2}} if kind in ("replicated", "zero3") else {}
+    config, environment = write_run(**adapters), _environment(kind, tmp_path)
+    run_ranks(2, _train, config, environment, False)
+    run = RunFolder(tmp_path / "runs" / "run")
+    assert run.steps() == [0, 3, 6]
+    wanted = _weights(run, 6)
+    assert _distance(_weights(run, 0), wanted) > 1e-3
+
+    ours, stock = load_embedder(run.checkpoint(6)), SentenceTransformer(str(run.checkpoint(6)), device="cpu")
+    np.testing.assert_allclose(stock.encode(TEXTS), ours.encode(TEXTS), atol=1e-5)
+
+    for ranks in (2, 1, 3):
+        shutil.rmtree(run.checkpoint(6))
+        shutil.rmtree(run.state(6))
+        lines = run_ranks(ranks, _train, config, environment, True)[0]
+        assert "resumed after step 3" in lines
+        distance = _distance(_weights(run, 6), wanted)
+        assert distance == 0 if ranks == 2 else distance < 2e-5
+
+
+def test_engines_train_the_same_model(write_run: Write, tmp_path: Path) -> None:
+    """Six steps with clipping and weight decay end where one process ends."""
+    found = {}
+    for kind, ranks in (("replicated", 1), ("replicated", 3), ("fsdp2", 2)):
+        config = write_run(f"{kind}-{ranks}", max_grad_norm=0.5)
+        run_ranks(ranks, _train, config, _environment(kind, tmp_path), False)
+        found[kind, ranks] = _weights(RunFolder(tmp_path / "runs" / f"{kind}-{ranks}"), 6)
+    for weights in found.values():
+        assert _distance(weights, found["replicated", 1]) < 2e-5
+
+
+def test_a_deepspeed_file_that_contradicts_the_run_is_refused_with_every_contradiction(
+    write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ds.json"
+    settings = {
+        "zero_optimization": {"stage": 2},
+        "train_batch_size": 512,
+        "train_micro_batch_size_per_gpu": 16,
+        "gradient_accumulation_steps": 4,
+        "gradient_clipping": 0.3,
+        "optimizer": {"type": "Lamb"},
+        "scheduler": {"type": "WarmupLR"},
+        "bf16": {"enabled": True},
+    }
+    file.write_text(json.dumps(settings))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(InputError) as error:
+        training.train(load_config(write_run(ranks=4), expect=RunConfig).config)
+    text = str(error.value)
+    for theirs, ours in [
+        ("train_batch_size is 512", "batch_size is 8"),
+        ("train_micro_batch_size_per_gpu is 16 on each of 1 ranks", "batch_size is 8"),
+        ("gradient_accumulation_steps is 4", "pack_tokens"),
+        ("gradient_clipping is 0.3", "max_grad_norm is 1.0"),
+        ("optimizer is Lamb", "optimizer is adamw"),
+        ("scheduler is WarmupLR", "schedule is cosine"),
+        ("bf16.enabled is true", "precision is fp32"),
+        ("mixed_precision is fp16", "precision is fp32"),
+        ("started 1 ranks", "training.ranks is 4"),
+    ]:
+        assert any(theirs in line and ours in line for line in text.splitlines()), theirs
+    assert str(file) in text
+    assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
+
+
+def test_a_text_longer_than_a_pack_is_told(write_run: Write, tmp_path: Path) -> None:
+    [lines] = run_ranks(1, _train, write_run(pack_tokens=4, steps=1), {}, False)
+    assert any("longer than training.pack_tokens = 4" in line for line in lines)
+
+
+def _torchrun(config: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    return subprocess.run(
+        [*command, "-m", "reasoning_embedding", "train", str(config), *words],
+        cwd=ROOT,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zero2", "fsdp2"])
+def test_torchrun_trains_and_the_checkpoint_loads(kind: str, write_run: Write, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    done = _torchrun(write_run(ranks=2), _environment(kind, tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = RunFolder(tmp_path / "runs" / "run")
+    assert json.loads(run.manifest.read_text())["ranks"] == 2
+    ours, stock = load_embedder(run.checkpoint(6)), SentenceTransformer(str(run.checkpoint(6)), device="cpu")
+    np.testing.assert_allclose(stock.encode(TEXTS), ours.encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_with_another_number_of_ranks_is_refused(write_run: Write) -> None:
+    done = _torchrun(write_run(ranks=3), {})
+    assert done.returncode != 0
+    assert "the launcher started 2 ranks, training.ranks is 3" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr.split("ChildFailedError")[0].split("torch/distributed/run")[0]
