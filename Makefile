@@ -56,8 +56,8 @@ contracts: install ## Check that imports between folders go one way
 configs: install ## Check every configuration file
 	$(BIN)/rembed config check configs
 
-bench: install ## Measure speed and memory against other libraries (REASONING_EMBEDDING_DATA: corpora)
-	$(BIN)/rembed bench all
+bench: install ## Measure speed and memory against other libraries, and record it (FLAGS=--quick: 10 minutes)
+	$(BIN)/rembed bench all --output scripts/bench/records $(FLAGS)
 
 clean: ## Remove caches and build files; .venv and runs stay
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -169,8 +171,12 @@ def _under(
     training = settings.training
     fixed = fixed_memory(shape, training, engine, gpus) | {"framework": _FRAMEWORK}
     capacity = device.memory_gb * 1e9
-    load, mode = _choose(settings, shape, texts, gpus, _SAFETY * (capacity - sum(fixed.values())))
-    memory = fixed | batch_memory(shape, training, load, tile_rows=settings.loss.tile_rows)
+    in_batch = partial(
+        batch_memory, shape, training, tile_rows=settings.loss.tile_rows, cast=engine != "fsdp2"
+    )
+    room = _SAFETY * (capacity - sum(fixed.values()))
+    load, mode = _choose(training, texts, gpus, lambda load: sum(in_batch(load).values()), room)
+    memory = fixed | in_batch(load)
     tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
     compute = compute_seconds(shape, tokens, squares, device, compiled=training.compile)
     again = (1 - load.stored / tokens) / 3  # a second forward is a third of forward and backward
@@ -211,10 +217,9 @@ def _under(
 
 
 def _choose(
-    settings: config.RunConfig, shape: DecoderShape, texts: Texts, gpus: int, room: float
+    training: config.Training, texts: Texts, gpus: int, needs: Callable[[Load], float], room: float
 ) -> tuple[Load, str]:
     """Return one rank's load and the memory mode: the recipe's, or what `room` bytes allow."""
-    training = settings.training
     batch = training.batch_size
     tokens = batch * texts.each * texts.mean / gpus
     pack = tokens / math.ceil(tokens / training.pack_tokens)
@@ -229,11 +234,9 @@ def _choose(
         return load(float(training.store_tokens)), "hybrid"
     if training.memory == "store" or training.activation_checkpointing in (True, "offload"):
         return load(tokens), "store"
-    none = batch_memory(shape, training, load(0.0), tile_rows=settings.loss.tile_rows)
-    whole = batch_memory(shape, training, load(tokens), tile_rows=settings.loss.tile_rows)
-    if sum(whole.values()) <= room:
+    none, whole = needs(load(0.0)), needs(load(tokens))
+    if whole <= room:
         return load(tokens), "store"
     # Between one pack and the whole share, memory grows evenly with the tokens that are stored.
-    a_token = (sum(whole.values()) - sum(none.values())) / max(tokens - pack, 1.0)
-    stored = pack + (room - sum(none.values())) / max(a_token, 1.0)
+    stored = pack + (room - none) * (tokens - pack) / max(whole - none, 1.0)
     return (load(stored), "hybrid") if stored > pack else (load(0.0), "replay")

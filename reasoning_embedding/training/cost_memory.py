@@ -143,7 +143,7 @@ def activation_bytes(shape: DecoderShape, training: config.Training) -> float:
 
 
 def batch_memory(
-    shape: DecoderShape, training: config.Training, load: Load, *, tile_rows: int
+    shape: DecoderShape, training: config.Training, load: Load, *, tile_rows: int, cast: bool = True
 ) -> dict[str, float]:
     """Return the bytes of each rank that the batch asks for.
 
@@ -151,7 +151,8 @@ def batch_memory(
     -----
     Working memory of a pack: what one layer keeps where layers are recomputed, the gradients of its MLP, and
     its input's. A pack that is not stored keeps its activations while its own backward pass runs. Under bf16
-    autocast every stored pack holds its own bf16 copy of the matrices. The loss holds three tiles and four
+    autocast every stored pack holds its own bf16 copy of the matrices, unless the engine gathers them in bf16
+    (`cast` false). The loss holds three tiles and four
     float32 copies of the embeddings (queries and documents, their gradient, the sum over ranks).
     """
     half = training.precision == "bf16"
@@ -163,7 +164,9 @@ def batch_memory(
         plain = training.model_copy(update={"activation_checkpointing": False, "compile": False})
         working += load.pack * kept_by(plain).bytes(shape) / shape.layers
     packs = max(1.0, alive / max(load.pack, 1.0))
-    copies = packs * 2 * shape.body_parameters if half and not training.activation_checkpointing else 0.0
+    copies = (
+        packs * 2 * shape.body_parameters if half and cast and not training.activation_checkpointing else 0.0
+    )
     rows = min(tile_rows, load.queries)
     return {
         "activations": alive * per_token,

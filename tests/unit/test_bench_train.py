@@ -190,6 +190,16 @@ def test_records_divide_by_the_best_of_each_opponent(scripted: list[str]) -> Non
     assert len(set(scripted[sweeps : sweeps + 5])) == 5
 
 
+def test_a_default_that_beats_the_swept_best_is_the_denominator(
+    scripted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "fastest", lambda sweep: sweep[-1][0])
+    monkeypatch.setitem(THEIRS, MNRL, 3.0)
+    _, best, *_, replay = bench.bench_train(quick=True)
+    assert best["settings"]["other"] == replay["settings"]["other"] == {"loss": "mnrl"}
+    assert best["ratio"] == 3.0
+
+
 def test_a_cell_that_fails_leaves_the_others(scripted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "cells", lambda **options: [bench.Cell("S", "wide", each, 4) for each in "ab"])
     monkeypatch.setattr(bench, "fastest", lambda sweep: {}["no such setting"])
