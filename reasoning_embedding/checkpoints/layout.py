@@ -66,6 +66,11 @@ class RunFolder:
         """Folder of the scores."""
         return self.path / "evaluation"
 
+    @property
+    def track(self) -> Path:
+        """How the representation moved, one row a step, reference, layer and metric."""
+        return self.path / "hrsa" / "track.parquet"
+
     def checkpoint(self, step: int) -> Path:
         """Folder of one step's model."""
         return self.checkpoints / step_name(step)

@@ -219,8 +219,8 @@ def streamed_procrustes(pair: CrossMoments) -> StreamedProcrustes:
     )
 
 
-def correlation(pair: CrossMoments) -> float:
-    """Mean dimension-wise correlation over the dimensions that vary on both sides.
+def correlation(pair: CrossMoments) -> tuple[float, int]:
+    """Mean dimension-wise correlation over the dimensions that vary on both sides, and how many do not.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def correlation(pair: CrossMoments) -> float:
         raise InputError("every dimension is constant on one side", todo="use rows that differ")
     diagonal = np.diagonal(pair.centred())[alive]
     scale = np.sqrt(pair.x.variances[alive] * pair.y.variances[alive])
-    return float(np.clip(diagonal / scale, -1, 1).mean())
+    return float(np.clip(diagonal / scale, -1, 1).mean()), int((~alive).sum())
 
 
 def cka(pair: CrossMoments) -> Value:

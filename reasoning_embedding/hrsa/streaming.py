@@ -128,7 +128,10 @@ def linear_values(pair: CrossMoments) -> Streamed:
     try:
         values["cka"] = (*cka(pair), pair.x.n)
         if pair.product.shape[0] == pair.product.shape[1]:
-            values["dimension_correlation"] = correlation(pair), 0.0, pair.x.n
+            value, still = correlation(pair)
+            values["dimension_correlation"] = value, 0.0, pair.x.n
+            if still:
+                warnings.append(f"{still} of {len(pair.product)} dimensions are constant and left out")
     except InputError as error:
         warnings.append(error.what)
     return Streamed(values, None, warnings)
@@ -138,7 +141,7 @@ def streamed_metrics(pair: CrossMoments) -> Streamed:
     """Every linear metric of one pair of layers; one that does not exist is left out and explained."""
     linear = linear_values(pair)
     values, warnings = linear.values, linear.warnings
-    if warnings:
+    if not values:
         return linear
     try:
         values["cka_debiased"] = debiased_cka(pair), 0.0, pair.x.n
@@ -146,7 +149,7 @@ def streamed_metrics(pair: CrossMoments) -> Streamed:
             return linear
         fit = streamed_procrustes(pair)
     except InputError as error:
-        return Streamed(values, None, [error.what])
+        return Streamed(values, None, [*warnings, error.what])
     width = len(fit.rotation)
     if fit.fitted < 4 * width:
         warnings.append(f"{fit.fitted} fitted rows for {width} dimensions: H_inv needs N >= 4 D")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from reasoning_embedding.hrsa.track import Against
 
 Report = Callable[[str], None]
-#: Below a run's folder, and where a series of models is tracked.
-TRACK = Path("hrsa") / "track.parquet"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -128,7 +126,7 @@ def track_series(
     """
     from reasoning_embedding.hrsa.track import TrackTable, track
 
-    path = output or (series.run.path if series.run else Path()) / TRACK
+    path = output or (series.run or RunFolder(Path())).track
     chosen = series.chosen(settings.steps)
     references = [against(name, series) for name in settings.references]
     instrument = make_instrument(settings, path.parent, report, world)

@@ -96,6 +96,7 @@ def test_different_widths_and_constant_dimensions(rows):
     found = streamed_metrics(streamed(still, y, documents).cross[0, 0])
     expected = float(hrsa.dimension_wise_correlation(still, y))
     assert found.values["dimension_correlation"][0] == pytest.approx(expected, abs=1e-10)
+    assert "1 of 24 dimensions are constant and left out" in found.warnings
     flat = streamed_metrics(streamed(np.full_like(x, 7.1), y, documents).cross[0, 0])
     assert not flat.values
     assert "all rows are equal" in flat.warnings[0]
