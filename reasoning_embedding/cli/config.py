@@ -51,6 +51,8 @@ def _files(paths: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         inside = sorted(path.rglob("*.yaml")) if path.is_dir() else [path]
+        # Files of a folder `accelerate` are the launcher's, and it checks them itself.
+        inside = [file for file in inside if file == path or file.parent.name != "accelerate"]
         if not inside:
             raise InputError("no .yaml file in this folder", where=str(path))
         files += [file for file in inside if file not in files]

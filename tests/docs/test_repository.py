@@ -12,7 +12,8 @@ import pytest
 from reasoning_embedding.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+#: The launcher's files are tested with the launcher's own loader.
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "accelerate")
 
 
 def tracked() -> list[Path]:
