@@ -10,8 +10,7 @@ from reasoning_embedding.config.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
 from .beir import RetrievalData, read_json_lines
-from .local_retrieval import LocalRetrieval, as_search
-from .local_tasks import fingerprint_of
+from .local_retrieval import LocalRetrieval, WrappedSearch, as_search
 
 _LAYOUT = "lay it out like xlangai/BRIGHT: {examples,documents,long_documents}/SUBJECT*.parquet (or .jsonl)"
 _ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")
@@ -43,10 +42,7 @@ class LocalBright(LocalRetrieval):
 
     def __init__(self, name: str, data: RetrievalData, excluded: Excluded) -> None:
         self.excluded = excluded
-        super().__init__(name, data)
-        record = {query: sorted(names) for query, names in excluded.items()}
-        self.fingerprint = fingerprint_of([data.fingerprint, record])
-        self.metadata.dataset["revision"] = self.fingerprint
+        super().__init__(name, data, {query: sorted(names) for query, names in excluded.items()})
 
     def _evaluate_subset(self, model: Any, data_split: Any, **kwargs: Any) -> Any:
         return super()._evaluate_subset(
@@ -54,18 +50,12 @@ class LocalBright(LocalRetrieval):
         )
 
 
-class _ExcludingSearch:
+class _ExcludingSearch(WrappedSearch):
     """A search whose results hold none of a query's excluded documents."""
 
     def __init__(self, search: Any, excluded: Excluded) -> None:
-        self.search_model, self.excluded = search, excluded
-
-    @property
-    def mteb_model_meta(self) -> Any:
-        return self.search_model.mteb_model_meta
-
-    def index(self, corpus: Any, **kwargs: Any) -> None:
-        self.search_model.index(corpus=corpus, **kwargs)
+        super().__init__(search)
+        self.excluded = excluded
 
     def search(self, queries: Any, *, top_k: int, **kwargs: Any) -> dict[str, dict[str, float]]:
         most = max((len(names) for names in self.excluded.values()), default=0)

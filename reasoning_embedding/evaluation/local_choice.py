@@ -9,8 +9,7 @@ from typing import Any
 from reasoning_embedding.errors import InputError
 
 from .beir import RetrievalData, find_file, read_json_lines
-from .local_retrieval import LocalRetrieval, as_search
-from .local_tasks import fingerprint_of
+from .local_retrieval import LocalRetrieval, WrappedSearch, as_search
 
 #: Query id -> ids of its candidates.
 Candidates = dict[str, list[str]]
@@ -38,9 +37,7 @@ class LocalChoice(LocalRetrieval):
     def __init__(self, name: str, data: RetrievalData, candidates: Candidates) -> None:
         self.candidates = candidates
         self._chosen: dict[str, float] = {}
-        super().__init__(name, data)
-        self.fingerprint = fingerprint_of([data.fingerprint, candidates])
-        self.metadata.dataset["revision"] = self.fingerprint
+        super().__init__(name, data, candidates)
 
     def _evaluate_subset(self, model: Any, data_split: Any, **kwargs: Any) -> Any:
         search = _ChoosingSearch(as_search(model), self.candidates)
@@ -59,20 +56,17 @@ class LocalChoice(LocalRetrieval):
         }
 
 
-class _ChoosingSearch:
+class _ChoosingSearch(WrappedSearch):
     """A search that, having ranked the corpus, ranks each query's candidates too."""
 
     def __init__(self, search: Any, candidates: Candidates) -> None:
-        self.search_model, self.candidates = search, candidates
+        super().__init__(search)
+        self.candidates = candidates
         self.on_choice: Any = None
-
-    @property
-    def mteb_model_meta(self) -> Any:
-        return self.search_model.mteb_model_meta
 
     def index(self, corpus: Any, **kwargs: Any) -> None:
         self._corpus, self._index_kwargs = corpus, kwargs
-        self.search_model.index(corpus=corpus, **kwargs)
+        super().index(corpus, **kwargs)
 
     def search(self, queries: Any, *, top_k: int, **kwargs: Any) -> dict[str, dict[str, float]]:
         found = self.search_model.search(queries=queries, top_k=top_k, **kwargs)

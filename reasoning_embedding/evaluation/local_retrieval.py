@@ -13,7 +13,7 @@ from mteb.models.search_wrappers import SearchEncoderWrapper
 from reasoning_embedding.data.world import World
 
 from .beir import RetrievalData
-from .local_tasks import SPLIT, local_metadata
+from .local_tasks import SPLIT, fingerprint_of, local_metadata
 
 
 class LocalRetrieval(AbsTaskRetrieval):
@@ -25,6 +25,8 @@ class LocalRetrieval(AbsTaskRetrieval):
         The task's name; mteb's result file is called after it.
     data : RetrievalData
         Its instruction becomes the query prompt of the metadata, its fingerprint the data set's revision.
+    beside : object, optional
+        What decides the scores beside `data`, as JSON can hold it: it goes into the fingerprint.
 
     Notes
     -----
@@ -34,9 +36,9 @@ class LocalRetrieval(AbsTaskRetrieval):
 
     k_values = (1, 3, 5, 10, 20, 100)
 
-    def __init__(self, name: str, data: RetrievalData) -> None:
+    def __init__(self, name: str, data: RetrievalData, beside: Any = None) -> None:
         self.data = data
-        self.fingerprint = data.fingerprint
+        self.fingerprint = data.fingerprint if beside is None else fingerprint_of([data.fingerprint, beside])
         self.sizes = {
             "queries": len(data.queries),
             "documents": len(data.corpus),
@@ -45,7 +47,7 @@ class LocalRetrieval(AbsTaskRetrieval):
         self.metadata = local_metadata(
             name,
             "Retrieval",
-            data.fingerprint,
+            self.fingerprint,
             main_score="ndcg_at_10",
             instruction=data.instruction,
             description=f"Retrieval of {len(data.corpus)} local documents by {len(data.queries)} queries.",
@@ -68,6 +70,22 @@ def _rows(texts: dict[str, str]) -> Dataset:
 def as_search(model: Any) -> SearchProtocol:
     """Return a model that searches: itself, or mteb's wrapper around an encoder."""
     return model if isinstance(model, SearchProtocol) else SearchEncoderWrapper(model)
+
+
+class WrappedSearch:
+    """A search around another one, for tasks that ask more of it than a ranking of the corpus."""
+
+    def __init__(self, search: Any) -> None:
+        self.search_model = search
+
+    @property
+    def mteb_model_meta(self) -> Any:
+        """Name and revision of the model that searches."""
+        return self.search_model.mteb_model_meta
+
+    def index(self, corpus: Any, **kwargs: Any) -> None:
+        """Take the documents to search."""
+        self.search_model.index(corpus=corpus, **kwargs)
 
 
 def world_data(seed: int = 0) -> RetrievalData:

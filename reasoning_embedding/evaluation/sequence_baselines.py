@@ -33,6 +33,9 @@ def hand_made(data: Sequences) -> np.ndarray:
     Share of even terms; share of each residue modulo 6; share of primes; mean and standard deviation of
     the differences of neighbouring terms. The upper reference: an embedder that scored as high would know
     parity, divisibility and spacing.
+
+    The known baseline of this name (silhouette 0.4953, Davies-Bouldin 0.6486) is described by its four subjects
+    alone. No combination of shares, moments and scalings of them that was tried gives both of its numbers.
     """
     terms = data.terms
     gaps = np.diff(terms, axis=1)

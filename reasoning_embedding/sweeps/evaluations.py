@@ -13,6 +13,7 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import RunFolder, content_hash, step_name
 from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
 from .references import pick_step
@@ -21,9 +22,13 @@ Report = Callable[[str], None]
 
 
 def evaluate_runs(
-    experiment: config.ExperimentConfig, evaluation: config.Evaluation, folder: Path, report: Report
+    experiment: config.ExperimentConfig,
+    evaluation: config.Evaluation,
+    folder: Path,
+    report: Report,
+    world: World,
 ) -> None:
-    """Score the chosen checkpoints of every run, and the baselines.
+    """Score the chosen checkpoints of every run, and the baselines; all ranks of `world` call together.
 
     Raises
     ------
@@ -41,7 +46,7 @@ def evaluate_runs(
         for step in chosen_steps(run, evaluation.steps):
             checkpoint = run.checkpoint(step)
             scores = evaluate(
-                load_embedder(checkpoint),
+                load_embedder(checkpoint).to(world.device),
                 evaluation.tasks,
                 run.evaluation / step_name(step),
                 model_name=f"{experiment.name}-{run_entry.name}",
@@ -50,11 +55,13 @@ def evaluate_runs(
                 settings=evaluation,
                 query_template=template,
                 report=report,
+                world=world,
             )
             failed += _failures(scores)
     first = RunFolder(folder / "runs" / experiment.runs[0].name)
     for baseline in dict.fromkeys(evaluation.baselines):
         model, name, revision = _baseline(baseline, experiment.name, first.checkpoint(0))
+        model = model.to(world.device) if isinstance(model, Embedder) else model
         evaluate(
             model,
             evaluation.tasks,
@@ -65,6 +72,7 @@ def evaluate_runs(
             settings=evaluation,
             query_template=template,
             report=report,
+            world=world,
         )
     if failed:
         raise ReasoningEmbeddingError("\n".join(["tasks failed", *failed]), todo="mend them and run again")

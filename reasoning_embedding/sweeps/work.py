@@ -38,7 +38,7 @@ def work(folder: Path, name: str, report: Report) -> None:
     elif kind == "train":
         _train(experiment, rest, report)
     elif name == "evaluate" and experiment.evaluation is not None:
-        evaluate_runs(experiment, experiment.evaluation, folder, report)
+        _evaluate(experiment, experiment.evaluation, folder, report)
     elif name == "analyze" and experiment.analysis is not None:
         analyze_pairs(experiment.analysis, folder, report)
     else:
@@ -80,6 +80,18 @@ def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> No
     run = train(settings, resume=True, report=report, score=training_score(settings, report))
     if track is not None:
         track(run)
+
+
+def _evaluate(
+    experiment: config.ExperimentConfig, evaluation: config.Evaluation, folder: Path, report: Report
+) -> None:
+    from reasoning_embedding.distributed import start_world, stop_world
+
+    world = start_world()
+    try:
+        evaluate_runs(experiment, evaluation, folder, report, world)
+    finally:
+        stop_world()
 
 
 def _check_inputs(experiment: config.ExperimentConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,35 @@ def test_what_the_main_rank_has_all_get() -> None:
         assert value == {"rank": 0}
         assert array.tolist() == [[1, 1, 1], [1, 1, 1]]
         assert nothing is None
+
+
+def test_an_experiments_evaluation_scores_alike_on_two_ranks(tiny_backbone: Path, tmp_path: Path) -> None:
+    from reasoning_embedding.backbones import Embedder, load_decoder
+    from reasoning_embedding.checkpoints import RunFolder
+    from reasoning_embedding.checkpoints.embedder import save_checkpoint
+    from reasoning_embedding.sweeps.evaluations import evaluate_runs
+
+    experiment = config.ExperimentConfig.model_validate(
+        {
+            "kind": "experiment",
+            "name": "e",
+            "recipe": {"data": {"sources": [{"kind": "world"}]}},
+            "runs": [{"name": "a", "backbone": {"kind": "pretrained", "path": str(tiny_backbone)}}],
+            "evaluation": {"tasks": [_task(tmp_path).model_dump()], "baselines": ["bm25", "untrained"]},
+        }
+    )
+    assert experiment.evaluation is not None
+    embedder = Embedder(*load_decoder(str(tiny_backbone), bidirectional=True))
+    found = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        save_checkpoint(RunFolder(folder / "runs" / "a").checkpoint(0), embedder, max_tokens=64, parent=None)
+        arguments = (experiment, experiment.evaluation, folder, lambda line: None)
+        if folder.name == "one":
+            evaluate_runs(*arguments, World())
+        else:
+            run_ranks(2, lambda world, given: evaluate_runs(*given, world), arguments)
+        files = {path.relative_to(folder): path for path in folder.rglob("scores.json")}
+        assert len(files) == 3
+        found.append({name: json.loads(path.read_text())["tasks"] for name, path in files.items()})
+    for name, [entry] in found[0].items():
+        assert found[1][name][0]["ndcg_at_10"] == pytest.approx(entry["ndcg_at_10"], abs=1e-5)

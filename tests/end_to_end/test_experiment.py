@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from reasoning_embedding.checkpoints import RunFolder
 
@@ -156,6 +157,7 @@ def test_a_task_that_fails_fails_the_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path
 ) -> None:
     from reasoning_embedding.config import ExperimentConfig, load_config
+    from reasoning_embedding.distributed import World
     from reasoning_embedding.errors import ReasoningEmbeddingError
     from reasoning_embedding.evaluation import run as engine
     from reasoning_embedding.sweeps import evaluations
@@ -168,7 +170,7 @@ def test_a_task_that_fails_fails_the_evaluation(
     (checkpoint / "config.json").write_text("{}")
     RunFolder(tmp_path / "pair" / "runs" / "two").checkpoint(0).mkdir(parents=True)
     (RunFolder(tmp_path / "pair" / "runs" / "two").checkpoint(0) / "config.json").write_text("{}")
-    monkeypatch.setattr(evaluations, "load_embedder", lambda _: None)
+    monkeypatch.setattr(evaluations, "load_embedder", lambda _: torch.nn.Identity())
     monkeypatch.setattr(evaluations, "_baseline", lambda *_: (None, "bm25", "r"))
     monkeypatch.setattr(
         engine,
@@ -176,7 +178,7 @@ def test_a_task_that_fails_fails_the_evaluation(
         lambda *_, model_name, **__: {"model": model_name, "failed": [{"task": "t", "error": "e"}]},
     )
     with pytest.raises(ReasoningEmbeddingError, match="pair-one: t: e\npair-two: t: e"):
-        evaluations.evaluate_runs(settings, settings.evaluation, tmp_path / "pair", lambda _: None)
+        evaluations.evaluate_runs(settings, settings.evaluation, tmp_path / "pair", lambda _: None, World())
 
 
 def test_backbones_with_other_inputs_are_refused(
