@@ -133,7 +133,7 @@ def _diagonal(
     """Seconds of Procrustes along the diagonal, and of one probe."""
     start = now()
     for i, _ in some[:2]:
-        reference.h_inv(a[i], b[i])
+        reference.procrustes(a[i], b[i])
     procrustes = (now() - start) * size.layers / len(some[:2])
     start = now()
     linear_probe_transfer(a[-1][: size.texts], b[-1][: size.texts], labels)

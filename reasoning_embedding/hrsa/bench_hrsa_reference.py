@@ -74,8 +74,12 @@ def knn_overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
     return float(np.mean(shared / (2 * k - shared)))
 
 
-def h_inv(x: np.ndarray, y: np.ndarray) -> float:
-    """Inverse row entropy of the Procrustes map, centred anew."""
-    left, _, right = np.linalg.svd((x - x.mean(axis=0)).T @ (y - y.mean(axis=0)))
-    squares = np.square(left @ right)
-    return float(1 + xlogy(squares, squares).sum() / (len(squares) * np.log(len(squares))))
+def procrustes(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """H_inv of the map, its residual ratio and mean cosine on the fitted rows, centred anew."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    left, _, right = np.linalg.svd(x.T @ y)
+    rotation = left @ right
+    squares, moved = np.square(rotation), x @ rotation
+    entropy = 1 + xlogy(squares, squares).sum() / (len(squares) * np.log(len(squares)))
+    cosines = (moved * y).sum(axis=1) / (np.linalg.norm(moved, axis=1) * np.linalg.norm(y, axis=1))
+    return float(entropy), float(np.square(moved - y).sum() / np.square(y).sum()), float(cosines.mean())
