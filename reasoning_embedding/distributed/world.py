@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from reasoning_embedding.errors import SetupError
+from reasoning_embedding.errors import SetupError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,26 @@ def _device(local_rank: int) -> torch.device:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+@contextlib.contextmanager
+def explain_lost_ranks(world: World) -> Generator[None]:
+    """Turn what a collective raises when another rank is gone, or silent for too long, into an error that says so.
+
+    Raises
+    ------
+    TrainingError
+        Naming this rank; the log of the rank that failed first has the cause.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise TrainingError(
+            f"rank {world.rank} lost another of the {world.size} ranks: {str(error).strip().splitlines()[0]}",
+            todo="look for the rank that failed first, and go on with --resume",
+        ) from error
 
 
 def stop_world() -> None:

@@ -12,7 +12,7 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
 from reasoning_embedding.data import Table
-from reasoning_embedding.distributed import World, max_over_ranks, start_world, stop_world
+from reasoning_embedding.distributed import World, explain_lost_ranks, max_over_ranks, start_world, stop_world
 from reasoning_embedding.errors import InputError, TrainingError
 
 from .folder import describe_run, first_step, locked
@@ -68,7 +68,8 @@ def train(
     InputError
         For data, backbone, folder or evaluation that cannot be used.
     TrainingError
-        If loss or gradient stop being finite, naming the step; the last good checkpoint stays.
+        If loss or gradient stop being finite, naming the step, or another rank is gone; the last good
+        checkpoint stays.
     StoppedError
         After SIGTERM or SIGINT, when the state is saved.
     """
@@ -77,10 +78,11 @@ def train(
     world = start_world(timeout_minutes=settings.training.timeout_minutes)
     run = RunFolder(Path(settings.output_dir) / settings.name)
     try:
-        if not world.is_main:
-            return _run(settings, run, world, text, score, None, resume=resume, report=lambda _: None)
-        with locked(run):
-            return _run(settings, run, world, text, score, examine, resume=resume, report=report)
+        with explain_lost_ranks(world):
+            if not world.is_main:
+                return _run(settings, run, world, text, score, None, resume=resume, report=lambda _: None)
+            with locked(run):
+                return _run(settings, run, world, text, score, examine, resume=resume, report=report)
     finally:
         stop_world()
 
@@ -110,7 +112,7 @@ def _run(
     if settings.evaluation is not None and score is not None:
         selection = Selection(settings.evaluation, score, run, world, steps=job.plan.steps, report=report)
         if start == 0:
-            first = selection.begin(job.embedder)
+            first = selection.begin(job.engine.whole())
         else:
             selection.resume(start)
     memory = _memory(job, report)
@@ -170,7 +172,9 @@ def _steps(
             job.loss.update(rate)
 
             with phase("evaluation"):
-                scores, best = selection.at(job.embedder, step) if selection is not None else (None, False)
+                scores, best = None, False
+                if selection is not None and selection.due(step):
+                    scores, best = selection.at(job.engine.whole(), step)
             times = timers.take()
             if meters is not None:
                 record: dict[str, Any] = {"step": step, "loss": output.loss, "accuracy": output.accuracy}

@@ -99,6 +99,10 @@ class Selection:
                 self._consider(record["step"], record["evaluation"])
         self.write()
 
+    def due(self, step: int) -> bool:
+        """Whether it is this step's turn: each ``every``-th, and the last."""
+        return step % self._settings.every == 0 or step == self._steps
+
     def at(self, embedder: Embedder, step: int) -> tuple[dict[str, float] | None, bool]:
         """Score a step if it is its turn.
 
@@ -109,7 +113,7 @@ class Selection:
         best : bool
             Whether it is the best step so far, on every rank: its checkpoint is to be kept.
         """
-        if step % self._settings.every and step != self._steps:
+        if not self.due(step):
             return None, False
         scores = self._measure(embedder, step)
         best = self._world.is_main and self._consider(step, scores)
