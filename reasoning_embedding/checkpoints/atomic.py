@@ -92,8 +92,11 @@ def atomic_folder(final: Path) -> Generator[Path]:
             raise
 
 
-def atomic_write(path: Path, content: str) -> None:
-    """Write a text file through a temporary sibling and a rename.
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Generator[Path]:
+    """Yield a temporary sibling of `path` to write to, and rename it to `path` when the block succeeds.
+
+    On an error the temporary file is removed and `path` stays as it was.
 
     Raises
     ------
@@ -103,11 +106,25 @@ def atomic_write(path: Path, content: str) -> None:
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}{PARTIAL}")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def atomic_write(path: Path, content: str) -> None:
+    """Write a text file through a temporary sibling and a rename.
+
+    Raises
+    ------
+    SetupError
+        When the disk is full or the folder cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -115,6 +115,10 @@ class Pool:
     ----------
     table : Table
         The rows; a query's prompt is its instruction.
+    queries : list of (str, str)
+        Distinct instruction and text.
+    query : ndarray of int64, shape (n,)
+        Query of each row.
     documents : list of str
         First those that may be mined, no two of which read the same but for case, white space and
         punctuation; then positives that are not among them.
@@ -128,6 +132,8 @@ class Pool:
     """
 
     table: Table
+    queries: list[tuple[str, str]]
+    query: np.ndarray
     documents: list[str]
     minable: int
     positives: Ragged
@@ -135,7 +141,7 @@ class Pool:
 
     def row(self, index: int) -> Row:
         """Return a row without negatives and scores."""
-        prompt, query = self.table.texts[self.table.query[index]]
+        prompt, query = self.queries[self.query[index]]
         positives = tuple(self.documents[document] for document in self.positives[index])
         return Row(query, positives, (), prompt or None, self.table.sources[self.table.source[index]])
 
@@ -165,23 +171,25 @@ def make_pool(table: Table, corpus: Iterable[str] | None = None) -> Pool:
     # The minable document that reads like each positive; -1 where there is none.
     twins = (places[twin] if (twin := first.get(normalise(text))) is not None else -1 for text in positives)
     twin = Ragged(np.fromiter(twins, np.int64, len(positives)), table.positives.offsets)
-    documents = list(places)
-    return Pool(table, documents, minable, Ragged(found, twin.offsets), _banned(table, twin, first, places))
+    asked, query = np.unique(table.query, return_inverse=True)
+    queries = [table.texts[text] for text in asked.tolist()]
+    reads = [normalise(text) for _, text in queries]
+    own = np.array([places[first[text]] if text in first else -1 for text in reads], np.int64)
+    group = np.unique(np.array(reads, object), return_inverse=True)[1]
+    banned = _banned(group, own, query, twin)
+    return Pool(table, queries, query, list(places), minable, Ragged(found, twin.offsets), banned)
 
 
-def _banned(table: Table, twin: Ragged, first: Mapping[str, str], places: Mapping[str, int]) -> Ragged:
-    asked: dict[str, int] = {}
-    query = np.empty(len(table), np.int64)
-    own = np.empty(len(table), np.int64)
-    for row, text in enumerate(table.query.tolist()):
-        folded = normalise(table.texts[text][1])
-        query[row] = asked.setdefault(folded, len(asked))
-        own[row] = places[first[folded]] if folded in first else -1
-    owner = np.concatenate([np.repeat(query, np.diff(twin.offsets)), query])
+def _banned(group: np.ndarray, own: np.ndarray, query: np.ndarray, twin: Ragged) -> Ragged:
+    """Documents that read as the query of each row, or as a positive of any row whose query reads the same.
+
+    `group` numbers the queries by how they read, `own` is the document that reads as each, or -1.
+    """
+    owner = np.concatenate([np.repeat(group[query], np.diff(twin.offsets)), group])
     pairs = np.stack([owner, np.concatenate([twin.values, own])], axis=1)
     pairs = np.unique(pairs[pairs[:, 1] >= 0], axis=0)
-    by_query = Ragged(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(len(asked) + 1)))
-    return take(by_query, query)
+    by_group = Ragged(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(group.max() + 2)))
+    return take(by_group, group[query])
 
 
 def check_pool(pool: Pool, rule: MiningRule) -> None:
@@ -210,7 +218,7 @@ def mine(pool: Pool, search: Search, rule: MiningRule, rows: range) -> Iterator[
     pool : Pool
         Rows and documents.
     search : Search
-        Over the distinct queries of ``pool.table`` by text id, and its documents.
+        Over its queries and documents.
     rule : MiningRule
         What becomes a negative.
     rows : range
@@ -236,7 +244,7 @@ def ranked(
     pool: Pool, search: Search, rows: np.ndarray, last: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield each row with its `last` best documents, their scores (highest first) and those of its positives."""
-    queries = pool.table.query[rows].astype(np.int64)
+    queries = pool.query[rows]
     candidates = search.candidates(queries, last, take(pool.banned, rows))
     for row, query, ids in zip(rows.tolist(), queries.tolist(), candidates, strict=True):
         documents = np.concatenate([pool.positives[row], ids])

@@ -181,6 +181,23 @@ def parse_row(record: object, *, source: str | None, default_source: str, instru
     )
 
 
+def row_record(row: Row) -> dict[str, object]:
+    """Return the record :func:`parse_row` makes this row of, in FlagEmbedding's format."""
+    record: dict[str, object] = {
+        "query": row.query,
+        "pos": list(row.positives),
+        "neg": list(row.negatives),
+        "source": row.source,
+    }
+    if row.instruction is not None:
+        record["prompt"] = row.instruction
+    if row.positive_scores:
+        record["pos_scores"] = list(row.positive_scores)
+    if row.negative_scores:
+        record["neg_scores"] = list(row.negative_scores)
+    return record
+
+
 def rows_of(
     records: Iterable[Record],
     bad: BadRows,

@@ -100,15 +100,35 @@ def load_table(data: config.Data) -> Table:
     """
     bad = BadRows(data.bad_rows)
     builder = _Builder(data.query_template)
+    for row in read_rows(data, bad):
+        builder.add(row)
+    return builder.table(dict(bad.counts))
+
+
+def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
+    """Yield the rows of every source of a configuration, in their order.
+
+    Parameters
+    ----------
+    data : config.Data
+        The sources.
+    bad : BadRows
+        Takes records that are no rows.
+
+    Raises
+    ------
+    InputError, SetupError
+        As in :func:`load_table`.
+    """
     for number, source in enumerate(data.sources):
-        before = len(builder)
+        empty = True
         for row in islice(_source_rows(source, bad), source.limit):
-            builder.add(row)
-        if len(builder) == before:
+            empty = False
+            yield row
+        if empty:
             counts = ", ".join(f"{count} x {reason}" for reason, count in bad.counts.items())
             what = "no rows" + (f" left; skipped: {counts}" if counts else "")
             raise InputError(what, where=f"data.sources[{number}] ({source.kind})", todo=_todo(source))
-    return builder.table(dict(bad.counts))
 
 
 def require_scores(table: Table) -> None:
@@ -188,9 +208,6 @@ class _Builder:
         self._positives, self._positive_ends = array("i"), array("q", [0])
         self._negatives, self._negative_ends = array("i"), array("q", [0])
         self._positive_scores, self._negative_scores = array("f"), array("f")
-
-    def __len__(self) -> int:
-        return len(self._query)
 
     def add(self, row: Row) -> None:
         if (prompt := self._prompts.get(row.instruction)) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +79,7 @@ class BM25Search:
         documents = [
             tokens(f"{title or ''} {text}") for title, text in zip(titles, corpus["text"], strict=True)
         ]
-        self._retriever = None  # no document has a token: nothing can match
-        if any(documents):
-            self._retriever = bm25s.BM25(k1=self.bm25.k1, b=self.bm25.b, method="lucene")
-            self._retriever.index(documents, show_progress=False)
+        self._retriever = _retriever(self.bm25, documents)
 
     def search(
         self,
@@ -115,3 +112,25 @@ class BM25Search:
             scores = only
         best = np.argsort(-scores, kind="stable")[:top_k]
         return {self._ids[i]: float(scores[i]) for i in best if scores[i] > 0}
+
+
+def bm25_scorer(bm25: BM25, documents: Sequence[str]) -> Callable[[str], np.ndarray]:
+    """Return a function from a query to its (n,) float32 scores of all documents."""
+    retriever = _retriever(bm25, [tokens(text) for text in documents])
+
+    def score(query: str) -> np.ndarray:
+        words = tokens(query)
+        if retriever is None or not words:
+            return np.zeros(len(documents), np.float32)
+        return retriever.get_scores(words)
+
+    return score
+
+
+def _retriever(bm25: BM25, documents: list[list[str]]) -> bm25s.BM25 | None:
+    """Index tokenised documents; None where none of them has a token, so nothing can match."""
+    if not any(documents):
+        return None
+    retriever = bm25s.BM25(k1=bm25.k1, b=bm25.b, method="lucene")
+    retriever.index(documents, show_progress=False)
+    return retriever

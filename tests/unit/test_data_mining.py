@@ -41,7 +41,7 @@ def world(path: Path, rows: int = 60, seed: int = 0) -> tuple[Pool, np.ndarray, 
         for _ in range(rows)
     ]
     pool = make_pool(load(path, *records))
-    queries = rng.integers(-1, 2, (len(pool.table.texts), 6)).astype(np.float32)
+    queries = rng.integers(-1, 2, (len(pool.queries), 6)).astype(np.float32)
     documents = rng.integers(-1, 2, (len(pool.documents), 6)).astype(np.float32)
     return pool, queries, documents
 
@@ -55,7 +55,7 @@ def naive(pool: Pool, queries: np.ndarray, documents: np.ndarray, rule: MiningRu
     for row, query in enumerate(asked):
         answers.setdefault(query, {query}).update(reads[document] for document in pool.positives[row])
     for row in range(len(table)):
-        scores = documents.astype(np.float64) @ queries[table.query[row]].astype(np.float64)
+        scores = documents.astype(np.float64) @ queries[pool.query[row]].astype(np.float64)
         positives = scores[pool.positives[row]]
         ranking = sorted(range(pool.minable), key=lambda document: (-scores[document], document))
         ranking = [document for document in ranking if reads[document] not in answers[asked[row]]]
@@ -117,7 +117,7 @@ def test_flat_faiss_finds_what_the_exact_search_finds(tmp_path: Path, settings: 
     pool, _, _ = world(tmp_path)
     rng = np.random.default_rng(1)
     queries, documents = (
-        rng.standard_normal((count, 16), np.float32) for count in (len(pool.table.texts), len(pool.documents))
+        rng.standard_normal((count, 16), np.float32) for count in (len(pool.queries), len(pool.documents))
     )
     rule, rows = MiningRule(**settings), range(len(pool.table))
     exact = list(mine(pool, ExactSearch(queries, documents, pool.minable), rule, rows))
@@ -164,7 +164,7 @@ def test_a_given_corpus_is_all_that_is_mined_and_positives_keep_their_own_score(
     assert (pool.documents, pool.minable) == (["p one!", "a", "b", "P one", "elsewhere"], 3)
     documents = np.array([[9], [3], [2], [4], [5]], np.float32)
     (row,) = mine(
-        pool, ExactSearch(np.ones((4, 1), np.float32), documents, 3), MiningRule(negatives=2), range(1)
+        pool, ExactSearch(np.ones((1, 1), np.float32), documents, 3), MiningRule(negatives=2), range(1)
     )
     assert (row.negatives, row.negative_scores, row.positive_scores) == (("a", "b"), (3.0, 2.0), (4.0, 5.0))
 
