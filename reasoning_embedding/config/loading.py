@@ -21,7 +21,7 @@ from .extends import read_tree
 from .lineage import LineageConfig
 from .messages import explain, missing_kind, show
 from .overrides import apply_overrides
-from .suggestions import did_you_mean
+from .suggestions import closest, did_you_mean
 from .training import RunConfig
 from .tree import Node, Problems, find, plain
 
@@ -108,7 +108,7 @@ def _model(
 ) -> type[BaseModel] | None:
     node, met = find(tree, ("kind",))
     if not met:
-        missing_kind(tree, "kind", list(KINDS), problems)
+        _missing_kind(tree, problems)
         return None
     model = KINDS.get(node.value) if isinstance(node.value, str) else None
     if model is None:
@@ -121,6 +121,18 @@ def _model(
         problems.add(node.place, f"kind is {node.value}; this command takes a file of kind {names}")
         return None
     return model
+
+
+def _missing_kind(tree: Node, problems: Problems) -> None:
+    """Say that no kind is given; the cause may be a misspelt ``extends``, whose file would give it."""
+    known = {key for model in KINDS.values() for key in model.model_fields}
+    keys = tree.value if isinstance(tree.value, dict) else {}
+    meant = closest("extends", keys.keys() - known)
+    if meant is None:
+        missing_kind(tree, "kind", list(KINDS), problems)
+    else:
+        place = keys[meant].key_place or keys[meant].place
+        problems.add(place, f"unknown key {meant!r}; did you mean 'extends'?")
 
 
 def _validated(model: type[BaseModel], tree: Node, problems: Problems) -> BaseModel | None:

@@ -14,7 +14,10 @@ from reasoning_embedding.config.yaml_file import parse_yaml
 from reasoning_embedding.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
+#: Files of a folder ``accelerate`` are the launcher's, which checks them itself.
+FILES = sorted(
+    path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "accelerate"
+)
 #: Sections whose keys are the user's own names.
 FREE = {"weights", "extra"}
 KNOWN = {
