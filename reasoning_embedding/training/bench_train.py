@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from reasoning_embedding import config
 from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
 
+from .bench_train_cells import ARCHITECTURES, Cell, cells, our_settings, their_settings
 from .bench_train_data import MAX_TOKENS, Triple, make_triples, standard_library_functions
 from .bench_train_exact import worst_difference
 from .bench_train_memory import peak_mib
@@ -33,63 +33,6 @@ Report = Callable[[str], None]
 REPEATS = 3
 #: Largest relative difference of loss or gradient to the oracle at which a ratio counts.
 EXACT = 1e-10
-PACK_TOKENS = (1024, 2048, 4096, 8192, 16384)
-CHUNKS = (1, 2, 4, 8, 16, 32, 64)
-ARCHITECTURES = {
-    "S": config.Architecture(),
-    "M": config.Architecture(
-        hidden_size=512,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=64,
-        intermediate_size=1536,
-    ),
-    "Qwen3-0.6B": config.Architecture(
-        hidden_size=1024,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        intermediate_size=3072,
-    ),
-    "Qwen3-1.7B": config.Architecture(
-        hidden_size=2048,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        intermediate_size=6144,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One comparison: a shape, a mix of lengths, a compute dtype and queries a step."""
-
-    model: str
-    mix: str
-    dtype: str
-    queries: int
-
-    def name(self, opponent: str) -> str:
-        """Name of its record against an opponent, such as ``train/wide/st-best/bf16``."""
-        return "/".join(
-            ["train", *([] if self.model == "S" else [self.model]), self.mix, opponent, self.dtype]
-        )
-
-
-def cells(*, quick: bool, gpu: bool) -> list[Cell]:
-    """Return what is compared: on a CPU the small shapes, on a GPU real ones too."""
-    dtypes = ("bf16", "fp32")
-    if quick:
-        return [Cell("S", "wide", dtype, 16) for dtype in dtypes] + [Cell("S", "narrow", "bf16", 16)]
-    found = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in dtypes]
-    found += [Cell("M", "wide", dtype, 16) for dtype in dtypes]
-    if gpu:
-        found += [Cell(name, "wide", "bf16", 32) for name in ("Qwen3-0.6B", "Qwen3-1.7B")]
-    return found
 
 
 def bench_train(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
@@ -170,8 +113,9 @@ class _Comparison:
             Ours: ours,
             SentenceTransformers: SentenceTransformers(self._work),
         }
-        # The first, small batch is not timed: trainers allocate and load what they need.
-        self._batches = [range(2), range(len(rows))]
+        # Only the last batch is timed: before it trainers load and allocate what they need, and compile.
+        full = range(len(rows))
+        self._batches = [range(2), full, full] if torch.cuda.is_available() else [range(2), full]
         self._shape = decoder_shape(ours.embedder.model.config)
         store = ours.store
         self._tokens = int(store.lengths.sum())
@@ -290,25 +234,6 @@ class _Comparison:
 
 def _median_seconds(turns: list[tuple[Time, float]]) -> float:
     return statistics.median(time[0] for time, _ in turns)
-
-
-def our_settings(tokens: int, *, quick: bool) -> list[Setting]:
-    """Packs that all are kept; at the middle size, half of the batch's tokens kept, and none (replay)."""
-    packs = PACK_TOKENS[::2] if quick else PACK_TOKENS
-    stored: list[Setting] = [{"pack_tokens": size} for size in packs]
-    middle = packs[len(packs) // 2]
-    return [*stored, *({"pack_tokens": middle, "store_tokens": kept} for kept in (tokens // 2, 0))]
-
-
-def their_settings(queries: int, *, quick: bool) -> list[Setting]:
-    """MNRL, and CachedMNRL by texts and by tokens a chunk; chunks beyond a column of texts equal the column."""
-    sizes = [size for size in CHUNKS if size < 2 * queries]
-    budgets = PACK_TOKENS[:1] if quick else PACK_TOKENS
-    return [
-        {"loss": "mnrl"},
-        *({"loss": "cached", "chunk": size} for size in sizes),
-        *({"loss": "cached", "chunk_tokens": size} for size in budgets),
-    ]
 
 
 def fastest(sweep: list[tuple[Setting, float]]) -> Setting:

@@ -11,6 +11,7 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
 from reasoning_embedding.training import bench_train as bench
+from reasoning_embedding.training.bench_train_cells import PACK_TOKENS
 from reasoning_embedding.training.bench_train_data import (
     MIXES,
     Triple,
@@ -109,8 +110,8 @@ def test_contenders_take_turns() -> None:
 def test_both_sides_are_swept_as_widely() -> None:
     ours, theirs = bench.our_settings(9000, quick=False), bench.their_settings(64, quick=False)
     assert {each["chunk"] for each in theirs if "chunk" in each} == {1, 2, 4, 8, 16, 32, 64}
-    assert {each["chunk_tokens"] for each in theirs if "chunk_tokens" in each} == set(bench.PACK_TOKENS)
-    assert {each["pack_tokens"] for each in ours} == set(bench.PACK_TOKENS)
+    assert {each["chunk_tokens"] for each in theirs if "chunk_tokens" in each} == set(PACK_TOKENS)
+    assert {each["pack_tokens"] for each in ours} == set(PACK_TOKENS)
     assert {each.get("store_tokens") for each in ours} == {None, 4500, 0}
     assert {"loss": "mnrl"} in theirs
     assert len(theirs) > len(ours)

@@ -1,0 +1,99 @@
+"""What ``rembed bench train`` compares, and the settings it tries on either side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from reasoning_embedding import config
+
+from .bench_train_sides import Setting
+
+PACK_TOKENS = (1024, 2048, 4096, 8192, 16384)
+CHUNKS = (1, 2, 4, 8, 16, 32, 64)
+ARCHITECTURES = {
+    "S": config.Architecture(),
+    "M": config.Architecture(
+        hidden_size=512,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        intermediate_size=1536,
+    ),
+    "Qwen3-0.6B": config.Architecture(
+        hidden_size=1024,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=3072,
+    ),
+    "Qwen3-1.7B": config.Architecture(
+        hidden_size=2048,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=6144,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison: a shape, a mix of lengths, a compute dtype and queries a step."""
+
+    model: str
+    mix: str
+    dtype: str
+    queries: int
+
+    def name(self, opponent: str) -> str:
+        """Name of its record against an opponent, such as ``train/wide/st-best/bf16``."""
+        return "/".join(
+            ["train", *([] if self.model == "S" else [self.model]), self.mix, opponent, self.dtype]
+        )
+
+
+def cells(*, quick: bool, gpu: bool) -> list[Cell]:
+    """Return what is compared: on a CPU the small shapes, on a GPU real ones too."""
+    dtypes = ("bf16", "fp32")
+    if quick:
+        return [Cell("S", "wide", dtype, 16) for dtype in dtypes] + [Cell("S", "narrow", "bf16", 16)]
+    found = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in dtypes]
+    found += [Cell("M", "wide", dtype, 16) for dtype in dtypes]
+    if gpu:
+        found += [Cell(name, "wide", "bf16", 32) for name in ("Qwen3-0.6B", "Qwen3-1.7B")]
+    return found
+
+
+def our_settings(tokens: int, *, quick: bool) -> list[Setting]:
+    """Packs that all are kept; at the middle size, half of the batch's tokens kept, and none (replay)."""
+    packs = PACK_TOKENS[::2] if quick else PACK_TOKENS
+    middle = packs[len(packs) // 2]
+    return _also_compiled(
+        [
+            *({"pack_tokens": size} for size in packs),
+            *({"pack_tokens": middle, "store_tokens": kept} for kept in (tokens // 2, 0)),
+        ]
+    )
+
+
+def their_settings(queries: int, *, quick: bool) -> list[Setting]:
+    """MNRL, and CachedMNRL by texts and by tokens a chunk; chunks beyond a column of texts equal the column."""
+    sizes = [size for size in CHUNKS if size < 2 * queries]
+    budgets = PACK_TOKENS[:1] if quick else PACK_TOKENS
+    return _also_compiled(
+        [
+            {"loss": "mnrl"},
+            *({"loss": "cached", "chunk": size} for size in sizes),
+            *({"loss": "cached", "chunk_tokens": size} for size in budgets),
+        ]
+    )
+
+
+def _also_compiled(settings: list[Setting]) -> list[Setting]:
+    """On a GPU try each setting compiled too; on a CPU torch.compile was slower on both sides."""
+    return settings + [{**each, "compile": True} for each in settings if torch.cuda.is_available()]
