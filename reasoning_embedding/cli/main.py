@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "report": "reasoning_embedding.cli.report",
     "publish": "reasoning_embedding.cli.publish",
     "grow": "reasoning_embedding.cli.grow",
+    "data": "reasoning_embedding.cli.data",
     "experiment": "reasoning_embedding.cli.experiment",
     "config": "reasoning_embedding.cli.config",
     "runs": "reasoning_embedding.cli.runs",

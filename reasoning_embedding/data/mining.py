@@ -139,12 +139,6 @@ class Pool:
     positives: Ragged
     banned: Ragged
 
-    def row(self, index: int) -> Row:
-        """Return a row without negatives and scores."""
-        prompt, query = self.queries[self.query[index]]
-        positives = tuple(self.documents[document] for document in self.positives[index])
-        return Row(query, positives, (), prompt or None, self.table.sources[self.table.source[index]])
-
 
 def make_pool(table: Table, corpus: Iterable[str] | None = None) -> Pool:
     """Collect the documents of a table or of a corpus, and what each row must not be given.
@@ -233,7 +227,7 @@ def mine(pool: Pool, search: Search, rule: MiningRule, rows: range) -> Iterator[
         for row, ids, scores, positives in ranked(pool, search, block, rule.last):
             chosen = rule.choose(scores, positives, row)
             yield replace(
-                pool.row(row),
+                pool.table.row(row),
                 negatives=tuple(pool.documents[document] for document in ids[chosen]),
                 positive_scores=tuple(_plain(positives)),
                 negative_scores=tuple(_plain(scores[chosen])),

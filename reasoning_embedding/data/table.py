@@ -81,6 +81,19 @@ class Table:
     def __len__(self) -> int:
         return len(self.query)
 
+    def row(self, index: int) -> Row:
+        """Return a row; its instruction is its query's prompt, as if the template were ``{instruction}``."""
+        prompt, query = self.texts[self.query[index]]
+        return Row(
+            query,
+            tuple(self.texts[text][1] for text in self.positives[index]),
+            tuple(self.texts[text][1] for text in self.negatives[index]),
+            prompt or None,
+            self.sources[self.source[index]],
+            _row_scores(self.positive_scores, self.positives.offsets, index),
+            _row_scores(self.negative_scores, self.negatives.offsets, index),
+        )
+
 
 def load_table(data: config.Data) -> Table:
     """Read every source of a configuration.
@@ -238,6 +251,13 @@ class _Builder:
             return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint)
         fingerprint = _fingerprint(texts, sources, (*arrays, *scores))
         return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint, *scores)
+
+
+def _row_scores(scores: np.ndarray | None, offsets: np.ndarray, index: int) -> tuple[float, ...]:
+    if scores is None:
+        return ()
+    own = scores[offsets[index] : offsets[index + 1]]
+    return () if np.isnan(own).any() else tuple(float(f"{score:.7g}") for score in own.tolist())
 
 
 def _fingerprint(texts: list[tuple[str, str]], sources: list[str], arrays: tuple[np.ndarray, ...]) -> str:

@@ -73,7 +73,7 @@ def mine_file(
     settings["corpus"] = None if corpus is None else str(corpus)
     settings["documents"] = pool.minable
     _claim(folder, settings)
-    search = open_search(searcher, pool, folder, report)
+    search = open_search(searcher, pool.queries, pool.documents, pool.minable, folder, report)
     shards = []
     countdown = Countdown(report, "rows mined", len(pool.table), _finished(folder, pool))
     for start in range(0, len(pool.table), ROWS):

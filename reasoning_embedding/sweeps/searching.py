@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from reasoning_embedding.checkpoints import content_hash, explain_disk_errors, r
 from reasoning_embedding.errors import InputError
 
 if TYPE_CHECKING:
-    from reasoning_embedding.data.mining import Pool
+    from reasoning_embedding.data import Table
     from reasoning_embedding.data.search import Search
 
 Report = Callable[[str], None]
@@ -104,15 +104,26 @@ class Countdown:
         self._report(f"{self._what}: {done:,} of {self._total:,}{rest}")
 
 
-def open_search(searcher: Searcher, pool: Pool, folder: Path, report: Report) -> Search:
-    """Make every query and document of a pool comparable.
+def open_search(
+    searcher: Searcher,
+    queries: Sequence[tuple[str, str]],
+    documents: Sequence[str],
+    minable: int,
+    folder: Path,
+    report: Report,
+) -> Search:
+    """Make queries and documents comparable.
 
     Parameters
     ----------
     searcher : Searcher
         The model and the way to search.
-    pool : Pool
-        Queries and documents.
+    queries : sequence of (str, str)
+        Instruction and text.
+    documents : sequence of str
+        The first `minable` of them may be found.
+    minable : int
+        From 1.
     folder : Path
         Receives the vectors; those that are there already are not made again.
     report : callable
@@ -130,20 +141,52 @@ def open_search(searcher: Searcher, pool: Pool, folder: Path, report: Report) ->
     if searcher.model == BM25:
         from reasoning_embedding.evaluation import baselines
 
-        score = baselines.bm25_scorer(baselines.BM25(), pool.documents)
-        return ScoreSearch(lambda query: score(pool.queries[query][1]), pool.minable)
+        score = baselines.bm25_scorer(baselines.BM25(), documents)
+        return ScoreSearch(lambda query: score(queries[query][1]), minable)
     encode = load_encoder(searcher)
     template = searcher.query_template
     pairs = [
         (template.replace("{instruction}", instruction) if instruction else "", text)
-        for instruction, text in pool.queries
+        for instruction, text in queries
     ]
-    queries = encoded(folder, "queries", pairs, encode, report)
-    documents = [(searcher.document_prompt, text) for text in pool.documents]
-    answers = encoded(folder, "documents", documents, encode, report)
+    asked = encoded(folder, "queries", pairs, encode, report)
+    prompted = [(searcher.document_prompt, text) for text in documents]
+    answers = encoded(folder, "documents", prompted, encode, report)
     if searcher.faiss is None:
-        return ExactSearch(queries, answers, pool.minable)
-    return FaissSearch(queries, answers, pool.minable, searcher.faiss)
+        return ExactSearch(asked, answers, minable)
+    return FaissSearch(asked, answers, minable, searcher.faiss)
+
+
+def scored(searcher: Searcher, table: Table, folder: Path, report: Report) -> Table:
+    """Return a table whose rows carry the searcher's scores of their own positives and negatives.
+
+    Parameters
+    ----------
+    searcher : Searcher
+        The model; how it would search plays no part.
+    table : Table
+        Queries with their instruction as prompt.
+    folder : Path
+        Receives the vectors.
+    report : callable
+        Takes lines of progress.
+
+    Raises
+    ------
+    InputError, SetupError
+        As in :func:`open_search`.
+    """
+    asked, query = np.unique(table.query, return_inverse=True)
+    lists = (table.positives, table.negatives)
+    own = np.unique(np.concatenate([each.values for each in lists]))
+    queries = [table.texts[text] for text in asked.tolist()]
+    documents = [table.texts[text][1] for text in own.tolist()]
+    search = open_search(replace(searcher, faiss=None), queries, documents, len(documents), folder, report)
+    scores = [
+        search.scores(np.repeat(query, np.diff(each.offsets)), np.searchsorted(own, each.values))
+        for each in lists
+    ]
+    return replace(table, positive_scores=scores[0], negative_scores=scores[1])
 
 
 def load_encoder(searcher: Searcher) -> Encode:

@@ -1,0 +1,226 @@
+"""``rembed data``: mine hard negatives, filter rows, describe a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from reasoning_embedding.errors import InputError
+
+from ._app import add, make_app
+
+if TYPE_CHECKING:
+    from reasoning_embedding.sweeps.searching import Searcher
+
+app = make_app("Training data: mine hard negatives, filter rows, describe a data set.")
+
+Rows = Annotated[
+    Path,
+    typer.Argument(
+        help="Rows (JSONL, .gz too, parquet, or a folder of them), or the YAML file of a run.", metavar="ROWS"
+    ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Rows are written here: .jsonl or .jsonl.gz.")]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="A checkpoint, any SentenceTransformer (folder or Hub id), or bm25."),
+]
+Revision = Annotated[str | None, typer.Option(help="Of a Hub id.")]
+Corpus = Annotated[
+    Path | None, typer.Option(help='Documents, {"_id": id, "text": text} a line; absent: those of the rows.')
+]
+Faiss = Annotated[
+    str | None, typer.Option(metavar="INDEX", help="Search with FAISS: Flat, HNSW32, IVF1024,Flat, ...")
+]
+MaxTokens = Annotated[int, typer.Option(min=1, help="The model sees this much of a text.")]
+Template = Annotated[str | None, typer.Option(help="Prompt of a query with an instruction, for the model.")]
+DocumentPrompt = Annotated[str, typer.Option(help="Put before every document, for the model.")]
+Tokenizer = Annotated[str | None, typer.Option(help="A folder or Hub id: lengths are its tokens.")]
+
+
+def mine(
+    rows: Rows,
+    output: Output,
+    model: Model = None,
+    revision: Revision = None,
+    corpus: Corpus = None,
+    negatives: Annotated[int, typer.Option("--negatives", "-k", min=1, help="Most negatives a row.")] = 7,
+    ranks: Annotated[
+        str, typer.Option(metavar="FIRST-LAST", help="Window of ranks, positives left out.")
+    ] = "1-100",
+    positive_share: Annotated[
+        float,
+        typer.Option(help="A negative scores at most this share of the lowest positive; 0: no such rule."),
+    ] = 0.95,
+    margin: Annotated[
+        float | None, typer.Option(help="A negative scores at least this much less than the lowest positive.")
+    ] = None,
+    max_score: Annotated[float | None, typer.Option(help="Highest score of a negative.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Lowest score of a negative.")] = None,
+    draw: Annotated[Literal["top", "random"], typer.Option(help="The best that pass, or a sample.")] = "top",
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    faiss: Faiss = None,
+    max_tokens: MaxTokens = 512,
+    query_template: Template = None,
+    document_prompt: DocumentPrompt = "",
+) -> None:
+    """Give every row hard negatives that a model ranks high, and keep the scores.
+
+    Positives of the same query, and texts that read like one, are never mined. A stopped command goes on when it
+    is given again.
+
+    Raises
+    ------
+    InputError
+        If rows, corpus, model or rules cannot be used, or the output exists.
+    SetupError
+        If a library is missing or the output cannot be written.
+    """
+    from ._say import quiet_libraries, speaker
+
+    quiet_libraries()
+    from reasoning_embedding.data.mining import MiningRule
+    from reasoning_embedding.sweeps.data_files import data_section
+    from reasoning_embedding.sweeps.mining import mine_file
+
+    first, last = _window(ranks)
+    rule = MiningRule(
+        negatives, first, last, positive_share or None, margin, max_score, min_score, draw, seed
+    )
+    searcher = _searcher(model, revision, faiss, max_tokens, query_template, document_prompt)
+    if searcher is None:
+        raise InputError(
+            "no model is named", where="--model", todo="name a checkpoint, a SentenceTransformer or bm25"
+        )
+    found = mine_file(data_section(rows), output, searcher, rule, corpus=corpus, report=speaker())
+    typer.echo(
+        f"{found['rows']:,} rows, {found['negatives'] / found['rows']:.2f} negatives a row, "
+        f"{found['rows_without_negatives']:,} rows without; mean score of positives "
+        f"{found['mean_positive_score']:.4f}, of negatives {found['mean_negative_score']:.4f}"
+    )
+    typer.echo(f"rows: {output}")
+
+
+def filter_(
+    rows: Rows,
+    output: Output,
+    min_length: Annotated[
+        int | None, typer.Option(help="Of a query and a positive, in characters or tokens.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Of a query and a positive.")] = None,
+    tokenizer: Tokenizer = None,
+    duplicates: Annotated[
+        Literal["exact", "near"] | None, typer.Option(help="Drop rows that repeat an earlier one.")
+    ] = None,
+    decontaminate: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Drop rows with a text of this BEIR folder; may be given again."),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Least lead of the lowest positive over the best negative.")
+    ] = None,
+    consistency: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="A positive must be among the K best documents.")
+    ] = None,
+    model: Model = None,
+    revision: Revision = None,
+    corpus: Corpus = None,
+    faiss: Faiss = None,
+    max_tokens: MaxTokens = 512,
+    query_template: Template = None,
+    document_prompt: DocumentPrompt = "",
+) -> None:
+    """Drop rows by length, duplication, contamination, margin and consistency; count them by reason.
+
+    The margin uses the rows' own scores, or those of --model.
+
+    Raises
+    ------
+    InputError
+        If rows, model or rules cannot be used, nothing would be left, or the output exists.
+    SetupError
+        If the output cannot be written.
+    """
+    from ._say import quiet_libraries, speaker
+
+    quiet_libraries()
+    from reasoning_embedding.sweeps.data_files import data_section
+    from reasoning_embedding.sweeps.filtering import FilterRule, filter_file
+
+    rule = FilterRule(
+        min_length, max_length, tokenizer, duplicates, tuple(decontaminate or ()), margin, consistency
+    )
+    searcher = _searcher(model, revision, faiss, max_tokens, query_template, document_prompt)
+    found = filter_file(data_section(rows), output, rule, searcher=searcher, corpus=corpus, report=speaker())
+    typer.echo(f"{found['kept']:,} of {found['rows']:,} rows kept: {output}")
+
+
+def stats(
+    rows: Rows,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for statistics.json and a page.", metavar="DIR"),
+    ] = None,
+    tokenizer: Tokenizer = None,
+    model: Model = None,
+    revision: Revision = None,
+    max_tokens: MaxTokens = 512,
+    query_template: Template = None,
+    document_prompt: DocumentPrompt = "",
+) -> None:
+    """Count rows, lengths, duplicates, suspects of label noise and likely false negatives.
+
+    False negatives are estimated where rows have scores, or with --model.
+
+    Raises
+    ------
+    InputError
+        If rows, tokenizer or model cannot be used.
+    SetupError
+        If the output cannot be written.
+    """
+    from ._say import quiet_libraries, speaker
+
+    quiet_libraries()
+    from reasoning_embedding.sweeps.data_files import data_section
+    from reasoning_embedding.sweeps.data_statistics import describe_data, statistics_lines, write_statistics
+
+    searcher = _searcher(model, revision, None, max_tokens, query_template, document_prompt)
+    found = describe_data(data_section(rows), tokenizer=tokenizer, searcher=searcher, report=speaker())
+    for line in statistics_lines(found):
+        typer.echo(line)
+    if output is not None:
+        for file in write_statistics(found, rows.name, output):
+            typer.echo(f"written: {file}")
+
+
+def _searcher(
+    model: str | None,
+    revision: str | None,
+    faiss: str | None,
+    max_tokens: int,
+    query_template: str | None,
+    document_prompt: str,
+) -> Searcher | None:
+    if model is None:
+        return None
+    from reasoning_embedding.sweeps.searching import Searcher
+
+    given: dict[str, Any] = {} if query_template is None else {"query_template": query_template}
+    return Searcher(model, revision, faiss, max_tokens, document_prompt=document_prompt, **given)
+
+
+def _window(ranks: str) -> tuple[int, int]:
+    first, dash, last = ranks.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal()):
+        raise InputError(
+            f"{ranks!r} is no window of ranks", where="--ranks", todo="write FIRST-LAST, such as 10-100"
+        )
+    return int(first), int(last)
+
+
+add(app, mine, "mine")
+add(app, filter_, "filter")
+add(app, stats, "stats")
