@@ -42,6 +42,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that trains here."""
+        return self.path / ".lock"
+
+    @property
     def best(self) -> Path:
         """Which step scored best while training, by what score."""
         return self.path / "best.json"

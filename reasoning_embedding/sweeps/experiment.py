@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import atomic_write, write_json
+from reasoning_embedding.checkpoints.locks import hold
 
 from .scheduler import run_stages
 from .stages import Ledger, plan_stages
@@ -31,15 +32,20 @@ def run_experiment(
 
     Raises
     ------
+    InputError
+        If another process runs it.
     StageError
         When a stage fails; what is finished stays.
     """
     folder = Path(experiment.output_dir) / experiment.name
     stages = plan_stages(experiment)
-    if text is not None:
-        atomic_write(folder / "config.yaml", text)
-    write_json(folder / _RESOLVED, experiment.model_dump(mode="json"))
-    run_stages(folder, stages, Ledger(folder, stages), jobs=experiment.jobs, report=report)
+    with hold(
+        folder / ".lock", refusal="another process runs this experiment", todo="wait for it, or change name"
+    ):
+        if text is not None:
+            atomic_write(folder / "config.yaml", text)
+        write_json(folder / _RESOLVED, experiment.model_dump(mode="json"))
+        run_stages(folder, stages, Ledger(folder, stages), jobs=experiment.jobs, report=report)
     return folder
 
 

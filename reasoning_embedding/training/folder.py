@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -20,12 +19,12 @@ from reasoning_embedding.backbones import InputContract
 from reasoning_embedding.checkpoints import (
     RunFolder,
     atomic_write,
-    explain_disk_errors,
     read_provenance,
     versions,
     write_json,
 )
 from reasoning_embedding.checkpoints.layout import newest_resumable
+from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.data import Plan, Table
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
@@ -44,22 +43,12 @@ def locked(run: RunFolder) -> Generator[None]:
     SetupError
         If the folder cannot be written.
     """
-    with explain_disk_errors(run.path):
-        run.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise InputError(
-            "another process is training in this run folder",
-            where=str(run.path),
-            todo="wait for it, or change name",
-        ) from error
-    try:
+    with hold(
+        run.lock,
+        refusal="another process is training in this run folder",
+        todo="wait for it, or change name",
+    ):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> int:

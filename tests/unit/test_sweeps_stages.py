@@ -12,7 +12,7 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.sweeps import chosen_steps, resolve, scheduler
+from reasoning_embedding.sweeps import chosen_steps, pool, resolve
 from reasoning_embedding.sweeps.scheduler import StageError, run_stages
 from reasoning_embedding.sweeps.stages import Ledger, Stage, plan_stages
 
@@ -135,12 +135,12 @@ def _fake_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> No
     script.write_text(
         "import sys\nfrom pathlib import Path\nfolder, name = Path(sys.argv[1]), sys.argv[2]\n" + body
     )
-    popen = scheduler.subprocess.Popen
+    popen = pool.subprocess.Popen
 
     def replaced(command, **options):  # type: ignore[no-untyped-def]
         return popen([sys.executable, str(script), *command[-2:]], **options)
 
-    monkeypatch.setattr(scheduler.subprocess, "Popen", replaced)
+    monkeypatch.setattr(pool.subprocess, "Popen", replaced)
 
 
 STAGES = [Stage("grow-x", {}), Stage("grow-y", {}, ("grow-x",))]

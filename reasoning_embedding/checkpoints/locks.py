@@ -1,0 +1,59 @@
+"""One process a folder: advisory locks that end with the process that holds them, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+from reasoning_embedding.errors import InputError
+
+from .atomic import explain_disk_errors
+
+
+@contextlib.contextmanager
+def hold(file: Path, *, refusal: str, todo: str, shared: bool = False) -> Generator[None]:
+    """Hold a lock file while the block runs; a second process is refused.
+
+    Parameters
+    ----------
+    file : Path
+        The lock; it is made with its folder, and stays.
+    refusal, todo : str
+        What a second process is told.
+    shared : bool
+        Whether others that share may hold it too; only one that does not share excludes all.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    SetupError
+        If the folder cannot be written.
+    """
+    with explain_disk_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InputError(refusal, where=str(file.parent), todo=todo) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process holds a lock file now."""
+    try:
+        with file.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
