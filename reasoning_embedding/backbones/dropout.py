@@ -8,6 +8,7 @@ another experiment, and a forward that is repeated needs the generator's old sta
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,9 @@ class TextDropout(nn.Module):
 def use_text_dropout(model: nn.Module) -> None:
     """Replace every ``nn.Dropout`` of a stock decoder, or of its adapters, in place.
 
-    The keys of a forward come with the keyword argument :data:`KEYS`. Layers that are recomputed in the
-    backward pass get it again, whatever was embedded in between.
+    The keys of a forward come with the keyword argument :data:`KEYS`. A layer that is recomputed in the
+    backward pass, after other packs were embedded, gets it again; recomputing may call the layer's ``forward``
+    without its hooks, so its attention, which comes first and is given the same, hands the keys out too.
     """
     found = [
         (parent, name, child)
@@ -131,11 +133,18 @@ def use_text_dropout(model: nn.Module) -> None:
     for place, (parent, name, child) in enumerate(found):
         setattr(parent, name, TextDropout(child.p, place))
     if found:
-        for module in (model, *decoder_layers(model)):
-            module.register_forward_pre_hook(_hand_out, with_kwargs=True)
+        model.register_forward_pre_hook(partial(_hand_out, model), with_kwargs=True)
+        for layer in decoder_layers(model):
+            for part in (layer, *layer.children()):
+                part.register_forward_pre_hook(partial(_hand_out_again, layer), with_kwargs=True)
 
 
-def _hand_out(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    for part in module.modules():
+def _hand_out(owner: nn.Module, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    for part in owner.modules():
         if isinstance(part, TextDropout):
             part.keys = kwargs.get(KEYS)
+
+
+def _hand_out_again(owner: nn.Module, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    if KEYS in kwargs:  # its MLP and norms get none
+        _hand_out(owner, module, args, kwargs)

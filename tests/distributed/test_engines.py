@@ -34,7 +34,7 @@ from tests.models import relative
 #: that are longer than a pack.
 SAMPLE = [
     Case("qwen3", "store"),
-    Case("llama", "hybrid", checkpointing=True),
+    Case("llama", "hybrid", checkpointing=True, lora=True),
     Case("qwen3", "replay", lora=True),
     Case("llama", "hybrid", idle=True),
     Case("qwen3", "hybrid", pack_tokens=5),
