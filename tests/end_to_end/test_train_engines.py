@@ -141,7 +141,7 @@ def test_a_text_longer_than_a_pack_is_told(write_run: Write, tmp_path: Path) -> 
 
 
 def _torchrun(config: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run(
         [*command, "-m", "reasoning_embedding", "train", str(config), *words],
         cwd=ROOT,
@@ -171,4 +171,37 @@ def test_torchrun_with_another_number_of_ranks_is_refused(write_run: Write) -> N
     done = _torchrun(write_run(ranks=3), {})
     assert done.returncode != 0
     assert "the launcher started 2 ranks, training.ranks is 3" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr.split("ChildFailedError")[0].split("torch/distributed/run")[0]
+    assert "cli/train.py" not in done.stderr  # torchrun's own traceback, none of ours
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_under_torchrun_ends_the_job_and_what_was_saved_stays(
+    write_run: Write, tmp_path: Path
+) -> None:
+    script = tmp_path / "dying.py"
+    script.write_text(
+        "import os, sys\n"
+        "from reasoning_embedding.training import loop\n"
+        "from reasoning_embedding.cli.main import main\n"
+        "step, calls = loop.contrastive_step, iter(range(99))\n"
+        "def dying(*arguments, **options):\n"
+        "    if next(calls) == 4 and os.environ['RANK'] == '1':\n"
+        "        os._exit(9)\n"
+        "    return step(*arguments, **options)\n"
+        "loop.contrastive_step = dying\n"
+        "sys.argv = ['rembed', 'train', sys.argv[1]]\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(script), str(write_run())],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode != 0
+    assert "rank 0 lost another of the 2 ranks" in done.stdout + done.stderr
+    assert RunFolder(tmp_path / "runs" / "run").state_steps() == [0, 3]
