@@ -25,17 +25,17 @@ def tracked() -> list[Path]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_configuration_is_valid(path):
-    assert load_config(path).config.kind in ("run", "lineage", "experiment")
+    assert load_config(path).config.kind in ("run", "lineage", "experiment", "merge")
 
 
 def test_make_alone_lists_every_target():
     done = subprocess.run(
         ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    listed = set(re.findall(r"^  make (\w+)", done.stdout, re.MULTILINE))
+    listed = set(re.findall(r"^  make ([\w-]+)", done.stdout, re.MULTILINE))
     text = (ROOT / "Makefile").read_text()
     phony = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
-    assert listed == phony == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    assert listed == phony == set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
     assert {"install", "quickstart", "test", "check", "lint", "types", "clean"} <= listed
 
 
