@@ -60,8 +60,9 @@ def repeated(table: Table, *, near: bool) -> np.ndarray:
     np.ndarray
         (n,) bool.
     """
-    reads = [normalise(text) for _, text in table.texts]
-    answers = ["\n".join(sorted(reads[text] for text in own)) for own in table.positives]
+    used = np.unique(np.concatenate([table.query, table.positives.values]))
+    reads = {text: normalise(table.texts[text][1]) for text in used.tolist()}
+    answers = ["\n".join(sorted(reads[text] for text in own.tolist())) for own in table.positives]
     queries = [reads[text] for text in table.query.tolist()]
     groups = [near_groups(texts) if near else equal_groups(texts) for texts in (queries, answers)]
     _, first = np.unique(np.stack(groups, axis=1), axis=0, return_index=True)

@@ -139,9 +139,9 @@ def open_search(
     from reasoning_embedding.data.search import ExactSearch, FaissSearch, ScoreSearch
 
     if searcher.model == BM25:
-        from reasoning_embedding.evaluation import baselines
+        from reasoning_embedding.evaluation import bm25
 
-        score = baselines.bm25_scorer(baselines.BM25(), documents)
+        score = bm25.bm25_scorer(bm25.BM25(), documents)
         return ScoreSearch(lambda query: score(queries[query][1]), minable)
     encode = load_encoder(searcher)
     template = searcher.query_template
