@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import typer
 
@@ -16,6 +16,21 @@ def speaker() -> Callable[[str], None]:
         typer.echo(f"{time.perf_counter() - started:6.0f} s  {line}")
 
     return say
+
+
+def columns(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
+    """Lay rows out as columns: those of `left` start at their left edge, the others end at their right.
+
+    Not a rich table: that one cuts names where the terminal is narrow or the output is a pipe.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def quiet_libraries() -> None:

@@ -94,7 +94,7 @@ def diff(
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="run, lineage or experiment.")] = "experiment",
+    kind: Annotated[str, typer.Argument(help="run, lineage, experiment, merge or sweep.")] = "experiment",
 ) -> None:
     """Print the JSON schema of a kind of file, for editors that complete and check YAML.
 

@@ -14,6 +14,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import add, make_app
+from ._say import columns
 
 app = make_app("List run folders and show one.")
 
@@ -51,11 +52,7 @@ def ls(path: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs
     if len(rows) == 1:
         typer.echo(f"no run below {path}")
         return
-    # Not a rich table: that one cuts names where the terminal is narrow or the output is a pipe.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, kind, step, loss, state in rows:
-        left = f"{name:<{widths[0]}}  {kind:<{widths[1]}}"
-        typer.echo(f"{left}  {step:>{widths[2]}}  {loss:>{widths[3]}}  {state}")
+    typer.echo(columns(rows, left=(0, 1, 4)))
 
 
 def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:

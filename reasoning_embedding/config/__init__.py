@@ -16,7 +16,7 @@ from .analysis import (
 )
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
 from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
-from .diff import diff, resolved_json, to_yaml
+from .diff import diff, resolved_json, to_yaml, unpaired
 from .evaluation import (
     BeirTask,
     BrightTask,
@@ -30,9 +30,25 @@ from .evaluation import (
     TrainingEvaluation,
     WorldTask,
 )
+from .expansion import SweepRun
 from .experiment import ExperimentConfig, ExperimentRun
 from .lineage import Gates, Lineage, LineageConfig, PretrainStage, RlvrStage, SftStage, Stage
-from .loading import LoadedConfig, load_config
+from .loading import LoadedConfig, load_config, sweep_runs
 from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
+from .merge import (
+    Dare,
+    Karcher,
+    Linear,
+    MergeConfig,
+    MergeMethod,
+    MergePath,
+    ModelStock,
+    Slerp,
+    TaskArithmetic,
+    TensorValue,
+    Ties,
+    Trajectory,
+)
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
+from .sweep import LocalLaunch, SlurmLaunch, SweepConfig
 from .training import Checkpoints, Logging, Recipe, RunConfig, Training

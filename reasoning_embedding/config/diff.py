@@ -13,6 +13,8 @@ from .yaml_file import SCALARS
 
 #: Stands for a key that one of two configurations does not have.
 ABSENT = "(absent)"
+#: What may differ between the runs of a paired experiment, beside where they lie.
+PAIRED = ("backbone", "seed", "name", "output_dir")
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:
@@ -39,6 +41,11 @@ def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
     return [
         (key, left, right) for key, left, right in pairs if type(left) is not type(right) or left != right
     ]
+
+
+def unpaired(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
+    """List what differs between two runs beside backbone, seed and name: empty for runs of one pair."""
+    return [entry for entry in diff(a, b) if entry[0].split(".")[0] not in PAIRED]
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -39,6 +39,29 @@ def read_tree(path: Path, problems: Problems) -> tuple[Node | None, list[Path], 
     return tree, files, text or ""
 
 
+def read_base(tree: Node, problems: Problems, files: list[Path]) -> Node:
+    """Put the run that ``base`` names (relative to the file that names it) in the place of its name.
+
+    Parameters
+    ----------
+    tree : Node
+        A sweep's mapping.
+    problems : Problems
+        Receives what is wrong with the base's file.
+    files : list of Path
+        Receives every file read.
+    """
+    named = tree.value.get("base") if isinstance(tree.value, dict) else None
+    if named is None or not isinstance(named.value, str) or not isinstance(tree.value, dict):
+        return tree
+    # An override is written where the user stands, and no file.
+    source = Path(named.place.source if named.place.line is not None else "base")
+    found = _parent(source, named, problems, files, ())
+    if found is None:
+        return tree
+    return replace(tree, value={**tree.value, "base": replace(found, key_place=named.key_place)})
+
+
 def _text(path: Path, place: Place, problems: Problems) -> str | None:
     try:
         raw = path.read_bytes()
@@ -61,7 +84,7 @@ def _text(path: Path, place: Place, problems: Problems) -> str | None:
 
 
 def _named(path: Path, place: Place) -> str:
-    return "" if place.source == str(path) else f"extends {str(path)!r}: "
+    return "" if place.source == str(path) else f"{str(path)!r}: "
 
 
 def _neighbours(path: Path) -> str:

@@ -1,7 +1,7 @@
 """From a YAML file and overrides to a checked configuration, or to every problem in them.
 
 Relative paths inside a configuration are relative to the current working directory, except those of
-``extends:``, which are relative to the file that names them.
+``extends:`` and a sweep's ``base:``, which are relative to the file that names them.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ from pydantic import BaseModel, ValidationError
 
 from reasoning_embedding.errors import ConfigError
 
+from .expansion import SweepRun, expand_sweep
 from .experiment import ExperimentConfig
-from .extends import read_tree
+from .extends import read_base, read_tree
 from .lineage import LineageConfig
+from .merge import MergeConfig
 from .messages import explain, missing_kind, show
 from .overrides import apply_overrides
 from .suggestions import closest, did_you_mean
+from .sweep import SweepConfig
 from .training import RunConfig
 from .tree import Node, Problems, find, plain
 
-Config = RunConfig | LineageConfig | ExperimentConfig
+Config = RunConfig | LineageConfig | ExperimentConfig | MergeConfig | SweepConfig
 
 #: What the top-level ``kind`` selects.
-KINDS: dict[str, type[RunConfig] | type[LineageConfig] | type[ExperimentConfig]] = {
+KINDS: dict[str, type[Config]] = {
     "run": RunConfig,
     "lineage": LineageConfig,
     "experiment": ExperimentConfig,
+    "merge": MergeConfig,
+    "sweep": SweepConfig,
 }
 
 
@@ -41,7 +46,7 @@ class LoadedConfig:
 
     Parameters
     ----------
-    config : RunConfig, LineageConfig or ExperimentConfig
+    config : RunConfig, LineageConfig, ExperimentConfig, MergeConfig or SweepConfig
         The configuration, every default filled in.
     path : Path
         The file asked for.
@@ -75,7 +80,8 @@ def load_config(
     Parameters
     ----------
     path : Path or str
-        A YAML file whose top-level ``kind`` is ``run``, ``lineage`` or ``experiment``.
+        A YAML file whose top-level ``kind`` is ``run``, ``lineage``, ``experiment``, ``merge`` or
+        ``sweep``.
     overrides : sequence of str
         ``key.path=value``, see :func:`reasoning_embedding.config.overrides.apply_overrides`.
     expect : type or tuple of types, optional
@@ -94,13 +100,42 @@ def load_config(
     problems = Problems()
     tree, files, text = read_tree(path, problems)
     if tree is not None:
-        tree = apply_overrides(tree, overrides, problems)
+        # Before the overrides, which may reach into the base, and after them, which may name another.
+        tree = _with_base(tree, problems, files)
+        tree = _with_base(apply_overrides(tree, overrides, problems), problems, files)
         model = _model(tree, expect, problems)
         config = _validated(model, tree, problems) if model else None
+        if isinstance(config, SweepConfig):
+            expand_sweep(config, tree, _as_run, problems)
         problems.raise_if_any()
         return LoadedConfig(config, path, text, tuple(files), tree)
     problems.raise_if_any()
     raise ConfigError([f"{path}: nothing could be read"])
+
+
+def sweep_runs(loaded: LoadedConfig) -> list[SweepRun]:
+    """Return the runs of a loaded sweep, in order; loading has checked them all."""
+    problems = Problems()
+    runs = expand_sweep(loaded.config, loaded.tree, _as_run, problems)
+    problems.raise_if_any()
+    return runs
+
+
+def _with_base(tree: Node, problems: Problems, files: list[Path]) -> Node:
+    """Read what a sweep's ``base`` names; a file that cannot be read ends the check, as nothing fits then."""
+    node, met = find(tree, ("kind",))
+    if not met or node.value != "sweep":
+        return tree
+    before = len(problems)
+    tree = read_base(tree, problems, files)
+    if len(problems) > before:
+        problems.raise_if_any()
+    return tree
+
+
+def _as_run(tree: Node, problems: Problems) -> RunConfig | None:
+    config = _validated(RunConfig, tree, problems)
+    return config if isinstance(config, RunConfig) else None
 
 
 def _model(

@@ -41,14 +41,31 @@ def apply_overrides(tree: Node, overrides: Sequence[str], problems: Problems) ->
         if len(problems) > before:
             continue
         value = replace(parsed or Node(None, place), key_place=place)
-        tree = _set(tree, match["path"].split("."), 0, value, problems)
+        tree = set_value(tree, match["path"], value, problems)
     return tree
+
+
+def set_value(tree: Node, path: str, value: Node, problems: Problems) -> Node:
+    """Return the tree with `value` at a key path such as ``runs.0.seed``; absent sections are made.
+
+    Parameters
+    ----------
+    tree : Node
+        A mapping.
+    path : str
+        Keys and indices, between dots.
+    value : Node
+        What to put there; `problems` about the path stand at its key.
+    problems : Problems
+        Receives an index out of range, and a key of something that is no section.
+    """
+    return _set(tree, path.split("."), 0, value, problems)
 
 
 def _set(node: Node, path: list[str], depth: int, value: Node, problems: Problems) -> Node:
     if depth == len(path):
         return value
-    place, here = value.place, dotted(path[:depth])
+    place, here = value.key_place or value.place, dotted(path[:depth])
     step = path[depth]
     if isinstance(node.value, list):
         if not step.isdecimal() or int(step) >= len(node.value):
