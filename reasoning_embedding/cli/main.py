@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "track": "reasoning_embedding.cli.track",
     "embed": "reasoning_embedding.cli.embed",
     "report": "reasoning_embedding.cli.report",
+    "merge": "reasoning_embedding.cli.merge",
     "publish": "reasoning_embedding.cli.publish",
     "grow": "reasoning_embedding.cli.grow",
     "data": "reasoning_embedding.cli.data",

@@ -140,19 +140,7 @@ MergeMethod = Annotated[
 class MergePath(Section):
     """The way from the first model to the second, in steps."""
 
-    t: Annotated[list[Fraction], Field(min_length=2)] = [
-        0.0,
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-        0.8,
-        0.9,
-        1.0,
-    ]
+    t: list[Fraction] = Field(default=[index / 10 for index in range(11)], min_length=2)
     """Ascending."""
     beside: list[PathMethod] = Field(default=[])
     """Other ways between the same models, shown in the same plots."""

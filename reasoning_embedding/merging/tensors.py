@@ -1,0 +1,184 @@
+"""Weights of a folder, a tensor at a time: safetensors, whole or in shards."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reasoning_embedding.checkpoints import write_json
+from reasoning_embedding.errors import InputError
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+#: Bytes of one file; a merge holds so much and one tensor of each model in memory.
+SHARD_BYTES = 4_000_000_000
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "BOOL": torch.bool,
+}
+
+
+class TensorFolder:
+    """The tensors of a model folder; nothing is read before it is asked for.
+
+    Parameters
+    ----------
+    path : Path
+        Holds ``model.safetensors``, or its shards and their index.
+
+    Raises
+    ------
+    InputError
+        If the weights are not there, not whole, or not safetensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if (path / INDEX).is_file():
+            self._files: dict[str, str] = self._read_index()
+        elif (path / WHOLE).is_file():
+            self._files = dict.fromkeys(self._open(WHOLE).keys(), WHOLE)
+        else:
+            raise InputError(
+                f"no weights: neither {WHOLE} nor {INDEX} is here",
+                where=str(path),
+                todo="name a whole checkpoint in safetensors; one that is still being written has another name",
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tensors, in order."""
+        return sorted(self._files)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name."""
+        return {name: tuple(self._slice(name).get_shape()) for name in self.names}
+
+    @cached_property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Dtypes by name.
+
+        Raises
+        ------
+        InputError
+            If a tensor is quantized.
+        """
+        found = {name: self._slice(name).get_dtype() for name in self.names}
+        if odd := next((name for name, dtype in found.items() if dtype not in _DTYPES), None):
+            raise InputError(
+                f"{odd} has dtype {found[odd]}; quantized weights cannot be merged",
+                where=str(self.path),
+                todo="name the model's folder before quantization",
+            )
+        return {name: _DTYPES[dtype] for name, dtype in found.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor."""
+        return self._open(self._files[name]).get_tensor(name)
+
+    def bytes(self, name: str) -> int:
+        """Return the size of a tensor."""
+        return math.prod(self.shapes[name]) * self.dtypes[name].itemsize
+
+    def _slice(self, name: str) -> Any:
+        return self._open(self._files[name]).get_slice(name)
+
+    def _open(self, file: str) -> Any:
+        try:
+            return safe_open(self.path / file, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"the weights cannot be read: {error}",
+                where=str(self.path / file),
+                todo="save or download the checkpoint again",
+            ) from error
+
+    def _read_index(self) -> dict[str, str]:
+        path = self.path / INDEX
+        try:
+            files = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                "this index of shards cannot be read", where=str(path), todo="download the checkpoint again"
+            ) from error
+        for file in sorted(set(files.values())):
+            # A shard is a file of this folder: an index must not lead out of it.
+            if not isinstance(file, str) or Path(file).name != file or not (self.path / file).is_file():
+                raise InputError(
+                    f"the shard {file!r} is not here", where=str(path), todo="download the checkpoint again"
+                )
+        return files
+
+
+class TensorWriter:
+    """Writes tensors in the order of a plan, a file as soon as it is full.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go.
+    sizes : dict of str to int
+        Bytes of each tensor, in the order in which they will come.
+    shard_bytes : int
+        Most bytes of a file, unless one tensor alone has more.
+    """
+
+    def __init__(self, folder: Path, sizes: dict[str, int], shard_bytes: int = SHARD_BYTES) -> None:
+        self.folder = folder
+        self._plan = _shards(sizes, shard_bytes)
+        self._sizes = sizes
+        self._waiting: dict[str, Tensor] = {}
+        self._done = 0
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take the next tensor."""
+        self._waiting[name] = tensor.contiguous()
+        if len(self._waiting) == len(self._plan[self._done]):
+            save_file(self._waiting, self.folder / self._file(self._done), metadata={"format": "pt"})
+            self._waiting = {}
+            self._done += 1
+
+    def close(self) -> None:
+        """Write the index, where there are several files."""
+        if len(self._plan) > 1:
+            weight_map = {name: self._file(i) for i, names in enumerate(self._plan) for name in names}
+            total = sum(self._sizes.values())
+            write_json(self.folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+    def _file(self, index: int) -> str:
+        count = len(self._plan)
+        return WHOLE if count == 1 else f"model-{index + 1:05d}-of-{count:05d}.safetensors"
+
+
+def _shards(sizes: dict[str, int], limit: int) -> list[list[str]]:
+    plan: list[list[str]] = [[]]
+    used = 0
+    for name, size in sizes.items():
+        if plan[-1] and used + size > limit:
+            plan.append([])
+            used = 0
+        plan[-1].append(name)
+        used += size
+    return plan
+
+
+def pieces(tensors: Iterable[Tensor], elements: int = 1 << 20) -> Iterable[tuple[Tensor, ...]]:
+    """Yield the same stretch of every tensor in float64, so that a large one needs no large copy."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    for start in range(0, flat[0].numel(), elements):
+        yield tuple(tensor[start : start + elements].double() for tensor in flat)
