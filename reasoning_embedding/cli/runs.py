@@ -105,7 +105,7 @@ def _describe(path: Path) -> Found | None:
     metrics = _last_metrics(folder.metrics) or {}
     if config is None and provenance is None:
         return None
-    if config is None or config.get("kind") not in ("run", "experiment", "lineage"):
+    if config is None or config.get("kind") not in ("run", "experiment", "lineage", "merge"):
         kind = str((provenance or {}).get("kind", "model"))
         return Found(
             path, kind, metrics.get("step"), metrics.get("loss"), "finished" if provenance else "stopped"
