@@ -76,6 +76,11 @@ class RunFolder:
         """How the representation moved, one row a step, reference, layer and metric."""
         return self.path / "hrsa" / "track.parquet"
 
+    @property
+    def merge(self) -> Path:
+        """What a folder of merges says of them: models, scores, similarities."""
+        return self.path / "merge.json"
+
     def checkpoint(self, step: int) -> Path:
         """Folder of one step's model."""
         return self.checkpoints / step_name(step)

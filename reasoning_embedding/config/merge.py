@@ -158,7 +158,7 @@ class MergeConfig(Section):
 
     kind: Literal["merge"]
     name: Name
-    output_dir: str = "merges"
+    output_dir: str = "runs"
     models: Annotated[list[Reference], Field(min_length=1)] | Trajectory
     """Folders of embedders, or ``RUN@STEP``: a run's folder and a step, ``first``, ``last`` or ``best``. A folder of a
     LoRA adapter is merged into its base first. Or the checkpoints of one run."""

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from reasoning_embedding.backbones import load_decoder, load_tokenizer
+from reasoning_embedding.checkpoints import content_hash
 from reasoning_embedding.errors import InputError
 
 CONFIG = "adapter_config.json"
@@ -25,7 +26,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def merge_adapter(folder: Path, target: Path) -> Path:
+def merge_adapter(folder: Path, target: Path) -> dict[str, Any]:
     """Write base plus adapter as an embedder with bidirectional attention.
 
     Parameters
@@ -37,8 +38,8 @@ def merge_adapter(folder: Path, target: Path) -> Path:
 
     Returns
     -------
-    Path
-        The base, as the adapter names it.
+    dict
+        ``path`` and ``content_hash`` (None on the Hub) of the base, as the adapter names it.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def merge_adapter(folder: Path, target: Path) -> Path:
     source = folder if (folder / "tokenizer_config.json").is_file() else Path(base)
     load_tokenizer(str(source)).save_pretrained(target)
     _copy_embedder(folder, Path(base), target)
-    return Path(base)
+    return {"path": base, "content_hash": content_hash(Path(base)) if Path(base).is_dir() else None}
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def open_member(reference: str, path: Path, scratch: Path) -> Member:
     folder = path
     if is_adapter(path):
         folder = scratch / f"adapter-{len(list(scratch.iterdir()))}"
-        parent["adapter_of"] = str(merge_adapter(path, folder))
+        parent["adapter_of"] = merge_adapter(path, folder)
     elif not (path / MODULES).is_file():
         raise InputError(
             f"{reference!r} is no embedder: it has no {MODULES}",

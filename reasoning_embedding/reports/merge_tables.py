@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.checkpoints.layout import RunFolder
 from reasoning_embedding.errors import InputError
 
 from .grid import Cell, Column, Grid
@@ -29,57 +30,66 @@ def read_merge(folder: Path) -> dict[str, Any]:
     InputError
         If there is none, or it is damaged.
     """
-    return _read(folder / "merge.json")
+    return _read(RunFolder(folder).merge)
 
 
 def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
     """Cosine, norms and angle of every tensor, of the first merge of a folder.
 
-    A path's merges are all of the same two models, so one table holds for all of them.
+    A path's merges are all of the same two models, so one table holds for all of them. Many tensors are shown by
+    their place in a layer, all layers in one row.
     """
     point = record["points"][0]
-    tensors = _read(folder / point["report"])["tensors"]
+    tensors = _read(folder / point["tensors"])["tensors"]
     whole = len(tensors) <= MOST_ROWS
     groups: dict[str, list[dict[str, Any]]] = {}
     for tensor in tensors:
         groups.setdefault(tensor["name"] if whole else _LAYER.sub(".*.", tensor["name"]), []).append(tensor)
+    scheduled = len({tensor.get("t") for tensor in tensors}) > 1
+    rows = [{"tensor": Cell(name), **_tensor_cells(group, scheduled)} for name, group in groups.items()]
     two = len(tensors[0]["norms"]) == 2
-    slerp = "lerp" in tensors[0]
-    norms = ("norm 1", "norm 2") if two else ("norm 1",)
-    labels = ("tensor", "params", *norms, "cosine", "angle", "change")
-    rows = tuple(_tensor_row(name, group, len(norms), slerp) for name, group in groups.items())
-    least = (
-        ""
-        if whole and two
-        else " Rows of several tensors or models show the least cosine and the largest angle."
+    caption = (
+        "Angle in degrees; change: what of the other is orthogonal to the first, over the norm of the first. "
+        "Below 3.2 % (cosine above 0.9995) SLERP is LERP."
     )
+    if not (whole and two):
+        caption += (
+            " Rows of several tensors or models show the least cosine and the largest angle and change."
+        )
     return Grid(
         key="tensors",
         title=f"Tensors of the models, the first against the {'second' if two else 'others'}",
-        caption="Angle in degrees; change: what of the other is orthogonal to the first, over the norm of "
-        f"the first. Below 3.2 % (cosine above 0.9995) SLERP is LERP.{least}{_lerp_share(point)}",
-        columns=(*(Column(label) for label in labels), *([Column("LERP")] if slerp else [])),
-        rows=rows,
+        caption=caption + _lerp_share(point),
+        columns=tuple(Column(label) for label in rows[0]),
+        rows=tuple(tuple(row.values()) for row in rows),
     )
 
 
-def _tensor_row(name: str, group: Sequence[dict[str, Any]], norms: int, slerp: bool) -> tuple[Cell, ...]:
+def _tensor_cells(group: Sequence[dict[str, Any]], scheduled: bool) -> dict[str, Cell]:
+    """One row: a tensor, or those of one place in all layers."""
+
     def extreme(key: str, choose: Any) -> float | None:
         return choose((value for tensor in group for value in tensor[key] if value is not None), default=None)
 
+    def norm(model: int) -> Cell:
+        return Cell(number(math.hypot(*(tensor["norms"][model] for tensor in group))))
+
     change = extreme("orthogonal_change", max)
-    cells = [
-        Cell(name),
-        Cell(f"{sum(tensor['parameters'] for tensor in group):,}"),
-        *(Cell(number(math.hypot(*(tensor["norms"][i] for tensor in group)))) for i in range(norms)),
-        Cell(number(extreme("cosine", min), 6)),
-        Cell(number(extreme("angle", max), 2)),
-        Cell("–" if change is None else f"{change:.2%}"),
-    ]
-    if slerp:
+    cells = {"params": Cell(f"{sum(tensor['parameters'] for tensor in group):,}"), "norm 1": norm(0)}
+    if len(group[0]["norms"]) == 2:
+        cells["norm 2"] = norm(1)
+    cells |= {
+        "cosine": Cell(number(extreme("cosine", min), 6)),
+        "angle": Cell(number(extreme("angle", max), 2)),
+        "change": Cell("–" if change is None else f"{change:.2%}"),
+    }
+    if scheduled:
+        values = sorted({tensor["t"] for tensor in group})
+        cells["t"] = Cell("–".join(f"{value:.3g}" for value in dict.fromkeys((values[0], values[-1]))))
+    if "lerp" in group[0]:
         back = sum(tensor["lerp"] for tensor in group)
-        cells.append(Cell(("yes" if back else "no") if len(group) == 1 else f"{back} of {len(group)}"))
-    return tuple(cells)
+        cells["LERP"] = Cell(("yes" if back else "no") if len(group) == 1 else f"{back} of {len(group)}")
+    return cells
 
 
 def _lerp_share(point: dict[str, Any]) -> str:

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, atomic_write, write_json
+from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError
 
 from .analyses import checkpoint, make_instrument
 from .evaluations import query_template
-from .references import pick_step
-from .tracking import series_of
+from .merge_inputs import Point, folder_of, models_of, points_of
 
 if TYPE_CHECKING:
     from reasoning_embedding.merging.merge import Models
 
 Report = Callable[[str], None]
-#: What a merge's folder says of itself; written last.
-RECORD = "merge.json"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One merge of a configuration: its name, its method and, along a path, its place."""
-
-    name: str
-    method: config.MergeMethod
-    t: float | None = None
 
 
 def run_merge(
@@ -50,115 +40,63 @@ def run_merge(
     Returns
     -------
     dict
-        What ``merge.json`` holds: ``name``, ``models`` (what the user calls them), ``points`` (one a merge: ``name``,
-        ``method``, ``t``, ``model``, ``report``, ``summary``, ``warnings``, ``scores`` (a task's entry each) and
-        ``similarity`` (model -> metric -> value, low, high at the final norm)), ``tokens`` and ``probe`` of the
-        analysis, and ``failed`` tasks.
+        What ``merge.json`` holds: ``name``; ``models``, as the user calls them; ``points``, one a merge (``name``,
+        ``method``, ``t``, ``model``, ``tensors`` (the report), ``summary``, ``warnings``, ``scores`` by task, and
+        ``similarity`` by model and metric: value, low and high at the final norm); ``probe``; ``failed`` tasks.
 
     Raises
     ------
     InputError
-        If a model is missing, damaged or does not fit the others, or a task or the probe set cannot be used.
+        If a model is missing, damaged or does not fit the others, the folder holds something else or is in use by
+        another process, or a task or the probe set cannot be used.
 
     Notes
     -----
     Merges are known again by the content of their models and their parameters, scores by the content of the merge,
     similarities by the content of both sides: a call that was stopped goes on.
     """
-    from reasoning_embedding.merging.merge import merge, open_models
+    from reasoning_embedding.merging.merge import open_models
 
     folder = Path(settings.output_dir) / settings.name
     named = models_of(settings)
     reference = getattr(settings.method, "base", None)
     base = (reference, folder_of(reference)) if reference else None
     points = points_of(settings)
-    with open_models(named, base) as models:
+    with open_models(named, base) as models, _held(folder):
         _write_settings(settings, text, folder)
-        records = []
-        for point in points:
-            model, file = folder / "models" / point.name, folder / "reports" / f"{point.name}.json"
-            found = merge(models, point.method, model, file)
-            report(f"{point.name}: {'merged' if found['made'] else 'there already'}{_said(found['summary'])}")
-            records.append(
-                {
-                    "name": point.name,
-                    "method": point.method.kind,
-                    "t": point.t,
-                    "model": model.relative_to(folder).as_posix(),
-                    "report": file.relative_to(folder).as_posix(),
-                    "summary": found["summary"],
-                    "warnings": found["warnings"],
-                }
-            )
         record: dict[str, Any] = {
             "name": settings.name,
             "models": [name for name, _ in named],
-            "points": records,
+            "points": [_merged(point, models, folder, report) for point in points],
             "failed": [],
         }
         if settings.evaluation is not None:
             _evaluate(settings, settings.evaluation, folder, record, named[0][1], report)
         if settings.analysis is not None:
             _analyze(settings.analysis, folder, record, models, report)
-    write_json(folder / RECORD, record)
+        write_json(RunFolder(folder).merge, record)
     return record
 
 
-def points_of(settings: config.MergeConfig) -> list[Point]:
-    """List the merges of a configuration in order."""
-    if settings.path is None:
-        return [Point(settings.method.kind, settings.method)]
-    from reasoning_embedding.merging.recipe import at
-
-    methods = [settings.method, *settings.path.beside]
-    return [
-        Point(f"{method.kind}-{t:g}", at(method, t), t)
-        for method in methods
-        if isinstance(method, config.Slerp | config.Linear)
-        for t in settings.path.t
-    ]
-
-
-def models_of(settings: config.MergeConfig) -> list[tuple[str, Path]]:
-    """Return what the user calls each model, and its folder.
+@contextmanager
+def _held(folder: Path) -> Generator[None]:
+    """Keep the folder to this process, and refuse one that is something else's.
 
     Raises
     ------
     InputError
-        If a run or a step is not there.
+        If a run or an experiment lies there, or another process merges into it.
     """
-    if isinstance(settings.models, list):
-        return [(reference, folder_of(reference)) for reference in settings.models]
-    wanted = settings.models
-    if not RunFolder(Path(wanted.run)).checkpoints.is_dir():
-        raise InputError("there is no run here", where=wanted.run, todo="models.run is a run's folder")
-    [series] = series_of([wanted.run])
-    steps = list(series.chosen("saved" if wanted.steps == "all" else wanted.steps).models.items())
-    kept = steps[-wanted.last :] if wanted.last else steps
-    return [(f"{series.name}@{step}", Path(path)) for step, path in kept]
-
-
-def folder_of(reference: str) -> Path:
-    """Return the folder of a model: the path itself, or the checkpoint of ``RUN@STEP``.
-
-    Raises
-    ------
-    InputError
-        If it is a run without a step, or the run or its step is not there.
-    """
-    path, _, step = reference.rpartition("@")
-    if path and not Path(reference).is_dir():
-        run = RunFolder(Path(path))
-        if not run.checkpoints.is_dir():
-            raise InputError(
-                f"{reference!r} names no run", where=path, todo="train it first, or mend the path"
-            )
-        return run.checkpoint(pick_step(run, step, reference))
-    if RunFolder(Path(reference)).checkpoints.is_dir():
-        raise InputError(
-            f"{reference!r} is a run, not a model", where=reference, todo=f"name a step: {reference}@last"
-        )
-    return Path(reference)
+    settings = RunFolder(folder).config_json
+    kind = json.loads(settings.read_text(encoding="utf-8")).get("kind") if settings.is_file() else "merge"
+    if kind != "merge":
+        raise InputError(f"this folder holds the {kind} of that name", where=str(folder), todo="change name")
+    with hold(
+        RunFolder(folder).lock,
+        refusal="another process merges into this folder",
+        todo="wait for it, or change name",
+    ):
+        yield
 
 
 def _write_settings(settings: config.MergeConfig, text: str | None, folder: Path) -> None:
@@ -166,6 +104,24 @@ def _write_settings(settings: config.MergeConfig, text: str | None, folder: Path
     if text is not None:
         atomic_write(run.config_yaml, text)
     write_json(run.config_json, settings.model_dump(mode="json"))
+
+
+def _merged(point: Point, models: Models, folder: Path, report: Report) -> dict[str, Any]:
+    """Make one merge, and say what the record says of it."""
+    from reasoning_embedding.merging.merge import merge
+
+    model, file = folder / "models" / point.name, folder / "tensors" / f"{point.name}.json"
+    found = merge(models, point.method, model, file)
+    report(f"{point.name}: {'merged' if found['made'] else 'there already'}{_said(found['summary'])}")
+    return {
+        "name": point.name,
+        "method": point.method.kind,
+        "t": point.t,
+        "model": model.relative_to(folder).as_posix(),
+        "tensors": file.relative_to(folder).as_posix(),
+        "summary": found["summary"],
+        "warnings": found["warnings"],
+    }
 
 
 def _said(summary: dict[str, Any]) -> str:
@@ -254,4 +210,3 @@ def _analyze(
                 for name in ends
             }
     record["probe"] = {"kind": instrument.probe.kind, "texts": len(instrument.probe.texts)}
-    record["tokens"] = settings.tokens
