@@ -70,7 +70,6 @@ def start_world(*, timeout_minutes: float = 10.0) -> World:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             timeout=timedelta(minutes=timeout_minutes),
-            device_id=device if device.type == "cuda" else None,
         )
     except (ValueError, RuntimeError) as error:
         raise SetupError(

@@ -96,3 +96,16 @@ class Engine(ABC):
     def whole(self) -> Embedder:
         """Return an embedder that each rank can use by itself, for scoring; all ranks call it."""
         return self.embedder
+
+
+def step_optimizer(engine: Engine, learning_rate: float) -> float:
+    """Clip by the global norm and step a torch optimizer, unless the norm is not finite."""
+    trained = [p for p in engine.embedder.parameters() if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(trained, engine.max_norm)
+    value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # ty: ignore[not-callable]
+    if math.isfinite(value):
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        engine.optimizer.step()
+    engine.optimizer.zero_grad(set_to_none=True)
+    return value

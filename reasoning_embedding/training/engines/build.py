@@ -36,14 +36,15 @@ def build_engine(
         ``max_grad_norm`` and ``precision``.
     """
     limit = training.max_grad_norm
+    compute = torch.bfloat16 if training.precision == "bf16" else None
     if launch.engine == "fsdp2":
         from .fsdp2 import FSDP2, Sharding
 
-        compute = torch.bfloat16 if training.precision == "bf16" else None
         sharding = Sharding(launch.reshard, launch.offload, compute)
         return FSDP2(embedder, world, make_optimizer, max_norm=limit, sharding=sharding)
     if launch.engine == "zero":
         from .zero import ZeRO
 
-        return ZeRO(embedder, world, make_optimizer, max_norm=limit, settings=launch.deepspeed)
+        settings = launch.deepspeed
+        return ZeRO(embedder, world, make_optimizer, max_norm=limit, compute=compute, settings=settings)
     return Replicated(embedder, world, make_optimizer, max_norm=limit)

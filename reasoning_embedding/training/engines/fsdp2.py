@@ -14,8 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from reasoning_embedding.backbones import Embedder, decoder_layers
 from reasoning_embedding.distributed import World
 
-from .base import Engine, MakeOptimizer
-from .replicated import step_optimizer
+from .base import Engine, MakeOptimizer, step_optimizer
 from .whole import whole_copy
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Generator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.distributed import World, sum_gradients
 
 from ..timers import phase
-from .base import Engine, MakeOptimizer
+from .base import Engine, MakeOptimizer, step_optimizer
 
 
 class Replicated(Engine):
@@ -69,16 +67,3 @@ class Replicated(Engine):
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Load it on every rank."""
         self.optimizer.load_state_dict(state)
-
-
-def step_optimizer(engine: Engine, learning_rate: float) -> float:
-    """Clip by the global norm and step a torch optimizer, unless the norm is not finite."""
-    trained = [p for p in engine.embedder.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(trained, engine.max_norm)
-    value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # ty: ignore[not-callable]
-    if math.isfinite(value):
-        for group in engine.optimizer.param_groups:
-            group["lr"] = learning_rate
-        engine.optimizer.step()
-    engine.optimizer.zero_grad(set_to_none=True)
-    return value

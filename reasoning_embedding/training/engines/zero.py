@@ -18,6 +18,21 @@ from reasoning_embedding.errors import SetupError
 from .base import Engine, MakeOptimizer
 from .whole import whole_copy
 
+#: Keys of a DeepSpeed file that the run's own configuration stands for; they were checked to agree with it.
+RUN_DECIDES = {
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+    "fp16",
+    "bf16",
+    "bfloat16",
+    "torch_autocast",
+    "amp",
+}
+
 
 class ZeRO(Engine):
     """A DeepSpeed engine that reduces gradients once a step.
@@ -32,8 +47,11 @@ class ZeRO(Engine):
         Given the whole module.
     max_norm : float, optional
         Longest gradient; a longer one is scaled to it.
+    compute : torch.dtype, optional
+        Compute dtype of the encoder, as under ``torch.autocast``; DeepSpeed ends an autocast that is opened
+        around it. Weights, sums and communication stay in the parameters' dtype.
     settings : dict
-        DeepSpeed's configuration, without what this class decides (batch sizes, clipping, optimizer).
+        DeepSpeed's configuration, without what this class decides (batch sizes, clipping, precision, optimizer).
 
     Notes
     -----
@@ -50,6 +68,7 @@ class ZeRO(Engine):
         make_optimizer: MakeOptimizer,
         *,
         max_norm: float | None = None,
+        compute: torch.dtype | None = None,
         settings: dict[str, Any],
     ) -> None:
         super().__init__(embedder, world, max_norm=max_norm)
@@ -58,7 +77,7 @@ class ZeRO(Engine):
         plain = make_optimizer(embedder)
         self._parameters = [p for group in plain.param_groups for p in group["params"]]
         self._groups = plain.state_dict()["param_groups"]
-        self._engine = _initialize(embedder, world, plain, self.max_norm, settings)
+        self._engine = _initialize(embedder, plain, _configuration(settings, world, self.max_norm, compute))
         self._optimizer = self._engine.optimizer
 
     def forward(self, pack: Pack) -> Tensor:
@@ -85,17 +104,14 @@ class ZeRO(Engine):
 
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
         """Gather one tensor after the other in stage 3; below it every rank holds them."""
-        if self._stage < 3:
-            return dict(self.embedder.state_dict())
         from deepspeed.runtime.zero import GatheredParameters
 
         whole: dict[str, Tensor] = {}
+        device = self.world.device if everywhere else torch.device("cpu")
         for name, parameter in self.embedder.named_parameters():
-            with GatheredParameters([parameter]):
+            with GatheredParameters([parameter], enabled=self._stage == 3):
                 if everywhere or self.world.is_main:
-                    whole[name] = (
-                        parameter.detach().clone() if everywhere else parameter.detach().cpu().clone()
-                    )
+                    whole[name] = parameter.detach().to(device, copy=True)
         return whole
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -157,42 +173,49 @@ class ZeRO(Engine):
         return whole_copy(self) if self._stage == 3 else self.embedder
 
 
-def _initialize(
-    embedder: Embedder,
-    world: World,
-    optimizer: torch.optim.Optimizer,
-    max_norm: float,
-    settings: dict[str, Any],
-) -> Any:
+def _initialize(embedder: Embedder, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
     try:
         import deepspeed
     except ImportError as error:
         raise SetupError(
             "DeepSpeed is not installed", todo="pip install 'reasoning-embedding[deepspeed]'"
         ) from error
-    decided = {
+    engine, *_ = deepspeed.initialize(
+        model=embedder, optimizer=optimizer, config=settings, dist_init_required=False
+    )
+    return engine
+
+
+def _configuration(
+    settings: dict[str, Any], world: World, max_norm: float, compute: torch.dtype | None
+) -> dict[str, Any]:
+    """Return DeepSpeed's configuration: the launcher's file, and what the run decides in its own words."""
+    zero = {key: value for key, value in settings["zero_optimization"].items() if value != "auto"}
+    if world.device.type == "cpu":
+        _spare_the_cpu()
+        zero["overlap_comm"] = False
+    decided: dict[str, Any] = {
+        "zero_optimization": zero,
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants a number; batches are not its business here
         "gradient_accumulation_steps": 1,
         "gradient_clipping": max_norm if math.isfinite(max_norm) else 0.0,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
-    zero = dict(settings["zero_optimization"])
-    if world.device.type == "cpu":
-        _spare_the_cpu(deepspeed.ops)
-        zero["overlap_comm"] = False
-    engine, *_ = deepspeed.initialize(
-        model=embedder,
-        optimizer=optimizer,
-        config={**settings, "zero_optimization": zero, **decided},
-        dist_init_required=False,
-    )
-    return engine
+    if compute is not None:
+        decided["torch_autocast"] = {
+            "enabled": True,
+            "dtype": str(compute).removeprefix("torch."),
+            "lower_precision_safe_modules": [],  # those whose gradients would travel in this dtype
+        }
+    return {key: value for key, value in settings.items() if key not in RUN_DECIDES} | decided
 
 
-def _spare_the_cpu(ops: Any) -> None:
+def _spare_the_cpu() -> None:
     """Keep DeepSpeed from compiling communication for minutes, and from asking numactl at every reduction."""
-    from deepspeed.ops.op_builder.all_ops import ALL_OPS
+    with contextlib.suppress(ImportError):
+        from deepspeed import ops
+        from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
-    vars(ops).setdefault("__compatible_ops__", dict.fromkeys(ALL_OPS, False))
+        vars(ops).setdefault("__compatible_ops__", dict.fromkeys(ALL_OPS, False))
     os.environ.setdefault("LOCAL_SIZE", "1")
