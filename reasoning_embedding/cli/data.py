@@ -1,4 +1,4 @@
-"""``rembed data``: mine hard negatives, filter rows, describe a data set."""
+"""``rembed data``: mine hard negatives, filter rows, describe a data set, prepare a cache."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 from reasoning_embedding.errors import InputError
 
-from ._app import add, make_app
+from ._app import Overrides, add, make_app
 
 if TYPE_CHECKING:
     from reasoning_embedding.sweeps.searching import Searcher
 
-app = make_app("Training data: mine hard negatives, filter rows, describe a data set.")
+app = make_app("Training data: mine hard negatives, filter rows, describe a data set, prepare a cache.")
 
 Rows = Annotated[
     Path,
@@ -59,7 +59,9 @@ def mine(
     ] = None,
     max_score: Annotated[float | None, typer.Option(help="Highest score of a negative.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Lowest score of a negative.")] = None,
-    draw: Annotated[Literal["top", "random"], typer.Option(help="The best that pass, or a sample.")] = "top",
+    sample: Annotated[
+        bool, typer.Option("--sample", help="A sample of those that pass, not the best.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
     faiss: Faiss = None,
     max_tokens: MaxTokens = 512,
@@ -86,9 +88,9 @@ def mine(
     from reasoning_embedding.sweeps.mining import mine_file
 
     first, last = _window(ranks)
-    rule = MiningRule(
-        negatives, first, last, positive_share or None, margin, max_score, min_score, draw, seed
-    )
+    draw: Literal["top", "random"] = "random" if sample else "top"
+    share = positive_share or None
+    rule = MiningRule(negatives, first, last, share, margin, max_score, min_score, draw, seed)
     searcher = _searcher(model, revision, faiss, max_tokens, query_template, document_prompt)
     if searcher is None:
         raise InputError(
@@ -112,8 +114,11 @@ def filter_(
     max_length: Annotated[int | None, typer.Option(help="Of a query and a positive.")] = None,
     tokenizer: Tokenizer = None,
     duplicates: Annotated[
-        Literal["exact", "near"] | None, typer.Option(help="Drop rows that repeat an earlier one.")
-    ] = None,
+        bool, typer.Option("--duplicates", help="Drop rows that repeat an earlier one.")
+    ] = False,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Drop those that nearly repeat one, too.")
+    ] = False,
     decontaminate: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Drop rows with a text of this BEIR folder; may be given again."),
@@ -149,8 +154,9 @@ def filter_(
     from reasoning_embedding.sweeps.data_files import data_section
     from reasoning_embedding.sweeps.filtering import FilterRule, filter_file
 
+    repeats: Literal["exact", "near"] | None = "near" if near_duplicates else "exact" if duplicates else None
     rule = FilterRule(
-        min_length, max_length, tokenizer, duplicates, tuple(decontaminate or ()), margin, consistency
+        min_length, max_length, tokenizer, repeats, tuple(decontaminate or ()), margin, consistency
     )
     searcher = _searcher(model, revision, faiss, max_tokens, query_template, document_prompt)
     found = filter_file(data_section(rows), output, rule, searcher=searcher, corpus=corpus, report=speaker())
@@ -196,6 +202,46 @@ def stats(
             typer.echo(f"written: {file}")
 
 
+def prepare(
+    config: Annotated[
+        Path, typer.Argument(help="The YAML file of a run with data.cache_dir.", metavar="CONFIG")
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Write the texts and tokens of a run to its cache, from where training reads them.
+
+    Raises
+    ------
+    InputError
+        If the configuration has no data.cache_dir, or rows or tokenizer cannot be read.
+    SetupError
+        If the cache cannot be written.
+    """
+    from reasoning_embedding.config import PretrainedBackbone, RunConfig, load_config
+
+    settings = load_config(config, overrides or (), expect=(RunConfig,)).config
+    if settings.data.cache_dir is None:
+        raise InputError("there is no folder to prepare", where="data.cache_dir", todo="set it to one")
+    from ._say import quiet_libraries, speaker
+
+    quiet_libraries()
+    from reasoning_embedding.backbones.load import load_tokenizer
+    from reasoning_embedding.data import load_table, table_tokens
+    from reasoning_embedding.sweeps.searching import Countdown
+
+    report = speaker()
+    table = load_table(settings.data)
+    report(f"{len(table):,} rows, {len(table.texts):,} distinct texts")
+    backbone = settings.backbone
+    if isinstance(backbone, PretrainedBackbone):
+        tokenizer = load_tokenizer(backbone.path, revision=backbone.revision)
+    else:
+        tokenizer = load_tokenizer(backbone.tokenizer)
+    countdown = Countdown(report, "texts tokenized", len(table.texts))
+    store = table_tokens(table, tokenizer, settings.data, lambda done, _: countdown(done))
+    report(f"{len(store.values):,} tokens, {store.lengths.mean():.0f} a text: {settings.data.cache_dir}")
+
+
 def _searcher(
     model: str | None,
     revision: str | None,
@@ -224,3 +270,4 @@ def _window(ranks: str) -> tuple[int, int]:
 add(app, mine, "mine")
 add(app, filter_, "filter")
 add(app, stats, "stats")
+add(app, prepare, "prepare")

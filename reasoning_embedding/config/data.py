@@ -18,6 +18,8 @@ class SourceBase(Section):
     """The instruction for rows that carry none."""
     limit: Positive | None = None
     """Read at most this many rows."""
+    expected_rows: Positive | None = None
+    """Rows the source is known to have: a plan counts with them before the data is here."""
     license: str | None = None
     """Licence of the texts, for the model card; absent: the card says that it is unknown."""
 
@@ -70,6 +72,10 @@ class Data(Section):
     sources: Annotated[list[Source], Field(min_length=1)]
     weights: dict[str, PositiveFloat] | None = None
     """Probability of each source a batch; absent: every row once an epoch, sources in proportion."""
+    temperature: PositiveFloat | None = None
+    """Probability of each source a batch in proportion to rows^(1 / temperature): 1 by size, 100 nearly even."""
+    caps: dict[str, Positive] | None = None
+    """Most rows of a source an epoch, other ones each epoch; with a temperature its size counts no more."""
     batching: Literal["one_source", "mixed"] = "one_source"
     negatives: NonNegative = 3
     """Hard negatives a row; rows with fewer give what they have, rows with more are sampled each epoch."""
@@ -79,6 +85,9 @@ class Data(Section):
     """Prompt put before a query that has an instruction; documents get none."""
     bad_rows: Literal["stop", "skip"] = "stop"
     """Stop at the first row that cannot be used, or skip such rows and count them."""
+    cache_dir: Annotated[str, Field(min_length=1)] | None = None
+    """Folder that keeps texts and tokens, read from disk as needed: for data larger than memory, and so that a
+    second start makes no tokens. Absent: they are held in memory."""
     force_contaminated: bool = False
     """Train even where a source is a known evaluation set, or one of this run's evaluation tasks."""
 
@@ -86,4 +95,25 @@ class Data(Section):
     def _template_names_instruction(self) -> Data:
         if "{instruction}" not in self.query_template:
             raise conflict("it must contain {instruction}", "query_template")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_choose_sources(self) -> Data:
+        if self.weights is not None and self.temperature is not None:
+            raise conflict("weights say how often a source is drawn already; drop one of both", "temperature")
+        if self.weights is not None and self.caps is not None:
+            raise conflict("weights draw sources whatever their size, so caps change nothing", "caps")
+        if self.batching == "mixed" and (self.weights is not None or self.temperature is not None):
+            name = "temperature" if self.weights is None else "weights"
+            raise conflict(f"{name} chooses the source of a batch, but batching is mixed", name)
+        return self
+
+    @model_validator(mode="after")
+    def _the_cache_can_tell_what_it_holds(self) -> Data:
+        for number, source in enumerate(self.sources):
+            if self.cache_dir is not None and source.kind == "hub" and source.revision is None:
+                message = (
+                    "a cache needs a Hub source to say its revision, or it could not tell when it changes"
+                )
+                raise conflict(message, "sources", number)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from .table import Table
 
 MIXED = "mixed"
 # Purposes keep the random streams of one seed apart.
-_ROWS, _LEFTOVERS, _BATCHES, _SOURCE, _PASS = 1, 2, 3, 4, 5
+_ROWS, _LEFTOVERS, _BATCHES, _SOURCE, _PASS, _CAP = 1, 2, 3, 4, 5, 6
 
 
 def generator(seed: int, purpose: int, *keys: int) -> np.random.Generator:
@@ -38,28 +39,56 @@ class Order(Protocol):
         ...
 
 
+def epoch_rows(table: Table, caps: Mapping[str, int] | None = None) -> np.ndarray:
+    """Return the rows of each source that an epoch takes, (sources,) int64.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    caps : mapping of str to int, optional
+        Most rows of a source an epoch; a source without one gives all.
+
+    Raises
+    ------
+    InputError
+        If a cap is for no source.
+    """
+    caps = caps or {}
+    _check_names(caps, table.sources, "data.caps")
+    counts = np.bincount(table.source, minlength=len(table.sources))
+    return np.minimum(counts, [caps.get(name, len(table)) for name in table.sources])
+
+
 class EpochOrder:
-    """Every row once an epoch.
+    """Every row once an epoch, but for sources with a cap: those give a new sample each epoch.
 
     Parameters
     ----------
     table : Table
         The rows.
     size : int
-        Rows a batch, at most those of the table.
+        Rows a batch, at most those of an epoch.
     seed : int
         Not negative.
     one_source : bool
         Whether a batch is filled from one source; what is left of the sources is pooled, shuffled and
         cut into mixed batches. Otherwise all rows are shuffled together.
+    caps : mapping of str to int, optional
+        As in :func:`epoch_rows`.
     """
 
-    def __init__(self, table: Table, size: int, seed: int, *, one_source: bool) -> None:
+    def __init__(
+        self, table: Table, size: int, seed: int, *, one_source: bool, caps: Mapping[str, int] | None = None
+    ) -> None:
         self._size, self._seed = size, seed
-        self._steps = len(table) // size
-        single = not one_source or len(table.sources) == 1
-        self._groups = [np.arange(len(table))] if single else _rows_by_source(table)
-        self._names = [table.sources[0] if len(table.sources) == 1 else MIXED] if single else table.sources
+        self._kept = epoch_rows(table, caps)
+        self._steps = int(self._kept.sum()) // size
+        self._sources = _rows_by_source(table)
+        self._single = not one_source or len(table.sources) == 1
+        self._names = (
+            [table.sources[0] if len(table.sources) == 1 else MIXED] if self._single else table.sources
+        )
         self._cached: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def rows(self, index: int) -> tuple[np.ndarray, str]:
@@ -73,7 +102,7 @@ class EpochOrder:
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         full, left, groups = [], [], []
-        for number, rows in enumerate(self._groups):
+        for number, rows in enumerate(self._groups(epoch)):
             rows = generator(self._seed, _ROWS, epoch, number).permutation(rows)
             count = len(rows) // self._size
             full.append(rows[: count * self._size])
@@ -84,6 +113,42 @@ class EpochOrder:
         batches = np.concatenate([*full, pool[: count * self._size]]).reshape(-1, self._size)
         order = generator(self._seed, _BATCHES, epoch).permutation(len(batches))
         return batches[order], np.concatenate([*groups, np.full(count, -1)])[order]
+
+    def _groups(self, epoch: int) -> list[np.ndarray]:
+        """Rows of the epoch that are shuffled together, ascending."""
+        rows = [
+            np.sort(generator(self._seed, _CAP, epoch, number).permutation(own)[:kept])
+            if kept < len(own)
+            else own
+            for number, (own, kept) in enumerate(zip(self._sources, self._kept.tolist(), strict=True))
+        ]
+        return [np.sort(np.concatenate(rows))] if self._single else rows
+
+
+def source_weights(table: Table, data: config.Data) -> dict[str, float] | None:
+    """Return how often each source is drawn, or None where every row comes once an epoch.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    data : config.Data
+        ``weights`` as they are, or ``temperature`` T with ``caps`` K.
+
+    Raises
+    ------
+    InputError
+        If a cap is for no source.
+
+    Notes
+    -----
+    p_s is proportional to min(n_s, K_s)^(1/T): temperature-scaled mixing with an artificial limit of size
+    (Raffel et al. 2020, arXiv 1910.10683, 3.5.2).
+    """
+    if data.weights is not None or data.temperature is None:
+        return data.weights
+    sizes = epoch_rows(table, data.caps) ** (1 / data.temperature)
+    return dict(zip(table.sources, sizes.tolist(), strict=True))
 
 
 class WeightedOrder:
@@ -97,20 +162,19 @@ class WeightedOrder:
         Rows a batch; a pass over a source has floor(rows / size) batches.
     seed : int
         Not negative.
-    data : config.Data
-        ``weights`` of every source, in proportion to their probabilities.
+    weights : mapping of str to float
+        Of every source, in proportion to their probabilities.
     steps : int
         Batches to be asked for; does not change any of them.
 
     Raises
     ------
     InputError
-        If the weights and the sources do not match, a source cannot fill a batch, or batching is mixed.
+        If the weights and the sources do not match, or a source cannot fill a batch.
     """
 
-    def __init__(self, table: Table, size: int, seed: int, data: config.Data, steps: int) -> None:
-        weights = data.weights or {}
-        _check_weights(table, size, data, weights)
+    def __init__(self, table: Table, size: int, seed: int, weights: Mapping[str, float], steps: int) -> None:
+        _check_weights(table, size, weights)
         self._table, self._size, self._seed = table, size, seed
         self._groups = _rows_by_source(table)
         bounds = np.cumsum([weights[name] for name in table.sources])
@@ -143,19 +207,17 @@ def _rows_by_source(table: Table) -> list[np.ndarray]:
     return np.split(order, np.cumsum(counts)[:-1])
 
 
-def _check_weights(table: Table, size: int, data: config.Data, weights: dict[str, float]) -> None:
-    where = "data.weights"
-    if data.batching == "mixed":
-        raise InputError(
-            "weights choose the source of a batch, but batching is mixed",
-            where=where,
-            todo="set data.batching: one_source, or drop the weights",
-        )
-    for name in weights:
-        if name not in table.sources:
-            close = difflib.get_close_matches(name, table.sources, 1)
-            todo = f"did you mean {close[0]!r}?" if close else f"the sources are {', '.join(table.sources)}"
+def _check_names(names: Iterable[str], sources: list[str], where: str) -> None:
+    for name in names:
+        if name not in sources:
+            close = difflib.get_close_matches(name, sources, 1)
+            todo = f"did you mean {close[0]!r}?" if close else f"the sources are {', '.join(sources)}"
             raise InputError(f"no source is named {name!r}", where=where, todo=todo)
+
+
+def _check_weights(table: Table, size: int, weights: Mapping[str, float]) -> None:
+    where = "data.weights"
+    _check_names(weights, table.sources, where)
     if missing := [name for name in table.sources if name not in weights]:
         raise InputError(
             f"no weight for {', '.join(missing)}",

@@ -9,7 +9,7 @@ import numpy as np
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .order import EpochOrder, Order, WeightedOrder, generator
+from .order import EpochOrder, Order, WeightedOrder, epoch_rows, generator, source_weights
 from .table import Ragged, Table
 
 _POSITIVE, _NEGATIVE, _BATCH = 11, 12, 13
@@ -63,7 +63,7 @@ class Plan:
     training : config.Training
         ``batch_size`` queries a step; ``epochs`` or ``steps``.
     data : config.Data
-        ``weights``, ``batching`` and ``negatives``.
+        ``weights``, ``temperature``, ``caps``, ``batching`` and ``negatives``.
     seed : int
         Not negative; two seeds give two orders.
 
@@ -75,25 +75,27 @@ class Plan:
     Notes
     -----
     The number of ranks, the backbone and the steps asked for before play no part. An epoch has
-    floor(rows / batch_size) batches: rows beyond the last full batch sit it out, and each epoch leaves
-    out others. A fraction of an epoch is rounded to whole steps, at least one.
+    floor(rows / batch_size) batches, rows being those the caps let in: rows beyond the last full batch sit
+    it out, and each epoch leaves out others. A fraction of an epoch is rounded to whole steps, at least one.
     """
 
     def __init__(self, table: Table, training: config.Training, data: config.Data, seed: int) -> None:
         size = training.batch_size
-        if len(table) < size:
+        rows = int(epoch_rows(table, data.caps).sum())
+        if rows < size:
             raise InputError(
-                f"{len(table)} rows cannot fill a batch of {size}",
+                f"{rows} rows cannot fill a batch of {size}",
                 where="training.batch_size",
-                todo=f"lower it to {len(table)} or less, or add rows",
+                todo=f"lower it to {rows} or less, or add rows",
             )
-        self.steps_per_epoch = len(table) // size
+        self.steps_per_epoch = rows // size
         self.steps = training.steps or max(1, round((training.epochs or 1) * self.steps_per_epoch))
         self._table, self._seed, self._negatives = table, seed, data.negatives
+        weights = source_weights(table, data)
         self._order: Order = (
-            EpochOrder(table, size, seed, one_source=data.batching == "one_source")
-            if data.weights is None
-            else WeightedOrder(table, size, seed, data, self.steps)
+            EpochOrder(table, size, seed, one_source=data.batching == "one_source", caps=data.caps)
+            if weights is None
+            else WeightedOrder(table, size, seed, weights, self.steps)
         )
 
     def batch(self, step: int) -> Batch:

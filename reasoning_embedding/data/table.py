@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import nan
@@ -18,6 +18,7 @@ from .hub import hub_records
 from .mix import mix_records, read_corpus
 from .readers import data_files, file_stem, read_records
 from .rows import BadRows, Row, rows_of
+from .texts import TextList, TextWriter
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Table:
 
     Parameters
     ----------
-    texts : list of (str, str)
+    texts : sequence of (str, str)
         Distinct (prompt, text); a query carries its rendered prompt, a document the empty one.
     query : ndarray of int32, shape (n,)
         Text of each row's query.
@@ -67,7 +68,7 @@ class Table:
         None if no row has any.
     """
 
-    texts: list[tuple[str, str]]
+    texts: Sequence[tuple[str, str]]
     query: np.ndarray
     positives: Ragged
     negatives: Ragged
@@ -101,7 +102,8 @@ def load_table(data: config.Data) -> Table:
     Parameters
     ----------
     data : config.Data
-        Sources, the query template and what to do with bad rows.
+        Sources, the query template, what to do with bad rows, and the folder of a cache, where texts and rows
+        are read from disk as they are asked for.
 
     Raises
     ------
@@ -109,10 +111,25 @@ def load_table(data: config.Data) -> Table:
         If a source cannot be read, has no usable rows, or holds a bad row where ``bad_rows`` is
         ``stop``.
     SetupError
-        If the Hub cannot be reached.
+        If the Hub cannot be reached, or the cache cannot be written.
+    """
+    if data.cache_dir is not None:
+        from .cache import cached_table
+
+        return cached_table(data)
+    return build_table(data, TextList())
+
+
+def build_table(data: config.Data, texts: TextList | TextWriter) -> Table:
+    """Read every source of a configuration, its distinct texts into `texts`.
+
+    Raises
+    ------
+    InputError, SetupError
+        As in :func:`load_table`.
     """
     bad = BadRows(data.bad_rows)
-    builder = _Builder(data.query_template)
+    builder = _Builder(data.query_template, texts)
     for row in read_rows(data, bad):
         builder.add(row)
     return builder.table(dict(bad.counts))
@@ -212,10 +229,10 @@ def _world_records(source: config.WorldSource) -> Iterator[tuple[str, object]]:
 class _Builder:
     """Collects rows; holds each distinct text and prompt once."""
 
-    def __init__(self, query_template: str) -> None:
+    def __init__(self, query_template: str, texts: TextList | TextWriter) -> None:
         self._template = query_template
         self._prompts: dict[str | None, str] = {None: ""}
-        self._texts: dict[tuple[str, str], int] = {}
+        self._texts = texts
         self._sources: dict[str, int] = {}
         self._query, self._source = array("i"), array("h")
         self._positives, self._positive_ends = array("i"), array("q", [0])
@@ -227,23 +244,21 @@ class _Builder:
             # Not str.format: an instruction or template may hold braces of its own.
             prompt = self._template.replace("{instruction}", row.instruction or "")
             self._prompts[row.instruction] = prompt
-        self._query.append(self._text(prompt, row.query))
-        self._positives.extend(self._text("", text) for text in row.positives)
+        number = self._texts.add
+        self._query.append(number(prompt, row.query))
+        self._positives.extend(number("", text) for text in row.positives)
         self._positive_ends.append(len(self._positives))
-        self._negatives.extend(self._text("", text) for text in row.negatives)
+        self._negatives.extend(number("", text) for text in row.negatives)
         self._negative_ends.append(len(self._negatives))
         self._positive_scores.extend(row.positive_scores or [nan] * len(row.positives))
         self._negative_scores.extend(row.negative_scores or [nan] * len(row.negatives))
         self._source.append(self._sources.setdefault(row.source, len(self._sources)))
 
-    def _text(self, prompt: str, text: str) -> int:
-        return self._texts.setdefault((prompt, text), len(self._texts))
-
     def table(self, skipped: dict[str, int]) -> Table:
         query, source = np.array(self._query, np.int32), np.array(self._source, np.int16)
         positives = Ragged(np.array(self._positives, np.int32), np.array(self._positive_ends, np.int64))
         negatives = Ragged(np.array(self._negatives, np.int32), np.array(self._negative_ends, np.int64))
-        texts, sources = list(self._texts), list(self._sources)
+        texts, sources = self._texts.close(), list(self._sources)
         arrays = (query, source, positives.values, positives.offsets, negatives.values, negatives.offsets)
         scores = [np.array(kind, np.float32) for kind in (self._positive_scores, self._negative_scores)]
         if all(np.isnan(kind).all() for kind in scores):
@@ -260,7 +275,7 @@ def _row_scores(scores: np.ndarray | None, offsets: np.ndarray, index: int) -> t
     return () if np.isnan(own).any() else tuple(float(f"{score:.7g}") for score in own.tolist())
 
 
-def _fingerprint(texts: list[tuple[str, str]], sources: list[str], arrays: tuple[np.ndarray, ...]) -> str:
+def _fingerprint(texts: Sequence[tuple[str, str]], sources: list[str], arrays: tuple[np.ndarray, ...]) -> str:
     digest = hashlib.sha256()
     for part in (*(part for pair in texts for part in pair), *sources):
         content = part.encode()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +57,7 @@ def tokenize(
     query_max_tokens: int,
     document_max_tokens: int,
     progress: Callable[[int, int], None] | None = None,
+    file: Path | None = None,
 ) -> TokenStore:
     """Tokenize texts exactly as sentence-transformers does.
 
@@ -67,6 +71,8 @@ def tokenize(
         Longer texts are truncated; prompt and special tokens count.
     progress : callable, optional
         Called with (texts done, texts in all).
+    file : Path, optional
+        Receives the token ids as they are made; the store maps it. Absent: they are held in memory.
 
     Raises
     ------
@@ -82,22 +88,37 @@ def tokenize(
     query without a token to pool; here its last token always remains.
     """
     _check_limits(tokenizer, query_max_tokens=query_max_tokens, document_max_tokens=document_max_tokens)
-    prompt_lengths = {prompt: _prompt_length(prompt, tokenizer) for prompt in {prompt for prompt, _ in texts}}
-    limits = {prompt: query_max_tokens if prompt else document_max_tokens for prompt in prompt_lengths}
+    known = {"": 0}
+    lengths, prompts = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int32)
+    limits = np.zeros(len(texts), np.int32)
     chunks: list[np.ndarray] = []
-    lengths = np.zeros(len(texts), np.int64)
-    for start in range(0, len(texts), _CHUNK):
-        chunk = texts[start : start + _CHUNK]
-        ids = _token_ids(chunk, tokenizer, limits)
-        lengths[start : start + len(chunk)] = [len(tokens) for tokens in ids]
-        chunks.append(np.fromiter((token for tokens in ids for token in tokens), np.int32))
-        if progress is not None:
-            progress(start + len(chunk), len(texts))
-    prompts = np.fromiter((prompt_lengths[prompt] for prompt, _ in texts), np.int32, len(texts))
+    with contextlib.nullcontext() if file is None else file.open("wb") as output:
+        for start in range(0, len(texts), _CHUNK):
+            chunk = texts[start : start + _CHUNK]
+            own = slice(start, start + len(chunk))
+            for prompt in {prompt for prompt, _ in chunk} - known.keys():
+                known[prompt] = _prompt_length(prompt, tokenizer)
+            prompts[own] = [known[prompt] for prompt, _ in chunk]
+            limits[own] = [query_max_tokens if prompt else document_max_tokens for prompt, _ in chunk]
+            ids = _token_ids(chunk, tokenizer, limits[own])
+            lengths[own] = [len(tokens) for tokens in ids]
+            values = np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths[own].sum()))
+            if output is None:
+                chunks.append(values)
+            else:
+                output.write(values.tobytes())
+            if progress is not None:
+                progress(own.stop, len(texts))
     _check(texts, lengths, prompts, limits)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
+    values = np.concatenate([np.zeros(0, np.int32), *chunks]) if file is None else map_tokens(file)
     return TokenStore(values, offsets, np.minimum(prompts, lengths - 1).astype(np.int32))
+
+
+def map_tokens(file: Path) -> np.ndarray:
+    """Return the token ids that :func:`tokenize` wrote to a file, read from disk as they are asked for."""
+    # An empty file cannot be mapped.
+    return np.asarray(np.memmap(file, np.int32, "r")) if file.stat().st_size else np.zeros(0, np.int32)
 
 
 def _check_limits(tokenizer: PreTrainedTokenizerBase, **limits: int) -> None:
@@ -120,13 +141,11 @@ def _prompt_length(prompt: str, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _token_ids(
-    chunk: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, limits: dict[str, int]
+    chunk: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, limits: np.ndarray
 ) -> list[list[int]]:
     ids: list[list[int]] = [[]] * len(chunk)
-    for limit in set(limits.values()):
-        places = [place for place, (prompt, _) in enumerate(chunk) if limits[prompt] == limit]
-        if not places:
-            continue
+    for limit in np.unique(limits).tolist():
+        places = np.flatnonzero(limits == limit).tolist()
         encoded = tokenizer(
             ["".join(chunk[place]) for place in places],
             truncation=True,
@@ -141,7 +160,7 @@ def _token_ids(
 
 
 def _check(
-    texts: Sequence[tuple[str, str]], lengths: np.ndarray, prompts: np.ndarray, limits: dict[str, int]
+    texts: Sequence[tuple[str, str]], lengths: np.ndarray, prompts: np.ndarray, limits: np.ndarray
 ) -> None:
     if (empty := np.flatnonzero(lengths == 0)).size:
         raise InputError(
@@ -150,11 +169,10 @@ def _check(
             todo="drop the row, or use a tokenizer that knows its characters",
         )
     # A query as long as its limit may have been cut, and a cut inside the prompt leaves nothing to pool.
-    limit = np.fromiter((limits[prompt] for prompt, _ in texts), np.int64, len(texts))
-    if (cut := np.flatnonzero((prompts >= lengths) & (lengths >= limit))).size:
+    if (cut := np.flatnonzero((prompts >= lengths) & (lengths >= limits))).size:
         first = cut[0]
         raise InputError(
-            f"the prompt takes all {limit[first]} tokens of {cut.size} quer{'ies' if cut.size > 1 else 'y'}",
+            f"the prompt takes all {limits[first]} tokens of {cut.size} quer{'ies' if cut.size > 1 else 'y'}",
             where=f"query {_shown(texts[first][1])}",
             todo=f"raise data.query_max_tokens above {prompts[first]}, or shorten the instruction",
         )

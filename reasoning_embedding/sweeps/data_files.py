@@ -7,10 +7,10 @@ import gzip
 import json
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import atomic_file
+from reasoning_embedding.checkpoints import atomic_file, write_json
 from reasoning_embedding.data import Table, load_table
 from reasoning_embedding.data.mix import read_corpus
 from reasoning_embedding.data.rows import BadRows, Row, row_record
@@ -99,6 +99,37 @@ def row_lines(rows: Iterable[Row]) -> Iterator[bytes]:
     """Yield rows as lines of JSON."""
     for row in rows:
         yield json.dumps(row_record(row), ensure_ascii=False).encode() + b"\n"
+
+
+def claim_progress(output: Path, settings: dict[str, Any], free: tuple[str, ...] = ()) -> Path:
+    """Return the folder where a job that writes `output` keeps what it would lose to a kill.
+
+    Parameters
+    ----------
+    output : Path
+        The folder is ``<output>.progress`` beside it; the job removes it when it is done.
+    settings : dict
+        What decides the folder's content, as JSON.
+    free : tuple of str
+        Settings that may differ from those of an earlier process that was stopped.
+
+    Raises
+    ------
+    InputError
+        If an earlier process left something made with other settings.
+    """
+    folder = output.with_name(output.name + ".progress")
+    file = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
+    if changed := [name for name, value in settings.items() if name not in free and found.get(name) != value]:
+        raise InputError(
+            f"an earlier job left this with another {', '.join(changed)}",
+            where=str(folder),
+            todo="give its command again, remove the folder, or name another output",
+        )
+    write_json(file, settings)
+    return folder
 
 
 def report_file(output: Path) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,15 @@ from reasoning_embedding.checkpoints import write_json
 from reasoning_embedding.data import Table
 from reasoning_embedding.errors import InputError
 
-from .data_files import check_output, corpus_texts, plain_table, report_file, row_file, row_lines
+from .data_files import (
+    check_output,
+    claim_progress,
+    corpus_texts,
+    plain_table,
+    report_file,
+    row_file,
+    row_lines,
+)
 from .lengths import text_lengths
 from .searching import Report, Searcher, open_search, scored
 
@@ -97,7 +105,7 @@ def filter_file(
     rule : FilterRule
         What is dropped; a row that breaks several rules counts for the first, in the order of the fields.
     searcher : Searcher, optional
-        Scores rows for the margin (in the place of the scores they have) and documents for consistency.
+        Scores rows for the margin, in the place of the scores they have, and documents for consistency.
     corpus : Path, optional
         What positives compete with; absent: the documents of the rows.
     report : callable
@@ -114,6 +122,11 @@ def filter_file(
         If `output` exists, nothing would be left, scores or a model are missing.
     SetupError
         If the disk is full or a library is missing.
+
+    Notes
+    -----
+    Vectors of a model lie in ``<output>.progress/`` until the end, so that a stopped process goes on with them,
+    under other rules too.
     """
     check_output(output)
     if rule.searches and searcher is None:
@@ -122,12 +135,20 @@ def filter_file(
         )
     report("reading rows")
     table = plain_table(data)
+    settings = {
+        "rule": {**vars(rule), "decontaminate": [str(path) for path in rule.decontaminate]},
+        "model": searcher and searcher.identity(),
+        "corpus": corpus and str(corpus),
+        "rows": table.fingerprint,
+    }
+    folder = claim_progress(output, settings, ("rule",)) if searcher is not None else output.parent
+    if rule.margin is not None and searcher is not None:
+        table = scored(searcher, table, folder / "rows", report)
     kept, dropped = np.ones(len(table), bool), {}
-    with TemporaryDirectory(prefix="rembed-") as folder:
-        for reason, mask in _masks(table, rule, searcher, corpus, Path(folder), report):
-            dropped[reason] = int((kept & mask).sum())
-            kept &= ~mask
-            report(f"{reason}: {dropped[reason]:,} rows dropped, {kept.sum():,} left")
+    for reason, mask in _masks(table, rule, searcher, corpus, folder, report):
+        dropped[reason] = int((kept & mask).sum())
+        kept &= ~mask
+        report(f"{reason}: {dropped[reason]:,} rows dropped, {kept.sum():,} left")
     if not kept.any():
         counts = ", ".join(f"{count:,} x {reason}" for reason, count in dropped.items() if count)
         raise InputError(
@@ -143,14 +164,11 @@ def filter_file(
         "kept": int(kept.sum()),
         "dropped": dropped,
         "skipped": table.skipped,
-        "settings": {
-            "rule": {**vars(rule), "decontaminate": [str(path) for path in rule.decontaminate]},
-            "model": searcher and searcher.identity(),
-            "corpus": corpus and str(corpus),
-            "rows": table.fingerprint,
-        },
+        "settings": settings,
     }
     write_json(report_file(output), result)
+    if searcher is not None:
+        shutil.rmtree(folder)
     return result
 
 
@@ -177,8 +195,7 @@ def _masks(
     for path in rule.decontaminate:
         yield f"in evaluation set {path.name}", filtering.contaminated(table, _evaluation_texts(path))
     if rule.margin is not None:
-        own = table if searcher is None else scored(searcher, table, folder / "rows", report)
-        yield "margin too narrow", filtering.narrow_margin(own, rule.margin)
+        yield "margin too narrow", filtering.narrow_margin(table, rule.margin)
     if rule.consistency is not None and searcher is not None:
         from reasoning_embedding.data.mining import make_pool
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,15 @@ from reasoning_embedding.checkpoints import atomic_file, write_json
 from reasoning_embedding.data.mining import MiningRule, Pool, check_pool, make_pool, mine
 from reasoning_embedding.errors import InputError
 
-from .data_files import check_output, corpus_texts, plain_table, report_file, row_file, row_lines
+from .data_files import (
+    check_output,
+    claim_progress,
+    corpus_texts,
+    plain_table,
+    report_file,
+    row_file,
+    row_lines,
+)
 from .searching import Countdown, Report, Searcher, open_search
 
 #: Rows written between two moments at which a stopped job can go on.
@@ -68,11 +77,15 @@ def mine_file(
     pool = make_pool(plain_table(data), None if corpus is None else corpus_texts(corpus))
     check_pool(pool, rule)
     report(f"{len(pool.table):,} rows, {pool.minable:,} distinct documents to mine from")
-    folder = output.with_name(output.name + ".progress")
-    settings = {"model": searcher.identity(), "rule": vars(rule), "rows": pool.table.fingerprint}
-    settings["corpus"] = None if corpus is None else str(corpus)
-    settings["documents"] = pool.minable
-    _claim(folder, settings)
+    settings = {
+        "model": searcher.identity(),
+        "rule": vars(rule),
+        "rows": pool.table.fingerprint,
+        "corpus": {"path": corpus and str(corpus), "texts": pool.minable, "sha256": _digest(pool.documents)},
+    }
+    # Vectors do not depend on the rule: without rows yet, another rule may go on with them.
+    started = any(output.with_name(output.name + ".progress").glob("rows-*.jsonl"))
+    folder = claim_progress(output, settings, () if started else ("rule",))
     search = open_search(searcher, pool.queries, pool.documents, pool.minable, folder, report)
     shards = []
     countdown = Countdown(report, "rows mined", len(pool.table), _finished(folder, pool))
@@ -102,20 +115,11 @@ def mine_file(
     return result
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder of progress, or check that what it holds is of the same job."""
-    file = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))
-    found = json.loads(file.read_text()) if file.exists() else settings
-    changed = [name for name, value in settings.items() if found.get(name) != value]
-    # Vectors do not depend on the rule: without rows yet, another rule may go on with them.
-    if changed and (changed != ["rule"] or any(folder.glob("rows-*.jsonl"))):
-        raise InputError(
-            f"an earlier job left this with another {', '.join(changed)}",
-            where=str(folder),
-            todo="give its command again, remove the folder, or name another output",
-        )
-    write_json(file, settings)
+def _digest(texts: list[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _finished(folder: Path, pool: Pool) -> int:

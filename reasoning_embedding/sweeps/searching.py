@@ -13,7 +13,7 @@ import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import content_hash, explain_disk_errors, read_provenance, write_json
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.errors import InputError, SetupError
 
 if TYPE_CHECKING:
     from reasoning_embedding.data import Table
@@ -94,14 +94,12 @@ class Countdown:
             return
         self._said = now
         left = (self._total - done) * (now - self._start) / max(done - self._first, 1)
-        rest = (
-            f", {left / 60:.0f} min left"
-            if left >= 90
-            else f", {left:.0f} s left"
-            if done < self._total
-            else ""
-        )
+        rest = "" if done >= self._total else f", {_duration(left)} left"
         self._report(f"{self._what}: {done:,} of {self._total:,}{rest}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def open_search(
@@ -134,13 +132,16 @@ def open_search(
     InputError
         If the model cannot be loaded or gives vectors that are not finite.
     SetupError
-        If FAISS is asked for and missing, or the folder cannot be written.
+        If FAISS or bm25s is asked for and missing, or the folder cannot be written.
     """
     from reasoning_embedding.data.search import ExactSearch, FaissSearch, ScoreSearch
 
     if searcher.model == BM25:
-        from reasoning_embedding.evaluation import bm25
-
+        try:
+            from reasoning_embedding.evaluation import bm25
+        except ImportError as error:
+            todo = "pip install 'reasoning-embedding[eval]'"
+            raise SetupError("bm25s is not installed", where="--model bm25", todo=todo) from error
         score = bm25.bm25_scorer(bm25.BM25(), documents)
         return ScoreSearch(lambda query: score(queries[query][1]), minable)
     encode = load_encoder(searcher)
@@ -208,7 +209,9 @@ def load_encoder(searcher: Searcher) -> Encode:
     from sentence_transformers import SentenceTransformer
 
     try:
-        model = SentenceTransformer(searcher.model, revision=searcher.revision)
+        model = SentenceTransformer(
+            searcher.model, revision=searcher.revision, model_kwargs={"use_safetensors": True}
+        )
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         todo = "name a checkpoint folder, a SentenceTransformer (folder or Hub id), or bm25"
@@ -242,6 +245,8 @@ def encoded(
         If a vector is not finite.
     """
     file, record = folder / f"{name}.npy", folder / f"{name}.json"
+    with explain_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     done = json.loads(record.read_text())["done"] if record.exists() else 0
     vectors = np.load(file, mmap_mode="r+") if done else None
     countdown = Countdown(report, f"{name} embedded", len(texts), done)

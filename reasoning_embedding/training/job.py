@@ -31,7 +31,7 @@ from reasoning_embedding.checkpoints.state import (
     trainable,
     write_state,
 )
-from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, tokenize
+from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, table_tokens
 from reasoning_embedding.data.bag import Bag, make_bag
 from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, refuse_evaluation_sources
 from reasoning_embedding.distributed import World
@@ -125,12 +125,7 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     embedder = _embedder(settings, run, table, start)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
-    store = tokenize(
-        table.texts,
-        embedder.tokenizer,
-        query_max_tokens=settings.data.query_max_tokens,
-        document_max_tokens=settings.data.document_max_tokens,
-    )
+    store = table_tokens(table, embedder.tokenizer, settings.data)
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
     if warning := pack_warning(store.lengths, settings.training.pack_tokens):
         report(warning)

@@ -53,7 +53,7 @@ def test_commands_exist(words, capsys):
         words = ["rembed", *words[words.index("reasoning_embedding") + 1 :]]
     assert words[0] == "rembed"
     assert words[1] in VERBS
-    text = help_of(capsys, *words[1 : 3 if words[1] in ("config", "runs") else 2])
+    text = help_of(capsys, *words[1 : 3 if words[1] in ("config", "runs", "data") else 2])
     for option in (word for word in words if word.startswith("--")):
         assert option in text
 

@@ -15,7 +15,7 @@ from reasoning_embedding.cli.main import main
 from reasoning_embedding.data import load_table
 from reasoning_embedding.data.mining import MiningRule
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.sweeps import mining
+from reasoning_embedding.sweeps import filtering, mining
 from reasoning_embedding.sweeps.data_files import data_section
 from reasoning_embedding.sweeps.searching import Countdown, Searcher, encoded
 
@@ -179,7 +179,6 @@ def test_filters_count_what_they_drop(rows: Path, tmp_path: Path, capsys: pytest
         "-o",
         output,
         "--duplicates",
-        "exact",
         "--consistency",
         3,
         "--margin",
@@ -193,6 +192,22 @@ def test_filters_count_what_they_drop(rows: Path, tmp_path: Path, capsys: pytest
         found["dropped"][name] for name in ("margin too narrow", "positive not among the best")
     )
     assert f"{found['kept']} of 80 rows kept" in capsys.readouterr().out
+
+
+def test_a_model_scores_rows_for_the_filter_and_its_vectors_outlive_a_stop(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_embedder: Path
+) -> None:
+    output, searcher = tmp_path / "kept.jsonl", Searcher(str(tiny_embedder), max_tokens=32)
+    data = data_section(rows)
+    with pytest.raises(InputError, match="40 x margin too narrow"):
+        filtering.filter_file(data, output, filtering.FilterRule(margin=9.0), searcher=searcher)
+    assert (tmp_path / "kept.jsonl.progress").is_dir()
+    monkeypatch.setattr("reasoning_embedding.sweeps.searching.load_encoder", lambda searcher: None)
+    filtering.filter_file(data, output, filtering.FilterRule(margin=0.0), searcher=searcher)
+    kept = read(output)
+    assert 0 < len(kept) < 40
+    assert all(min(row["pos_scores"]) >= max(row["neg_scores"]) for row in kept)
+    assert not (tmp_path / "kept.jsonl.progress").exists()
 
 
 def test_statistics_are_printed_and_written(

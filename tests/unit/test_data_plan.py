@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from reasoning_embedding import config
 from reasoning_embedding.data import Batch, Plan, Ragged, Table
@@ -199,6 +200,59 @@ def test_weights_are_frequencies() -> None:
     assert len({tuple(rows) for rows in turns}) == len(turns)
 
 
+def test_a_temperature_flattens_the_sizes_that_caps_allow() -> None:
+    table = make_table([640, 80, 40])
+    for mix, expected in (
+        ({"temperature": 1.0}, [640, 80, 40]),
+        ({"temperature": 3.0}, [640 ** (1 / 3), 80 ** (1 / 3), 40 ** (1 / 3)]),
+        ({"temperature": 1.0, "caps": {"s0": 120}}, [120, 80, 40]),
+    ):
+        plan = make_plan(table, 10, steps=1500, **mix)
+        shares = Counter(plan.batch(step).source for step in range(1, 1501))
+        for name, weight in zip(table.sources, expected, strict=True):
+            share = weight / sum(expected)
+            assert abs(shares[name] / 1500 - share) < 5 * np.sqrt(share * (1 - share) / 1500)
+        weights = dict(zip(table.sources, expected, strict=True))
+        twin = make_plan(table, 10, steps=1500, weights=weights)
+        assert all(same(plan.batch(step), twin.batch(step)) for step in range(1, 40))
+
+
+@pytest.mark.parametrize("batching", ["one_source", "mixed"])
+def test_a_capped_source_gives_another_sample_each_epoch(batching: str) -> None:
+    table = make_table([300, 50, 20])
+    plan = make_plan(table, 10, epochs=30, caps={"s0": 60, "s1": 999}, batching=batching)
+    assert plan.steps_per_epoch == (60 + 50 + 20) // 10
+    seen: list[Counter[int]] = []
+    for epoch in range(30):
+        steps = range(epoch * plan.steps_per_epoch + 1, (epoch + 1) * plan.steps_per_epoch + 1)
+        rows = np.concatenate([plan.batch(step).rows for step in steps])
+        assert len(rows) == len(set(rows.tolist())) == 130
+        assert np.bincount(table.source[rows]).tolist() == [60, 50, 20]
+        seen.append(Counter(rows[table.source[rows] == 0].tolist()))
+    total = sum(seen, Counter())
+    assert len(total) > 290
+    assert seen[0] != seen[1]
+    alone = make_plan(table, 10, epochs=30, caps={"s0": 60}, batching=batching)
+    assert same(alone.batch(217), plan.batch(217))
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"weights": {"a": 1}, "temperature": 2}, "drop one of both"),
+        ({"weights": {"a": 1}, "caps": {"a": 2}}, "caps change nothing"),
+        ({"weights": {"a": 1}, "batching": "mixed"}, "weights chooses the source"),
+        ({"temperature": 2, "batching": "mixed"}, "temperature chooses the source"),
+        ({"temperature": 0}, "greater than 0"),
+        ({"caps": {"a": 0}}, "greater than 0"),
+        ({"cache_dir": "x", "sources": [{"kind": "hub", "dataset": "a/b"}]}, "say its revision"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValidationError, match=what):
+        config.Data.model_validate({"sources": [{"kind": "world"}], **settings})
+
+
 @pytest.mark.parametrize(
     ("counts", "size", "settings", "what"),
     [
@@ -206,11 +260,13 @@ def test_weights_are_frequencies() -> None:
         ([20, 20], 10, {"weights": {"s0": 1, "s2": 1}}, "no source is named 's2'"),
         ([20, 20], 10, {"weights": {"s0": 1}}, "no weight for s1"),
         ([20, 5], 10, {"weights": {"s0": 1, "s1": 1}}, "source 's1' has 5 rows"),
-        ([20, 20], 10, {"weights": {"s0": 1, "s1": 1}, "batching": "mixed"}, "batching is mixed"),
+        ([20, 20], 10, {"caps": {"s2": 1}}, "no source is named 's2'"),
+        ([20, 20], 10, {"caps": {"s0": 4, "s1": 5}}, "9 rows cannot fill a batch of 10"),
+        ([20, 5], 10, {"temperature": 2.0}, "source 's1' has 5 rows"),
     ],
 )
 def test_what_cannot_be_planned(counts: list[int], size: int, settings: dict, what: str) -> None:
     with pytest.raises(InputError, match=what) as caught:
         make_plan(make_table(counts), size, **settings)
-    assert caught.value.where in {"training.batch_size", "data.weights"}
+    assert caught.value.where in {"training.batch_size", "data.weights", "data.caps"}
     assert caught.value.todo

@@ -1,0 +1,197 @@
+"""Texts, rows and tokens on disk, made once: for data larger than memory, and for a second start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+
+from reasoning_embedding import __version__, config
+from reasoning_embedding.errors import SetupError
+
+from .readers import data_files
+from .table import Ragged, Table, build_table
+from .texts import TextFile, TextWriter
+from .tokens import TokenStore, map_tokens, tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: Part of every key; raised when what is written changes, so that an older cache is not read.
+_FORMAT = 1
+_TOKENS = "tokens.bin"
+
+
+def cached_table(data: config.Data) -> Table:
+    """Return the table of a configuration from its cache, which is made where it is not there.
+
+    Parameters
+    ----------
+    data : config.Data
+        With ``cache_dir``.
+
+    Raises
+    ------
+    InputError
+        If a source cannot be read.
+    SetupError
+        If the cache cannot be written.
+
+    Notes
+    -----
+    A cache is known by the sources, template and rule for bad rows, and by the size and time of change of every
+    file. Ranks of one machine wait for the one that makes it.
+    """
+    settings = data.model_dump(mode="json", include={"sources", "query_template", "bad_rows"})
+    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(data)]
+
+    def make(folder: Path) -> None:
+        _write_table(build_table(data, TextWriter(folder)), folder)
+
+    return _read_table(_made(_place(data, "rows", settings, files), make))
+
+
+def table_tokens(
+    table: Table,
+    tokenizer: PreTrainedTokenizerBase,
+    data: config.Data,
+    progress: Callable[[int, int], None] | None = None,
+) -> TokenStore:
+    """Return the tokens of a table's texts: from the cache, where the configuration has one.
+
+    Parameters
+    ----------
+    table : Table
+        Its texts.
+    tokenizer : PreTrainedTokenizerBase
+        What the cache is known by, with the table's fingerprint and the limits.
+    data : config.Data
+        ``query_max_tokens``, ``document_max_tokens``, ``cache_dir``.
+    progress : callable, optional
+        Called with (texts done, texts in all).
+
+    Raises
+    ------
+    InputError
+        As in :func:`.tokens.tokenize`.
+    SetupError
+        If the cache cannot be written.
+    """
+
+    def tokens(file: Path | None) -> TokenStore:
+        return tokenize(
+            table.texts,
+            tokenizer,
+            query_max_tokens=data.query_max_tokens,
+            document_max_tokens=data.document_max_tokens,
+            progress=progress,
+            file=file,
+        )
+
+    def make(folder: Path) -> None:
+        store = tokens(folder / _TOKENS)
+        np.save(folder / "offsets.npy", store.offsets)
+        np.save(folder / "prompt_lengths.npy", store.prompt_lengths)
+
+    if data.cache_dir is None:
+        return tokens(None)
+    limits = [data.query_max_tokens, data.document_max_tokens]
+    folder = _made(_place(data, "tokens", table.fingerprint, _tokenizer_hash(tokenizer), limits), make)
+    offsets, prompt_lengths = _mapped(folder / "offsets.npy"), _mapped(folder / "prompt_lengths.npy")
+    return TokenStore(map_tokens(folder / _TOKENS), offsets, prompt_lengths)
+
+
+def _files(data: config.Data) -> Iterator[Path]:
+    for source in data.sources:
+        if isinstance(source, config.FilesSource):
+            yield from data_files(source.path)
+        elif isinstance(source, config.MixSource):
+            yield from data_files(source.rows)
+            yield from data_files(source.corpus)
+
+
+def _place(data: config.Data, kind: str, *key: Any) -> Path:
+    digest = hashlib.sha256(json.dumps([__version__, _FORMAT, *key], ensure_ascii=False).encode()).hexdigest()
+    return Path(data.cache_dir or "").expanduser() / f"{kind}-{digest[:24]}"
+
+
+def _made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return a folder that is whole; one process makes it, under another name, while others wait."""
+    temporary = folder.with_name(f".{folder.name}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not folder.exists():
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+                try:
+                    make(temporary)
+                    temporary.rename(folder)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        todo = "free some space, or choose another data.cache_dir"
+        raise SetupError(f"cannot write the cache ({error})", where=str(folder), todo=todo) from error
+    return folder
+
+
+def _write_table(table: Table, folder: Path) -> None:
+    for name, values in _arrays(table).items():
+        if values is not None:
+            np.save(folder / f"{name}.npy", values)
+    record = {"sources": table.sources, "skipped": table.skipped, "fingerprint": table.fingerprint}
+    (folder / "table.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def _arrays(table: Table) -> dict[str, np.ndarray | None]:
+    return {
+        "query": table.query,
+        "source": table.source,
+        "positives": table.positives.values,
+        "positive_offsets": table.positives.offsets,
+        "negatives": table.negatives.values,
+        "negative_offsets": table.negatives.offsets,
+        "positive_scores": table.positive_scores,
+        "negative_scores": table.negative_scores,
+    }
+
+
+def _read_table(folder: Path) -> Table:
+    record = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    scores = (folder / f"{role}_scores.npy" for role in ("positive", "negative"))
+    positives, negatives = (
+        Ragged(_mapped(folder / f"{role}s.npy"), _mapped(folder / f"{role}_offsets.npy"))
+        for role in ("positive", "negative")
+    )
+    return Table(
+        TextFile(folder),
+        _mapped(folder / "query.npy"),
+        positives,
+        negatives,
+        _mapped(folder / "source.npy"),
+        record["sources"],
+        record["skipped"],
+        record["fingerprint"],
+        *(_mapped(file) if file.exists() else None for file in scores),
+    )
+
+
+def _mapped(file: Path) -> np.ndarray:
+    return np.asarray(np.load(file, mmap_mode="r"))
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of what a tokenizer does to a text, hexadecimal; how it was last cut or padded plays no part."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        known: Any = [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map, repr(tokenizer)]
+    else:
+        known = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+    content = json.dumps([type(tokenizer).__name__, tokenizer.truncation_side, known], default=str)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,203 @@
+"""A cache on disk is the table and the tokens of memory, made once."""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from reasoning_embedding import config
+from reasoning_embedding.cli.main import main
+from reasoning_embedding.data import Plan, Table, cache, load_table, table_tokens
+from reasoning_embedding.data.texts import TextFile, TextList, TextWriter
+from reasoning_embedding.errors import InputError, SetupError
+
+RECORDS = [
+    {"query": ["find", "the cat"], "pos": ["a dog", "fish"], "neg": ["the cat", "red moon"], "source": "a"},
+    {"query": "the cat", "pos": ["sun"], "pos_scores": [0.5], "source": "b"},
+    {"query": ["find", "\u6c34 star"], "pos": ["a dog"], "neg": ["\u6c34 star"], "source": "a"},
+    {"query": ""},
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Callable[..., config.Data]:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+
+    def make(**changes: Any) -> config.Data:
+        source = {"kind": "files", "path": str(rows)}
+        given = {"sources": [source], "bad_rows": "skip", "cache_dir": str(tmp_path / "cache"), **changes}
+        return config.Data.model_validate(given)
+
+    return make
+
+
+def same(one: Table, two: Table) -> None:
+    assert list(one.texts) == list(two.texts)
+    assert (one.sources, one.skipped, one.fingerprint) == (two.sources, two.skipped, two.fingerprint)
+    for name in cache._arrays(one):
+        left, right = cache._arrays(one)[name], cache._arrays(two)[name]
+        assert (left is None) == (right is None)
+        if left is not None and right is not None:
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+
+
+def test_the_table_on_disk_is_the_one_in_memory(data: Callable[..., config.Data]) -> None:
+    memory, disk = load_table(data(cache_dir=None)), load_table(data())
+    assert isinstance(disk.texts, TextFile)
+    assert isinstance(memory.texts, list)
+    same(memory, disk)
+    same(memory, load_table(data()))
+    plans = [Plan(table, config.Training(batch_size=2, steps=9), data(), 0) for table in (memory, disk)]
+    for step in range(1, 10):
+        one, two = (plan.batch(step) for plan in plans)
+        np.testing.assert_array_equal(one.query, two.query)
+        np.testing.assert_array_equal(one.negative, two.negative)
+        np.testing.assert_array_equal(one.score, two.score)
+
+
+def test_the_world_has_no_negatives_and_no_files(tmp_path: Path) -> None:
+    given = config.Data.model_validate({"sources": [{"kind": "world", "limit": 50}]})
+    same(load_table(given), load_table(given.model_copy(update={"cache_dir": str(tmp_path)})))
+
+
+def test_a_second_start_reads_no_rows_and_makes_no_tokens(
+    data: Callable[..., config.Data], tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    first = load_table(data())
+    memory = table_tokens(first, tokenizer, data(cache_dir=None))
+    disk = table_tokens(first, tokenizer, data())
+    for store in (disk, table_tokens(first, tokenizer, data())):
+        for name in ("values", "offsets", "prompt_lengths"):
+            np.testing.assert_array_equal(getattr(store, name), getattr(memory, name))
+    monkeypatch.setattr(cache, "build_table", None)
+    monkeypatch.setattr(cache, "tokenize", None)
+    # Padding and truncation that a library left switched on change no key.
+    tokenizer(["the cat", "sun"], padding=True, truncation=True, max_length=3)
+    again = table_tokens(load_table(data()), AutoTokenizer.from_pretrained(tiny_tokenizer), data())
+    np.testing.assert_array_equal(again.values, memory.values)
+    np.testing.assert_array_equal(table_tokens(first, tokenizer, data()).values, memory.values)
+    for changes in ({"query_max_tokens": 9}, {"document_max_tokens": 9}):
+        with pytest.raises(TypeError):  # another key: it would be made
+            table_tokens(first, tokenizer, data(**changes))
+    tokenizer.add_tokens(["moon!"])
+    with pytest.raises(TypeError):
+        table_tokens(first, tokenizer, data())
+
+
+def test_changed_rows_are_read_again(data: Callable[..., config.Data], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    assert len(load_table(data())) == 3
+    before = rows.stat()
+    rows.write_text(rows.read_text().replace('"sun"', '"son"'))
+    os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert ("", "son") in load_table(data()).texts
+    assert load_table(data(query_template="{instruction}: ")).texts[0] == ("find: ", "the cat")
+    assert len(list((tmp_path / "cache").glob("rows-*"))) == 3
+
+
+def test_what_was_stopped_half_way_is_made_again(
+    data: Callable[..., config.Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_write_table", lambda table, folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            load_table(data())
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    (tmp_path / "cache").joinpath(".rows-x.partial").mkdir()  # what SIGKILL leaves
+    assert len(load_table(data())) == 3
+    with pytest.raises(InputError, match="query is empty"):
+        load_table(data(bad_rows="stop"))
+
+
+def test_a_cache_that_cannot_be_written_is_named(data: Callable[..., config.Data], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="cannot write the cache"):
+        load_table(data(cache_dir=str(tmp_path / "file")))
+
+
+pairs = st.tuples(st.sampled_from(["", "p", "pq"]), st.text("ab\u00e9\u6c34 ", max_size=4))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(pairs, max_size=40))
+def test_texts_are_numbered_as_in_memory(tmp_path_factory: pytest.TempPathFactory, given_: list) -> None:
+    folder = tmp_path_factory.mktemp("texts")
+    disk, memory = TextWriter(folder), TextList()
+    assert [disk.add(*pair) for pair in given_] == [memory.add(*pair) for pair in given_]
+    read, held = disk.close(), memory.close()
+    assert list(read) == held
+    assert len(read) == len(held)
+    for cut in (
+        slice(None),
+        slice(1, 3),
+        slice(5, 2),
+        slice(-2, None),
+        slice(None, None, 2),
+        slice(None, None, -1),
+    ):
+        assert read[cut] == held[cut]
+    for place in range(-len(held), len(held)):
+        assert read[place] == held[place]
+    with pytest.raises(IndexError):
+        read[len(held)]
+
+
+def test_texts_that_share_half_a_digest_are_two(tmp_path: Path) -> None:
+    writer = TextWriter(tmp_path)
+    assert [writer.add("", f"text {number}") for number in range(3000)] == list(range(3000))
+    assert [writer.add("", f"text {number}") for number in range(3000)] == list(range(3000))
+    low, high = writer._low[7], writer._high[7]
+    assert writer._slots[writer._slot(low, high)] == 7
+    assert writer._slots[writer._slot(low, high ^ 1)] == -1
+
+
+def test_memory_does_not_grow_with_the_length_of_texts(tmp_path: Path) -> None:
+    def peak(texts: TextList | TextWriter) -> int:
+        tracemalloc.start()
+        for number in range(4000):
+            texts.add("", f"{number} " * 500)
+        closed = texts.close()
+        assert len(closed) == 4000
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(TextWriter(tmp_path)) < 3_000_000 < 8_000_000 < peak(TextList())
+
+
+def test_a_cache_is_prepared_by_a_verb(
+    data: Callable[..., config.Data], tmp_path: Path, tiny_backbone: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "run.yaml"
+    source = {"kind": "files", "path": str(tmp_path / "rows.jsonl")}
+    settings_ = {
+        "kind": "run",
+        "name": "x",
+        "backbone": {"kind": "pretrained", "path": str(tiny_backbone)},
+        "data": {"sources": [source], "bad_rows": "skip"},
+    }
+    file.write_text(json.dumps(settings_))
+
+    def run(*words: str) -> int:
+        with pytest.raises(SystemExit) as caught:
+            main(["data", "prepare", str(file), *words])
+        return int(caught.value.code or 0)
+
+    assert run() == 2
+    assert "data.cache_dir" in capsys.readouterr().err
+    assert run(f"data.cache_dir={tmp_path / 'cache'}") == 0
+    assert "3 rows" in capsys.readouterr().out
+    assert len(list((tmp_path / "cache").glob("tokens-*"))) == 1
