@@ -2,13 +2,14 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install quickstart test check lint format types contracts configs test-all bench clean
+.PHONY: help install quickstart test check lint format types contracts configs test-all soak bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One thread a process: on few cores, more are several times slower for models this small.
 JOBS ?= 2
+KILLS ?= 25
 export OMP_NUM_THREADS ?= 1
 
 help: ## Print this list
@@ -36,6 +37,9 @@ test: install ## Run the tests, without those marked slow
 
 test-all: install ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(JOBS)
+
+soak: install ## Kill training, evaluating, merging and sweeping 25 times each at random moments (KILLS=25)
+	SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -n $(JOBS) --timeout=1800 tests/end_to_end/test_soak.py
 
 check: lint types contracts configs test ## Run everything a change must pass
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import typer
 
@@ -31,6 +33,16 @@ def columns(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def difference_lines(found: Sequence[tuple[str, Any, Any]]) -> list[str]:
+    """Write what differs as lines ``key: old -> new``, values as JSON."""
+    from reasoning_embedding.config.diff import ABSENT
+
+    def show(value: Any) -> str:
+        return value if value is ABSENT else json.dumps(value, ensure_ascii=False)
+
+    return [f"{key}: {show(old)} -> {show(new)}" for key, old, new in found]
 
 
 def quiet_libraries() -> None:

@@ -11,6 +11,7 @@ import typer
 from reasoning_embedding.errors import ConfigError, InputError
 
 from ._app import Overrides, add, make_app
+from ._say import difference_lines
 
 app = make_app("Check, show, compare and document configuration files; never imports torch.")
 
@@ -81,16 +82,9 @@ def diff(
     """Print what differs between two configurations, every default filled in: key, value of A, value of B."""
     from reasoning_embedding.config import diff as differences
     from reasoning_embedding.config import load_config
-    from reasoning_embedding.config.diff import ABSENT
 
     found = differences(load_config(a).config, load_config(b).config)
-    for key, old, new in found:
-        left, right = (
-            item if item is ABSENT else json.dumps(item, ensure_ascii=False) for item in (old, new)
-        )
-        typer.echo(f"{key}: {left} -> {right}")
-    if not found:
-        typer.echo("no difference")
+    typer.echo("\n".join(difference_lines(found)) or "no difference")
 
 
 def schema(

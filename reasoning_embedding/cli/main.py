@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "grow": "reasoning_embedding.cli.grow",
     "data": "reasoning_embedding.cli.data",
     "experiment": "reasoning_embedding.cli.experiment",
+    "sweep": "reasoning_embedding.cli.sweep",
     "config": "reasoning_embedding.cli.config",
     "runs": "reasoning_embedding.cli.runs",
     "doctor": "reasoning_embedding.cli.doctor",

@@ -1,4 +1,4 @@
-"""``rembed runs``: which run folders lie below a path, and how far they are."""
+"""``rembed runs``: which run folders lie below a path, how far they are, what differs, what made them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import add, make_app
-from ._say import columns
+from ._say import columns, difference_lines
 
-app = make_app("List run folders and show one.")
+app = make_app("List run folders; show one, compare two, follow where one comes from.")
 
 #: A run whose metrics changed less than this many seconds ago is taken to be running.
 _FRESH_SECONDS = 120
 _INSIDE_A_MODEL = {"checkpoints", "state", "evaluation", "hrsa", "report", "logs", "publish"}
+_KINDS = ("run", "experiment", "lineage", "merge", "sweep")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Found:
 
 
 def ls(path: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
-    """List the experiments, runs and grown backbones below a path.
+    """List the experiments, sweeps, runs and grown backbones below a path.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     Raises
     ------
     InputError
-        If the folder is neither a run, an experiment nor a grown backbone.
+        If the folder is neither a run, an experiment, a sweep nor a grown backbone.
     """
     from reasoning_embedding.checkpoints.layout import RunFolder
 
@@ -77,10 +78,89 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     if steps := folder.steps():
         typer.echo(f"  checkpoints: {' '.join(str(step) for step in steps)}")
         typer.echo(f"  resumable at: {' '.join(str(step) for step in folder.state_steps()) or 'none'}")
+    if found.kind == "sweep":
+        from reasoning_embedding.reports import summary_table
+
+        typer.echo(summary_table(path))
     for scores in sorted(path.glob("**/evaluation/**/scores.json")):
         tasks = (_read(scores) or {}).get("tasks", [])
         line = ", ".join(f"{task['task']} {task['main_score']:.4f}" for task in tasks)
         typer.echo(f"  {scores.parent.relative_to(path)}: {line}")
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="A run folder.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B")],
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Refuse runs that differ in more than backbone, seed and name.")
+    ] = False,
+) -> None:
+    """Print what differs between two runs: configuration, data, and the ids their tokenizers give.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no run, the two are of different kinds, or with --paired if they are no pair.
+    """
+    from reasoning_embedding.config.diff import unpaired
+
+    found = _differences(a, b)
+    typer.echo("\n".join(difference_lines(found)) or "no difference")
+    if paired and (others := [key for key, _, _ in unpaired(found)]):
+        raise InputError(
+            f"not a pair: {', '.join(others[:8])} differ too",
+            where=f"{a} and {b}",
+            todo="train both with one recipe on the same data; only backbone and seed may differ",
+        )
+
+
+def _differences(a: Path, b: Path) -> list[tuple[str, Any, Any]]:
+    from reasoning_embedding.checkpoints.layout import RunFolder
+    from reasoning_embedding.config.diff import differences
+
+    kinds: list[str] = []
+    sides: list[dict[str, Any]] = []
+    for path in (a, b):
+        folder = RunFolder(path)
+        resolved = _read(folder.config_json)
+        if resolved is None:
+            todo = "`rembed runs ls` lists what there is below a path"
+            raise InputError("no run lies here", where=str(path), todo=todo)
+        kinds.append(str(resolved.get("kind")))
+        manifest = _read(folder.manifest) or {}
+        facts = {key: manifest[key] for key in ("data_fingerprint", "input_contract") if key in manifest}
+        sides.append(resolved | ({"manifest": facts} if facts else {}))
+    if kinds[0] != kinds[1]:
+        raise InputError(f"kinds {kinds[0]} and {kinds[1]} cannot be compared", where=f"{a} and {b}")
+    return differences(*sides)
+
+
+def lineage(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a model folder.")]) -> None:
+    """Print what a model was made from, parent by parent; a merge has several.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model.
+    """
+    from reasoning_embedding.checkpoints.layout import RunFolder
+
+    steps = RunFolder(path).steps() if path.is_dir() else []
+    folder = RunFolder(path).checkpoint(steps[-1]) if steps else path
+    record = _read(folder / "provenance.json")
+    if record is None:
+        raise InputError(
+            "no record of what made this",
+            where=str(path),
+            todo="name a checkpoint, a run with one, a merge or a grown backbone",
+        )
+    from reasoning_embedding.publishing.record import ancestors
+
+    typer.echo(f"{folder}  {record.get('kind', 'unknown')}  {str(record.get('content_hash', ''))[:12]}")
+    around = [parent / "lineage" for parent in folder.resolve().parents if (parent / "lineage").is_dir()]
+    for ancestor in ancestors(record, around[0] if around else None):
+        parts = [ancestor.name, ancestor.kind, ancestor.revision, (ancestor.content_hash or "")[:12]]
+        typer.echo("  " * ancestor.depth + "from " + "  ".join(part for part in parts if part))
 
 
 def _below(path: Path) -> Iterator[Found]:
@@ -105,11 +185,13 @@ def _describe(path: Path) -> Found | None:
     metrics = _last_metrics(folder.metrics) or {}
     if config is None and provenance is None:
         return None
-    if config is None or config.get("kind") not in ("run", "experiment", "lineage", "merge"):
+    if config is None or config.get("kind") not in _KINDS:
         kind = str((provenance or {}).get("kind", "model"))
         return Found(
             path, kind, metrics.get("step"), metrics.get("loss"), "finished" if provenance else "stopped"
         )
+    if config["kind"] == "sweep":
+        return Found(path, "sweep", None, None, _sweep_state(path))
     if config["kind"] != "run":
         state = "finished" if (path / "report" / "index.html").exists() else "unfinished"
         return Found(path, config["kind"], None, None, state)
@@ -117,6 +199,16 @@ def _describe(path: Path) -> Found | None:
     planned = (_read(folder.manifest) or {}).get("steps")
     step = metrics.get("step", steps[-1] if steps else None)
     return Found(path, "run", step, metrics.get("loss"), _state(folder.metrics, steps, planned))
+
+
+def _sweep_state(path: Path) -> str:
+    """How many runs have their last step, read without what needs torch."""
+    from reasoning_embedding.checkpoints.layout import RunFolder
+
+    names = [entry["name"] for entry in (_read(path / "sweep.json") or {}).get("runs", [])]
+    folders = [RunFolder(path / "runs" / name) for name in names]
+    ended = sum((_read(run.manifest) or {}).get("steps") in run.steps() for run in folders)
+    return "finished" if ended == len(names) else f"{ended} of {len(names)} finished"
 
 
 def _state(metrics: Path, steps: list[int], planned: int | None) -> str:
@@ -151,5 +243,5 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-for _verb in (ls, show):
+for _verb in (ls, show, diff, lineage):
     add(app, _verb, _verb.__name__)

@@ -35,7 +35,12 @@ def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
     list of (str, Any, Any)
         Key path (``training.steps``), value in `a`, value in `b`; :data:`ABSENT` where one has no such key.
     """
-    old, new = dict(_leaves(resolved_json(a), "")), dict(_leaves(resolved_json(b), ""))
+    return differences(resolved_json(a), resolved_json(b))
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """List what differs between two mappings of JSON values; see :func:`diff`."""
+    old, new = dict(_leaves(a, "")), dict(_leaves(b, ""))
     keys = [*old, *(key for key in new if key not in old)]
     pairs = [(key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in keys]
     return [
@@ -43,9 +48,9 @@ def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def unpaired(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
-    """List what differs between two runs beside backbone, seed and name: empty for runs of one pair."""
-    return [entry for entry in diff(a, b) if entry[0].split(".")[0] not in PAIRED]
+def unpaired(found: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:
+    """Keep of two runs' differences those beside backbone, seed and name: none for runs of one pair."""
+    return [entry for entry in found if entry[0].split(".")[0] not in PAIRED]
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

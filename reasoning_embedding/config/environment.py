@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from .secrets import is_secret_name
 from .tree import Place, Problems
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<inside>[^{}]*)\}|\$\{")
@@ -24,7 +25,7 @@ def expand(text: str, place: Place, problems: Problems) -> str:
     place : Place
         Where it was written.
     problems : Problems
-        Receives unset variables and malformed references; those stay in the text as they are.
+        Receives unset variables, secrets and malformed references; those stay in the text as they are.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -34,6 +35,13 @@ def expand(text: str, place: Place, problems: Problems) -> str:
         if inside is None:
             problems.add(
                 place, f"{text!r}: write ${{NAME}} or ${{NAME:-default}} (a literal '${{' is written '$${{')"
+            )
+            return match[0]
+        if is_secret_name(inside["name"]):
+            problems.add(
+                place,
+                f"{inside['name']} is a secret, and configurations are written into run folders; leave it in the "
+                "environment, where libraries find it by themselves",
             )
             return match[0]
         found = os.environ.get(inside["name"])

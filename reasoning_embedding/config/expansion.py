@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .diff import resolved_json, unpaired
+from .diff import diff, resolved_json, unpaired
 from .overrides import set_value
 from .sweep import OWN, SweepConfig
 from .training import RunConfig
@@ -117,9 +117,10 @@ def _run(
     decisive = {key: value for key, value in resolved_json(config).items() if key not in OWN}
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config.name[:110]}-{digest}"
+    logging = config.logging.model_copy(update={"group": config.logging.group or sweep.name})
     folder = f"{sweep.output_dir}/{sweep.name}/runs"
-    named = config.model_copy(update={"name": name, "output_dir": folder})
-    return SweepRun(name, {key: plain(node) for key, node in point.items()}, named)
+    own = config.model_copy(update={"name": name, "output_dir": folder, "logging": logging})
+    return SweepRun(name, {key: plain(node) for key, node in point.items()}, own)
 
 
 def _check_paired(runs: list[SweepRun], tree: Node, problems: Problems) -> None:
@@ -127,7 +128,7 @@ def _check_paired(runs: list[SweepRun], tree: Node, problems: Problems) -> None:
     keys = {key: node.key_place for axis in _axes(tree) for part in axis for key, node in part.items()}
     paired, _ = find(tree, ("paired",))
     for run in runs[1:]:
-        for key, left, right in unpaired(runs[0].config, run.config):
+        for key, left, right in unpaired(diff(runs[0].config, run.config)):
             place = next((at for name, at in keys.items() if f"{key}.".startswith(f"{name}.")), None)
             text = f"paired runs differ in backbone and seed only, these in {key}: {left!r} and {right!r}"
             problems.add(place or paired.place, text)

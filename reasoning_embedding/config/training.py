@@ -103,7 +103,15 @@ class Logging(Section):
     """What is written while training."""
 
     every: Positive = 1
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=["tensorboard"])
+    """Where metrics go beside ``metrics.jsonl``. wandb goes offline by itself where it finds no key, and no
+    tracker ever holds up the training."""
     tensorboard: bool = True
+    """``false`` leaves TensorBoard out of ``trackers``."""
+    project: Name = "reasoning-embedding"
+    """Where wandb and trackio file the run."""
+    group: Name | None = None
+    """What its runs are compared in; a sweep and an experiment give their own name."""
     peak_tflops: PositiveFloat | None = None
     """Peak rate of a rank's device, 10^12 operations a second, that the model FLOP utilisation (MFU) is taken
     of; absent: the published bf16 rate of a known GPU, and no MFU on others."""

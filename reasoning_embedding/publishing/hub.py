@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reasoning_embedding.checkpoints import hash_file
+from reasoning_embedding.config.secrets import mask
 from reasoning_embedding.errors import InputError, SetupError
 
 from .faults import LOGIN, TRIES, request
-from .masking import mask, refuse_secrets
+from .masking import refuse_secrets
 from .release import files_in
 
 if TYPE_CHECKING:

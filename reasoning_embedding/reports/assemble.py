@@ -28,14 +28,14 @@ from .tables import gate_table, score_details, score_table
 
 
 def build(folder: Path, report: Callable[[str], None] | None = None) -> Path:
-    """Write ``report/`` into an experiment or run folder: ``index.html``, ``table.md`` and PNG figures.
+    """Write ``report/`` into an experiment, run or sweep folder: ``index.html``, ``table.md`` and PNG figures.
 
     Where runs have several backbones, ``scores.md``, ``scores.tex`` and ``scores.csv`` compare them.
 
     Parameters
     ----------
     folder : Path
-        An experiment folder or the folder of one run.
+        An experiment folder, the folder of one run, or that of a sweep, whose page is another one.
     report : callable, optional
         Told in a line what is being done.
 
@@ -54,9 +54,13 @@ def build(folder: Path, report: Callable[[str], None] | None = None) -> Path:
     for library in ("matplotlib", "plotly"):
         if importlib.util.find_spec(library) is None:
             raise SetupError(f"a report needs {library}", todo='pip install "reasoning-embedding[report]"')
+    say = report or (lambda _: None)
+    if (folder / "sweep.json").exists():
+        from .sweep_page import build_sweep
+
+        return build_sweep(folder, say)
     from .page import render
 
-    say = report or (lambda _: None)
     experiment = collect(folder)
     say(
         f"report: runs {len(experiment.runs)}, baselines {len(experiment.baselines)}, "
@@ -86,8 +90,14 @@ def summary_table(folder: Path) -> str:
     InputError
         As :func:`build`.
     """
-    experiment = collect(folder)
     width = max(60, shutil.get_terminal_size(fallback=(110, 24)).columns)
+    if (folder / "sweep.json").exists():
+        from .sweep_page import group_table
+        from .sweep_record import read_sweep
+
+        table = group_table(read_sweep(folder))
+        return to_text(table, width) if table.rows else "No run is finished and measured yet."
+    experiment = collect(folder)
     tables = [table for make in (score_table, gate_table, hrsa_summary) if (table := make(experiment)).rows]
     if not tables:
         return "Nothing to compare yet: no checkpoint was evaluated and no pair analysed."

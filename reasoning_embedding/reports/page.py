@@ -43,18 +43,38 @@ def render(
     Every text from a file is escaped: in HTML by ``html.escape``, in the data by leaving no ``<`` in it (so it
     cannot close its script element), in charts by the script. A content security policy forbids any request.
     """
+    data = _chart_data(experiment)
+    body = _body(experiment, data, tables, figures, pictures or {})
+    return fill_template(
+        "page.js", title=experiment.title, subtitle=_subtitle(experiment), body=body, data=data
+    )
+
+
+def fill_template(*scripts: str, title: str, subtitle: str, body: str, data: dict[str, Any]) -> str:
+    """Return a page that needs nothing but itself.
+
+    Parameters
+    ----------
+    *scripts : str
+        Files among the templates that draw the charts from `data`.
+    title, subtitle : str
+        Escaped here.
+    body : str
+        HTML.
+    data : dict
+        JSON values.
+    """
     from plotly.offline import get_plotlyjs
 
     template = resources.files("reasoning_embedding.reports") / "template"
-    data = _chart_data(experiment)
     slots = {
-        "title": html.escape(experiment.title),
-        "subtitle": html.escape(_subtitle(experiment)),
+        "title": html.escape(title),
+        "subtitle": html.escape(subtitle),
         "style": (template / "page.css").read_text(encoding="utf-8"),
-        "script": (template / "page.js").read_text(encoding="utf-8"),
+        "script": "\n".join((template / script).read_text(encoding="utf-8") for script in scripts),
         "plotly": get_plotlyjs(),
         "data": json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        "body": _body(experiment, data, tables, figures, pictures or {}),
+        "body": body,
     }
     page = (template / "page.html").read_text(encoding="utf-8")
     return _SLOT.sub(lambda match: slots[match[1]], page)

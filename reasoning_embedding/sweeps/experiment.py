@@ -67,3 +67,5 @@ def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConf
     return config.RunConfig(
         name=name, output_dir=str(folder / "runs"), seed=run.seed, backbone=backbone, **recipe
     )
+    group = experiment.recipe.logging.group or experiment.name
+    recipe["logging"] = experiment.recipe.logging.model_copy(update={"group": group})

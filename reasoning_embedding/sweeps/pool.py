@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reasoning_embedding.checkpoints import explain_disk_errors
+from reasoning_embedding.config.secrets import known_secrets, mask
 
 Report = Callable[[str], None]
 #: Keeps libraries' own progress bars and advice out of what a process says.
@@ -115,12 +116,14 @@ class Pool:
             },
         )
 
+        secrets = known_secrets()
+
         def listen() -> None:
             assert process.stdout is not None
             with log.open("a", encoding="utf-8") as file:
                 for raw in process.stdout:
                     # A progress bar rewrites its line; only its last state is worth a line of ours.
-                    line = raw.rstrip("\n").rsplit("\r", 1)[-1]
+                    line = mask(raw.rstrip("\n").rsplit("\r", 1)[-1], *secrets)
                     file.write(line + "\n")
                     file.flush()
                     if line.strip():

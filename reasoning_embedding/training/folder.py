@@ -25,6 +25,7 @@ from reasoning_embedding.checkpoints import (
 )
 from reasoning_embedding.checkpoints.layout import newest_resumable
 from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.config.secrets import masked
 from reasoning_embedding.data import Plan, Table
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
@@ -95,28 +96,26 @@ def describe_run(
         atomic_write(run.config_yaml, text)
     write_json(run.config_json, settings.model_dump(mode="json"))
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
-    write_json(
-        run.manifest,
-        {
-            "name": settings.name,
-            "seed": settings.seed,
-            "steps": plan.steps,
-            "rows": len(table),
-            "sources": table.sources,
-            "skipped_rows": table.skipped,
-            "data_fingerprint": table.fingerprint,
-            "input_contract": asdict(inputs),
-            "ranks": world.size,
-            "memory": asdict(memory),
-            "hardware": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "gpu": gpu,
-            },
-            "versions": versions(),
-            "git_commit": _git_commit(),
+    manifest = {
+        "name": settings.name,
+        "seed": settings.seed,
+        "steps": plan.steps,
+        "rows": len(table),
+        "sources": table.sources,
+        "skipped_rows": table.skipped,
+        "data_fingerprint": table.fingerprint,
+        "input_contract": asdict(inputs),
+        "ranks": world.size,
+        "memory": asdict(memory),
+        "hardware": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "gpu": gpu,
         },
-    )
+        "versions": versions(),
+        "git_commit": _git_commit(),
+    }
+    write_json(run.manifest, masked(manifest))
 
 
 def _git_commit() -> str | None:

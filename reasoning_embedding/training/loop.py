@@ -15,6 +15,7 @@ from reasoning_embedding.data import Table
 from reasoning_embedding.distributed import World, explain_lost_ranks, max_over_ranks, start_world, stop_world
 from reasoning_embedding.errors import InputError, TrainingError
 
+from .exhausted import explain_out_of_memory
 from .folder import describe_run, first_step, locked
 from .job import Job, prepare
 from .memory import MemoryPlan, plan_memory
@@ -24,6 +25,7 @@ from .selection import Score, Selection
 from .signals import StoppedError, StopRequest
 from .step import contrastive_step
 from .timers import Timers, phase
+from .trackers import open_trackers
 
 #: Batches looked at for the largest one, when the memory mode is chosen.
 _LOOK_AHEAD = 8
@@ -68,8 +70,8 @@ def train(
     InputError
         For data, backbone, folder or evaluation that cannot be used.
     TrainingError
-        If loss or gradient stop being finite, naming the step, or another rank is gone; the last good
-        checkpoint stays.
+        If loss or gradient stop being finite, naming the step, if memory runs out, naming what to set, or if
+        another rank is gone; the last good checkpoint stays.
     StoppedError
         After SIGTERM or SIGINT, when the state is saved.
     """
@@ -78,7 +80,7 @@ def train(
     world = start_world(timeout_minutes=settings.training.timeout_minutes)
     run = RunFolder(Path(settings.output_dir) / settings.name)
     try:
-        with explain_lost_ranks(world):
+        with explain_lost_ranks(world), explain_out_of_memory(settings.training):
             if not world.is_main:
                 return _run(settings, run, world, text, score, None, resume=resume, report=lambda _: None)
             with locked(run):
@@ -138,8 +140,8 @@ def _steps(
     saved = set(checkpoint_steps(job.settings.checkpoints, steps))
     meters = None
     if job.world.is_main:
-        board = job.settings.logging.tensorboard
-        meters = Meters(job.run, steps=steps, first=start, tensorboard=board, report=report)
+        trackers = open_trackers(job.settings, job.run, first=start, report=report)
+        meters = Meters(job.run, steps=steps, first=start, trackers=trackers, report=report)
         if selection is not None and first is not None:
             meters.log({"step": 0, "evaluation": first})
             selection.write()
@@ -190,10 +192,10 @@ def _steps(
                     job.save(step)
             if selection is not None and best:
                 selection.write()
+            if meters is not None and (stopped or step == steps):
+                meters.close()
             if stopped and step < steps:
                 raise StoppedError(step, stopped)
-    if meters is not None:
-        meters.close()
 
 
 def _autocast(training: config.Training) -> torch.dtype | None:

@@ -1,4 +1,4 @@
-"""What a run writes down: one JSON object a step, TensorBoard, and lines for whoever watches."""
+"""What a run writes down: one JSON object a step, numbers for trackers, and lines for whoever watches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from reasoning_embedding.distributed import World
 
 from .flops import decoder_shape, find_device, training_flops
 from .step import StepOutput
-
-Report = Callable[[str], None]
+from .trackers import Report, Tracker
 
 
 class Meters:
@@ -30,36 +29,41 @@ class Meters:
     Parameters
     ----------
     run : RunFolder
-        Where ``metrics.jsonl`` and ``tensorboard/`` go.
+        Where ``metrics.jsonl`` goes.
     steps : int
         Steps of the whole run.
     first : int
         Steps already done; later lines of an interrupted run are cut off, so that each step stands once.
-    tensorboard : bool
-        Also write TensorBoard events, where the library is installed.
+    trackers : sequence of Tracker
+        Also take the numbers; see :func:`.trackers.open_trackers`.
     report : callable
         Takes one line of progress every few seconds.
     """
 
-    def __init__(self, run: RunFolder, *, steps: int, first: int, tensorboard: bool, report: Report) -> None:
+    def __init__(
+        self, run: RunFolder, *, steps: int, first: int, trackers: Sequence[Tracker], report: Report
+    ) -> None:
         self._path, self._steps, self._first, self._report = run.metrics, steps, first, report
         _keep_steps(run.metrics, first)
-        self._board = _board(run.path / "tensorboard", first, report) if tensorboard else None
+        self._trackers = trackers
         self._started = self._spoken = time.perf_counter()
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one step's record; its numbers also go to TensorBoard."""
+        """Append one step's record; its numbers also go to the trackers."""
         with explain_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
-        if self._board is not None:
-            parts = {
-                f"{part}/{name}": value
-                for part in ("evaluation", "time")
-                for name, value in record.get(part, {}).items()
-            }
-            for name, value in {**record, **parts}.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self._board.add_scalar(name, value, record["step"])
+        parts = {
+            f"{part}/{name}": value
+            for part in ("evaluation", "time")
+            for name, value in record.get(part, {}).items()
+        }
+        numbers = {
+            name: value
+            for name, value in {**record, **parts}.items()
+            if name != "step" and isinstance(value, (int, float))
+        }
+        for tracker in self._trackers:
+            tracker.log(numbers, record["step"])
 
     def speak(self, record: dict[str, Any]) -> None:
         """Report progress if some seconds have passed or the run ends."""
@@ -74,9 +78,9 @@ class Meters:
         )
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._board is not None:
-            self._board.close()
+        """Let the trackers finish."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _keep_steps(path: Path, last: int) -> None:
@@ -91,15 +95,6 @@ def _keep_steps(path: Path, last: int) -> None:
         if last and record["step"] <= last:  # a run that begins again logs its step 0 again
             kept.append(line + "\n")
     atomic_write(path, "".join(kept))
-
-
-def _board(folder: Path, first: int, report: Report) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        report("TensorBoard is not installed (extra: tracking); metrics go to metrics.jsonl only")
-        return None
-    return SummaryWriter(str(folder), purge_step=first + 1 if first else None)
 
 
 class Gauges:

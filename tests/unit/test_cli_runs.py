@@ -80,3 +80,81 @@ def test_show(runs, capsys):
     assert "  evaluation/step-000020: cranfield 0.4100\n" in out
     assert run("runs", "show", runs / "unrelated") == 2
     assert "not a run folder" in capsys.readouterr().err
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def pair(tmp_path, **changes):
+    """Two runs whose resolved configurations differ in backbone, seed and name, and in `changes`."""
+    base = {"kind": "run", "name": "a", "seed": 0, "backbone": {"path": "base"}, "training": {"steps": 3}}
+    write_json(tmp_path / "a" / "config.resolved.json", base)
+    other = base | {"name": "b", "seed": 1, "backbone": {"path": "sft"}} | changes
+    write_json(tmp_path / "b" / "config.resolved.json", other)
+    for name in ("a", "b"):
+        write_json(
+            tmp_path / name / "manifest.json", {"steps": 3, "data_fingerprint": "x", "git_commit": name}
+        )
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_diff_of_a_pair(tmp_path, capsys):
+    a, b = pair(tmp_path)
+    assert run("runs", "diff", a, b, "--paired") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        'name: "a" -> "b"',
+        "seed: 0 -> 1",
+        'backbone.path: "base" -> "sft"',
+    ]
+    assert run("runs", "diff", a, a, "--paired") == 0
+    assert capsys.readouterr().out == "no difference\n"
+
+
+def test_diff_refuses_what_is_no_pair(tmp_path, capsys):
+    a, b = pair(tmp_path, training={"steps": 4})
+    assert run("runs", "diff", a, b) == 0
+    assert "training.steps: 3 -> 4" in capsys.readouterr().out
+    assert run("runs", "diff", a, b, "--paired") == 2
+    assert "not a pair: training.steps differ too" in capsys.readouterr().err
+    a, b = pair(tmp_path)
+    write_json(b / "manifest.json", {"data_fingerprint": "other data"})
+    assert run("runs", "diff", a, b, "--paired") == 2
+    assert "manifest.data_fingerprint" in capsys.readouterr().err
+    write_json(b / "config.resolved.json", {"kind": "experiment"})
+    assert run("runs", "diff", a, b) == 2
+    assert "kinds run and experiment cannot be compared" in capsys.readouterr().err
+    assert run("runs", "diff", a, tmp_path / "gone") == 2
+    assert "no run lies here" in capsys.readouterr().err
+
+
+def test_lineage_follows_every_parent(tmp_path, capsys):
+    lineage = tmp_path / "exp" / "lineage"
+    write_json(
+        lineage / "base" / "provenance.json", {"kind": "pretrain", "content_hash": "b" * 64, "parent": None}
+    )
+    parent = {"path": str(lineage / "base"), "revision": None, "content_hash": "b" * 64}
+    write_json(
+        lineage / "sft" / "provenance.json", {"kind": "sft", "content_hash": "5" * 64, "parent": parent}
+    )
+    checkpoint = tmp_path / "exp" / "runs" / "one" / "checkpoints" / "step-000003"
+    made = {"kind": "contrastive", "run": "one", "content_hash": "1" * 64}
+    moved = {"path": "/elsewhere/sft", "revision": None, "content_hash": "5" * 64}
+    write_json(checkpoint / "provenance.json", made | {"parent": moved})
+    hub = {"path": "org/model", "revision": "main", "content_hash": None}
+    mine = {"path": str(checkpoint), "revision": None, "content_hash": "1" * 64}
+    merged = {"kind": "merge", "content_hash": "e" * 64, "parent": None, "parents": [mine, hub]}
+    write_json(tmp_path / "exp" / "merged" / "provenance.json", merged)
+
+    assert run("runs", "lineage", tmp_path / "exp" / "merged") == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  from one step-000003  contrastive  111111111111",
+        "    from sft  sft  555555555555",
+        "      from base  pretrain  bbbbbbbbbbbb",
+        "  from org/model  hub  main",
+    ]
+    assert run("runs", "lineage", tmp_path / "exp" / "runs" / "one") == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{checkpoint}  contrastive  111111111111"
+    assert run("runs", "lineage", tmp_path / "exp") == 2
+    assert "no record of what made this" in capsys.readouterr().err

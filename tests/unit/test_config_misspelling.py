@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,20 +39,20 @@ def keys_of(node: Node):
             yield from keys_of(child)
 
 
-def misspelt(key: str, rng: random.Random) -> str:
-    while True:
-        at = rng.randrange(len(key))
-        letter = rng.choice("abcdefghijklmnopqrstuvwxyz")
-        wrong = rng.choice(
-            [key[:at] + key[at + 1 :], key[:at] + letter + key[at + 1 :], key[:at] + letter + key[at:]]
-        )
-        if wrong and wrong not in KNOWN and wrong not in ("y", "n"):
-            return wrong
+def misspellings(key: str, rng: random.Random) -> Iterator[str]:
+    """Each letter left out, each replaced, each two neighbours exchanged; what is a key itself is left out."""
+    found: dict[str, None] = {}
+    for at in range(len(key)):
+        found[key[:at] + key[at + 1 :]] = None
+        found[key[:at] + rng.choice("abcdefghijklmnopqrstuvwxyz") + key[at + 1 :]] = None
+        found[key[:at] + key[at : at + 2][::-1] + key[at + 2 :]] = None
+    for wrong in found:
+        if wrong and not all(part in KNOWN or part.isdecimal() for part in wrong.split(".")):
+            yield wrong
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_one_wrong_letter_is_refused_at_its_line(file, tmp_path):
-    folder = tmp_path / "configs"
+def check(file: Path, folder: Path, most: int | None) -> int:
+    """Refuse misspellings of a file's keys, `most` of them or all; returns how many."""
     shutil.copytree(CONFIGS, folder)
     path = folder / file
     text = path.read_text()
@@ -59,9 +60,11 @@ def test_one_wrong_letter_is_refused_at_its_line(file, tmp_path):
     tree = parse_yaml(text, str(path), Problems())
     assert tree is not None
     rng = random.Random(str(file))
-    found = list(keys_of(tree))
-    for key, line, column in rng.sample(found, min(SAMPLE, len(found))):
-        wrong = misspelt(key, rng)
+    cases = [
+        (key, line, column, wrong) for key, line, column in keys_of(tree) for wrong in misspellings(key, rng)
+    ]
+    chosen = cases if most is None else rng.sample(cases, min(most, len(cases)))
+    for key, line, column, wrong in chosen:
         lines = text.splitlines()
         written = lines[line - 1]
         assert written[column - 1 :].startswith(key)
@@ -69,7 +72,22 @@ def test_one_wrong_letter_is_refused_at_its_line(file, tmp_path):
         path.write_text("\n".join(lines))
         with pytest.raises(ConfigError) as caught:
             load_config(path)
-        here = [
-            problem for problem in caught.value.problems if problem.startswith(f"{path}:{line}:{column}: ")
-        ]
-        assert any(f"unknown key {wrong!r}" in problem for problem in here), (wrong, caught.value.problems)
+        start = f"{path}:{line}:{column}: unknown key "
+        # A key path of a sweep is wrong in one of its parts.
+        names = tuple(f"{start}{part!r}" for part in (wrong, *wrong.split(".")))
+        assert any(problem.startswith(names) for problem in caught.value.problems), (
+            wrong,
+            caught.value.problems,
+        )
+    return len(chosen)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_one_wrong_letter_is_refused_at_its_line(file: Path, tmp_path: Path) -> None:
+    assert check(file, tmp_path / "configs", SAMPLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_wrong_letter_is_refused_at_its_line(file: Path, tmp_path: Path) -> None:
+    assert check(file, tmp_path / "configs", None) > 30

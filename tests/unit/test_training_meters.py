@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,17 @@ def test_ranks_report_the_whole_batch() -> None:
     assert 0 <= first.imbalance < 0.02
 
 
-def test_phases_reach_tensorboard_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phases_reach_trackers_by_name(tmp_path: Path) -> None:
     seen: dict[str, float] = {}
 
     class Board:
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            seen[name] = value
+        def log(self, values: Mapping[str, float], step: int) -> None:
+            seen.update(values)
 
-    monkeypatch.setattr("reasoning_embedding.training.meters._board", lambda *arguments: Board())
-    run = RunFolder(tmp_path)
-    meters = Meters(run, steps=1, first=0, tensorboard=True, report=lambda line: None)
+        def close(self) -> None:
+            seen["closed"] = 1
+
+    meters = Meters(RunFolder(tmp_path), steps=1, first=0, trackers=[Board()], report=lambda line: None)
     meters.log({"step": 1, "loss": 2.0, "mfu": None, "time": {"forward": 0.1}, "evaluation": {"task": 0.3}})
-    assert seen == {"loss": 2.0, "time/forward": 0.1, "evaluation/task": 0.3}
+    meters.close()
+    assert seen == {"loss": 2.0, "time/forward": 0.1, "evaluation/task": 0.3, "closed": 1}
