@@ -35,7 +35,13 @@ def _environment(kind: str, folder: Path) -> dict[str, str]:
     if kind == "replicated":
         return {}
     file = folder / f"{kind}.json"
-    file.write_text(json.dumps({"zero_optimization": {"stage": int(kind[-1])}, "gradient_clipping": "auto"}))
+    settings = {
+        "zero_optimization": {"stage": int(kind[-1]), "reduce_bucket_size": "auto"},
+        "train_batch_size": 8,
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+    }
+    file.write_text(json.dumps(settings))
     return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
 
 
@@ -58,9 +64,16 @@ def _distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
-@pytest.mark.parametrize("kind", ["replicated", "fsdp2", "zero2", "zero3"])
+_SAVED = [("replicated", [3]), ("fsdp2", [2, 1, 3]), ("zero2", [3]), ("zero3", [2, 3])]
+_ALL = [("replicated", [2, 1]), ("zero1", [2, 1, 3]), ("zero2", [2, 1]), ("zero3", [1])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "resumed"),
+    [*_SAVED, *(pytest.param(*case, marks=pytest.mark.slow) for case in _ALL)],
+)
 def test_runs_are_saved_whole_and_resume_on_any_number_of_ranks(
-    kind: str, write_run: Write, tmp_path: Path
+    kind: str, resumed: list[int], write_run: Write, tmp_path: Path
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -78,7 +91,7 @@ def test_runs_are_saved_whole_and_resume_on_any_number_of_ranks(
     ours, stock = load_embedder(run.checkpoint(6)), SentenceTransformer(str(run.checkpoint(6)), device="cpu")
     np.testing.assert_allclose(stock.encode(TEXTS), ours.encode(TEXTS), atol=1e-5)
 
-    for ranks in (2, 1, 3):
+    for ranks in resumed:
         shutil.rmtree(run.checkpoint(6))
         shutil.rmtree(run.state(6))
         lines = run_ranks(ranks, _train, config, environment, True)[0]
@@ -89,8 +102,9 @@ def test_runs_are_saved_whole_and_resume_on_any_number_of_ranks(
 
 def test_engines_train_the_same_model(write_run: Write, tmp_path: Path) -> None:
     """Six steps with clipping and weight decay end where one process ends."""
+    pytest.importorskip("deepspeed.runtime.zero.muon.muon_optimizer")
     found = {}
-    for kind, ranks in (("replicated", 1), ("replicated", 3), ("fsdp2", 2)):
+    for kind, ranks in (("replicated", 1), ("fsdp2", 3), ("zero2", 2), ("zero3", 2)):
         config = write_run(f"{kind}-{ranks}", max_grad_norm=0.5)
         run_ranks(ranks, _train, config, _environment(kind, tmp_path), False)
         found[kind, ranks] = _weights(RunFolder(tmp_path / "runs" / f"{kind}-{ranks}"), 6)
