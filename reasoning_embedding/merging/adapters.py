@@ -110,8 +110,8 @@ def _copy_embedder(folder: Path, base: Path, target: Path) -> None:
             todo="name as base the embedder it was trained on, such as step 0 of its run",
         )
     for item in json.loads((source / _EMBEDDER_FILES[0]).read_text(encoding="utf-8")):
-        if item["path"]:
-            shutil.copytree(source / Path(item["path"]).name, target / Path(item["path"]).name)
+        if name := Path(item["path"]).name:
+            shutil.copytree(source / name, target / name)
     for name in _EMBEDDER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

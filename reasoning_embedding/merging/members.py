@@ -17,6 +17,8 @@ from .adapters import is_adapter, merge_adapter
 from .tensors import TensorFolder
 
 MODULES = "modules.json"
+#: Modules without weights of their own, after the transformer.
+_KNOWN = ("Transformer", "Pooling", "Normalize")
 #: Keys of config.json that move no number of an embedder.
 _NO_NUMBER = {
     "architectures",
@@ -81,6 +83,7 @@ def open_member(reference: str, path: Path, scratch: Path) -> Member:
             where=str(path),
             todo="a language model becomes one by training; name a step-NNNNNN folder of a run's checkpoints",
         )
+    _check_modules(reference, folder)
     tensors = TensorFolder(folder)
     if (record := read_provenance(path)) is not None:
         verify_content(path)
@@ -120,9 +123,24 @@ def check_members(members: Sequence[Member]) -> list[str]:
     ]
 
 
+def module_folders(folder: Path) -> list[Path]:
+    """Folders of the modules after the transformer, which hold their settings."""
+    return [folder / Path(item["path"]).name for item in _json(folder / MODULES) if item["path"]]
+
+
 def layer_count(member: Member) -> int:
     """Number of decoder layers."""
     return int(load_config(str(member.folder)).get_text_config().num_hidden_layers)
+
+
+def _check_modules(reference: str, folder: Path) -> None:
+    kinds = [item["type"].rpartition(".")[2] for item in _json(folder / MODULES)]
+    if foreign := [kind for kind in kinds if kind not in _KNOWN]:
+        raise InputError(
+            f"{reference!r} has a module {foreign[0]}, whose weights would be left out",
+            where=str(folder / MODULES),
+            todo=f"merge embedders of {', '.join(_KNOWN)}",
+        )
 
 
 def _same_config(a: Member, b: Member) -> None:
@@ -144,11 +162,11 @@ def _same_modules(a: Member, b: Member) -> None:
     ]
     if kinds[0] != kinds[1]:
         _differ(a, b, f"in modules ({kinds[0]} and {kinds[1]})", "merge embedders of the same modules")
-    for item in left[1:]:
-        files = [member.folder / Path(item["path"]).name / "config.json" for member in (a, b)]
+    for folder in module_folders(a.folder):
+        files = [member.folder / folder.name / "config.json" for member in (a, b)]
         settings = [_json(file) if file.is_file() else {} for file in files]
         if settings[0] != settings[1]:
-            said = f"in {item['path']} ({settings[0]} and {settings[1]})"
+            said = f"in {folder.name} ({settings[0]} and {settings[1]})"
             _differ(a, b, said, "merge embedders that pool alike")
 
 

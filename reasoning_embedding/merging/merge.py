@@ -21,16 +21,17 @@ from reasoning_embedding.checkpoints import (
     write_provenance,
 )
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
+from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
 
 from .geometry import fell_back, summary, tensor_record
-from .members import Member, check_members, layer_count, open_member
+from .members import Member, check_members, layer_count, module_folders, open_member
 from .recipe import Recipe
-from .tensors import SHARD_BYTES, TensorFolder, TensorWriter
+from .tensors import INDEX, SHARD_BYTES, TensorFolder, TensorWriter
 
-#: Files of the first model that the merge does not inherit: weights, records, cards.
-_OWN = {".safetensors", ".md", ".bin", ".pt", ".onnx"}
-_OWN_NAMES = {"provenance.json", "model.safetensors.index.json", "trainer_state.json", "gates.json"}
+#: Files that make an embedder's folder what it is, beside its weights and records.
+_INHERITED = {".json", ".txt", ".model", ".jinja"}
+_RECORDS = {PROVENANCE, INDEX}
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,12 @@ def _made_before(folder: Path, report: Path, made_from: dict[str, Any]) -> dict[
 
 
 def _inherit(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and path.suffix not in _OWN and path.name not in _OWN_NAMES:
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+    """Copy configuration, tokenizer and modules of the first model."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in _INHERITED and path.name not in _RECORDS:
+            shutil.copyfile(path, target / path.name)
+    for folder in module_folders(source):
+        shutil.copytree(folder, target / folder.name)
 
 
 def _write_weights(models: Models, recipe: Recipe, folder: Path, shard_bytes: int) -> list[dict[str, Any]]:
