@@ -245,6 +245,7 @@ def _pair(name: str, a: str, b: str, attention: str, cka: float) -> dict:
         },
         "probe_transfer": {
             "classes": 5,
+            "n": 65,
             "own_a": 0.99,
             "own_b": 0.98,
             "a_to_b": cka,
@@ -277,7 +278,21 @@ def _track(run: str) -> dict:
             "rankme_sigma": [40 + step / 5 for step in STEPS],
             "alpha": [1.3 - step / 500 for step in STEPS],
         },
+        "intervals": {
+            metric: [[round(value - 0.01, 4), round(value + 0.01, 4)] for value in values]
+            if metric in INTERVALS
+            else [None] * len(STEPS)
+            for metric in METRICS
+        },
+        "layers": LAYERS,
+        "series_layers": {
+            metric: [
+                [round(value + (1 - value) * (5 - i) / 6, 4) for i in range(len(LAYERS))] for value in values
+            ]
+            for metric in METRICS
+        },
         "chance": METRICS,
+        "definitions": {"cka": "Linear CKA of centred rows."},
         "warnings": [],
     }
 

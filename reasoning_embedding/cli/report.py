@@ -18,6 +18,10 @@ def command(
     table: Annotated[
         bool, typer.Option("--table", help="Only the table: base, variants, differences, equivalence.")
     ] = False,
+    paper: Annotated[
+        bool,
+        typer.Option("--paper", help="Only the HRSA figures (PNG, PDF), tables and appendix of a paper."),
+    ] = False,
     base: Annotated[
         str | None, typer.Option(metavar="NAME", help="Backbone to compare with; absent: the first run's.")
     ] = None,
@@ -30,17 +34,26 @@ def command(
 ) -> None:
     """Make the page, figures and tables of a folder; with --table, print and write the table of scores alone.
 
-    The table is written to report/ as scores.md, scores.tex and scores.csv, whatever is printed.
+    The table is written to report/ as scores.md, scores.tex and scores.csv, whatever is printed; what --paper makes
+    goes to paper/.
 
     Raises
     ------
     InputError
         If the folder is neither an experiment nor a run, or its runs cannot be compared.
     """
+    if paper and table:
+        raise InputError("--paper and --table make different things", todo="leave one of them out")
     if not table:
         for option, value in (("--base", base), ("--margin", margin), ("--format", form)):
             if value is not None:
                 raise InputError(f"{option} belongs to the table", todo=f"add --table, or leave {option} out")
+        if paper:
+            from reasoning_embedding.reports.paper import build_paper
+
+            for path in build_paper(folder, typer.echo):
+                typer.echo(f"paper: {path}")
+            return
         from reasoning_embedding.reports import build, summary_table
 
         page = build(folder, typer.echo)

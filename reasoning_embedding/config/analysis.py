@@ -70,8 +70,8 @@ Probe = Annotated[WorldProbe | TextProbe | MixProbe | TracesProbe | DataProbe, F
 class Pair(Section):
     """Two models to compare.
 
-    A reference is ``lineage:STAGE`` (the causal language model), ``run:NAME@STEP`` (an embedder;
-    STEP a number, ``first`` or ``last``) or a path.
+    A reference is ``lineage:STAGE`` (the causal language model; ``@STEP``: one of the steps it keeps),
+    ``run:NAME@STEP`` (an embedder; STEP a number, ``first`` or ``last``) or a path.
     """
 
     name: Name
@@ -80,10 +80,11 @@ class Pair(Section):
 
 
 class Realignment(Section):
-    """One reference against every checkpoint of a run."""
+    """One reference against every checkpoint of a run, or of a lineage's stage."""
 
     name: Name
-    run: Name
+    run: Annotated[str, Field(pattern=r"^(lineage:)?[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """The name of a run, or ``lineage:STAGE`` of a stage with ``checkpoints``."""
     against: str
     """A reference as in :class:`Pair`; ``first`` is the run's own step 0."""
 
@@ -106,6 +107,9 @@ class Measuring(Section):
     """Kept rows of measured checkpoints on disk, the least recently used go first; 0: none."""
     k: list[Positive] = Field(default=[5, 10, 50], min_length=1)
     heldout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    bootstrap: NonNegative = 100
+    """Replicates behind the intervals of those of a pair's metrics that are computed anew for each of them, such as
+    H_inv and debiased CKA; 0: those have no interval. The others cost little and always have one."""
     seed: NonNegative = 0
     threads: Positive | None = None
 

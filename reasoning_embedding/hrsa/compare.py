@@ -60,6 +60,8 @@ def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> 
 def _record(found: Comparison) -> dict[str, Any]:
     a, b, labels = found.a, found.b, found.a.activations.layers
     warnings = found.warnings()
+    intervals, missing = found.all_intervals
+    warnings += [("intervals", text) for text in missing]
     transfer = _probe_transfer(found, warnings)
     return {
         "a": a.describe(),
@@ -72,7 +74,7 @@ def _record(found: Comparison) -> dict[str, Any]:
         "diagonal_layers": [list(pair) for pair in found.labels],
         "diagonal": {metric: found.values(metric) for metric in found.names},
         "last": {metric: finite(found.last.metrics.get(metric)) for metric in found.names},
-        "intervals": found.intervals,
+        "intervals": {name: intervals[name] for name in found.names if name in intervals},
         **found.facts(),
         "probe_transfer": transfer,
         "spectrum": {"a": spectrum(a, "last", warnings), "b": spectrum(b, "last", warnings)},

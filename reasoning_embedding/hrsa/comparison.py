@@ -9,11 +9,12 @@ import numpy as np
 
 from reasoning_embedding import config
 
-from .inference import bootstrap_mean, bootstrap_similarity
 from .instrument import Sides, matched_layers
+from .intervals import quick_intervals, recomputed_intervals
+from .layer import Layer
 from .levels import Measured, finite, knn_rows, measure, metric_names
 from .probes import ProbeSet
-from .result import Metric
+from .result import Interval, Metric
 from .statistics import CrossMoments
 from .streaming import heldout_texts, streamed_metrics
 
@@ -101,23 +102,20 @@ class Comparison:
 
     @cached_property
     def intervals(self) -> Intervals:
-        """95 % bootstrap intervals over texts at the final norm.
+        """95 % bootstrap intervals over texts at the final norm, of the metrics for which they cost little.
 
         Of a metric over all rows, the interval of the kept rows moved onto its value: somewhat too wide.
         """
-        documents, seed = self.a.sample.documents, self.settings.seed
-        found = {}
-        if "cka" in self.last.metrics:
-            found |= bootstrap_similarity(self.a.layers[-1], self.b.layers[-1], documents, seed=seed)
-        if self.last.procrustes is not None:
-            fit = self.last.procrustes
-            found["procrustes_cosine"] = bootstrap_mean(fit.row_cosines, documents[fit.heldout], seed=seed)
-        for k, overlap in self.last.overlaps.items():
-            found[f"knn_jaccard@{k}"] = bootstrap_mean(overlap.per_row, documents[overlap.rows], seed=seed)
-        moved = {name: self._moved.get(name, 0.0) for name in found}
-        return {
-            name: [round(i.low + moved[name], 6), round(i.high + moved[name], 6)] for name, i in found.items()
-        }
+        return _ends(quick_intervals(*self._final(), self.settings.seed), self._moved)
+
+    @cached_property
+    def all_intervals(self) -> tuple[Intervals, list[str]]:
+        """The same with the metrics that are computed anew for every replicate, and why any of them is missing."""
+        made, said = recomputed_intervals(*self._final(), self.settings)
+        return {**self.intervals, **_ends(made, {})}, said
+
+    def _final(self) -> tuple[Layer, Layer, np.ndarray, Measured]:
+        return self.a.layers[-1], self.b.layers[-1], self.a.sample.documents, self.last
 
     def values(self, name: str) -> list[float | None]:
         """One metric along the diagonal, None where it does not exist."""
@@ -168,3 +166,10 @@ class Comparison:
         if a.tokens != b.tokens:
             found.append(("tokens", "the tokenizers differ; means over texts are compared"))
         return found
+
+
+def _ends(found: dict[str, Interval], moved: dict[str, float]) -> Intervals:
+    shifts = {name: moved.get(name, 0.0) for name in found}
+    return {
+        name: [round(i.low + shifts[name], 6), round(i.high + shifts[name], 6)] for name, i in found.items()
+    }

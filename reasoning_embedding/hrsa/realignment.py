@@ -55,7 +55,7 @@ def realign(
     if not checkpoints:
         raise InputError("the run has no checkpoints", where=run, todo="train it first")
     steps = sorted(checkpoints)
-    series, means, spectra, intervals = ({} for _ in range(4))
+    series, means, layers, spectra, intervals = ({} for _ in range(5))
     warnings: list[tuple[str, str]] = []
     facts: dict[str, Any] = {}
     with limited_threads(instrument.settings):
@@ -70,12 +70,17 @@ def realign(
             for metric in pair.names:
                 series.setdefault(metric, []).append(finite(pair.last.metrics.get(metric)))
                 means.setdefault(metric, []).append(_mean(pair.values(metric)))
+                layers.setdefault(metric, []).append(pair.values(metric))
                 intervals.setdefault(metric, []).append(pair.intervals.get(metric))
             values = spectrum(pair.b, "mean", [])
             for key in _SPECTRUM:
                 spectra.setdefault(key, []).append(values[key])
             warnings += [(f"step {step}", text) for text in _said(pair)]
-            facts = {"probe": pair.describe_probe(), **pair.facts()}
+            facts = {
+                "layers": [label for label, _ in pair.labels],
+                "probe": pair.describe_probe(),
+                **pair.facts(),
+            }
     assert side is not None
     return {
         "name": name,
@@ -84,6 +89,7 @@ def realign(
         "steps": steps,
         "series": series,
         "series_mean": means,
+        "series_layers": layers,
         "intervals": intervals,
         "spectrum": {"features": "mean", **spectra},
         **facts,

@@ -38,7 +38,10 @@ SCHEMA = pa.schema(
     ]
 )
 #: Settings that move no number.
-_NO_NUMBER = {"threads", "cache_mib", "memory_mib", "steps", "against", "pairs", "realignment", "seed_band"}
+_NO_NUMBER = {
+    *("threads", "cache_mib", "memory_mib", "bootstrap"),
+    *("steps", "against", "pairs", "realignment", "seed_band"),
+}
 
 Row = dict[str, Any]
 

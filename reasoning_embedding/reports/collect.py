@@ -10,8 +10,9 @@ from typing import Any
 from reasoning_embedding.checkpoints.layout import RunFolder
 from reasoning_embedding.errors import InputError
 
-from .records import Experiment, Run, Scores, Stage
+from .records import Experiment, Realignment, Run, Scores, Stage
 from .similarity import read_pair, read_realignment
+from .tracks import read_track
 
 
 def collect(folder: Path) -> Experiment:
@@ -60,6 +61,7 @@ def collect(folder: Path) -> Experiment:
             folder / "hrsa" / "realignment", _names(analysis.get("realignment")), "track", missing
         )
     )
+    tracks += _tracked(folder, tracks)
     baselines = {} if is_run else _read_baselines(folder, config, missing)
     if not pairs and not analysis.get("pairs"):
         missing.append("HRSA pairs: no analysis was asked for or run")
@@ -191,6 +193,19 @@ def _folders(parent: Path) -> dict[str, Path]:
         for path in sorted(parent.iterdir())
         if path.is_dir() and not path.name.startswith(".")
     }
+
+
+def _tracked(folder: Path, known: tuple[Realignment, ...]) -> tuple[Realignment, ...]:
+    """Trajectories of track files, here and in the runs, that the analysis does not hold already."""
+    folders = [folder, *_folders(folder / "runs").values()]
+    seen = {(track.run, track.against, track.probe.hash) for track in known}
+    return tuple(
+        track
+        for path in (RunFolder(run).track for run in folders)
+        if path.exists()
+        for track in read_track(path)
+        if (track.run, track.against, track.probe.hash) not in seen
+    )
 
 
 def _read_runs(folder: Path, config: dict[str, Any], missing: list[str]) -> tuple[Run, ...]:

@@ -1,16 +1,19 @@
-"""A table as data, and its three forms: terminal text, Markdown and HTML."""
+"""A table as data, and its forms: terminal text, Markdown, HTML and CSV."""
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: What a mark looks like where there is no colour.
 _WORDS = {
-    "inside": "inside",
+    "equivalent": "equivalent",
     "closer": "closer",
     "farther": "farther",
+    "undecided": "undecided",
     "best": "*",
     "pass": "ok",
     "miss": "MISSED",
@@ -29,7 +32,7 @@ class Column:
 class Cell:
     """A value, what stands beside it (an interval), a second remark (chance), and a mark.
 
-    `mark` is ``inside``, ``closer`` or ``farther`` (of the seed band), ``best``, ``pass``, ``miss``,
+    `mark` is ``equivalent``, ``closer``, ``farther`` or ``undecided`` (of the seed band), ``best``, ``pass``, ``miss``,
     ``up``, ``down`` or empty.
     """
 
@@ -148,13 +151,34 @@ def to_html(grid: Grid) -> str:
     )
 
 
+def to_csv(grid: Grid) -> str:
+    """One line a row; beside each column its remark (an interval), its second one (chance) and its mark, if any."""
+    plain = str.maketrans({"\N{MINUS SIGN}": "-", "–": None})
+    parts = ("text", "note", "extra", "mark")
+    fields = [
+        (index, part)
+        for index in range(len(grid.columns))
+        for part in parts
+        if part == "text" or any(getattr(row[index], part) for row in grid.rows)
+    ]
+    names = {"text": "", "note": " (note)", "extra": " (remark)", "mark": " (mark)"}
+    headings = grid.headings()
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow([headings[index] + names[part] for index, part in fields])
+    writer.writerows(
+        [getattr(row[index], part).translate(plain) for index, part in fields] for row in grid.rows
+    )
+    return target.getvalue()
+
+
 def _class(cell: Cell) -> str:
     return f' class="{html.escape(cell.mark)}"' if cell.mark else ""
 
 
 def _html_cell(cell: Cell) -> str:
     text = f"<b>{html.escape(cell.text)}</b>" if cell.mark == "best" else html.escape(cell.text)
-    if cell.mark in ("inside", "closer", "farther", "pass", "miss"):
+    if cell.mark in _WORDS and cell.mark != "best":
         word = {"pass": "reached", "miss": "missed"}.get(cell.mark, cell.mark)
         text += f' <span class="mark {cell.mark}">{word}</span>'
     return text + "".join(f"<small>{html.escape(part)}</small>" for part in (cell.note, cell.extra) if part)

@@ -69,18 +69,27 @@ def _track_panel(
         lines.append(Line(track.name, [float(step) for step in track.steps], values, colour, style))
     label, band = metric_label(metric), experiment.band
     chances = {track.chance.get(metric) for _, track in shown}
-    probes = {(track.probe.hash, track.probe.tokens) for _, track in shown}
-    fits = band is not None and attribute == "series" and probes == {(band.probe.hash, band.probe.tokens)}
     return Panel(
         key=f"{attribute}/{metric}",
         label=f"{label.title}, {group}",
         lines=lines,
         group=group,
         limits=label.limits,
-        band=band.intervals.get(metric) if band is not None and fits else None,
+        band=seed_level(experiment, [track for _, track in shown], metric) if attribute == "series" else None,
         band_label=f"seed band ({band.name})" if band is not None else "",
         chance=chances.pop() if len(chances) == 1 and attribute == "series" else None,
     )
+
+
+def seed_level(
+    experiment: Experiment, tracks: Sequence[Realignment], metric: str
+) -> tuple[float, float] | None:
+    """The seed band of a metric, if all tracks were measured on its probe set and rows."""
+    band = experiment.band
+    if band is None:
+        return None
+    probes = {(track.probe.hash, track.probe.tokens) for track in tracks}
+    return band.intervals.get(metric) if probes == {(band.probe.hash, band.probe.tokens)} else None
 
 
 def diagonal_chart(experiment: Experiment) -> LineChart | None:

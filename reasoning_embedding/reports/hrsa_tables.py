@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .grid import Cell, Column, Grid
-from .labels import HEADLINE, metric_label, number
+from .labels import HEADLINE, brackets, metric_label, number
 from .records import Experiment, Pair
 from .similarity import verdict
 
@@ -18,10 +18,11 @@ _SHORT = {
 _HRSA_CAPTION = (
     "Values after the final norm; in brackets the 95 % bootstrap interval over the probe's texts, then the value "
     "two unrelated models would have (chance). The seed band is the interval of two runs that differ in nothing but "
-    "the seed. “Inside”: a pair's interval meets the band, so it differs no more than a change of seed does; "
-    "“closer” and “farther”: the models are more or less alike than that. Pairs of another kind (causal language "
-    "models) or on another probe set are not marked, nor are metrics without an interval. "
-    "One pair of seeds was compared: its interval covers the choice of texts, not the choice of more seeds."
+    "the seed. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and “farther”: its "
+    "whole interval lies outside, and the models are more or less alike than two seeds; “undecided”: neither is "
+    "shown. Pairs of another kind (causal language models) or on another probe set are not tested, nor are metrics "
+    "without an interval. One pair of seeds was compared: its interval covers the choice of texts, not the choice of "
+    "more seeds."
 )
 
 
@@ -32,7 +33,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
     rows = []
     for pair in pairs:
         name = f"{pair.name} (seed band)" if pair is experiment.band else pair.name
-        cells = [_hrsa_cell(experiment, pair, metric) for metric in metrics]
+        cells = [hrsa_cell(experiment, pair, metric) for metric in metrics]
         rows.append((_pair_cell(pair, name), *cells))
     return Grid(
         key="hrsa",
@@ -50,7 +51,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
     metrics = [metric for metric in _SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
     rows = []
     for pair in pairs:
-        marks = [verdict(pair, experiment.band, metric) or "" for metric in metrics]
+        marks = [mark(experiment, pair, metric) for metric in metrics]
         cells = [
             Cell(number(pair.last.get(metric)), mark=mark)
             for metric, mark in zip(metrics, marks, strict=True)
@@ -77,7 +78,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
         caption="As above. Probe sets: " + "; ".join(f"{pair.name}: {pair.probe}" for pair in pairs) + ".",
         columns=(Column("metric"), *(Column(pair.name) for pair in pairs)),
         rows=tuple(
-            (Cell(metric_label(metric).title), *(_hrsa_cell(experiment, pair, metric) for pair in pairs))
+            (Cell(metric_label(metric).title), *(hrsa_cell(experiment, pair, metric) for pair in pairs))
             for metric in metrics
         ),
     )
@@ -92,15 +93,22 @@ def _pair_cell(pair: Pair, name: str) -> Cell:
     return Cell(name, f"{pair.a.reference} v {pair.b.reference}", f"probe: {pair.probe}")
 
 
-def _hrsa_cell(experiment: Experiment, pair: Pair, metric: str) -> Cell:
+def hrsa_cell(experiment: Experiment, pair: Pair, metric: str) -> Cell:
+    """A pair's value at the last layer with its interval, chance level and place to the seed band."""
     value = pair.last.get(metric)
     bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
     return Cell(
         number(value),
-        f"[{number(bounds[0])}, {number(bounds[1])}]" if bounds else "",
+        brackets(bounds),
         "" if chance is None or value is None else f"chance {number(chance)}",
-        verdict(pair, experiment.band, metric) or "",
+        mark(experiment, pair, metric),
     )
+
+
+def mark(experiment: Experiment, pair: Pair, metric: str) -> str:
+    """Word for how a pair stands to the seed band; empty where that cannot be tested."""
+    found = verdict(pair, experiment.band, metric)
+    return found.word if found else ""
 
 
 def transfer_table(experiment: Experiment) -> Grid:

@@ -21,6 +21,11 @@ HEADLINE = (
     "cka_debiased",
     "knn_jaccard@10",
 )
+#: Metrics that texts and papers speak of, by level.
+LEVELS = {
+    "representation": ("dimension_correlation", "h_inv", "procrustes_cosine"),
+    "geometry": ("cka", "cka_debiased", "knn_jaccard@10"),
+}
 SCORE = "nDCG@10"
 
 
@@ -45,17 +50,24 @@ class MetricLabel:
 
 _METRICS = {
     "dimension_correlation": MetricLabel("Dimension-wise correlation", True, (-1, 1)),
+    "permutation_match": MetricLabel("Permutation match", True, (0, 1)),
     "h_inv": MetricLabel("Inverse row entropy H_inv", True, (0, 1)),
     "h_inv_rescaled": MetricLabel("H_inv above its floor", True, (0, 1)),
     "procrustes_residual": MetricLabel("Procrustes residual", False, None),
     "procrustes_cosine": MetricLabel("Procrustes cosine", True, (-1, 1)),
     "cka": MetricLabel("Linear CKA", True, (0, 1)),
     "cka_debiased": MetricLabel("Debiased CKA", True, None),
+    "cka_rbf": MetricLabel("RBF CKA", True, (0, 1)),
+    "procrustes_distance": MetricLabel("Procrustes distance", False, (0, 2)),
+    "gulp": MetricLabel("GULP (squared)", False, None),
     "rankme_sigma": MetricLabel("RankMe (singular values)", None, None),
     "rankme_lambda": MetricLabel("RankMe (eigenvalues)", None, None),
+    "participation_ratio": MetricLabel("Participation ratio", None, None),
+    "isotropy": MetricLabel("IsoScore", None, (0, 1)),
     "alpha": MetricLabel("alpha-ReQ exponent", None, None),
 }
 _NEIGHBOURS = re.compile(r"(centred_)?knn_(jaccard|mutual)(_centred)?@(\d+)")
+_ALIGNMENT = re.compile(r"cknna@(\d+)")
 
 
 def metric_label(metric: str) -> MetricLabel:
@@ -66,6 +78,8 @@ def metric_label(metric: str) -> MetricLabel:
         kind = {"jaccard": "Jaccard", "mutual": "mutual"}[match[2]]
         centred = ", centred" if match[1] or match[3] else ""
         return MetricLabel(f"k-NN overlap ({kind}{centred}, k = {match[4]})", True, (0, 1))
+    if match := _ALIGNMENT.fullmatch(metric):
+        return MetricLabel(f"CKNNA (k = {match[1]})", True, None)
     return MetricLabel(metric, None, None)
 
 
@@ -96,6 +110,11 @@ def short_layer(label: str) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def brackets(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    """An interval for a table; empty where there is none."""
+    return "" if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
 
 
 def signed(value: float | None, digits: int = 3) -> str:

@@ -23,6 +23,8 @@ _SPECIAL = {
     '"': r"\textquotedbl{}",
     "\N{MINUS SIGN}": "$-$",
     "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "²": r"$^2$",
     "Δ": r"$\Delta$",
     "·": r"$\cdot$",
     "–": "--",

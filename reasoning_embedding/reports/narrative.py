@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from .labels import SCORE, metric_label, number, signed
+from .labels import SCORE, brackets, metric_label, number, signed
 from .records import Experiment, Pair, Realignment, Run, Scores
 from .similarity import comparable, verdict
 from .tables import mean_score, task_score
@@ -132,24 +132,36 @@ def _pair(pair: Pair, band: Pair | None) -> str:
             continue
         bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
         text = f"{metric_label(metric).title} {number(value)}"
-        place = verdict(pair, band, metric)
-        if place and band:
-            low, high = band.intervals[metric]
-            text += {
-                "inside": " lies inside the seed band",
-                "closer": ", more alike than two seeds, whose band is",
-                "farther": ", less alike than two seeds, whose band is",
-            }[place]
-            text += f" [{number(low)}, {number(high)}]"
-        elif bounds:
-            text += f" [{number(bounds[0])}, {number(bounds[1])}]"
-        parts.append(text + (f" (chance {number(chance)})" if chance is not None else ""))
+        text += f" {brackets(bounds)}" if bounds else ""
+        parts.append(
+            text
+            + (f" (chance {number(chance)})" if chance is not None else "")
+            + against_band(pair, band, metric)
+        )
     if not parts:
         parts.append("neither CKA nor k-NN overlap was computed")
     role = ", the seed band itself" if pair is band else ""
     if band and pair is not band and not comparable(pair, band):
         role = ", not held against the seed band (another kind of model or another probe set)"
     return f"{pair.name}{role}: {'; '.join(parts)}."
+
+
+def against_band(pair: Pair, band: Pair | None, metric: str) -> str:
+    """Clause on how a pair stands to the seed band, with the test behind it; empty where there is none."""
+    place = verdict(pair, band, metric)
+    if place is None or band is None:
+        return ""
+    words = {
+        "equivalent": "equivalent to a change of seed",
+        "closer": "more alike than two seeds",
+        "farther": "less alike than two seeds",
+        "undecided": "neither equivalent to nor different from a change of seed",
+    }
+    p = place.test.p_value
+    test = f"TOST p = {p:.2g}" if p >= 0.001 else "TOST p < 0.001"
+    if place.word in ("closer", "farther"):
+        test = "the whole interval lies outside"
+    return f", {words[place.word]} (band {brackets(band.intervals[metric])}, {test})"
 
 
 def _track(track: Realignment) -> str:

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 
 from .charts import log_chart, score_bars, score_curves
+from .explorer import explorer
 from .grid import Grid, to_html
 from .hrsa_charts import diagonal_chart, heat_maps, realignment_chart
 from .labels import COLOURS, DARK_COLOURS, DASHES, metric_label
@@ -45,8 +46,9 @@ def render(
     """
     data = _chart_data(experiment)
     body = _body(experiment, data, tables, figures, pictures or {})
+    scripts = ("explorer.js", "page.js")
     return fill_template(
-        "page.js", title=experiment.title, subtitle=_subtitle(experiment), body=body, data=data
+        *scripts, title=experiment.title, subtitle=_subtitle(experiment), body=body, data=data
     )
 
 
@@ -106,6 +108,7 @@ def _chart_data(experiment: Experiment) -> dict[str, Any]:
         "dark": DARK_COLOURS,
         "dashes": [dash for _, dash in DASHES],
         "charts": {chart.key: asdict(chart) for chart in charts if chart},
+        "explorer": explorer(experiment),
         "heatmaps": [asdict(heat_map) for heat_map in heat_maps(experiment)],
         "bars": asdict(bars) if bars else None,
     }
@@ -131,6 +134,7 @@ def _body(
     maps = _chart_slot(
         "heatmaps", "Similarity of all layers", "Rows: layers of the first model; columns: of the second."
     )
+    every = _chart_slot("explorer", "One number at a time", "")
     sections = {
         "What this shows": _findings(experiment),
         "Retrieval": table("scores")
@@ -142,6 +146,7 @@ def _body(
         + "".join(_picture(name, png) for name, png in pictures.items()),
         "Training": chart("training"),
         "Representation (HRSA)": table("hrsa")
+        + (every if data["explorer"] else "")
         + (maps if data["heatmaps"] else "")
         + chart("layers")
         + table("transfer")

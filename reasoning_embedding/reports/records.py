@@ -122,6 +122,12 @@ class Realignment:
     """What the spectrum was taken of: the texts' ``last`` tokens or their ``mean``."""
     chance: dict[str, float | None]
     warnings: tuple[str, ...]
+    intervals: dict[str, list[tuple[float, float] | None]] = field(default_factory=dict)
+    """Ends of the interval of each step of ``series``, where there is one."""
+    layers: tuple[str, ...] = ()
+    series_layers: dict[str, list[list[float | None]]] = field(default_factory=dict)
+    """Each metric by step and layer."""
+    definitions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""HRSA records: how its JSON files are read, and when a pair lies inside the seed band."""
+"""HRSA records: how its JSON files are read, and how a pair stands to the seed band."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,27 @@ from reasoning_embedding.errors import InputError
 
 from .labels import metric_label
 from .records import Model, Pair, Probe, Realignment
+from .statistics import Comparison, tost
 
-Verdict = Literal["inside", "closer", "farther"]
+#: Half the width of a 95 % interval in standard errors.
+_HALF = 1.959964
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a pair stands to the seed band: two one-sided tests of equivalence.
+
+    Parameters
+    ----------
+    word : {"equivalent", "closer", "farther", "undecided"}
+        ``equivalent``: both tests reject at 5 %, so it lies within the band; ``closer`` and ``farther``: the whole
+        95 % interval lies outside, and the models are more or less alike than two seeds; else ``undecided``.
+    test : Comparison
+        Of the value less the middle of the band, against half the band's width.
+    """
+
+    word: Literal["equivalent", "closer", "farther", "undecided"]
+    test: Comparison
 
 
 def read_pair(record: dict[str, Any], path: Path) -> Pair:
@@ -39,12 +59,12 @@ def read_pair(record: dict[str, Any], path: Path) -> Pair:
         diagonal={metric: _values(values) for metric, values in (record.get("diagonal") or {}).items()},
         last={metric: _value(value) for metric, value in record["last"].items()},
         intervals={
-            metric: (float(bounds[0]), float(bounds[1]))
+            metric: ends
             for metric, bounds in (record.get("intervals") or {}).items()
-            if bounds is not None and None not in (_value(bounds[0]), _value(bounds[1]))
+            if (ends := _ends(bounds)) is not None
         },
         chance=_chance(record),
-        definitions={metric: str(text) for metric, text in (record.get("definitions") or {}).items()},
+        definitions=_definitions(record),
         probe_transfer=record.get("probe_transfer"),
         spectrum=tuple(
             (_model(record[side]), values)
@@ -81,6 +101,16 @@ def read_realignment(record: dict[str, Any], path: Path) -> Realignment:
         features=str((record.get("spectrum") or {}).get("features", "")),
         chance=_chance(record),
         warnings=tuple(str(warning) for warning in record.get("warnings") or []),
+        intervals={
+            metric: [_ends(bounds) for bounds in values]
+            for metric, values in (record.get("intervals") or {}).items()
+        },
+        layers=tuple(str(label) for label in record.get("layers") or []),
+        series_layers={
+            metric: [_values(row) for row in rows]
+            for metric, rows in (record.get("series_layers") or {}).items()
+        },
+        definitions=_definitions(record),
     )
 
 
@@ -96,32 +126,44 @@ def comparable(pair: Pair, band: Pair | None) -> bool:
 
 
 def verdict(pair: Pair, band: Pair | None, metric: str) -> Verdict | None:
-    """Where a pair's last layer lies relative to the seed band.
+    """Test whether a pair's last layer lies within the seed band.
 
     Parameters
     ----------
     pair, band : Pair
         The pair, and the pair of two seeds whose bootstrap interval is the band.
     metric : str
-        A metric both have.
+        A metric of both.
 
     Returns
     -------
-    {"inside", "closer", "farther"} or None
-        ``inside``: the pair's interval (its value, where it has none) meets the band; ``closer``: the two
-        models are more alike than two seeds; ``farther``: less. None where the band does not apply.
+    Verdict or None
+        None where either has no interval, the metric no direction, or the band does not apply.
+
+    Notes
+    -----
+    The standard error is that of a normal estimate with the pair's interval, with texts less one degrees of freedom.
     """
-    value = pair.last.get(metric)
-    if band is None or value is None or metric not in band.intervals or not comparable(pair, band):
-        return None
-    low, high = band.intervals[metric]
-    below, above = pair.intervals.get(metric, (value, value))
-    if below <= high and above >= low:
-        return "inside"
+    value, bounds = pair.last.get(metric), pair.intervals.get(metric)
     direction = metric_label(metric).higher_is_closer
-    if direction is None:
+    if band is None or value is None or bounds is None or direction is None or not comparable(pair, band):
         return None
-    return "closer" if (below > high) == direction else "farther"
+    low, high = band.intervals.get(metric, (0.0, 0.0))
+    if not low < high:
+        return None
+    test = tost(
+        value - (low + high) / 2,
+        (bounds[1] - bounds[0]) / (2 * _HALF),
+        max(1, (pair.probe.texts or 2) - 1),
+        (high - low) / 2,
+        method="bootstrap",
+        n=pair.probe.texts or 0,
+    )
+    if test.verdict == "within":
+        return Verdict("equivalent", test)
+    if test.verdict == "open":
+        return Verdict("undecided", test)
+    return Verdict("closer" if (test.difference > 0) == direction else "farther", test)
 
 
 def _require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
@@ -164,3 +206,12 @@ def _values(values: list[Any]) -> list[float | None]:
 
 def _chance(record: dict[str, Any]) -> dict[str, float | None]:
     return {metric: _value(value) for metric, value in (record.get("chance") or {}).items()}
+
+
+def _ends(bounds: list[Any] | None) -> tuple[float, float] | None:
+    low, high = (_value(end) for end in bounds or (None, None))
+    return None if low is None or high is None else (low, high)
+
+
+def _definitions(record: dict[str, Any]) -> dict[str, str]:
+    return {metric: str(text) for metric, text in (record.get("definitions") or {}).items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -80,13 +82,47 @@ def test_every_chart_is_drawn_without_a_console_message(browser: str, page: Path
     assert console == []
     assert re.search(r'<div id="problems"[^>]* hidden=""></div>', dom)
     drawn = charts(dom)
-    assert drawn.keys() == {"bars", "heatmaps", "layers", "lineage", "realignment", "training"}
+    assert drawn.keys() == {"bars", "explorer", "heatmaps", "layers", "lineage", "realignment", "training"}
     assert all(drawn.values()), drawn
     assert "<img" not in dom
     choices = re.search(r'data-choices="(\d+)"', dom)
     assert choices is not None
     assert int(choices[1]) > 50
     assert "synthetic: 3 grown backbones, 4 training runs" in dom
+
+
+def test_the_explorer_says_the_number_it_points_at(browser: str, page: Path, tmp_path: Path) -> None:
+    choose = """<script>
+addEventListener("load", () => {
+  const [source, metric, layer, step] = document.querySelectorAll('[data-chart="explorer"] select');
+  const pick = (box, text) => {
+    box.value = [...box.options].find((option) => option.text === text).value;
+    box.dispatchEvent(new Event("change"));
+  };
+  const note = () => document.querySelector('[data-chart="explorer"] .note').textContent;
+  const read = [];
+  pick(source, "emb-base-sft");
+  read.push(note());
+  pick(source, "rlvr");
+  pick(metric, "Linear CKA");
+  pick(layer, "2");
+  pick(step, "32");
+  read.push(note());
+  document.body.dataset.read = JSON.stringify(read);
+});
+</script>"""
+    dom, console = render(browser, with_script(page, "explorer", choose), tmp_path / "profile")
+    assert console == []
+    read = re.search(r'data-read="([^"]*)"', dom)
+    assert read is not None
+    pair, track = json.loads(html.unescape(read[1]))
+    assert "layer norm: 0.4790 [0.4670, 0.4880], chance 0.3100." in pair
+    assert "Against two seeds [0.9550, 0.9760]: less alike than two seeds (TOST p = 1.000)" in pair
+    assert "Definition: Linear CKA of centred rows." in pair
+    folder = page.parents[1]
+    record = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
+    value = record["series_layers"]["cka"][record["steps"].index(32)][record["layers"].index("layer 2")]
+    assert f"Linear CKA, step 32, layer 2: {value:.4f}, chance" in track
 
 
 def test_an_error_would_be_seen(browser: str, page: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def folder(tmp_path_factory):
 
 def instrument(folder, cache=None, lines=None, **changes) -> Instrument:
     settings = config.Analysis.model_validate(
-        {"probe": {"kind": "text", "path": str(folder / "texts.txt")}, "k": [5], **changes}
+        {"probe": {"kind": "text", "path": str(folder / "texts.txt")}, "k": [5], "bootstrap": 0, **changes}
     )
     report = (lambda line: None) if lines is None else lines.append
     return Instrument(load_probe(settings.probe), settings, cache, report=report)

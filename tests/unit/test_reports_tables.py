@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy.stats import norm, t
 
 from reasoning_embedding.reports import summary_table
 from reasoning_embedding.reports.charts import thin
@@ -15,7 +16,7 @@ from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html, to_mar
 from reasoning_embedding.reports.hrsa_tables import hrsa_table
 from reasoning_embedding.reports.labels import metric_label, number, signed
 from reasoning_embedding.reports.narrative import findings
-from reasoning_embedding.reports.records import Experiment, Scores
+from reasoning_embedding.reports.records import Experiment, Pair, Scores
 from reasoning_embedding.reports.similarity import comparable, verdict
 from reasoning_embedding.reports.tables import gate_table, score_table
 from tests.synthetic_experiment import write_experiment
@@ -69,30 +70,55 @@ def test_verdicts(experiment: Experiment) -> None:
     assert band is not None
     pairs = {pair.name: pair for pair in experiment.pairs}
     same = pairs["emb-base-rlvr"]
-    assert verdict(same, band, "cka") == "inside"
-    assert verdict(pairs["emb-base-sft"], band, "cka") == "farther"
-    assert verdict(same, band, "h_inv") is None  # the band has no interval of it
+
+    def word(value: float, half: float, metric: str = "cka", floor: Pair = band) -> str | None:
+        ends = (value - half, value + half)
+        found = verdict(replace(same, last={metric: value}, intervals={metric: ends}), floor, metric)
+        return found.word if found else None
+
+    # The band is [0.955, 0.976]: its middle with a sharp estimate is shown to lie within, with a blunt one it is not.
+    assert [word(0.9655, half) for half in (0.005, 0.02)] == ["equivalent", "undecided"]
+    assert [word(value, 0.005) for value in (0.976, 0.99, 0.9, 0.479)] == [
+        *("undecided", "closer", "farther", "farther")
+    ]
+    # A residual is a distance: smaller is closer.
+    floor = replace(band, last={"procrustes_residual": 0.1}, intervals={"procrustes_residual": (0.08, 0.12)})
+    assert [word(value, 0.005, "procrustes_residual", floor) for value in (0.01, 0.1, 0.5)] == [
+        *("closer", "equivalent", "farther")
+    ]
+    assert verdict(same, band, "h_inv") is None  # neither has an interval of it
+    assert verdict(replace(same, intervals={}), band, "cka") is None
     assert verdict(band, band, "cka") is None
     # Causal language models are not held against embedders, nor pairs on other texts.
     assert not comparable(pairs["lm-base-rlvr"], band)
     assert verdict(replace(same, probe=replace(same.probe, hash="other")), band, "cka") is None
     assert verdict(replace(same, probe=replace(same.probe, tokens="mean")), band, "cka") is None
     assert verdict(same, None, "cka") is None
-    # Without an interval of its own, the value decides; at the band's edge it is inside.
-    for value, expected in ((0.976, "inside"), (0.955, "inside"), (0.977, "closer"), (0.954, "farther")):
-        assert verdict(replace(same, last={"cka": value}, intervals={}), band, "cka") == expected
-    # A residual is a distance: smaller is closer.
-    floor = replace(band, last={"procrustes_residual": 0.1}, intervals={"procrustes_residual": (0.08, 0.12)})
-    for value, expected in ((0.01, "closer"), (0.1, "inside"), (0.5, "farther")):
-        near = replace(same, last={"procrustes_residual": value}, intervals={})
-        assert verdict(near, floor, "procrustes_residual") == expected
+
+
+def test_the_verdict_is_that_of_two_one_sided_tests(experiment: Experiment) -> None:
+    band = experiment.band
+    assert band is not None
+    same = next(pair for pair in experiment.pairs if pair.name == "emb-base-rlvr")
+    found = verdict(same, band, "cka")
+    assert found is not None
+    error = (same.intervals["cka"][1] - same.intervals["cka"][0]) / (2 * norm.ppf(0.975))
+    low, high = band.intervals["cka"]
+    at = t(df=191, loc=0.968, scale=error)
+    assert found.test.p_value == pytest.approx(max(at.cdf(low), at.sf(high)), rel=1e-4)
+    assert (found.word, found.test.p_value > 0.05) == ("undecided", True)
 
 
 def test_sentences_follow_the_numbers(experiment: Experiment) -> None:
     groups = findings(experiment)
     text = "\n".join(sentence for _, sentences in groups for sentence in sentences)
-    assert "emb-base-rlvr: Linear CKA 0.968 lies inside the seed band [0.955, 0.976]" in text
-    assert "emb-base-sft: Linear CKA 0.479, less alike than two seeds, whose band is [0.955, 0.976]" in text
+    assert (
+        "emb-base-rlvr: Linear CKA 0.968 [0.956, 0.977] (chance 0.310), neither equivalent to nor different from a "
+        "change of seed (band [0.955, 0.976], TOST p = 0.069)"
+    ) in text
+    assert (
+        "emb-base-sft: Linear CKA 0.479 [0.467, 0.488] (chance 0.310), less alike than two seeds (band [0.955, 0.976]"
+    ) in text
     assert "lm-base-sft, not held against the seed band" in text
     assert (
         "base: mean nDCG@10 over 3 tasks went from 0.031 at step 0 to 0.564 at step 150; no task fell" in text
@@ -122,7 +148,7 @@ def test_sentences_the_other_way_round(tmp_path: Path) -> None:
     text = "\n".join(sentence for _, sentences in findings(collect(folder)) for sentence in sentences)
     assert "it fell on cranfield (−0.040)" in text
     assert "rlvr minus base is −0.090 in mean nDCG@10, more than the 0.010 between two seeds" in text
-    assert "Linear CKA 0.995, more alike than two seeds, whose band is [0.955, 0.976]" in text
+    assert "Linear CKA 0.995 [0.990, 0.999] (chance 0.310), more alike than two seeds (band" in text
     assert "Linear CKA rose, from 0.500 to 0.950;" in text
     assert "Probe set: world, 64 texts" in text  # probe sets differ, so each sentence names its own
 
@@ -151,7 +177,7 @@ def test_summary_fits_the_terminal(experiment: Experiment, monkeypatch: pytest.M
     monkeypatch.setenv("COLUMNS", "90")
     text = summary_table(experiment.folder)
     assert max(map(len, text.splitlines())) <= 100  # a title may run on, tables may not
-    for part in ("world-heldout", "+0.950", "0.968 inside", "0.479 farther", "0.955 needs 0.97 MISSED"):
+    for part in ("world-heldout", "+0.950", "0.968 undecided", "0.479 farther", "0.955 needs 0.97 MISSED"):
         assert part in text
 
 

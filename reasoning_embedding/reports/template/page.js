@@ -189,6 +189,7 @@
     const key = figure.dataset.chart;
     let draw;
     if (key === "bars") draw = barChart(figure, data.bars);
+    else if (key === "explorer") draw = drawExplorer(figure, data.explorer, { escape, css, colour, select, layout, config, narrow });
     else if (key === "heatmaps") draw = heatMaps(figure, data.heatmaps);
     else draw = lineChart(figure, data.charts[key]);
     draw();
