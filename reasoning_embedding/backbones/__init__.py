@@ -1,7 +1,14 @@
 """A decoder checkpoint becomes a bidirectional encoder."""
 
 from .compilation import compile_layers
-from .contracts import AttentionCheck, InputContract, check_attention, check_same_inputs, input_contract
+from .contracts import (
+    AttentionCheck,
+    InputContract,
+    check_attention,
+    check_same_chat_templates,
+    check_same_inputs,
+    input_contract,
+)
 from .dropout import text_keys, use_text_dropout
 from .embedder import Embedder
 from .layers import decoder_layers

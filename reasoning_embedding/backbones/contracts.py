@@ -264,3 +264,33 @@ def check_same_inputs(contracts: Mapping[str, InputContract]) -> None:
                 where="backbones",
                 todo="compare backbones that share one tokenizer and its BOS/EOS/padding policy",
             )
+
+
+def check_same_chat_templates(templates: Mapping[str, Any]) -> None:
+    """Refuse backbones of one experiment whose tokenizers would write a conversation differently.
+
+    Parameters
+    ----------
+    templates : mapping of str to str, dict or None
+        ``tokenizer.chat_template`` of each backbone.
+
+    Raises
+    ------
+    ContractError
+        Naming the two backbones.
+
+    Notes
+    -----
+    Training and export pin plain text, so a template reaches no text of ours; generation, and libraries that wrap
+    texts in it, would still treat the siblings differently.
+    """
+    names = list(templates)
+    for name in names[1:]:
+        if templates[name] != templates[names[0]]:
+            without = [one for one in (names[0], name) if not templates[one]]
+            what = f"; {without[0]!r} has none" if without else ""
+            raise ContractError(
+                f"the input contract is broken: {names[0]!r} and {name!r} have different chat templates{what}",
+                where="backbones",
+                todo="give both one tokenizer: stages of kind given, the second with tokenizer_of the first",
+            )

@@ -16,6 +16,8 @@ from .atomic import write_json
 FILE = "provenance.json"
 #: Files whose bytes decide what a model computes.
 _CONTENT = (".safetensors", ".json", ".model", ".txt", ".jinja")
+#: Folders within a model's that hold other models, or what was measured of it.
+_BESIDE = {"checkpoints", "hrsa"}
 _NOT_CONTENT = {FILE, "trainer_state.json", "gates.json"}
 
 
@@ -28,7 +30,8 @@ def hash_file(path: Path) -> str:
 def content_hash(folder: Path) -> str:
     """SHA-256 over the names and bytes of a model folder's weights, configs and tokenizer.
 
-    Equal folders have equal hashes wherever they lie; provenance and training state do not count.
+    Equal folders have equal hashes wherever they lie; provenance, training state, the models of other steps
+    (``checkpoints/``) and what was measured (``hrsa/``) do not count.
 
     Raises
     ------
@@ -38,7 +41,10 @@ def content_hash(folder: Path) -> str:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix in _CONTENT and path.name not in _NOT_CONTENT
+        if path.is_file()
+        and path.suffix in _CONTENT
+        and path.name not in _NOT_CONTENT
+        and path.relative_to(folder).parts[0] not in _BESIDE
     )
     if not files:
         raise InputError("no model files here", where=str(folder), todo="name a checkpoint folder")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reasoning_embedding.errors import InputError
 
 from ._app import Overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reasoning_embedding.config import LineageConfig
+    from reasoning_embedding.distributed import World
 
 
 def command(
@@ -18,12 +24,15 @@ def command(
     ],
     overrides: Overrides = None,
 ) -> None:
-    """Grow a base by pre-training, and its SFT and RLVR siblings from it; finished stages are kept.
+    """Grow backbones: a base, given or pre-trained, and its SFT, DPO and RLVR siblings; finished stages are kept.
+
+    Launch it with accelerate or torchrun for several ranks. A lineage with an hrsa section is tracked through
+    the steps that its stages keep.
 
     Raises
     ------
     ReasoningEmbeddingError
-        For a config that cannot be used, or a stage that misses its quality gate.
+        For a config that cannot be used, or a stage that misses its quality gate or learns nothing.
     """
     from reasoning_embedding.config import ExperimentConfig, LineageConfig, load_config
 
@@ -38,7 +47,29 @@ def command(
         place = {"kind": "lineage", "name": settings.name, "output_dir": settings.output_dir}
         settings = LineageConfig.model_validate(settings.lineage.model_dump() | place)
     quiet_libraries()
+    from reasoning_embedding.distributed import explain_lost_ranks, start_world, stop_world
     from reasoning_embedding.lineages import grow
 
-    for name, folder in grow(settings, speaker()).items():
-        typer.echo(f"{name}: {folder}")
+    world = start_world(timeout_minutes=120)
+    say = speaker() if world.is_main else lambda line: None
+    try:
+        with explain_lost_ranks(world):
+            folders = grow(settings, say, world)
+        for name, folder in folders.items():
+            say(f"{name}: {folder}")
+        _track(settings, folders, say, world)
+    finally:
+        stop_world()
+
+
+def _track(
+    settings: LineageConfig, folders: dict[str, Path], say: Callable[[str], None], world: World
+) -> None:
+    """Measure how every stage that keeps steps moves, where the lineage has an ``hrsa`` section."""
+    if settings.hrsa is None:
+        return
+    from reasoning_embedding.sweeps.tracking import series_of, track_series
+
+    kept = [str(folders[stage.name]) for stage in settings.stages if getattr(stage, "checkpoints", None)]
+    for series in series_of(kept):
+        say(f"track: {track_series(series, settings.hrsa, say, world=world)}")

@@ -11,9 +11,14 @@ from ._app import Overrides
 
 
 def command(
-    config: Annotated[Path, typer.Argument(help="A YAML file of kind run.", metavar="CONFIG")],
+    config: Annotated[
+        Path, typer.Argument(help="A YAML file of kind run, or of kind experiment.", metavar="CONFIG")
+    ],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest saved state.")] = False,
+    run_name: Annotated[
+        str | None, typer.Option("--run", help="Which run of an experiment, whose backbone is grown.")
+    ] = None,
 ) -> None:
     """Train an embedder from a backbone; launch it with accelerate or torchrun for several ranks.
 
@@ -22,22 +27,25 @@ def command(
     ReasoningEmbeddingError
         For a config, data, backbone or folder that cannot be used, or a loss that is not finite.
     """
-    from reasoning_embedding.config import RunConfig, load_config
+    from reasoning_embedding.config import ExperimentConfig, RunConfig, load_config
 
     from ._say import quiet_libraries, speaker
 
-    loaded = load_config(config, overrides or (), expect=RunConfig)
+    expect = RunConfig if run_name is None else ExperimentConfig
+    loaded = load_config(config, overrides or (), expect=expect)
     quiet_libraries()
+    from reasoning_embedding.sweeps import run_config
     from reasoning_embedding.sweeps.contamination import contamination_of
     from reasoning_embedding.sweeps.scoring import training_score
     from reasoning_embedding.sweeps.tracking import tracking_of
     from reasoning_embedding.training import train
 
-    settings, say = loaded.config, speaker()
+    say = speaker()
+    settings = loaded.config if run_name is None else run_config(loaded.config, run_name)
     track = tracking_of(settings, say)
     run = train(
         settings,
-        text=loaded.text,
+        text=loaded.text if run_name is None else None,
         resume=resume,
         report=say,
         score=training_score(settings, say),

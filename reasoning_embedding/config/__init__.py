@@ -32,7 +32,18 @@ from .evaluation import (
 )
 from .expansion import SweepRun
 from .experiment import ExperimentConfig, ExperimentRun
-from .lineage import Gates, Lineage, LineageConfig, PretrainStage, RlvrStage, SftStage, Stage
+from .lineage import (
+    DpoStage,
+    Gates,
+    GivenStage,
+    Lineage,
+    LineageConfig,
+    PretrainStage,
+    RlvrStage,
+    SftStage,
+    Stage,
+    StageCheckpoints,
+)
 from .loading import LoadedConfig, load_config, sweep_runs
 from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
 from .merge import (

@@ -40,7 +40,8 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> ExperimentConfig:
-        stages = {stage.name for stage in self.lineage.stages} if self.lineage else set()
+        grown = self.lineage.stages if self.lineage else []
+        stages = {stage.name for stage in grown}
         runs: set[str] = set()
         for index, run in enumerate(self.runs):
             if run.name in runs:
@@ -50,25 +51,30 @@ class ExperimentConfig(Section):
                 message = f"run {run.name!r} names stage {run.backbone!r}; the lineage has {sorted(stages)}"
                 raise conflict(message, "runs", index, "backbone")
         if self.analysis:
-            self._check_references(self.analysis, stages, runs)
+            kept = {stage.name for stage in grown if getattr(stage, "checkpoints", None)}
+            self._check_references(self.analysis, stages, runs, kept)
         return self
 
     @staticmethod
-    def _check_references(analysis: Analysis, stages: set[str], runs: set[str]) -> None:
+    def _check_references(analysis: Analysis, stages: set[str], runs: set[str], kept: set[str]) -> None:
         references: list[tuple[str, tuple[str | int, ...]]] = []
         for index, pair in enumerate(analysis.pairs):
             references += [(pair.a, ("pairs", index, "a")), (pair.b, ("pairs", index, "b"))]
         for index, track in enumerate(analysis.realignment):
-            if track.run not in runs:
-                message = f"there is no run {track.run!r}; known: {sorted(runs)}"
-                raise conflict(message, "analysis", "realignment", index, "run")
+            # A trajectory is a reference to all steps.
+            named = track.run if track.run.startswith("lineage:") else f"run:{track.run}"
+            references.append((f"{named}@first", ("realignment", index, "run")))
             if track.against != "first":
                 references.append((track.against, ("realignment", index, "against")))
         for reference, path in references:
             scheme, _, rest = reference.partition(":")
             known = {"lineage": stages, "run": runs}.get(scheme)
-            if known is not None and rest.partition("@")[0] not in known:
-                raise conflict(f"{reference!r} is not known here; known: {sorted(known)}", "analysis", *path)
+            name, _, step = rest.partition("@")
+            if known is not None and name not in known:
+                what = f"there is no {'run' if scheme == 'run' else 'stage'} {name!r}"
+                raise conflict(f"{what}; known: {sorted(known)}", "analysis", *path)
+            if scheme == "lineage" and step and name not in kept:
+                raise conflict(f"stage {name!r} keeps no steps: give it checkpoints", "analysis", *path)
         if analysis.seed_band is not None and analysis.seed_band not in {
             item.name for item in analysis.pairs
         }:

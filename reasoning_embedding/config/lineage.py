@@ -1,13 +1,20 @@
-"""Growing backbones: a base by pre-training, then SFT and RLVR siblings."""
+"""Growing backbones: a base, given or pre-trained, then its SFT, DPO and RLVR siblings."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .analysis import Tracking
 from .backbone import Architecture
 from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
+from .stage_data import Completions, Preferences, ProblemFiles, Problems, WorldSums
+from .suggestions import did_you_mean
+
+#: Rewards that are known by name.
+REWARDS = ("exact_match", "numeric", "multiple_choice")
 
 
 class WorldTokenizer(Section):
@@ -49,6 +56,8 @@ class TextCorpus(Section):
 
     kind: Literal["text"]
     paths: Annotated[list[str], Field(min_length=1)]
+    word_problems: NonNegative = 0
+    """Generated problems with worked solutions in GSM8K's form, mixed into the texts: arithmetic to reinforce."""
 
 
 Corpus = Annotated[WorldCorpus | TextCorpus, Field(discriminator="kind")]
@@ -62,19 +71,58 @@ class Gates(Section):
     pass_at_8: Fraction | None = None
 
 
+class StageCheckpoints(Section):
+    """Steps of a stage that are kept as models, under ``checkpoints/`` in its folder."""
+
+    every: Positive
+    log_spaced: bool = True
+    """Also keep steps 1, 2, 4, 8, ... below ``every``; 0 and the last always are."""
+
+
 class StageBase(Section):
     """What every stage has."""
 
     name: Name
     seed: NonNegative = 0
-    learning_rate: PositiveFloat
-    steps: Positive
-    batch_size: Positive
     gates: Gates = Gates()
     threads: Positive = 1
 
+    @property
+    def needs(self) -> str | None:
+        """The stage that must be there before, if any."""
+        return None
 
-class PretrainStage(StageBase):
+
+class GivenStage(StageBase):
+    """A causal checkpoint as it is: its safetensors and tokenizer are copied (or linked) into the lineage."""
+
+    kind: Literal["given"]
+    path: Annotated[str, Field(min_length=1)]
+    """A folder or a Hub id."""
+    revision: str | None = None
+    """Branch, tag or, best, commit of the Hub repository."""
+    tokenizer_of: Name | None = None
+    """A stage before, whose tokenizer takes the place of its own: siblings then see the same tokens."""
+
+    @property
+    def needs(self) -> str | None:
+        """The stage whose tokenizer it takes."""
+        return self.tokenizer_of
+
+
+class TrainedStage(StageBase):
+    """What every stage that takes steps has."""
+
+    learning_rate: PositiveFloat
+    steps: Positive
+    batch_size: Positive
+    """Rows a step over all ranks (prompts, pairs)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: products in bf16; weights stay, and are saved, in fp32."""
+    checkpoints: StageCheckpoints | None = None
+
+
+class PretrainStage(TrainedStage):
     """Next-token prediction from random weights (AdamW, cosine to a tenth)."""
 
     kind: Literal["pretrain"]
@@ -86,30 +134,75 @@ class PretrainStage(StageBase):
     warmup_ratio: Fraction = 0.05
 
 
-class SftStage(StageBase):
-    """Supervised fine-tuning on worked solutions in a new format (trl SFTTrainer)."""
+class FineTuneStage(TrainedStage):
+    """What the stages that start from a parent have (trl)."""
+
+    parent: Name
+    micro_batch: Positive | None = None
+    """Sequences (completions, pairs) of a rank in one forward; absent: all of its share."""
+    activation_checkpointing: bool = False
+
+    @property
+    def needs(self) -> str | None:
+        """The parent."""
+        return self.parent
+
+
+class SftStage(FineTuneStage):
+    """Supervised fine-tuning (trl SFTTrainer); of the world, on worked solutions in a new format."""
 
     kind: Literal["sft"]
-    parent: Name
+    data: Completions = WorldSums()
+    max_tokens: Positive = 1024
+    """Longer rows are cut; it plays no part in the world."""
 
 
-class RlvrStage(StageBase):
-    """GRPO with an exact-match reward (trl GRPOTrainer); ``batch_size`` counts prompts."""
+class DpoStage(FineTuneStage):
+    """Direct preference optimisation (trl DPOTrainer); of the world, right answers against wrong ones."""
+
+    kind: Literal["dpo"]
+    data: Preferences = WorldSums()
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to its parent."""
+    max_tokens: Positive = 1024
+    """Longer rows are cut."""
+
+
+class RlvrStage(FineTuneStage):
+    """GRPO with a verifiable reward (trl GRPOTrainer); ``batch_size`` counts prompts."""
 
     kind: Literal["rlvr"]
-    parent: Name
+    data: Problems = WorldSums()
+    reward: str = "exact_match"
+    """``exact_match``, ``numeric``, ``multiple_choice``, or ``module:function`` of your own: it takes completion
+    and right answer, and returns a number, or None for a completion that does not parse (counted, worth 0)."""
     samples: Annotated[int, Field(ge=2)] = 8
     temperature: PositiveFloat = 1.0
     kl: Annotated[float, Field(ge=0)] = 0.02
+    max_completion_tokens: Positive | None = None
+    """Most tokens of a completion; absent in the world: the width of an answer."""
+    dead_steps: Positive = 20
+    """Stop after this many steps in a row in which all samples of every prompt are rewarded alike."""
+
+    @model_validator(mode="after")
+    def _reward_exists(self) -> RlvrStage:
+        if self.reward not in REWARDS and not re.fullmatch(r"[\w.]+:\w+", self.reward):
+            hint = did_you_mean(self.reward, REWARDS)
+            message = f"no reward {self.reward!r}; known: {', '.join(REWARDS)}, or module:function{hint}"
+            raise conflict(message, "reward")
+        if isinstance(self.data, ProblemFiles) and self.max_completion_tokens is None:
+            raise conflict("data of files needs max_completion_tokens: how long may an answer be?", "data")
+        return self
 
 
-Stage = Annotated[PretrainStage | SftStage | RlvrStage, Field(discriminator="kind")]
+Stage = Annotated[GivenStage | PretrainStage | SftStage | DpoStage | RlvrStage, Field(discriminator="kind")]
 
 
 class Lineage(Section):
     """A tokenizer and the stages grown with it, each from its parent."""
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None = None
+    """Of the stages that pre-train; the others keep their parent's."""
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -118,12 +211,14 @@ class Lineage(Section):
         for index, stage in enumerate(self.stages):
             if stage.name in seen:
                 raise conflict(f"two stages are named {stage.name!r}", "stages", index, "name")
-            parent = getattr(stage, "parent", None)
-            if parent is not None and parent not in seen:
-                message = (
-                    f"stage {stage.name!r} names parent {parent!r}; the stages before it are {sorted(seen)}"
+            if stage.needs is not None and stage.needs not in seen:
+                key = "tokenizer_of" if isinstance(stage, GivenStage) else "parent"
+                message = f"stage {stage.name!r} names {key} {stage.needs!r}; the stages before it are {sorted(seen)}"
+                raise conflict(message, "stages", index, key)
+            if isinstance(stage, PretrainStage) and self.tokenizer is None:
+                raise conflict(
+                    f"stage {stage.name!r} pre-trains: the lineage needs a tokenizer", "stages", index
                 )
-                raise conflict(message, "stages", index, "parent")
             seen.add(stage.name)
         return self
 
@@ -134,3 +229,11 @@ class LineageConfig(Lineage):
     kind: Literal["lineage"]
     name: Name
     output_dir: str = "runs"
+    hrsa: Tracking | None = None
+    """How the representation of every stage with ``checkpoints`` moves, measured when all are grown."""
+
+    @model_validator(mode="after")
+    def _tracked_stages_keep_steps(self) -> LineageConfig:
+        if self.hrsa is not None and not any(getattr(stage, "checkpoints", None) for stage in self.stages):
+            raise conflict("no stage has checkpoints to track", "hrsa")
+        return self

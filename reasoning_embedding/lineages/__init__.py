@@ -1,4 +1,4 @@
-"""Growing backbones: a base by pre-training, then its SFT and RLVR siblings (trl)."""
+"""Growing backbones: a base, given or pre-trained, then its SFT, DPO and RLVR siblings (trl)."""
 
 from .gates import GateReport, check_gates, measure
 from .grow import grow, grow_stage

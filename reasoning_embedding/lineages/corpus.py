@@ -15,6 +15,8 @@ from reasoning_embedding.config.lineage import PretrainStage, TextCorpus, WorldC
 from reasoning_embedding.data.world import World
 from reasoning_embedding.errors import InputError
 
+from .word_problems import word_problems
+
 #: Texts of the world's mix that a BPE tokenizer is trained on, where someone asks for one.
 _WORLD_SAMPLE = 20_000
 #: Texts tokenised at a time.
@@ -47,6 +49,7 @@ def corpus_texts(corpus: WorldCorpus | TextCorpus, seed: int) -> Iterator[str]:
             yield text
     if not count:
         raise InputError("the corpus is empty", where=", ".join(corpus.paths), todo="name files with texts")
+    yield from word_problems(corpus.word_problems, seed)
 
 
 def existing_file(name: str) -> Path:

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_embedding.backbones.build import build_config
 from reasoning_embedding.checkpoints.state import load_state, read_record, save_state
 from reasoning_embedding.config.lineage import PretrainStage
-from reasoning_embedding.errors import TrainingError
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import InputError, TrainingError
 
 from .corpus import open_stream
 from .loss import linear_cross_entropy
@@ -76,6 +79,9 @@ def pretrain(
     state: Path,
     settings: str,
     report: Callable[[str], None],
+    *,
+    save_step: Callable[[int, PreTrainedModel], None] = lambda step, model: None,
+    world: World | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
     """Train a decoder from random weights on its corpus.
 
@@ -91,6 +97,10 @@ def pretrain(
         Hash that a state must carry to be taken up: another setting starts anew.
     report : callable
         Takes a progress line every few seconds.
+    save_step : callable
+        Takes every step's number, from 0, and the model.
+    world : World, optional
+        Ranks that share the rows of a step; all of them call.
 
     Returns
     -------
@@ -99,6 +109,8 @@ def pretrain(
 
     Raises
     ------
+    InputError
+        When the ranks cannot share a step's rows evenly.
     TrainingError
         When the loss is no longer finite.
 
@@ -107,8 +119,15 @@ def pretrain(
     Rows depend on (seed, step) alone and nothing else is random, so a run that was killed and taken
     up again gives the same bits as one that was not.
     """
+    world = world or World()
+    if stage.batch_size % world.size:
+        raise InputError(
+            f"{world.size} ranks cannot share {stage.batch_size} rows",
+            where=f"stage {stage.name}",
+            todo="choose a batch_size that is a multiple of the number of ranks",
+        )
     stream = open_stream(stage, tokenizer)
-    model = new_model(stage, tokenizer).train()
+    model: PreTrainedModel = new_model(stage, tokenizer).to(world.device).train()
     optimizer = torch.optim.AdamW(
         _groups(model, stage.weight_decay), lr=stage.learning_rate, betas=stage.betas, fused=True
     )
@@ -116,35 +135,43 @@ def pretrain(
     now.load(state, settings)
     if now.step:
         report(f"resumed at step {now.step}/{stage.steps}")
+    else:
+        save_step(0, model)
     said = saved = time.monotonic()
     said_step = now.step
     tokens = stage.batch_size * stage.sequence_length
     while now.step < stage.steps:
         now.step += 1
         now.log.append(
-            {"step": now.step, **_train_step(now, stage, stream.batch(now.step)), "tokens": tokens}
+            {"step": now.step, **_train_step(now, stage, stream.batch(now.step), world), "tokens": tokens}
         )
+        save_step(now.step, model)
         clock = time.monotonic()
         if clock - said >= REPORT_EVERY or now.step == stage.steps:
             speed = (now.step - said_step) * tokens / max(clock - said, 1e-9)
             loss = now.log[-1]["loss"]
             report(f"step {now.step}/{stage.steps} loss {loss:.3f} {speed / 1000:.1f}k tokens/s")
             said, said_step = clock, now.step
-        if clock - saved >= SAVE_EVERY and now.step < stage.steps:
+        if world.is_main and clock - saved >= SAVE_EVERY and now.step < stage.steps:
             now.save(state, settings)
             saved = time.monotonic()
     return model.eval(), now.log
 
 
-def _train_step(now: _State, stage: PretrainStage, rows: Any) -> dict[str, float]:
-    ids = torch.from_numpy(rows)
+def _train_step(now: _State, stage: PretrainStage, rows: np.ndarray, world: World) -> dict[str, float]:
+    ids = torch.from_numpy(rows[world.rank :: world.size]).to(world.device)
     rate = learning_rate(stage, now.step)
     for group in now.optimizer.param_groups:
         group["lr"] = rate
-    hidden = now.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    with torch.autocast(world.device.type, torch.bfloat16, enabled=stage.precision == "bf16"):
+        hidden = now.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     head = now.model.get_output_embeddings().weight
-    loss = linear_cross_entropy(hidden.flatten(0, 1), head, ids[:, 1:].flatten())
+    loss = linear_cross_entropy(hidden.float().flatten(0, 1), head, ids[:, 1:].flatten())
     loss.backward()
+    loss = loss.detach()
+    if world.size > 1:  # equal shares: the mean of the ranks' means is the mean
+        for value in (loss, *(p.grad for p in now.model.parameters() if p.grad is not None)):
+            dist.all_reduce(value.div_(world.size))
     norm = torch.nn.utils.clip_grad_norm_(now.model.parameters(), _CLIP, foreach=True)
     if not math.isfinite(loss.item()):
         raise TrainingError(

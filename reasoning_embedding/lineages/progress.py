@@ -1,4 +1,4 @@
-"""What both trl stages share: arguments without side effects, progress lines and a log."""
+"""What all trl stages share: arguments without side effects, progress lines and a log."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
-from reasoning_embedding.config.lineage import StageBase
-from reasoning_embedding.errors import TrainingError
+from reasoning_embedding.config.lineage import FineTuneStage, RlvrStage
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import InputError, TrainingError
 
 from .pretrain import REPORT_EVERY
 
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
-def quiet_arguments(stage: StageBase, scratch: str, *, schedule: str) -> dict[str, Any]:
-    """Return trainer arguments for a small stage in one process: no trackers, no saving, fp32 on CPU."""
+
+def quiet_arguments(stage: FineTuneStage, world: World, scratch: str, *, schedule: str) -> dict[str, Any]:
+    """Return trainer arguments that all stages share: no trackers, no saving, this rank's device."""
     return {
         "output_dir": scratch,
         "max_steps": stage.steps,
@@ -31,9 +34,9 @@ def quiet_arguments(stage: StageBase, scratch: str, *, schedule: str) -> dict[st
         "optim": "adamw_torch_fused",
         "seed": stage.seed,
         "data_seed": stage.seed,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
+        "use_cpu": world.device.type == "cpu",
+        "bf16": stage.precision == "bf16",
+        "gradient_checkpointing": stage.activation_checkpointing,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": False,
         "report_to": "none",
@@ -43,12 +46,54 @@ def quiet_arguments(stage: StageBase, scratch: str, *, schedule: str) -> dict[st
     }
 
 
+def one_device(arguments: Arguments) -> Arguments:
+    """Keep transformers from spreading a single process over all GPUs it sees."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def shares(stage: FineTuneStage, sequences: int, world: World) -> tuple[int, int]:
+    """Return the sequences of a rank in one forward, and the forwards of a step.
+
+    Parameters
+    ----------
+    stage : FineTuneStage
+        Its ``micro_batch``.
+    sequences : int
+        Of a step over all ranks.
+    world : World
+        The ranks.
+
+    Raises
+    ------
+    InputError
+        If they do not divide evenly.
+    """
+    micro = stage.micro_batch or max(1, sequences // world.size)
+    if sequences % (micro * world.size):
+        raise InputError(
+            f"{sequences} sequences a step do not divide into forwards of {micro} on {world.size} ranks",
+            where=f"stage {stage.name}",
+            todo="change batch_size (or samples) or micro_batch",
+        )
+    return micro, sequences // (micro * world.size)
+
+
 @contextlib.contextmanager
-def quiet_warnings() -> Generator[None]:
-    """Drop transformers' notes on argument names that trl still uses."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
-        yield
+def quiet_trainer() -> Generator[None]:
+    """Drop the bars of data sets, and transformers' notes on argument names that trl still uses."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hidden = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+            yield
+    finally:
+        if not hidden:
+            enable_progress_bars()
 
 
 @contextlib.contextmanager
@@ -68,10 +113,8 @@ class Progress(TrainerCallback):
 
     Parameters
     ----------
-    steps : int
-        Steps of the stage.
-    tokens : int
-        Tokens a step.
+    stage : FineTuneStage
+        Its steps and name.
     report : callable
         Takes the lines.
     value : str
@@ -83,10 +126,10 @@ class Progress(TrainerCallback):
         One object a step.
     """
 
-    def __init__(self, steps: int, tokens: int, report: Callable[[str], None], value: str = "loss") -> None:
+    def __init__(self, stage: FineTuneStage, report: Callable[[str], None], value: str = "loss") -> None:
         self.log: list[dict[str, Any]] = []
-        self._steps, self._tokens, self._report, self._value = steps, tokens, report, value
-        self._said, self._said_step = time.monotonic(), 0
+        self._stage, self._report, self._value = stage, report, value
+        self._said, self._said_tokens, self._tokens = time.monotonic(), 0, 0
 
     def attach(self, trainer: Trainer) -> None:
         """Silence the trainer's own printing."""
@@ -112,14 +155,61 @@ class Progress(TrainerCallback):
             return
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
-                f"the loss is {logs['loss']}", where=f"step {state.global_step}", todo="lower learning_rate"
+                f"the loss is {logs['loss']}",
+                where=f"step {state.global_step} of {self._stage.name}",
+                todo="lower learning_rate",
             )
-        self.log.append({"step": state.global_step, **logs, "tokens": self._tokens})
+        total = int(logs.get("num_tokens", 0))
+        entry = {"step": state.global_step, **logs, "tokens": total - self._tokens}
+        self._tokens = total
+        self.examine(entry)
+        self.log.append(entry)
         clock = time.monotonic()
-        if clock - self._said >= REPORT_EVERY or state.global_step == self._steps:
-            speed = (state.global_step - self._said_step) * self._tokens / max(clock - self._said, 1e-9)
+        if clock - self._said >= REPORT_EVERY or state.global_step == self._stage.steps:
+            speed = (total - self._said_tokens) / max(clock - self._said, 1e-9)
             self._report(
-                f"step {state.global_step}/{self._steps} {self._value} {logs[self._value]:.3f} "
-                f"{speed / 1000:.1f}k tokens/s"
+                f"step {state.global_step}/{self._stage.steps} {self._value.rpartition('/')[2]} "
+                f"{entry[self._value]:.3f}{self.remark(entry)} {speed / 1000:.1f}k tokens/s"
             )
-            self._said, self._said_step = clock, state.global_step
+            self._said, self._said_tokens = clock, total
+
+    def examine(self, entry: dict[str, Any]) -> None:
+        """Look at a step's numbers, complete them, or stop."""
+
+    def remark(self, entry: dict[str, Any]) -> str:
+        """Return what a progress line adds about a step."""
+        return ""
+
+
+class RewardProgress(Progress):
+    """Progress of reinforcement learning: it knows which groups still teach, and stops when none does."""
+
+    def __init__(self, stage: RlvrStage, report: Callable[[str], None]) -> None:
+        super().__init__(stage, report, "reward")
+        self._dead, self._dead_steps = 0, stage.dead_steps
+
+    def examine(self, entry: dict[str, Any]) -> None:
+        """Add the share of live groups, whose samples differ in reward; stop after too many dead steps.
+
+        Raises
+        ------
+        TrainingError
+            When no group was live for ``dead_steps`` steps in a row.
+        """
+        entry["live_groups"] = 1.0 - entry["frac_reward_zero_std"]
+        entry["completion_tokens"] = entry["completions/mean_length"]
+        self._dead = 0 if entry["live_groups"] > 0 else self._dead + 1
+        if self._dead >= self._dead_steps:
+            raise TrainingError(
+                f"all rewards of a prompt's samples were equal for {self._dead} steps in a row (mean reward "
+                f"{entry['reward']:.3f}, {entry.get('unparsed', 0.0):.0%} of the completions do not parse), so "
+                "nothing is learnt any more",
+                where=f"step {entry['step']} of {self._stage.name}",
+                todo="choose problems the parent solves sometimes, more samples, a higher temperature, or more "
+                "max_completion_tokens; dead_steps says how long to wait",
+            )
+
+    def remark(self, entry: dict[str, Any]) -> str:
+        """Name the share of live groups and, where there are any, of completions that do not parse."""
+        unparsed = entry.get("unparsed", 0.0)
+        return f" live {entry['live_groups']:.2f}" + (f" unparsed {unparsed:.2f}" if unparsed else "")

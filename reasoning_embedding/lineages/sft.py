@@ -1,37 +1,35 @@
-"""Supervised fine-tuning on worked solutions with trl."""
+"""Supervised fine-tuning with trl: worked sums of the miniature world, or rows of files."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from reasoning_embedding.config.lineage import SftStage
+from reasoning_embedding.config.stage_data import CompletionFiles
 from reasoning_embedding.data.world import SUMS
 
+from .fine_tune import Start, run_trainer
 from .gates import encode_fixed
-from .progress import Progress, quiet_arguments, quiet_warnings
+from .progress import Progress, one_device, quiet_arguments, shares
+from .rows import completion_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import SFTTrainer
 
 
-def train_sft(
-    stage: SftStage,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    report: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Teach a model to work sums out, ``07+5=12,01;012 .``, in place.
+def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
+    """Teach a model what follows its prompts, in place; the loss falls on completions alone.
 
     Parameters
     ----------
     stage : SftStage
-        Steps, batch size, learning rate (cosine to zero after a warm-up of a twentieth).
-    model, tokenizer
-        The parent; the model is changed.
-    report : callable
-        Takes a progress line every few seconds.
+        Data, steps, batch size, learning rate (cosine to zero after a warm-up of a twentieth).
+    start : Start
+        The parent.
 
     Returns
     -------
@@ -41,31 +39,42 @@ def train_sft(
     Raises
     ------
     InputError
-        If sums do not have one width in tokens.
+        If rows cannot be used, or the world's sums do not have one width in tokens.
     """
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    micro, forwards = shares(stage, stage.batch_size, start.world)
+    rows, ready = _rows(stage, start.tokenizer)
+
+    def build(scratch: str, callbacks: list[Any]) -> SFTTrainer:
+        return SFTTrainer(
+            model=start.model,
+            processing_class=start.tokenizer,
+            train_dataset=rows,
+            callbacks=callbacks,
+            args=one_device(
+                SFTConfig(
+                    **quiet_arguments(stage, start.world, scratch, schedule="cosine"),
+                    per_device_train_batch_size=micro,
+                    gradient_accumulation_steps=forwards,
+                    dataset_kwargs={"skip_prepare_dataset": True} if ready else None,
+                    max_length=None if ready else stage.max_tokens,
+                )
+            ),
+        )
+
+    return run_trainer(start, Progress(stage, start.report), build)
+
+
+def _rows(stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, bool]:
+    """Return the rows, and whether they are tokens already."""
+    from datasets import Dataset
+
+    if isinstance(stage.data, CompletionFiles):
+        return Dataset.from_list(completion_rows(stage.data, tokenizer)), False
     prompts = encode_fixed([problem.prompt for problem in SUMS], tokenizer)
     solutions = encode_fixed([problem.worked for problem in SUMS], tokenizer)
     ids = torch.cat([prompts, solutions], dim=1)
-    # The loss falls on the solution alone; all rows have one width, so nothing is padded.
+    # All rows have one width, so nothing is padded.
     labels = torch.cat([torch.full_like(prompts, -100), solutions], dim=1)
-    rows = Dataset.from_dict({"input_ids": ids.tolist(), "labels": labels.tolist()})
-    progress = Progress(stage.steps, stage.batch_size * ids.shape[1], report)
-    with tempfile.TemporaryDirectory() as scratch, quiet_warnings():
-        trainer = SFTTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=rows,
-            callbacks=[progress],
-            args=SFTConfig(
-                **quiet_arguments(stage, scratch, schedule="cosine"),
-                per_device_train_batch_size=stage.batch_size,
-                dataset_kwargs={"skip_prepare_dataset": True},
-                max_length=None,
-            ),
-        )
-        progress.attach(trainer)
-        trainer.train()
-    return progress.log
+    return Dataset.from_dict({"input_ids": ids.tolist(), "labels": labels.tolist()}), True

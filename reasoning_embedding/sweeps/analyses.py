@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder, content_hash, write_json
+from reasoning_embedding.checkpoints import content_hash, write_json
 
-from .references import resolve
+from .references import resolve, series_folder
 
 if TYPE_CHECKING:
     from reasoning_embedding.distributed import World
@@ -31,8 +31,9 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
         write_json(folder / "hrsa" / "pairs" / f"{pair.name}.json", result)
         report(f"pair {pair.name}: done")
     for track in analysis.realignment:
-        run = RunFolder(folder / "runs" / track.run)
-        against = f"run:{track.run}@first" if track.against == "first" else track.against
+        run = series_folder(track.run, folder)
+        named = track.run if ":" in track.run else f"run:{track.run}"
+        against = f"{named}@first" if track.against == "first" else track.against
         result = realign(
             track.name,
             checkpoint(resolve(against, folder), against),

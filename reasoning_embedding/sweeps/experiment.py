@@ -9,6 +9,8 @@ from pathlib import Path
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import atomic_write, write_json
 from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.errors import InputError
 
 from .scheduler import run_stages
 from .stages import Ledger, plan_stages
@@ -57,15 +59,28 @@ def read_experiment(folder: Path) -> config.ExperimentConfig:
 
 
 def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConfig:
-    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its seed."""
+    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its seed.
+
+    Raises
+    ------
+    InputError
+        If the experiment has no such run.
+    """
     folder = Path(experiment.output_dir) / experiment.name
-    run = next(run for run in experiment.runs if run.name == name)
+    runs = {run.name: run for run in experiment.runs}
+    if name not in runs:
+        raise InputError(
+            f"no run {name!r} in this experiment{did_you_mean(name, runs)}",
+            where=experiment.name,
+            todo=f"choose one of {', '.join(runs)}",
+        )
+    run = runs[name]
     backbone = run.backbone
     if isinstance(backbone, str):
         backbone = config.PretrainedBackbone(path=str(folder / "lineage" / backbone))
     recipe = {field: getattr(experiment.recipe, field) for field in config.Recipe.model_fields}
+    group = experiment.recipe.logging.group or experiment.name
+    recipe["logging"] = experiment.recipe.logging.model_copy(update={"group": group})
     return config.RunConfig(
         name=name, output_dir=str(folder / "runs"), seed=run.seed, backbone=backbone, **recipe
     )
-    group = experiment.recipe.logging.group or experiment.name
-    recipe["logging"] = experiment.recipe.logging.model_copy(update={"group": group})

@@ -15,7 +15,8 @@ def resolve(reference: str, folder: Path) -> Path:
     Parameters
     ----------
     reference : str
-        ``lineage:STAGE``, ``run:NAME@STEP`` (STEP a number, ``first``, ``last`` or ``best``) or a path.
+        ``lineage:STAGE``, ``lineage:STAGE@STEP``, ``run:NAME@STEP`` (STEP a number, ``first``, ``last`` or, of
+        a run, ``best``) or a path.
     folder : Path
         The experiment's folder.
 
@@ -25,13 +26,19 @@ def resolve(reference: str, folder: Path) -> Path:
         If there is no such model.
     """
     scheme, _, rest = reference.partition(":")
-    if scheme == "lineage":
-        return _existing(folder / "lineage" / rest, reference)
-    if scheme == "run":
-        name, _, step = rest.partition("@")
-        run = RunFolder(folder / "runs" / name)
-        return run.checkpoint(pick_step(run, step or "last", reference))
+    name, _, step = rest.partition("@")
+    if scheme == "lineage" and not step:
+        return _existing(folder / "lineage" / name, reference)
+    if scheme in ("lineage", "run"):
+        series = series_folder(f"{scheme}:{name}", folder)
+        return series.checkpoint(pick_step(series, step or "last", reference))
     return _existing(Path(reference), reference)
+
+
+def series_folder(name: str, folder: Path) -> RunFolder:
+    """Return the folder of checkpoints that ``NAME`` or ``run:NAME`` (a run) or ``lineage:STAGE`` points to."""
+    scheme, _, rest = name.rpartition(":")
+    return RunFolder(folder / ("lineage" if scheme == "lineage" else "runs") / rest)
 
 
 def pick_step(run: RunFolder, step: str, reference: str) -> int:

@@ -57,11 +57,13 @@ def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:
         stages.append(Stage(CONTAMINATION, settings))
         checks = (CONTAMINATION,)
     if experiment.lineage is not None:
-        tokenizer = experiment.lineage.tokenizer.model_dump(mode="json")
+        tokenizer = experiment.lineage.model_dump(mode="json", include={"tokenizer"})
         for grown in experiment.lineage.stages:
-            parent = getattr(grown, "parent", None)
-            settings = {"stage": grown.model_dump(mode="json"), "tokenizer": tokenizer}
-            stages.append(Stage(f"grow-{grown.name}", settings, (f"grow-{parent}",) if parent else ()))
+            settings = {"stage": grown.model_dump(mode="json"), **tokenizer}
+            stages.append(Stage(f"grow-{grown.name}", settings, (f"grow-{grown.needs}",) if grown.needs else ()))
+        # Siblings that see other tokens are refused before any of them is trained.
+        given = (grown.name for grown in experiment.lineage.stages if isinstance(grown, config.GivenStage))
+        checks += tuple(f"grow-{name}" for name in given)
     for run in experiment.runs:
         settings = {
             "run": run.model_dump(mode="json"),

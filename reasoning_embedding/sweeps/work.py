@@ -57,17 +57,21 @@ def _contamination(experiment: config.ExperimentConfig, folder: Path, report: Re
 
 
 def _grow(experiment: config.ExperimentConfig, folder: Path, name: str, report: Report) -> None:
+    from reasoning_embedding.distributed import start_world, stop_world
     from reasoning_embedding.lineages import grow_stage, is_current
 
     if experiment.lineage is None:
         raise InputError("this experiment grows nothing", where=str(folder))
     stage = next(stage for stage in experiment.lineage.stages if stage.name == name)
-    parent_name = getattr(stage, "parent", None)
     target = folder / "lineage" / name
-    parent = folder / "lineage" / parent_name if parent_name else None
+    parent = folder / "lineage" / stage.needs if stage.needs else None
     if target.exists() and not is_current(experiment.lineage, name, target, parent):
         _set_aside(target, report)
-    grow_stage(experiment.lineage, name, target, parent, report)
+    world = start_world()
+    try:
+        grow_stage(experiment.lineage, name, target, parent, report, world)
+    finally:
+        stop_world()
 
 
 def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> None:
@@ -95,17 +99,23 @@ def _evaluate(
 
 
 def _check_inputs(experiment: config.ExperimentConfig) -> None:
-    """Refuse to train while any two backbones that exist by now see different ids for the same text."""
-    from reasoning_embedding.backbones import check_same_inputs, input_contract, load_tokenizer
+    """Refuse to train while any two backbones that exist by now see different tokens for the same text."""
+    from reasoning_embedding.backbones import (
+        check_same_chat_templates,
+        check_same_inputs,
+        input_contract,
+        load_tokenizer,
+    )
 
-    contracts = {}
+    tokenizers = {}
     for run in experiment.runs:
         backbone = run_config(experiment, run.name).backbone
         if isinstance(backbone, config.RandomBackbone):
-            contracts[run.name] = input_contract(load_tokenizer(backbone.tokenizer))
+            tokenizers[run.name] = load_tokenizer(backbone.tokenizer)
         elif not isinstance(run.backbone, str) or Path(backbone.path).is_dir():  # a sibling may still grow
-            contracts[run.name] = input_contract(load_tokenizer(backbone.path, revision=backbone.revision))
-    check_same_inputs(contracts)
+            tokenizers[run.name] = load_tokenizer(backbone.path, revision=backbone.revision)
+    check_same_inputs({name: input_contract(tokenizer) for name, tokenizer in tokenizers.items()})
+    check_same_chat_templates({name: tokenizer.chat_template for name, tokenizer in tokenizers.items()})
 
 
 def _set_aside_stale(settings: config.RunConfig, report: Report) -> None:

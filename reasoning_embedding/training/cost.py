@@ -58,14 +58,16 @@ class Texts:
 
 
 def assumed_texts(data: config.Data) -> Texts:
-    """Return log-normal lengths around 120 tokens, where the data is not at hand.
+    """Return log-normal lengths around 120 tokens and the expected rows, where the data is not at hand.
 
     Notes
     -----
     The mean length of the text that a token finds itself in is taken as 230, as in a mix of short queries and
     long documents.
     """
-    return Texts(120.0, 120.0 * 230.0, 2.0 + data.negatives, None, "assumed: 120 tokens a text, log-normal")
+    known = [source.expected_rows for source in data.sources]
+    rows = None if None in known else sum(count for count in known if count)
+    return Texts(120.0, 120.0 * 230.0, 2.0 + data.negatives, rows, "assumed: 120 tokens a text, log-normal")
 
 
 def measured_texts(lengths: np.ndarray, data: config.Data, rows: int, source: str) -> Texts:

@@ -33,6 +33,14 @@ _SIZES = {
     "meta-llama/Llama-3.1-8B": (32, 4096, 14336, 32, 8, 128, _LLAMA3),
     "mistralai/Mistral-7B-v0.3": (32, 4096, 14336, 32, 8, 128, 32_768),
 }
+#: Fine-tuned models that keep the sizes of another.
+_SAME_SIZES = {
+    "nvidia/Nemotron-Research-Reasoning-Qwen-1.5B": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "hkust-nlp/Qwen-2.5-0.5B-SimpleRL-Zoo": "Qwen/Qwen2.5-0.5B",
+    "hkust-nlp/Qwen-2.5-1.5B-SimpleRL-Zoo": "Qwen/Qwen2.5-1.5B",
+    "POLARIS-Project/Polaris-4B-Preview": "Qwen/Qwen3-4B",
+    "POLARIS-Project/Polaris-7B-Preview": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+}
 #: Endings of variants that keep the sizes of the model before them.
 _VARIANTS = ("-Base", "-Instruct")
 #: Rows of the token embedding where no tokenizer is at hand.
@@ -49,6 +57,7 @@ def known_shape(name: str) -> DecoderShape | None:
     """
     for ending in _VARIANTS:
         name = name.removesuffix(ending)
+    name = _SAME_SIZES.get(name, name)
     if name not in _SIZES:
         return None
     layers, hidden, intermediate, heads, key_value_heads, head_dim, vocabulary = _SIZES[name]

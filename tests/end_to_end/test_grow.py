@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,16 +12,24 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.provenance import content_hash, read_provenance
+from reasoning_embedding.config import Analysis
 from reasoning_embedding.config.lineage import LineageConfig, PretrainStage
 from reasoning_embedding.data import world
 from reasoning_embedding.data.world import SUMS, Sum
-from reasoning_embedding.errors import InputError, QualityGateError
+from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed.harness import run_ranks
+from reasoning_embedding.errors import InputError, QualityGateError, SetupError, TrainingError
 from reasoning_embedding.lineages import gates, grow, grow_stage, is_current, rlvr
+from reasoning_embedding.lineages.dpo import world_preferences
 from reasoning_embedding.lineages.pretrain import pretrain
 from reasoning_embedding.lineages.tokenizer import load_tokenizer
+from reasoning_embedding.sweeps import resolve
+from reasoning_embedding.sweeps.analyses import analyze_pairs
 
 ARCHITECTURE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -31,6 +40,10 @@ BASE = {
     "batch_size": 8, "sequence_length": 24, "corpus": {"kind": "world"},
 }  # fmt: skip
 SFT = {"kind": "sft", "name": "sft", "parent": "base", "learning_rate": 1e-3, "steps": 8, "batch_size": 16}
+DPO = {
+    "kind": "dpo", "name": "dpo", "parent": "base", "learning_rate": 1e-3, "steps": 6, "batch_size": 16,
+    "checkpoints": {"every": 4, "log_spaced": False},
+}  # fmt: skip
 RLVR = {
     "kind": "rlvr", "name": "rlvr", "parent": "base", "learning_rate": 1e-3, "steps": 4, "batch_size": 4,
     "samples": 4, "kl": 0.02,
@@ -51,8 +64,8 @@ def lineage(folder: Path, *stages: dict[str, Any], tokenizer: dict[str, Any] | N
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[LineageConfig, dict[str, Path], list[str]]:
-    """Grow base, SFT and RLVR; at this size nothing is learnt, so RLVR's own condition is lifted."""
-    config = lineage(tmp_path_factory.mktemp("lineage"), BASE, SFT, RLVR)
+    """Grow base and siblings; at this size nothing is learnt, so RLVR's own condition is lifted."""
+    config = lineage(tmp_path_factory.mktemp("lineage"), BASE, SFT, DPO, RLVR)
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates, "RLVR_NEEDS", 0.0)
@@ -63,10 +76,10 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[LineageConfig, dict
 def test_each_stage_names_its_parent_by_content(grown) -> None:
     _, folders, _ = grown
     records = {name: read_provenance(folder) or {} for name, folder in folders.items()}
-    assert [records[name]["kind"] for name in folders] == ["pretrain", "sft", "rlvr"]
+    assert [records[name]["kind"] for name in folders] == ["pretrain", "sft", "dpo", "rlvr"]
     assert records["base"]["parent"] is None
     base = content_hash(folders["base"])
-    for name in ("sft", "rlvr"):
+    for name in ("sft", "dpo", "rlvr"):
         assert records[name]["parent"]["content_hash"] == base
         assert records[name]["content_hash"] == content_hash(folders[name]) != base
     assert records["sft"]["stage"]["steps"] == 8
@@ -74,14 +87,17 @@ def test_each_stage_names_its_parent_by_content(grown) -> None:
 
 def test_each_stage_logs_and_measures(grown) -> None:
     _, folders, lines = grown
-    for name, steps in (("base", 20), ("sft", 8), ("rlvr", 4)):
+    for name, steps in (("base", 20), ("sft", 8), ("dpo", 6), ("rlvr", 4)):
         log = [json.loads(line) for line in (folders[name] / "metrics.jsonl").read_text().splitlines()]
         assert [entry["step"] for entry in log] == list(range(1, steps + 1))
         recorded = json.loads((folders[name] / "gates.json").read_text())
         assert 0 <= recorded["measured"]["sampled_accuracy"] <= recorded["measured"]["pass_at_8"] <= 1
         assert recorded["measured"]["format"] == ("worked" if name == "sft" else "direct")
         assert any(line.startswith(f"{name}: step {steps}/{steps} ") for line in lines)
-    assert {"reward", "kl"} <= log[-1].keys()
+    # RLVR is the last of them; a step sees 4 prompts of 5 tokens, 4 samples each, and 4 more tokens a sample.
+    assert {"reward", "kl", "entropy", "unparsed"} <= log[-1].keys()
+    assert all(0 <= entry["live_groups"] <= 1 and 0 < entry["completion_tokens"] <= 4 for entry in log)
+    assert all(16 * 6 <= entry["tokens"] <= 16 * 9 for entry in log)
     assert not list(folders["base"].parent.glob(".*"))
 
 
@@ -96,6 +112,59 @@ def test_sft_lowers_the_loss_on_worked_solutions(grown) -> None:
         for name in ("base", "sft")
     ]
     assert losses[1] < losses[0] - 0.1
+
+
+def test_preferences_of_the_world_are_right_before_wrong() -> None:
+    pairs = world_preferences(0)
+    assert all(
+        pair["chosen"] == problem.answer != pair["rejected"]
+        for pair, problem in zip(pairs, SUMS, strict=True)
+    )
+    assert world_preferences(0) == pairs != world_preferences(1)
+
+
+def test_kept_steps_are_models_that_references_find(grown) -> None:
+    config, folders, _ = grown
+    stage = RunFolder(folders["dpo"])
+    assert stage.steps() == [0, 4, 6]
+    experiment = folders["dpo"].parents[1]
+    assert resolve("lineage:dpo@4", experiment) == stage.checkpoint(4)
+    assert resolve("lineage:dpo@last", experiment) == stage.checkpoint(6)
+    assert resolve("lineage:dpo", experiment) == folders["dpo"]
+    with pytest.raises(InputError, match="names no checkpoint"):
+        resolve("lineage:sft@4", experiment)
+    ends = [load_file(stage.checkpoint(step) / "model.safetensors") for step in (0, 6)]
+    for end, folder in zip(ends, (folders["base"], folders["dpo"]), strict=True):
+        for name, value in load_file(folder / "model.safetensors").items():
+            assert torch.equal(value, end[name])
+    # Kept steps are no part of what the stage is, but it is not whole without them.
+    other = shutil.copytree(folders["dpo"], experiment / "copy")
+    shutil.rmtree(other / "checkpoints")
+    assert content_hash(other) == content_hash(folders["dpo"])
+    assert is_current(config, "dpo", folders["dpo"], folders["base"])
+    assert not is_current(config, "dpo", other, folders["base"])
+
+
+def test_hrsa_follows_a_stage_through_its_steps(grown) -> None:
+    _, folders, _ = grown
+    experiment = folders["dpo"].parents[1]
+    analysis = Analysis.model_validate(
+        {
+            "probe": {"kind": "world"},
+            "pairs": [{"name": "steps", "a": "lineage:base", "b": "lineage:dpo@6"}],
+            "realignment": [{"name": "dpo", "run": "lineage:dpo", "against": "first"}],
+            "max_rows": 200,
+            "threads": 1,
+        }
+    )
+    analyze_pairs(analysis, experiment, lambda _: None)
+    track = json.loads((experiment / "hrsa" / "realignment" / "dpo.json").read_text())
+    assert (track["run"], track["steps"]) == ("lineage:dpo", [0, 4, 6])
+    assert track["series"]["cka"][0] == pytest.approx(1.0, abs=1e-6)
+    assert track["series"]["cka"][2] < track["series"]["cka"][0]
+    assert len(track["spectrum"]["rankme_sigma"]) == len(track["spectrum"]["alpha"]) == 3
+    pair = json.loads((experiment / "hrsa" / "pairs" / "steps.json").read_text())
+    assert pair["last"]["cka"] == pytest.approx(track["series"]["cka"][2], abs=1e-6)
 
 
 def test_a_stage_loads_in_a_fresh_process_with_the_same_logits(grown) -> None:
@@ -124,9 +193,9 @@ def test_grown_stages_are_recognised_and_changed_ones_are_not(grown) -> None:
     config, folders, _ = grown
     lines: list[str] = []
     grow(config, lines.append)
-    assert lines == ["base: already grown", "sft: already grown", "rlvr: already grown"]
+    assert lines == [f"{name}: already grown" for name in ("base", "sft", "dpo", "rlvr")]
     root = Path(config.output_dir)
-    faster = lineage(root, BASE | {"threads": 2}, SFT, RLVR)
+    faster = lineage(root, BASE | {"threads": 2}, SFT, DPO, RLVR)
     assert is_current(faster, "base", folders["base"], None)
     longer = lineage(root, BASE | {"steps": 21}, SFT, RLVR)
     assert not is_current(longer, "base", folders["base"], None)
@@ -208,3 +277,160 @@ def test_reinforcement_raises_the_reward(tmp_path: Path, monkeypatch: pytest.Mon
     rewards = [json.loads(line)["reward"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert 0.1 < sum(rewards[:3]) / 3 < 0.75
     assert sum(rewards[-5:]) / 5 > 0.8
+
+
+@pytest.fixture
+def given(tiny_backbone: Path) -> dict[str, Any]:
+    return {"kind": "given", "name": "base", "path": str(tiny_backbone)}
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"kind": "files", "paths": [str(path)]}
+
+
+def own_lineage(folder: Path, *stages: dict[str, Any]) -> LineageConfig:
+    place = {"kind": "lineage", "name": "own", "output_dir": str(folder)}
+    return LineageConfig.model_validate(place | {"stages": list(stages)})
+
+
+def test_a_given_checkpoint_grows_siblings_from_files(
+    tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_reward_of_e.py").write_text(
+        "def share(completion, answer):\n    return sum('e' in word for word in completion.split()) / 4\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [{"question": f"what is {i} + 1", "answer": f"{i + 1} .", "wrong": "0 ."} for i in range(20)]
+    files = write_rows(tmp_path / "rows.jsonl", rows) | {"prompt": "Query: {question} ?"}
+    more = {"parent": "base", "learning_rate": 3e-3, "steps": 3, "batch_size": 4}
+    sft = {"kind": "sft", "name": "sft", "data": files | {"completion": " {answer}"}, "micro_batch": 2}
+    dpo = {"kind": "dpo", "name": "dpo", "data": files | {"chosen": "{answer}", "rejected": "{wrong}"}}
+    rlvr_ = {"kind": "rlvr", "name": "rlvr", "data": files, "reward": "own_reward_of_e:share"}
+    rlvr_ |= {"max_completion_tokens": 4, "samples": 4, "kl": 0.0, "steps": 12, "learning_rate": 1e-2}
+    config = own_lineage(tmp_path, given, more | sft, more | dpo, more | rlvr_)
+    lines: list[str] = []
+    folders = grow(config, lines.append)
+    record = read_provenance(folders["base"]) or {}
+    assert record["parent"]["path"] == given["path"]
+    assert (
+        load_file(folders["base"] / "model.safetensors").keys()
+        == load_file(Path(given["path"]) / "model.safetensors").keys()
+    )
+    log = [json.loads(line) for line in (folders["rlvr"] / "metrics.jsonl").read_text().splitlines()]
+    rewards = [entry["reward"] for entry in log]
+    margins = [
+        json.loads(line)["rewards/margins"]
+        for line in (folders["dpo"] / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert margins[0] == pytest.approx(0, abs=1e-5)  # the policy is its own reference
+    assert margins[-1] > 0.02
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.3, rewards
+    lines.clear()
+    grow(config, lines.append)
+    assert lines == [f"{name}: already grown" for name in ("base", "sft", "dpo", "rlvr")]
+    write_rows(tmp_path / "rows.jsonl", rows[:10])
+    assert is_current(config, "base", folders["base"], None)
+    assert not is_current(config, "sft", folders["sft"], folders["base"])
+
+
+def test_conversations_go_through_the_chat_template(tmp_path: Path, tiny_backbone: Path) -> None:
+    chat = shutil.copytree(tiny_backbone, tmp_path / "chat")
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} <eos>{% endfor %}"
+    (chat / "chat_template.jinja").write_text(template)
+    turns = [{"role": "user", "content": "what is 1 + 1"}, {"role": "assistant", "content": "2"}]
+    data = write_rows(tmp_path / "rows.jsonl", [{"messages": turns}] * 8)
+    base = {"kind": "given", "name": "base", "path": str(chat)}
+    sft = SFT | {"steps": 2, "batch_size": 4, "data": data | {"messages": "messages", "chat": True}}
+    folders = grow(own_lineage(tmp_path, base, sft), lambda _: None)
+    assert load_tokenizer(folders["sft"]).chat_template == template
+    plain = {"kind": "given", "name": "plain", "path": str(tiny_backbone)}
+    borrowed = base | {"name": "borrowed", "tokenizer_of": "plain"}
+    folders = grow(own_lineage(tmp_path / "two", plain, borrowed), lambda _: None)
+    assert load_tokenizer(folders["borrowed"]).chat_template is None
+
+
+def test_rewards_that_are_all_equal_stop_the_stage(tmp_path: Path, given: dict[str, Any]) -> None:
+    files = write_rows(tmp_path / "rows.jsonl", [{"prompt": "what is 1 + 1", "answer": "200"}] * 4)
+    stage = RLVR | {
+        "data": files,
+        "reward": "numeric",
+        "max_completion_tokens": 2,
+        "dead_steps": 2,
+        "steps": 9,
+    }
+    with pytest.raises(
+        TrainingError, match=r"equal for 2 steps in a row \(mean reward 0\.000, \d+%"
+    ) as error:
+        grow(own_lineage(tmp_path, given, stage), lambda _: None)
+    assert "step 2 of rlvr" in str(error.value)
+    assert not (tmp_path / "own" / "lineage" / "rlvr").exists()
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, what in (("empty", "no checkpoint"), ("n o/t", "neither a folder nor a Hub id")):
+        stage = {"kind": "given", "name": "base", "path": str(tmp_path / path) if path == "empty" else path}
+        with pytest.raises(InputError, match=what):
+            grow(own_lineage(tmp_path, stage), lambda _: None)
+    assert not (tmp_path / "own" / "lineage" / "base").exists()
+    away = {"kind": "given", "name": "base", "path": "owner/never-downloaded", "revision": "main"}
+    with pytest.raises(SetupError, match="cannot be reached"):
+        grow(own_lineage(tmp_path, away), lambda _: None)
+
+
+def test_a_launcher_that_shards_weights_is_refused(
+    tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    files = write_rows(tmp_path / "rows.jsonl", [{"prompt": "what is 1 + 1", "completion": "2"}])
+    with pytest.raises(SetupError, match="whole model on every rank"):
+        grow(own_lineage(tmp_path, given, SFT | {"data": files}), lambda _: None)
+
+
+def _two_ranks(world: World, folder: Path) -> dict[str, torch.Tensor]:
+    config = lineage(folder, BASE | {"steps": 4})
+    return load_file(grow(config, lambda _: None, world)["base"] / "model.safetensors")
+
+
+def test_two_ranks_pre_train_what_one_does(tmp_path: Path) -> None:
+    one = _two_ranks(World(), tmp_path / "one")
+    first, second = run_ranks(2, _two_ranks, tmp_path / "two")
+    for name, value in one.items():
+        assert torch.equal(first[name], second[name])
+        assert torch.allclose(value, first[name], atol=1e-5), name
+    with pytest.raises(TrainingError, match="3 ranks cannot share 8 rows"):
+        run_ranks(3, _two_ranks, tmp_path / "three")
+
+
+@pytest.mark.slow
+def test_two_ranks_fine_tune_through_trl(tmp_path: Path, given: dict[str, Any]) -> None:
+    rows = [
+        {"prompt": f"what is {i} + 1", "completion": f" {i + 1}", "answer": f"{i + 1}"} for i in range(16)
+    ]
+    files = write_rows(tmp_path / "rows.jsonl", rows)
+    pairs = files | {"chosen": "{completion}", "rejected": " 0"}
+    stages = [
+        given,
+        SFT | {"steps": 2, "batch_size": 4, "data": files},
+        DPO | {"steps": 2, "batch_size": 4, "data": pairs, "checkpoints": None},
+        RLVR | {"steps": 2, "data": files, "reward": "exact_match", "max_completion_tokens": 2},
+    ]
+    path = tmp_path / "lineage.yaml"
+    path.write_text(own_lineage(tmp_path, *stages).model_dump_json())
+    words = (
+        f"-m torch.distributed.run --nproc_per_node 2 --master_port 29613 -m reasoning_embedding grow {path}"
+    )
+    done = subprocess.run(
+        [sys.executable, *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("rlvr: step 2/2") == 1
+    root = tmp_path / "own" / "lineage"
+    for name in ("sft", "dpo", "rlvr"):
+        assert is_current(own_lineage(tmp_path, *stages), name, root / name, root / "base")

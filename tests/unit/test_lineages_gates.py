@@ -18,7 +18,6 @@ from reasoning_embedding.lineages.gates import (
     measure,
     require_learnable,
 )
-from reasoning_embedding.lineages.rlvr import exact_match
 from reasoning_embedding.lineages.tokenizer import train_bpe, world_tokenizer
 
 TOKENIZER = world_tokenizer()
@@ -108,8 +107,3 @@ def test_a_tokenizer_without_one_token_a_digit_is_refused() -> None:
     tokenizer = train_bpe(iter([s.prompt for s in SUMS[100:200]]), 300)
     with pytest.raises(InputError, match="tokens"):
         encode_fixed([s.prompt for s in SUMS], tokenizer)
-
-
-def test_reward_is_exact_match_without_white_space() -> None:
-    completions = ["0 1 2 .", "012.", "0 1 3 .", "0 1 2", "0 0 1 2 ."]
-    assert exact_match(completions, ["012 ."] * 5) == [1, 1, 0, 0, 0]

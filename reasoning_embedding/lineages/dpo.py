@@ -1,0 +1,91 @@
+"""Direct preference optimisation with trl."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from reasoning_embedding.config.lineage import DpoStage
+from reasoning_embedding.config.stage_data import PreferenceFiles
+from reasoning_embedding.data.world import SUMS, answer_text
+
+from .fine_tune import Start, run_trainer
+from .progress import Progress, one_device, quiet_arguments, shares
+from .rows import Row, preference_rows
+
+if TYPE_CHECKING:
+    from trl import DPOTrainer
+
+
+def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
+    """Make better answers more probable than worse ones, relative to the parent, in place.
+
+    Parameters
+    ----------
+    stage : DpoStage
+        Data, beta, steps, batch size, learning rate (constant after a warm-up of a twentieth).
+    start : Start
+        The parent, which is also the frozen reference.
+
+    Returns
+    -------
+    list of dict
+        What the trainer logged, an object a step: rewards of chosen and rejected, their margin, and the share
+        of pairs in the right order (``rewards/accuracies``).
+
+    Raises
+    ------
+    InputError
+        If rows cannot be used.
+
+    Notes
+    -----
+    Rafailov et al. 2023: -log sigmoid(beta (log-ratio of the chosen - log-ratio of the rejected)).
+    """
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    micro, forwards = shares(stage, stage.batch_size, start.world)
+    rows = Dataset.from_list(_rows(stage, start.tokenizer))
+    reference = AutoModelForCausalLM.from_pretrained(start.parent, dtype=torch.float32)
+
+    def build(scratch: str, callbacks: list[Any]) -> DPOTrainer:
+        return DPOTrainer(
+            model=start.model,
+            ref_model=reference,
+            processing_class=start.tokenizer,
+            train_dataset=rows,
+            callbacks=callbacks,
+            args=one_device(
+                DPOConfig(
+                    **quiet_arguments(stage, start.world, scratch, schedule="constant_with_warmup"),
+                    per_device_train_batch_size=micro,
+                    gradient_accumulation_steps=forwards,
+                    max_length=stage.max_tokens,
+                    beta=stage.beta,
+                )
+            ),
+        )
+
+    return run_trainer(start, Progress(stage, start.report, "rewards/accuracies"), build)
+
+
+def _rows(stage: DpoStage, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    if isinstance(stage.data, PreferenceFiles):
+        return preference_rows(stage.data, tokenizer)
+    return world_preferences(stage.seed)
+
+
+def world_preferences(seed: int) -> list[Row]:
+    """Return every sum with its right answer and a wrong one, which is the answer of another sum."""
+    rng = np.random.default_rng([seed, 9])
+    values = np.array([problem.a + problem.b for problem in SUMS])
+    largest = int(values.max())
+    wrong = (values + rng.integers(1, largest + 1, size=len(values))) % (largest + 1)
+    return [
+        {"prompt": problem.prompt, "chosen": problem.answer, "rejected": answer_text(int(value))}
+        for problem, value in zip(SUMS, wrong, strict=True)
+    ]
