@@ -83,7 +83,7 @@ def our_settings(tokens: int, *, quick: bool) -> list[Setting]:
 
 def their_settings(queries: int, *, quick: bool) -> list[Setting]:
     """MNRL, and CachedMNRL by texts and by tokens a chunk; chunks beyond a column of texts equal the column."""
-    sizes = [size for size in CHUNKS if size < 2 * queries]
+    sizes = [size for size in (CHUNKS[::2] if quick else CHUNKS) if size < 2 * queries]
     budgets = PACK_TOKENS[:1] if quick else PACK_TOKENS
     return _also_compiled(
         [
