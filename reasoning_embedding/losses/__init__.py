@@ -16,4 +16,5 @@ from .infonce import LossOutput, infonce
 from .regularisers import anchor_distance, sigreg, uniformity
 from .slots import Slots
 from .temperature import Temperature
+from .terms import Part, Term
 from .tiles import RowSums, tiled_infonce

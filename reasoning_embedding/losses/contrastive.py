@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from reasoning_embedding.errors import InputError
 from .matryoshka import at_width
 from .slots import Slots
 from .temperature import Temperature
-from .terms import Part, terms
+from .terms import Part, Term, terms
 from .tiles import tiled_infonce
 
 
@@ -71,13 +72,15 @@ class ContrastiveLoss:
     ----------
     settings : config.InfoNCE
         The ``loss`` section.
+    also : sequence of Term
+        Terms that no configuration names.
     """
 
-    def __init__(self, settings: config.InfoNCE) -> None:
+    def __init__(self, settings: config.InfoNCE, also: Sequence[Term] = ()) -> None:
         widths = settings.matryoshka or []
         self._settings = settings
         self._widths = dict(zip(widths, settings.matryoshka_weights or [1.0] * len(widths), strict=True))
-        self._terms = list(terms(settings))
+        self._terms = [*terms(settings), *also]
         self._temperature = Temperature(settings.temperature, settings.learn_temperature)
         self._temperature_gradient = 0.0
 

@@ -1,0 +1,59 @@
+"""The code of docs/extending.md runs, is short, and does what the page says."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.data.rows import BadRows
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.losses import ContrastiveLoss, Slots
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+LOSS, METRIC, SOURCE = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run(code: str) -> dict:
+    names: dict = {}
+    exec(compile(code, str(PAGE), "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("code", [LOSS, METRIC, SOURCE], ids=["loss", "metric", "source"])
+def test_an_extension_takes_less_than_twenty_lines(code):
+    assert len([line for line in code.splitlines() if line.strip()]) < 20
+
+
+def test_the_term_is_added_with_its_gradient():
+    torch.manual_seed(0)
+    embeddings = torch.nn.functional.normalize(torch.randn(8, 6, dtype=torch.float64), dim=1)
+    owner, nothing = torch.arange(4), torch.full((4,), torch.nan, dtype=torch.float64)
+    slots = Slots(owner, owner + 4, owner, torch.empty(2, 0, dtype=torch.int64), nothing)
+    plain = ContrastiveLoss(config.InfoNCE()).share(embeddings, slots)
+    found = run(LOSS)["loss"].share(embeddings, slots)
+    leaf = embeddings.clone().requires_grad_()
+    expected = 0.1 * leaf.mean(dim=0).square().sum()
+    expected.backward()
+    assert torch.allclose(found.gradient - plain.gradient, leaf.grad, atol=1e-14)
+    assert (found.sums["loss"] - plain.sums["loss"]).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_the_metric_has_an_interval_and_a_null():
+    found = run(METRIC)["found"]
+    assert found.value == pytest.approx(1)
+    assert found.interval.low == pytest.approx(1)
+    assert found.null.p == pytest.approx(0.01)
+
+
+def test_the_source_yields_rows_and_places_of_bad_ones(tmp_path):
+    path = tmp_path / "faq.tsv"
+    path.write_text("why?\tbecause\nhow?\t\n")
+    skipping = BadRows("skip")
+    rows = list(run(SOURCE)["tabbed"](path, skipping))
+    assert [(row.query, row.positives, row.source) for row in rows] == [("why?", ("because",), "faq")]
+    assert sum(skipping.counts.values()) == 1
+    with pytest.raises(InputError) as caught:
+        list(run(SOURCE)["tabbed"](path, BadRows("stop")))
+    assert caught.value.where == f"{path}:2"
