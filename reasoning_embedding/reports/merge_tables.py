@@ -13,7 +13,7 @@ from reasoning_embedding.checkpoints.layout import RunFolder
 from reasoning_embedding.errors import InputError
 
 from .grid import Cell, Column, Grid
-from .labels import metric_label, number
+from .labels import number
 
 #: Above this many tensors, those of all layers share a row.
 MOST_ROWS = 80
@@ -158,11 +158,6 @@ def short_names(references: Sequence[str]) -> list[str]:
     front = next((i for i in range(shortest) if len({part[i] for part in parts}) > 1), 0)
     back = next((i for i in range(shortest - front) if len({part[-1 - i] for part in parts}) > 1), 0)
     return ["/".join(part[front : len(part) - back]) for part in parts]
-
-
-def axis_label(metric: str) -> str:
-    """Name of a similarity on an axis."""
-    return metric_label(metric).title
 
 
 def _read(path: Path) -> dict[str, Any]:

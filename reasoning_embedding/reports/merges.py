@@ -13,17 +13,9 @@ from typing import Any
 from reasoning_embedding.checkpoints.atomic import atomic_folder
 from reasoning_embedding.errors import SetupError
 
-from .charts import Line, LineChart, Panel
-from .grid import to_html, to_markdown, to_text
-from .merge_tables import (
-    SIMILARITIES,
-    axis_label,
-    point_grid,
-    read_merge,
-    short_names,
-    similar_to,
-    tensor_grid,
-)
+from .grid import Grid, to_html, to_markdown, to_text
+from .merge_chart import contrast_grid, path_chart
+from .merge_tables import point_grid, read_merge, tensor_grid
 
 FIGURE = "path.png"
 
@@ -52,7 +44,7 @@ def build_merge_page(folder: Path) -> Path:
     chart = path_chart(record)
     if chart and importlib.util.find_spec("matplotlib") is None:
         raise SetupError("a report needs matplotlib", todo='pip install "reasoning-embedding[report]"')
-    grids = [point_grid(record), tensor_grid(folder, record)]
+    grids = [*_point_grids(record), tensor_grid(folder, record)]
     with atomic_folder(folder / "report") as target:
         if chart:
             from .figures import draw_lines
@@ -76,64 +68,17 @@ def merge_tables(folder: Path) -> str:
     """
     record = read_merge(folder)
     width = max(60, shutil.get_terminal_size(fallback=(110, 24)).columns)
-    grids = [tensor_grid(folder, record)]
-    if any("scores" in point or "similarity" in point for point in record["points"]):
-        grids.append(point_grid(record))
+    grids = [tensor_grid(folder, record), *_point_grids(record)]
     return "\n\n".join(f"{to_text(grid, width)}\n{grid.caption}" for grid in grids)
 
 
-def path_chart(record: dict[str, Any]) -> LineChart | None:
-    """Scores, clustering and similarity to each end by t; None where there is no path.
-
-    Each way of merging keeps its colour in every panel, each end its dashes.
-    """
-    points = [point for point in record["points"] if point["t"] is not None]
-    if not points:
-        return None
-    methods = list(dict.fromkeys(point["method"] for point in points))
-    panels = _score_panels(points, methods) + _similarity_panels(points, methods, similar_to(record))
-    if not panels:
-        return None
-    first, second = short_names(record["models"])
-    return LineChart("path", f"From {first} (t = 0) to {second} (t = 1)", "t", panels)
-
-
-def _score_panels(points: list[dict[str, Any]], methods: list[str]) -> list[Panel]:
-    scored = {
-        (task, entry["main_metric"]) for point in points for task, entry in point.get("scores", {}).items()
-    }
-    shown = [(task, metric) for task, metric in sorted(scored)]
-    # Of number sequences the agreement of KMeans with the families too: silhouettes alone hide a split.
-    shown += [(task, "ari") for task, metric in shown if metric == "silhouette_true"]
-    panels = []
-    for task, metric in shown:
-        lines = []
-        for colour, method in enumerate(methods):
-            values = {
-                point["t"]: point.get("scores", {}).get(task, {}).get(metric)
-                for point in points
-                if point["method"] == method
-            }
-            lines.append(Line(method, list(values), list(values.values()), colour, 0))
-        panels.append(Panel(f"{task}/{metric}", f"{task}: {metric}", lines))
-    return panels
-
-
-def _similarity_panels(points: list[dict[str, Any]], methods: list[str], ends: list[str]) -> list[Panel]:
-    panels = []
-    for metric in SIMILARITIES:
-        lines = []
-        for colour, method in enumerate(methods):
-            for style, (end, name) in enumerate(zip(ends, short_names(ends), strict=True)):
-                values = {
-                    point["t"]: point.get("similarity", {}).get(end, {}).get(metric, [None])[0]
-                    for point in points
-                    if point["method"] == method
-                }
-                lines.append(Line(f"{method}, to {name}", list(values), list(values.values()), colour, style))
-        if any(value is not None for line in lines for value in line.y):
-            panels.append(Panel(metric, axis_label(metric), lines))
-    return panels
+def _point_grids(record: dict[str, Any]) -> list[Grid]:
+    """Tables of the merges, where they were scored or analysed."""
+    if not any("scores" in point or "similarity" in point for point in record["points"]):
+        return []
+    chart = path_chart(record)
+    contrast = contrast_grid(record, chart) if chart else None
+    return [point_grid(record), *([contrast] if contrast else [])]
 
 
 def _page(record: dict[str, Any], body: str, picture: bytes | None) -> str:

@@ -72,7 +72,8 @@ def test_a_path_is_merged_scored_analysed_and_shown_once(root, rembed):
         assert cka[f"{kind}-0"][1] < cka[f"{kind}-0.5"][1] < 1
     assert cka["slerp-0.5"] != cka["linear-0.5"]
     page = (folder / "report" / "index.html").read_text()
-    assert "From a@last" in page or "a@last" in page
+    assert "Distance from slerp along the path" in page
+    assert "a@last" in page
     assert "data:image/png;base64," in page
     assert (folder / "report" / "path.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "hrsa" / "track.parquet").is_file()
