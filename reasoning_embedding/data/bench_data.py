@@ -28,7 +28,7 @@ Side = Callable[[Path, Path, int], tuple[float, float]]
 
 MAX_TOKENS = 128
 BATCH, BATCHES = 256, 100
-_WORDS, _NEGATIVES = 20_000, 4096
+_WORDS, _CHUNK = 20_000, 4096
 #: Rows on which the knob of the other side is chosen.
 _SWEEP = 20_000
 
@@ -51,7 +51,7 @@ def bench_data(*, quick: bool = False, report: Report = lambda line: None) -> It
 
     Notes
     -----
-    Both sides read the same JSON Lines (query, positive, negative; 50 words a row in the mean), cut at 128
+    Both sides read the same JSON Lines (query, positive, negative; 40 words a row in the mean), cut at 128
     tokens, shuffle and fetch 100 batches of 256 rows, in a process of their own whose imports do not count.
     Ours keeps texts and tokens in ``data.cache_dir``; ``datasets`` maps with a tokenizer in batches, in one process
     or in one a core, whichever is faster on 20,000 rows. Its negatives are tokenized as often as they occur, ours
@@ -107,19 +107,19 @@ def write_rows(file: Path, count: int) -> None:
     words = np.array(["".join(rng.choice(letters, rng.integers(2, 11))) for _ in range(_WORDS)], object)
     # Zipf's law, as words of a language have it.
     bounds = np.cumsum(1 / np.arange(1, _WORDS + 1))
-    recent = [" ".join(words[:30])]
+    positives = [" ".join(words[:16])]
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8") as output:
-        for _ in range(count):
-            lengths = rng.integers([4, 10], [20, 70])
-            picked = words[np.searchsorted(bounds, rng.random(lengths.sum()) * bounds[-1])]
-            query, positive = " ".join(picked[: lengths[0]]), " ".join(picked[lengths[0] :])
-            negative = recent[int(rng.integers(len(recent)))]
-            output.write(json.dumps({"query": query, "pos": [positive], "neg": [negative]}) + "\n")
-            if len(recent) < _NEGATIVES:
-                recent.append(positive)
-            else:
-                recent[int(rng.integers(_NEGATIVES))] = positive
+        for start in range(0, count, _CHUNK):
+            rows = min(_CHUNK, count - start)
+            lengths = rng.integers([4, 8], [13, 25], (rows, 2)).ravel()
+            drawn = words[np.searchsorted(bounds, rng.random(lengths.sum()) * bounds[-1])]
+            texts = [" ".join(part) for part in np.split(drawn, np.cumsum(lengths)[:-1])]
+            negatives = rng.integers(len(positives), size=rows).tolist()
+            for row, negative in enumerate(negatives):
+                record = {"query": texts[2 * row], "pos": [texts[2 * row + 1]], "neg": [positives[negative]]}
+                output.write(json.dumps(record) + "\n")
+            positives = texts[1::2]
 
 
 def _write_tokenizer(file: Path, rows: Path) -> None:
@@ -136,7 +136,7 @@ def _run(side: Side, folder: Path, cache: Path, processes: int) -> tuple[float, 
     # In a pool of processes the threads of each tokenizer would get in the way of the others.
     threads = "true" if side is our_side or processes == 1 else "false"
     environment = ("TOKENIZERS_PARALLELISM", threads)
-    with ProcessPoolExecutor(1, get_context("spawn"), os.environ.__setitem__, environment) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, environment) as pool:
         return pool.submit(side, folder, cache, processes).result()
 
 

@@ -14,6 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.data import load_table
 from reasoning_embedding.data.mining import MiningRule
+from reasoning_embedding.data.shingles import normalise
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.sweeps import filtering, mining
 from reasoning_embedding.sweeps.data_files import data_section
@@ -294,6 +295,39 @@ def test_a_configuration_names_the_rows(rows: Path, tmp_path: Path) -> None:
     )
     assert len(load_table(data_section(file))) == 3
     assert isinstance(data_section(rows).sources[0], config.FilesSource)
+
+
+def test_the_real_mix_is_mined_and_never_answers_itself(real_data: Path, tmp_path: Path) -> None:
+    mix = real_data / "derived" / "mix"
+    source = {
+        "kind": "mix",
+        "rows": str(mix / "train.jsonl.gz"),
+        "corpus": str(mix / "corpus.jsonl.gz"),
+        "limit": 150,
+    }
+    file = tmp_path / "run.yaml"
+    settings = {
+        "kind": "run",
+        "name": "x",
+        "backbone": {"kind": "pretrained", "path": "x"},
+        "data": {"sources": [source]},
+    }
+    file.write_text(json.dumps(settings))
+    output = tmp_path / "mined.jsonl"
+    assert run("mine", file, "-o", output, "--model", "bm25", "-k", 5) == 0
+    mined = read(output)
+    assert len(mined) == 150
+    assert {row["source"] for row in mined} >= {"gsm8k", "medquad", "clinc150"}
+    answers: dict[str, set[str]] = {}
+    for row in mined:
+        answers.setdefault(normalise(row["query"]), {normalise(row["query"])}).update(
+            map(normalise, row["pos"])
+        )
+    for row in mined:
+        assert not answers[normalise(row["query"])] & set(map(normalise, row["neg"]))
+        assert len(set(row["neg"])) == len(row["neg"]) == len(row["neg_scores"])
+        assert row["neg_scores"] == sorted(row["neg_scores"], reverse=True)
+    assert sum(len(row["neg"]) for row in mined) > 150
 
 
 def test_progress_says_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
