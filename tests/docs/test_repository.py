@@ -25,7 +25,7 @@ def tracked() -> list[Path]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_configuration_is_valid(path):
-    assert load_config(path).config.kind in ("run", "lineage", "experiment", "merge")
+    assert load_config(path).config.kind in ("run", "lineage", "experiment", "merge", "sweep")
 
 
 def test_make_alone_lists_every_target():

@@ -154,15 +154,16 @@ def test_evaluating(write_run: Write, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_merging(write_run: Write, tmp_path: Path) -> None:
-    merging = pytest.importorskip("reasoning_embedding.merging")
+    from reasoning_embedding.merging.merge import merge, open_models
+
     run = quiet_train(settings_of(write_run(steps=4)))
     models = [(f"step {step}", run.checkpoint(step)) for step in (0, run.steps()[-1])]
     method = config.Slerp.model_validate({"kind": "slerp", "t": 0.3})
 
-    def merge(name: str) -> Job:
+    def merged(name: str) -> Job:
         def job() -> None:
-            with merging.open_models(models) as opened:
-                merging.merge(opened, method, tmp_path / name, tmp_path / f"{name}.json")
+            with open_models(models) as opened:
+                merge(opened, method, tmp_path / name, tmp_path / f"{name}.json")
 
         return job
 
@@ -170,9 +171,9 @@ def test_merging(write_run: Write, tmp_path: Path) -> None:
         if (tmp_path / "hit").exists():
             verify_content(tmp_path / "hit")
 
-    longest = took(merge("whole"))
-    kill_at_random(merge("hit"), check, longest)
-    assert os.waitpid(child_of(merge("hit")), 0)[1] == 0
+    longest = took(merged("whole"))
+    kill_at_random(merged("hit"), check, longest)
+    assert os.waitpid(child_of(merged("hit")), 0)[1] == 0
     assert same_tensors(tmp_path / "hit" / "model.safetensors", tmp_path / "whole" / "model.safetensors")
 
 
