@@ -71,7 +71,12 @@ class ExperimentConfig(Section):
             known = {"lineage": stages, "run": runs}.get(scheme)
             name, _, step = rest.partition("@")
             if known is not None and name not in known:
-                what = f"there is no {'run' if scheme == 'run' else 'stage'} {name!r}"
+                kind = {"lineage": "stage"}.get(scheme, scheme)
+                what = (
+                    f"there is no {kind} {name!r}"
+                    if path[-1] == "run"
+                    else f"{reference!r} is not known here"
+                )
                 raise conflict(f"{what}; known: {sorted(known)}", "analysis", *path)
             if scheme == "lineage" and step and name not in kept:
                 raise conflict(f"stage {name!r} keeps no steps: give it checkpoints", "analysis", *path)

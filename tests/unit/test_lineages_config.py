@@ -79,9 +79,16 @@ def experiment(folder: Path, *stages: dict[str, Any], **analysis: Any) -> Experi
             {"pairs": [{"name": "p", "a": "lineage:base", "b": "lineage:rlvr@4"}]},
             "stage 'rlvr' keeps no steps",
         ),
-        ({"pairs": [{"name": "p", "a": "lineage:base", "b": "lineage:sft"}]}, "there is no stage 'sft'"),
+        (
+            {"pairs": [{"name": "p", "a": "lineage:base", "b": "lineage:sft"}]},
+            "'lineage:sft' is not known here",
+        ),
         ({"realignment": [{"name": "t", "run": "lineage:rlvr", "against": "first"}]}, "keeps no steps"),
         ({"realignment": [{"name": "t", "run": "rlvr", "against": "first"}]}, "there is no run 'rlvr'"),
+        (
+            {"realignment": [{"name": "t", "run": "lineage:sft", "against": "first"}]},
+            "there is no stage 'sft'",
+        ),
     ],
 )
 def test_references_to_what_is_not_there_are_refused(analysis: dict[str, Any], what: str) -> None:
