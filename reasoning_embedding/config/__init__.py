@@ -16,7 +16,7 @@ from .analysis import (
 )
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
 from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
-from .diff import diff, resolved_json, to_yaml, unpaired
+from .diff import changed_since, diff, resolved_json, to_yaml, unpaired
 from .evaluation import (
     BeirTask,
     BrightTask,

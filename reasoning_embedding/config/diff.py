@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from .environment import escape
 from .yaml_file import SCALARS
@@ -46,6 +46,29 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, An
     return [
         (key, left, right) for key, left, right in pairs if type(left) is not type(right) or left != right
     ]
+
+
+def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
+    """List what a configuration saved as JSON says otherwise than one of today.
+
+    Parameters
+    ----------
+    saved : dict
+        What :func:`resolved_json` gave, perhaps of a version with fewer keys: a key that it lacks has its
+        default.
+    now : BaseModel
+        The section of today.
+
+    Returns
+    -------
+    list of str
+        Key paths; empty when both describe the same.
+    """
+    try:
+        before = resolved_json(type(now).model_validate(saved))
+    except ValidationError:  # a key that is gone, a value that is no longer allowed
+        before = saved
+    return [key for key, *_ in differences(before, resolved_json(now))]
 
 
 def unpaired(found: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:

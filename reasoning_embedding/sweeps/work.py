@@ -125,8 +125,8 @@ def _set_aside_stale(settings: config.RunConfig, report: Report) -> None:
     run = RunFolder(Path(settings.output_dir) / settings.name)
     if not run.steps():
         return
-    same = run.config_json.exists() and json.loads(run.config_json.read_text()) == settings.model_dump(
-        mode="json"
+    same = run.config_json.exists() and not config.changed_since(
+        json.loads(run.config_json.read_text(encoding="utf-8")), settings
     )
     record = read_provenance(run.checkpoint(run.steps()[0])) or {}
     if not same or record.get("parent") != parent_record(settings.backbone):

@@ -68,10 +68,8 @@ def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> i
             where=str(run.path),
             todo="go on with --resume, or choose another name",
         )
-    before = json.loads(run.config_json.read_text(encoding="utf-8")) if run.config_json.exists() else None
-    now = settings.model_dump(mode="json")
-    if before is not None and before != now:
-        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    saved = json.loads(run.config_json.read_text(encoding="utf-8")) if run.config_json.exists() else None
+    if saved is not None and (changed := config.changed_since(saved, settings)):
         raise InputError(
             f"the run there had other settings ({', '.join(changed)})",
             where=str(run.config_json),

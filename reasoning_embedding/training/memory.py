@@ -142,10 +142,11 @@ def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None) -> Footprin
 
 def _available(training: config.Training, engine: Engine) -> int:
     """Bytes this rank may still use, after gradients and optimizer state that are not there yet."""
-    trained = [_local(p) for p in engine.embedder.parameters() if p.requires_grad]
-    to_come = sum(p.numel() * p.element_size() for p in trained)
+    trained = [p for p in engine.embedder.parameters() if p.requires_grad]
+    # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
+    to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
     if not engine.optimizer.state:
-        to_come += sum(p.numel() for p in trained) * _STATE_BYTES[training.optimizer.kind]
+        to_come += sum(_local(p).numel() for p in trained) * _STATE_BYTES[training.optimizer.kind]
     free, used = _memory(engine.world)
     if training.memory_gib is not None:
         free = min(free, int(training.memory_gib * _GIB) - used)

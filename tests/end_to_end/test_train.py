@@ -357,7 +357,7 @@ def test_a_run_folder_in_use_is_not_overwritten(write_run: Write, rembed: Rembed
     rembed("train", write_run())
     assert "already holds steps 0 to 6" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
     changed = rembed("train", write_run(), "--resume", "training.learning_rate=0.1", code=2).output  # type: ignore[attr-defined]
-    assert "other settings (training)" in changed
+    assert "other settings (training.learning_rate)" in changed
     assert "finished before" in rembed("train", write_run(), "--resume").output  # type: ignore[attr-defined]
 
 

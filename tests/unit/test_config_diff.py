@@ -4,7 +4,7 @@ from config_files import EXPERIMENT, RUN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning_embedding.config import diff, load_config, resolved_json, to_yaml
+from reasoning_embedding.config import changed_since, diff, load_config, resolved_json, to_yaml
 from reasoning_embedding.config.diff import ABSENT
 from reasoning_embedding.config.training import RunConfig
 
@@ -63,3 +63,15 @@ def test_resolved_json_fills_in_defaults(tmp_path):
     assert (resolved["loss"]["kind"], resolved["loss"]["temperature"]) == ("infonce", 0.02)
     assert resolved["loss"]["directions"] == ["query_document"]
     assert resolved["training"]["betas"] == [0.9, 0.999]
+
+
+def test_a_configuration_of_an_older_version_is_the_same_with_the_defaults_of_its_missing_keys(tmp_path):
+    now = load(tmp_path, RUN)
+    saved = resolved_json(now)
+    del saved["logging"]
+    del saved["training"]["memory"]
+    assert changed_since(saved, now) == []
+    saved["training"]["memory"] = "replay"
+    assert changed_since(saved, now) == ["training.memory"]
+    saved["training"]["memory"] = "a mode of long ago"
+    assert "training.memory" in changed_since(saved, now)
