@@ -7,7 +7,7 @@ still in cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,7 @@ _SWIGLU = ("down_proj", "gate_proj", "up_proj")
 
 
 @contextmanager
-def prepacked(model: nn.Module, *, tokens: int) -> Iterator[None]:
+def prepacked(model: nn.Module, *, tokens: int) -> Generator[None]:
     """Let the linear layers of a model use reordered copies of their weights.
 
     Parameters
