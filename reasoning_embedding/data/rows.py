@@ -191,9 +191,8 @@ def row_record(row: Row) -> dict[str, object]:
     }
     if row.instruction is not None:
         record["prompt"] = row.instruction
-    if row.positive_scores:
+    if row.positive_scores or row.negative_scores:
         record["pos_scores"] = list(row.positive_scores)
-    if row.negative_scores:
         record["neg_scores"] = list(row.negative_scores)
     return record
 

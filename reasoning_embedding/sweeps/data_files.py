@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import json
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -57,6 +58,14 @@ def corpus_texts(path: Path) -> list[str]:
             "no texts", where=str(path), todo='write {"_id": id, "text": text}, one object a line'
         )
     return texts
+
+
+def texts_digest(texts: Iterable[str]) -> str:
+    """Return the SHA-256 of texts in their order, hexadecimal."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\0")  # no text holds NUL
+    return digest.hexdigest()
 
 
 def check_output(path: Path) -> None:

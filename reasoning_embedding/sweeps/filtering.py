@@ -23,6 +23,7 @@ from .data_files import (
     report_file,
     row_file,
     row_lines,
+    texts_digest,
 )
 from .lengths import text_lengths
 from .searching import Report, Searcher, open_search, scored
@@ -135,17 +136,18 @@ def filter_file(
         )
     report("reading rows")
     table = plain_table(data)
+    documents = None if corpus is None else corpus_texts(corpus)
     settings = {
         "rule": {**vars(rule), "decontaminate": [str(path) for path in rule.decontaminate]},
         "model": searcher and searcher.identity(),
-        "corpus": corpus and str(corpus),
+        "corpus": documents and {"path": str(corpus), "sha256": texts_digest(documents)},
         "rows": table.fingerprint,
     }
     folder = claim_progress(output, settings, ("rule",)) if searcher is not None else output.parent
     if rule.margin is not None and searcher is not None:
         table = scored(searcher, table, folder / "rows", report)
     kept, dropped = np.ones(len(table), bool), {}
-    for reason, mask in _masks(table, rule, searcher, corpus, folder, report):
+    for reason, mask in _masks(table, rule, searcher, documents, folder, report):
         dropped[reason] = int((kept & mask).sum())
         kept &= ~mask
         report(f"{reason}: {dropped[reason]:,} rows dropped, {kept.sum():,} left")
@@ -176,7 +178,7 @@ def _masks(
     table: Table,
     rule: FilterRule,
     searcher: Searcher | None,
-    corpus: Path | None,
+    documents: list[str] | None,
     folder: Path,
     report: Report,
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -199,7 +201,7 @@ def _masks(
     if rule.consistency is not None and searcher is not None:
         from reasoning_embedding.data.mining import make_pool
 
-        pool = make_pool(table, None if corpus is None else corpus_texts(corpus))
+        pool = make_pool(table, documents)
         search = open_search(searcher, pool.queries, pool.documents, pool.minable, folder / "corpus", report)
         yield "positive not among the best", filtering.inconsistent(pool, search, rule.consistency)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from .data_files import (
     report_file,
     row_file,
     row_lines,
+    texts_digest,
 )
 from .searching import Countdown, Report, Searcher, open_search
 
@@ -81,7 +81,11 @@ def mine_file(
         "model": searcher.identity(),
         "rule": vars(rule),
         "rows": pool.table.fingerprint,
-        "corpus": {"path": corpus and str(corpus), "texts": pool.minable, "sha256": _digest(pool.documents)},
+        "corpus": {
+            "path": corpus and str(corpus),
+            "texts": pool.minable,
+            "sha256": texts_digest(pool.documents),
+        },
     }
     # Vectors do not depend on the rule: without rows yet, another rule may go on with them.
     started = any(output.with_name(output.name + ".progress").glob("rows-*.jsonl"))
@@ -113,13 +117,6 @@ def mine_file(
     del search  # its vectors are mapped from the folder
     shutil.rmtree(folder)
     return result
-
-
-def _digest(texts: list[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()
 
 
 def _finished(folder: Path, pool: Pool) -> int:

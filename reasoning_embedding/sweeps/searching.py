@@ -206,6 +206,9 @@ def load_encoder(searcher: Searcher) -> Encode:
 
         embedder = load_embedder(folder).to("cuda" if torch.cuda.is_available() else "cpu")
         return lambda texts, prompt: embedder.encode(texts, prompt=prompt, max_tokens=limit)
+    todo = "name a checkpoint folder, a SentenceTransformer (folder or Hub id), or bm25"
+    if not folder.is_dir() and (folder.is_absolute() or searcher.model.startswith(".")):
+        raise InputError("no such folder", where=searcher.model, todo=todo)
     from sentence_transformers import SentenceTransformer
 
     try:
@@ -214,7 +217,6 @@ def load_encoder(searcher: Searcher) -> Encode:
         )
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        todo = "name a checkpoint folder, a SentenceTransformer (folder or Hub id), or bm25"
         raise InputError(f"cannot load the model ({reason})", where=searcher.model, todo=todo) from error
     model.max_seq_length = min(limit, model.max_seq_length or limit)
     # An empty prompt and no prompt are different: none would take the model's default one.
