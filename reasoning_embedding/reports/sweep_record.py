@@ -100,7 +100,7 @@ def read_sweep(folder: Path) -> SweepRecord:
 def metric_name(sweep: SweepConfig) -> str:
     """What the runs of a sweep are compared by."""
     evaluation = sweep.base.evaluation
-    return sweep.metric or (f"best {evaluation.select}" if evaluation is not None else "loss")
+    return sweep.metric or (f"best score ({evaluation.select})" if evaluation is not None else "loss")
 
 
 def half_width(values: Sequence[float]) -> float | None:

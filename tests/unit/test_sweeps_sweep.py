@@ -215,8 +215,9 @@ def test_the_ledger_survives_sigkill_of_the_scheduler(sweep: Sweep) -> None:
 
 
 def test_a_damaged_record_is_named(sweep: Sweep) -> None:
-    settings, runs, ledger = sweep
-    run_sweep(settings, runs, report=lambda line: None)
+    _, runs, ledger = sweep
+    ledger.record(runs[0].name, "failed", "why")
+    assert states(sweep)[0] == "failed"
     record = ledger.folder / "ledger" / f"{runs[0].name}.json"
     record.write_text("{")
     with pytest.raises(InputError, match=str(record)):

@@ -34,7 +34,7 @@
       font: { color: css("--text"), size: 13, family: "system-ui, sans-serif" },
       margin: { l: 20, r: 90, t: 20, b: 20 }, height: 430, shapes: axes, annotations: ticks,
       xaxis: { tickvals: places, ticktext: labels, showgrid: false, zeroline: false, automargin: true,
-               range: [-0.1, places.length - 0.7] },
+               range: [-0.45, places.length - 0.6] },
       yaxis: { visible: false, range: [-0.06, 1.06] },
     }, { responsive: true, displaylogo: false });
   }
