@@ -96,7 +96,8 @@ def _track(track: Realignment) -> str:
                 continue
             ends = track.intervals.get(metric) or [None] * len(values)
             found = change(values[0], ends[0], values[-1], ends[-1])
-            assert found is not None
+            if found is None or found.bounds is None:
+                continue
             text = (
                 f"{metric_label(metric).title} from {number(values[0])} to {number(values[-1])} "
                 f"{brackets(ends[-1])}".rstrip()
@@ -188,5 +189,17 @@ def _limits(experiment: Experiment) -> list[str]:
         )
     if any(pair.a.attention != pair.b.attention for pair in experiment.pairs):
         sentences.append("A language model reads causally and its embedder in both directions.")
-    warnings = dict.fromkeys(text for pair in experiment.pairs for text in pair.warnings)
-    return sentences + [f"Warning of the analysis: {text}." for text in warnings]
+    return sentences + _warnings(experiment)
+
+
+def _warnings(experiment: Experiment) -> list[str]:
+    """Each warning of the analysis once, with the number of pairs it holds for."""
+    pairs: dict[str, set[str]] = {}
+    for pair in experiment.pairs:
+        for warning in pair.warnings:
+            place, _, text = warning.partition(": ")
+            pairs.setdefault(text or place, set()).add(pair.name)
+    return [
+        f"Warning of the analysis: {text} ({len(names)} of {len(experiment.pairs)} pairs)."
+        for text, names in pairs.items()
+    ]

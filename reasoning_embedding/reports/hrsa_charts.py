@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .charts import Line, LineChart, Panel
-from .labels import HEADLINE, metric_label, short_layer
+from .labels import HEADLINE, metric_label, number, short_layer
 from .records import Experiment, Pair, Realignment
 
 
@@ -24,6 +24,8 @@ class HeatMap:
     row_title: str
     column_title: str
     note: str
+    about: str
+    """Definition and chance level."""
 
 
 def realignment_chart(experiment: Experiment) -> LineChart | None:
@@ -152,9 +154,19 @@ def heat_maps(experiment: Experiment) -> list[HeatMap]:
                     row_title=f"layer of {pair.a.reference}",
                     column_title=f"layer of {pair.b.reference}",
                     note=f"Probe set: {pair.probe}.",
+                    about=_about(pair, metric),
                 )
             )
     return maps
+
+
+def _about(pair: Pair, metric: str) -> str:
+    definition, chance = pair.definitions.get(metric, ""), pair.chance.get(metric)
+    parts = [
+        f"Definition: {definition.rstrip('.')}." if definition else "",
+        "" if chance is None else f"Chance at the final norm: {number(chance)}.",
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def _span(z: list[list[float | None]]) -> tuple[float, float]:

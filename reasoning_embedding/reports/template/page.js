@@ -132,7 +132,7 @@
       const map = ofPair.find((candidate) => candidate.metric === metric.value) || ofPair[0];
       metric.value = map.metric;
       const small = map.z.length * map.z[0].length <= 100 && !narrow();
-      note.textContent = map.label + ". " + map.note + " Rows: " + map.row_title + "; columns: " + map.column_title + ".";
+      note.textContent = map.label + ". " + map.about + " " + map.note + " Rows: " + map.row_title + "; columns: " + map.column_title + ".";
       const ticks = (labels) => {
         const stride = Math.ceil(labels.length / (narrow() ? 8 : 20));
         const kept = labels.map((_, index) => index).filter((index) => index % stride === 0 || index === labels.length - 1);
