@@ -65,6 +65,7 @@ def versions() -> dict[str, str]:
         "accelerate",
         "peft",
         "trl",
+        "mergekit",
         "mteb",
     )
     for name in names:
@@ -83,9 +84,9 @@ def write_provenance(folder: Path, *, kind: str, parent: dict[str, Any] | None, 
     folder : Path
         A model folder (it may still carry its temporary name).
     kind : str
-        What made it: ``pretrain``, ``sft``, ``rlvr``, ``contrastive``.
+        What made it: ``pretrain``, ``sft``, ``rlvr``, ``contrastive``, ``merge``.
     parent : dict or None
-        ``{"path", "revision", "content_hash"}`` of what it was made from.
+        ``{"path", "revision", "content_hash"}`` of what it was made from; None beside a detail ``parents``, a list.
     **details
         Anything that was decisive: step, settings, results of gates.
     """

@@ -15,7 +15,6 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import check_attention
 from reasoning_embedding.checkpoints import (
     atomic_folder,
-    content_hash,
     read_provenance,
     write_json,
     write_provenance,
@@ -132,7 +131,7 @@ def merge(
         write_provenance(temporary, kind="merge", parent=None, **made_from, merge=total)
         found = {
             **made_from,
-            "content_hash": content_hash(temporary),
+            "content_hash": (read_provenance(temporary) or {})["content_hash"],
             "summary": total,
             "warnings": list(models.warnings),
             "tensors": records,
