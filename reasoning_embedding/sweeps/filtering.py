@@ -63,9 +63,8 @@ class FilterRule:
     consistency: int | None = None
 
     def __post_init__(self) -> None:
-        if not (
-            self.lengths or self.duplicates or self.decontaminate or self.searches or self.margin is not None
-        ):
+        rules = (self.duplicates, self.margin, self.consistency)
+        if not (self.lengths or self.decontaminate or any(rule is not None for rule in rules)):
             raise InputError(
                 "no rule is given, so nothing would change", todo="rembed data filter --help lists them"
             )
@@ -79,11 +78,6 @@ class FilterRule:
     def lengths(self) -> bool:
         """Whether lengths are bounded."""
         return self.min_length is not None or self.max_length is not None
-
-    @property
-    def searches(self) -> bool:
-        """Whether documents compete."""
-        return self.consistency is not None
 
 
 def filter_file(
@@ -130,7 +124,7 @@ def filter_file(
     under other rules too.
     """
     check_output(output)
-    if rule.searches and searcher is None:
+    if rule.consistency is not None and searcher is None:
         raise InputError(
             "consistency needs a model that ranks documents", where="--model", todo="name one, or bm25"
         )
