@@ -33,16 +33,35 @@ def hold(file: Path, *, refusal: str, todo: str, shared: bool = False) -> Genera
     SetupError
         If the folder cannot be written.
     """
+    with _open(file) as descriptor:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(refusal, where=str(file.parent), todo=todo) from error
+        yield
+
+
+@contextlib.contextmanager
+def take_turns(file: Path) -> Generator[None]:
+    """Hold a lock file while the block runs; other processes wait for their turn.
+
+    Raises
+    ------
+    SetupError
+        If the folder cannot be written.
+    """
+    with _open(file) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _open(file: Path) -> Generator[int]:
     with explain_disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise InputError(refusal, where=str(file.parent), todo=todo) from error
-    try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

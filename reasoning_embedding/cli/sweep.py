@@ -35,7 +35,7 @@ def command(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Start failed runs again.")] = False,
 ) -> None:
-    """Train the runs of a sweep that are not finished, then make its page.
+    """Train the runs of a sweep that are not finished, then make its page (with --shard: `rembed report` does).
 
     Runs are named by the content of their configuration: a finished one is never trained twice, an
     interrupted one is resumed. Any process may be killed at any moment; the same command goes on.
@@ -86,9 +86,12 @@ def command(
         except SweepError as error:
             failure = error  # the page shows what the others measured
         typer.echo(_table([ledger.outcome(sweep, run) for run in part.of(runs)]))
-        from reasoning_embedding.reports import build
+        if part == WHOLE:
+            from reasoning_embedding.reports import build
 
-        typer.echo(f"report: {build(ledger.folder, say).resolve()}")
+            typer.echo(f"report: {build(ledger.folder, say).resolve()}")
+        else:
+            typer.echo(f"when all parts are done: rembed report {ledger.folder}")
         if failure is not None:
             raise failure
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, atomic_write, write_json
-from reasoning_embedding.checkpoints.locks import is_held
+from reasoning_embedding.checkpoints.locks import is_held, take_turns
 from reasoning_embedding.errors import InputError
 
 State = Literal["waiting", "submitted", "running", "interrupted", "failed", "finished"]
@@ -56,13 +56,15 @@ class SweepLedger:
     def write(self, sweep: config.SweepConfig, runs: Sequence[config.SweepRun], text: str | None) -> None:
         """Write the sweep and a configuration a run, before anything is launched."""
         own = RunFolder(self.folder)
-        if text is not None:
-            atomic_write(own.config_yaml, text)
-        write_json(own.config_json, config.resolved_json(sweep))
-        for run in runs:
-            if not (file := self.config_file(run.name)).exists():
-                atomic_write(file, config.to_yaml(run.config))
-        write_json(self.folder / _INDEX, {"runs": [{"name": run.name, "point": run.point} for run in runs]})
+        with take_turns(self.folder / ".lock-write"):  # parts of a sweep start at the same moment
+            if text is not None:
+                atomic_write(own.config_yaml, text)
+            write_json(own.config_json, config.resolved_json(sweep))
+            for run in runs:
+                if not (file := self.config_file(run.name)).exists():
+                    atomic_write(file, config.to_yaml(run.config))
+            points = [{"name": run.name, "point": run.point} for run in runs]
+            write_json(self.folder / _INDEX, {"runs": points})
 
     def runs(self) -> list[config.SweepRun]:
         """Read the runs back.

@@ -214,6 +214,18 @@ def test_the_ledger_survives_sigkill_of_the_scheduler(sweep: Sweep) -> None:
     assert {run.name for run in ledger.runs()} == {run.name for run in runs}
 
 
+def test_parts_that_start_together_write_in_turns(sweep: Sweep) -> None:
+    settings, runs, ledger = sweep
+
+    def write() -> None:
+        for _ in range(20):
+            ledger.write(settings, runs, "text")
+
+    children = [in_a_process(write) for _ in range(3)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert len(ledger.runs()) == 4
+
+
 def test_a_damaged_record_is_named(sweep: Sweep) -> None:
     _, runs, ledger = sweep
     ledger.record(runs[0].name, "failed", "why")
