@@ -82,7 +82,9 @@ def _heat_map(figure: Any, axis: Any, heat_map: HeatMap, pair: Pair, words: str)
     axis.set_title(_SHORT.get(heat_map.metric, f"k-NN overlap (k = {heat_map.metric.split('@')[-1]})"))
     axis.set_xlabel(pair.b.reference)
     axis.set_ylabel(f"{words}\n{pair.a.reference}" if words else "")
-    figure.colorbar(image, ax=axis, shrink=0.85, pad=0.02).outline.set_visible(False)
+    # A bar within the panel is as high as the map, whatever room a row of panels leaves.
+    bar = figure.colorbar(image, cax=axis.inset_axes((1.04, 0, 0.05, 1)))
+    bar.outline.set_visible(False)
 
 
 def draw_probes(sides: Sequence[tuple[str, Pair]], path: Path) -> list[Drawn]:
