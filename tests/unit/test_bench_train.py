@@ -160,7 +160,7 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 MNRL, CACHED = "{'loss': 'mnrl'}", "{'loss': 'cached', 'chunk': 2}"
-OURS = {"{'pack_tokens': 1}": 2.0, "{'pack_tokens': 2}": 1.0, "{'pack_tokens': 2, 'store_tokens': 0}": 1.25}
+OURS = {"{'pack_tokens': 1}": 2.0, "{'pack_tokens': 2}": 1.0, "{'pack_tokens': 1, 'store_tokens': 0}": 1.25}
 THEIRS = {
     MNRL: 8.0,
     CACHED: 4.0,
@@ -179,6 +179,7 @@ def test_records_divide_by_the_best_of_each_opponent(scripted: list[str]) -> Non
         "train/wide/st-best-replay/bf16": 3.2,
     }
     best = records[0]
+    assert records[3]["settings"]["ours"] == {"pack_tokens": 1, "store_tokens": 0}, "memory of one small pack"
     assert best["settings"] == {"ours": {"pack_tokens": 2}, "other": {"loss": "cached", "chunk": 2}}
     assert (best["tokens"], best["ours"], best["other"]) == (40, 40.0, 10.0)
     assert (best["padding"], best["memory_ratio"], best["cpu_ratio"]) == (1.5, 2.0, 4.0)
