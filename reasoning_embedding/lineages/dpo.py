@@ -50,7 +50,7 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
 
     micro, forwards = shares(stage, stage.batch_size, start.world)
     rows = Dataset.from_list(_rows(stage, start.tokenizer))
-    reference = AutoModelForCausalLM.from_pretrained(start.parent, dtype=torch.float32)
+    reference = AutoModelForCausalLM.from_pretrained(start.parent, dtype=torch.float32, use_safetensors=True)
 
     def build(scratch: str, callbacks: list[Any]) -> DPOTrainer:
         return DPOTrainer(

@@ -87,7 +87,9 @@ class StageJob:
             tokenizer = take_given(stage, self.parent, temporary)
             model = None
             if asks_for_sums(self.lineage, stage):
-                model = AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.float32).eval()
+                model = AutoModelForCausalLM.from_pretrained(
+                    temporary, dtype=torch.float32, use_safetensors=True
+                ).eval()
             gates = gate_record(stage, model, tokenizer)
             origin = {"path": stage.path, "revision": stage.revision, "content_hash": content_hash(temporary)}
             self._records(temporary, [], gates, begin, origin)
@@ -107,7 +109,7 @@ class StageJob:
     def _fine_tune(self, stage: SftStage | DpoStage | RlvrStage, begin: float) -> None:
         assert self.parent is not None
         tokenizer = load_tokenizer(self.parent)
-        model = AutoModelForCausalLM.from_pretrained(self.parent, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(self.parent, dtype=torch.float32, use_safetensors=True)
         if isinstance(stage, RlvrStage) and isinstance(stage.data, WorldSums):
             require_learnable(measure(model, tokenizer, seed=stage.seed), stage.name, stage.parent)
         saver = StepSaver(stage, self.folder, self.settings, tokenizer, main=self.world.is_main)

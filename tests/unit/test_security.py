@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 import shutil
@@ -72,6 +73,28 @@ def test_a_pickle_is_never_loaded(poisoned: tuple[Path, Path]) -> None:
         with pytest.raises(InputError):
             load()
     assert not marker.exists()
+
+
+def test_no_call_of_the_package_loads_a_pickle() -> None:
+    """Models are asked for as safetensors wherever they are loaded, and nothing unpickles by itself."""
+    package = Path(config.__file__).resolve().parents[1]
+    loads = 0
+    # The harness of tests reads what its own forked ranks have just written.
+    for file in set(package.rglob("*.py")) - {package / "distributed" / "harness.py"}:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            call = f"{owner}.{node.func.attr}"
+            assert call not in ("torch.load", "pickle.load", "pickle.loads", "joblib.load"), (
+                f"{file}:{node.lineno}"
+            )
+            if owner.startswith("AutoModel") and node.func.attr == "from_pretrained":
+                loads += 1
+                assert "use_safetensors" in {keyword.arg for keyword in node.keywords}, (
+                    f"{file}:{node.lineno}"
+                )
+    assert loads >= 3
 
 
 def test_a_pickled_state_is_never_loaded(poisoned: tuple[Path, Path]) -> None:
