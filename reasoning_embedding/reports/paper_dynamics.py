@@ -53,9 +53,10 @@ def _dynamics(experiment: Experiment, reference: str, tracks: list[Realignment],
             axis.remove()
         figure.suptitle(f"Similarity to {reference}, final norm", fontsize=8)
         legend_below(figure, 6)
+        band = any(seed_level(experiment, tracks, metric) for metric in metrics)
         caption = (
             f"Similarity of each checkpoint to {reference} at the final norm; shaded: 95 % bootstrap intervals over "
-            f"texts; grey: interval of two embedders that differ in the seed. {probe_note(tracks)}"
+            f"texts{'; grey: the interval of two embedders that differ in the seed' if band else ''}. {probe_note(tracks)}"
         )
         return [save(figure, path, caption)]
 
