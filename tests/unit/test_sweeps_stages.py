@@ -11,8 +11,9 @@ import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.sweeps import chosen_steps, pool, resolve
+from reasoning_embedding.sweeps import chosen_steps, pool, resolve, run_experiment
 from reasoning_embedding.sweeps.scheduler import StageError, run_stages
 from reasoning_embedding.sweeps.stages import Ledger, Stage, plan_stages
 
@@ -211,3 +212,13 @@ def test_references(tmp_path: Path) -> None:
     assert chosen_steps(run, [50]) == [50]
     with pytest.raises(InputError, match="51"):
         chosen_steps(run, [51])
+
+
+def test_a_second_process_on_an_experiment_is_refused(tmp_path: Path) -> None:
+    experiment = _experiment().model_copy(update={"output_dir": str(tmp_path)})
+    with (
+        hold(tmp_path / "e" / ".lock", refusal="", todo=""),
+        pytest.raises(InputError, match="another process runs this experiment"),
+    ):
+        run_experiment(experiment)
+    assert not (tmp_path / "e" / "config.resolved.json").exists()
