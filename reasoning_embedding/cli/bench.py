@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, str] = {
     "loss": "reasoning_embedding.losses.bench_loss:bench_loss",
     "encode": "reasoning_embedding.evaluation.bench_encode:bench_encode",
     "hrsa": "reasoning_embedding.hrsa.bench_hrsa:bench_hrsa",
+    "data": "reasoning_embedding.data.bench_data:bench_data",
 }
 HELP: dict[str, str] = {
     "train": "A training step against SentenceTransformerTrainer at its best loss, chunk and padding.\n\n"
@@ -31,6 +32,7 @@ HELP: dict[str, str] = {
     "encode": "Packed encoding against SentenceTransformer.encode at its best batch size.\n\n"
     "Runs on the corpora of the folder that REASONING_EMBEDDING_DATA names, else on generated text.",
     "hrsa": "Representation analysis against numpy and scikit-learn.",
+    "data": "Planning and tokenising a million rows against datasets.map and its shuffle.",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
