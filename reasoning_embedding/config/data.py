@@ -19,7 +19,8 @@ class SourceBase(Section):
     limit: Positive | None = None
     """Read at most this many rows."""
     expected_rows: Positive | None = None
-    """Rows the source is known to have: a plan counts with them before the data is here."""
+    """Rows the source is known to have: a plan counts with them before the data is here, and a source that then has
+    another number (without ``limit``) is refused."""
     license: str | None = None
     """Licence of the texts, for the model card; absent: the card says that it is unknown."""
 

@@ -151,14 +151,20 @@ def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
         As in :func:`load_table`.
     """
     for number, source in enumerate(data.sources):
-        empty = True
+        place, count = f"data.sources[{number}] ({source.kind})", 0
         for row in islice(_source_rows(source, bad), source.limit):
-            empty = False
+            count += 1
             yield row
-        if empty:
+        if not count:
             counts = ", ".join(f"{count} x {reason}" for reason, count in bad.counts.items())
             what = "no rows" + (f" left; skipped: {counts}" if counts else "")
-            raise InputError(what, where=f"data.sources[{number}] ({source.kind})", todo=_todo(source))
+            raise InputError(what, where=place, todo=_todo(source))
+        if source.expected_rows is not None and source.limit is None and count != source.expected_rows:
+            raise InputError(
+                f"{count:,} rows, where expected_rows says {source.expected_rows:,}",
+                where=place,
+                todo="get the data set that the recipe means, or correct expected_rows",
+            )
 
 
 def require_scores(table: Table) -> None:

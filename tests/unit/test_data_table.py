@@ -83,6 +83,15 @@ def test_limit_reads_that_many_good_rows(tmp_path: Path) -> None:
     assert table.skipped == {"no query": 1}
 
 
+def test_another_data_set_than_the_recipe_means_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *[{"query": f"q{number}", "pos": ["p"]} for number in range(9)])
+    assert len(load({"kind": "files", "path": path, "expected_rows": 9})) == 9
+    assert len(load({"kind": "files", "path": path, "expected_rows": 12, "limit": 4})) == 4
+    with pytest.raises(InputError, match="9 rows, where expected_rows says 12") as caught:
+        load({"kind": "files", "path": path, "expected_rows": 12})
+    assert caught.value.where == "data.sources[0] (files)"
+
+
 @pytest.mark.parametrize("bad_rows", ["stop", "skip"])
 def test_empty_data_is_an_error(tmp_path: Path, bad_rows: str) -> None:
     with pytest.raises(InputError, match="no rows") as caught:
