@@ -60,7 +60,9 @@ def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:
         tokenizer = experiment.lineage.model_dump(mode="json", include={"tokenizer"})
         for grown in experiment.lineage.stages:
             settings = {"stage": grown.model_dump(mode="json"), **tokenizer}
-            stages.append(Stage(f"grow-{grown.name}", settings, (f"grow-{grown.needs}",) if grown.needs else ()))
+            stages.append(
+                Stage(f"grow-{grown.name}", settings, (f"grow-{grown.needs}",) if grown.needs else ())
+            )
         # Siblings that see other tokens are refused before any of them is trained.
         given = (grown.name for grown in experiment.lineage.stages if isinstance(grown, config.GivenStage))
         checks += tuple(f"grow-{name}" for name in given)

@@ -22,7 +22,9 @@ def commands() -> list[list[str]]:
     lines = [line for page in PAGES for body in blocks(page, "bash") for line in body.splitlines()]
     inline = [found for page in PAGES for found in re.findall(r"`(rembed [^`]+)`", page.read_text("utf-8"))]
     found = {tuple(line.split("#")[0].split()) for line in [*lines, *inline]}
-    return [list(words) for words in sorted(found) if "reasoning_embedding" in words or words[:1] == ("rembed",)]
+    return [
+        list(words) for words in sorted(found) if "reasoning_embedding" in words or words[:1] == ("rembed",)
+    ]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

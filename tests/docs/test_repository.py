@@ -81,7 +81,11 @@ def test_pins_are_exact_and_within_the_ranges():
     extras = project["optional-dependencies"]
     for line in [
         *project["dependencies"],
-        *(item for name in ("dev", "eval", "lineage", "merge", "tracking", "report") for item in extras[name]),
+        *(
+            item
+            for name in ("dev", "eval", "lineage", "merge", "tracking", "report")
+            for item in extras[name]
+        ),
     ]:
         requirement = Requirement(line)
         if requirement.name != "reasoning-embedding":

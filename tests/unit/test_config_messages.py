@@ -109,7 +109,11 @@ def problems_of(tmp_path, text, overrides=()):
             "kind: runn",
             "1:7: kind is \"runn\"; it must be one of run, lineage, experiment, merge, sweep; did you mean 'run'?",
         ),
-        ("kind: run\n", "", "1:1: the required key 'kind' is missing; it is one of run, lineage, experiment, merge, sweep"),
+        (
+            "kind: run\n",
+            "",
+            "1:1: the required key 'kind' is missing; it is one of run, lineage, experiment, merge, sweep",
+        ),
         (
             "  tokenizer: some/folder",
             "  tokenizer: x\n  extra: 1",
