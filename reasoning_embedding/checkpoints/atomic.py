@@ -92,6 +92,14 @@ def atomic_folder(final: Path) -> Generator[Path]:
             raise
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a folder that is there; a process killed meanwhile leaves rubbish, nothing that looks whole."""
+    old = path.with_name(f".{path.name}.old{PARTIAL}")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[Path]:
     """Yield a temporary sibling of `path` to write to, and rename it to `path` when the block succeeds.

@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from .atomic import PARTIAL, remove_folder
+
 _STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -105,9 +107,11 @@ def _steps_in(folder: Path) -> list[int]:
 
 
 def prune_states(run: RunFolder, keep: int) -> None:
-    """Delete all but the newest `keep` states; checkpoints stay."""
+    """Delete all but the newest `keep` states, and what a killed process left of others; checkpoints stay."""
     for step in run.state_steps()[:-keep]:
-        shutil.rmtree(run.state(step), ignore_errors=True)
+        remove_folder(run.state(step))
+    for left in run.states.glob(f".*{PARTIAL}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def newest_resumable(run: RunFolder) -> int | None:

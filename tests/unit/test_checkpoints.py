@@ -172,3 +172,25 @@ def test_the_newest_states_are_kept_and_need_their_checkpoint(tmp_path: Path) ->
     (run.checkpoints / ".step-000008.partial").mkdir()
     assert run.steps() == [1, 2]
     assert json.loads((run.state(2) / "state.json").read_text())["step"] == 2
+
+
+def test_a_process_killed_while_it_prunes_leaves_no_half_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    model, optimizer = _trained()
+    for step in (1, 2, 4):
+        save_state(run.state(step), model, optimizer, parameters=False, step=step)
+    with monkeypatch.context() as patch:
+
+        def killed(folder: Path, **_: object) -> None:
+            if folder.exists():
+                next(folder.iterdir()).unlink()
+                raise KeyboardInterrupt
+
+        patch.setattr(atomic_module.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune_states(run, 2)
+    assert run.state_steps() == [2, 4]
+    prune_states(run, 2)
+    assert sorted(path.name for path in run.states.iterdir()) == ["step-000002", "step-000004"]
