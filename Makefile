@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One thread a process: on few cores, more are several times slower for models this small.
 JOBS ?= 2
-KILLS ?= 25
+KILLS ?= 32
 export OMP_NUM_THREADS ?= 1
 
 help: ## Print this list
@@ -38,7 +38,7 @@ test: install ## Run the tests, without those marked slow
 test-all: install ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(JOBS)
 
-soak: install ## Kill training, evaluating, merging and sweeping 25 times each at random moments (KILLS=25)
+soak: install ## Kill training, evaluating, merging and sweeping, 102 times in all, at random moments (KILLS=32)
 	SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -n $(JOBS) --timeout=1800 tests/end_to_end/test_soak.py
 
 check: lint types contracts configs test ## Run everything a change must pass
