@@ -24,7 +24,7 @@ from tests.padded_oracle import TEMPERATURE, padded_loss
 
 ENGINES = ["replicated", "fsdp2", "zero1", "zero2", "zero3"]
 #: What DeepSpeed tells of a gradient, it tells in float32.
-TOLERANCE = {"replicated": 1e-9, "fsdp2": 1e-9, "zero1": 1e-6, "zero2": 1e-6, "zero3": 1e-6}
+TOLERANCE = {"replicated": 1e-9, "fsdp2": 1e-9, "zero1": 1e-6, "zero2": 1e-6, "zero3": 1e-5}
 LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE, tile_rows=2))
 DROPOUT = (7, 3)
 STORE = {"store": None, "hybrid": 30, "replay": 0}
@@ -99,6 +99,8 @@ def build(kind: str, embedder: Embedder, world: World, **options: Any) -> Engine
     if kind.startswith("zero"):
         from reasoning_embedding.training.engines.zero import ZeRO
 
+        if kind == "zero3":  # refuses float64 where the processor can compute in fp16
+            embedder = embedder.float()
         settings = {"zero_optimization": {"stage": int(kind[-1])}}
         return ZeRO(embedder, world, adamw, settings=settings, **options)
     return Replicated(embedder, world, adamw, **options)

@@ -54,7 +54,7 @@ def _check(kind: str, size: int, cases: list[Case]) -> None:
     targets = [wanted(case) for case in cases]
     for rank in run_ranks(size, steps, kind, cases):
         for case, (loss, gradient), (exact_loss, exact) in zip(cases, rank, targets, strict=True):
-            assert loss == pytest.approx(exact_loss, rel=1e-9), case
+            assert loss == pytest.approx(exact_loss, rel=TOLERANCE[kind]), case
             assert relative(gradient, exact) < TOLERANCE[kind], case
 
 

@@ -272,7 +272,7 @@ def test_reinforcement_raises_the_reward(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(gates, "RLVR_NEEDS", 0.0)
     corpus = {"kind": "world", "arithmetic": 1.0, "documents": 0.0, "questions": 0.0, "corrupted": 0.4}
     base = BASE | {"corpus": corpus, "learning_rate": 1e-2, "steps": 60}
-    config = lineage(tmp_path, base, RLVR | {"learning_rate": 3e-3, "steps": 20, "samples": 8})
+    config = lineage(tmp_path, base, RLVR | {"learning_rate": 1e-3, "steps": 40, "samples": 8})
     folder = grow(config, lambda _: None)["rlvr"]
     rewards = [json.loads(line)["reward"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert 0.1 < sum(rewards[:3]) / 3 < 0.75
