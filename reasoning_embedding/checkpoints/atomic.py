@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.errors import SetupError
+from reasoning_embedding.errors import InputError, SetupError
 
 #: Suffix of what is being written; anything that carries it is rubbish of a stopped process.
 PARTIAL = ".partial"
@@ -138,3 +138,29 @@ def atomic_write(path: Path, content: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinities are refused."""
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, todo: str = "delete the file and make it again") -> dict[str, Any]:
+    """Read the object of a JSON file.
+
+    Parameters
+    ----------
+    path : Path
+        A file that is there.
+    todo : str
+        What to do about a damaged one.
+
+    Raises
+    ------
+    InputError
+        If the file is not JSON or not an object; names file and line.
+    FileNotFoundError
+        If there is no file.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo=todo) from error
+    if not isinstance(value, dict):
+        raise InputError("a JSON object was expected", where=str(path), todo=todo)
+    return value

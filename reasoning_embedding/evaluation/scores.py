@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints.layout import step_name
+from reasoning_embedding.checkpoints import read_json, step_name
 from reasoning_embedding.errors import InputError
 
 FILE = "scores.json"
@@ -40,13 +39,9 @@ def load_scores(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        scores = read_json(path, todo="remove it and evaluate again")
     except FileNotFoundError as error:
         raise InputError("no scores here", where=str(path), todo="evaluate the model first") from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo="remove it"
-        ) from error
-    if not isinstance(scores, dict) or not {"model", "revision", "tasks", "failed"} <= scores.keys():
+    if not {"model", "revision", "tasks", "failed"} <= scores.keys():
         raise InputError("not a file of scores", where=str(path), todo="remove it and evaluate again")
     return scores

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from reasoning_embedding.backbones import load_decoder, load_tokenizer
-from reasoning_embedding.checkpoints import content_hash
+from reasoning_embedding.checkpoints import content_hash, read_json
 from reasoning_embedding.errors import InputError
 
 CONFIG = "adapter_config.json"
@@ -93,12 +93,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"an adapter without {WEIGHTS}", where=str(folder), todo="save the adapter as safetensors"
         )
-    try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"not JSON: {error.msg}", where=f"{folder / CONFIG}:{error.lineno}", todo="restore the file"
-        ) from error
+    return read_json(folder / CONFIG, todo="restore the file")
 
 
 def _copy_embedder(folder: Path, base: Path, target: Path) -> None:

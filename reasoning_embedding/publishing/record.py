@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.checkpoints import RunFolder, content_hash, read_json, read_provenance
 from reasoning_embedding.evaluation.means import mean_scores
 from reasoning_embedding.evaluation.scores import FILE as SCORES
 from reasoning_embedding.evaluation.scores import load_scores, revision_of
@@ -166,14 +164,4 @@ def mean_score(scores: dict[str, Any] | None) -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo="restore the file"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError("a JSON object was expected", where=str(path), todo="restore the file")
-    return value
+    return read_json(path, todo="restore the file") if path.exists() else {}

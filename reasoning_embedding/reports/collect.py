@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints.layout import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, read_json
 from reasoning_embedding.errors import InputError
 
 from .records import Experiment, Realignment, Run, Scores, Stage
@@ -84,27 +84,6 @@ def collect(folder: Path) -> Experiment:
         missing=tuple(missing),
         contamination=read_json(compared) if (compared := RunFolder(folder).contamination).exists() else {},
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Object of a JSON file.
-
-    Raises
-    ------
-    InputError
-        If the file is not JSON or not an object; names file and line.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo="delete the file and make it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(
-            "a JSON object was expected", where=str(path), todo="delete the file and make it again"
-        )
-    return value
 
 
 def read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints.layout import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, read_json
 from reasoning_embedding.errors import InputError
 
 from .grid import Cell, Column, Grid
@@ -162,10 +161,6 @@ def short_names(references: Sequence[str]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, todo="merge again")
     except FileNotFoundError as error:
         raise InputError("no merge here", where=str(path), todo="rembed merge CONFIG makes one") from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo="merge again"
-        ) from error

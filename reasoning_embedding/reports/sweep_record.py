@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from scipy.special import stdtrit
 
-from .collect import read_json
+from reasoning_embedding.checkpoints import read_json
+
 from .statistics import ALPHA, mean_std
 
 if TYPE_CHECKING:

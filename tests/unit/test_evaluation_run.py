@@ -255,7 +255,7 @@ def test_scores_that_are_not_there_or_not_scores(tmp_path: Path) -> None:
         load_scores(tmp_path)
     for content, message in (
         ("{", "not JSON"),
-        ("[]", "not a file of scores"),
+        ("[]", "a JSON object was expected"),
         ('{"model": 1}', "not a file"),
     ):
         (tmp_path / "scores.json").write_text(content)
