@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_embedding.checkpoints.atomic import atomic_folder, atomic_write, write_json
+from reasoning_embedding.checkpoints.atomic import atomic_folder, atomic_write, remove_folder, write_json
 from reasoning_embedding.checkpoints.provenance import content_hash, write_provenance
 from reasoning_embedding.config.lineage import (
     DpoStage,
@@ -103,8 +102,8 @@ class StageJob:
             stage, tokenizer, state, self.settings, self.report, save_step=saver.save, world=self.world
         )
         self._write(model, tokenizer, saver, log, begin, None)
-        if self.world.is_main:
-            shutil.rmtree(state, ignore_errors=True)
+        if self.world.is_main and state.exists():
+            remove_folder(state)
 
     def _fine_tune(self, stage: SftStage | DpoStage | RlvrStage, begin: float) -> None:
         assert self.parent is not None

@@ -101,18 +101,6 @@ class SaveSteps(TrainerCallback):
     def __init__(self, saver: StepSaver) -> None:
         self._saver = saver
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: PreTrainedModel | None = None,
-        **_: Any,
-    ) -> None:
-        """Save the parent as step 0."""
-        assert model is not None
-        self._saver.save(0, model)
-
     def on_step_end(
         self,
         args: TrainingArguments,
@@ -124,3 +112,6 @@ class SaveSteps(TrainerCallback):
         """Save the step that has just been taken."""
         assert model is not None
         self._saver.save(state.global_step, model)
+
+    #: The parent is step 0.
+    on_train_begin = on_step_end
