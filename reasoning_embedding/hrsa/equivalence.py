@@ -162,17 +162,10 @@ def equivalence_of_runs(
         raise InputError(f"{len(x)} and {len(y)} runs", todo="pairs need the same seeds on both sides")
     forward, back = (np.log, np.exp) if ratio else (np.asarray, np.asarray)
     x, y = forward(x), forward(y)
-    if paired:
-        variance, degrees = (y - x).var(ddof=1) / len(x), float(len(x) - 1)
-    else:
-        parts = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])
-        variance, spread = parts.sum(), (parts**2 / (len(x) - 1, len(y) - 1)).sum()
-        degrees = float(variance**2 / spread) if spread else float(len(x) + len(y) - 2)
-    middle, error = float(y.mean() - x.mean()), float(np.sqrt(variance))
+    middle, error, degrees = mean_difference(x, y, paired=paired)
 
     def below(bound: float) -> float:
-        distance = float(forward(bound)) - middle
-        return float(stdtr(degrees, distance / error)) if error else float(np.heaviside(distance, 0.5))
+        return student_below(float(forward(bound)) - middle, error, degrees)
 
     return _decide(
         float(back(middle)),
@@ -184,6 +177,38 @@ def equivalence_of_runs(
         method="paired t" if paired else "Welch t",
         n=min(len(x), len(y)),
     )
+
+
+def mean_difference(x: np.ndarray, y: np.ndarray, *, paired: bool) -> tuple[float, float, float]:
+    """Mean of y less that of x, its standard error, and its degrees of freedom.
+
+    Parameters
+    ----------
+    x : array, shape (n,)
+        n >= 2.
+    y : array, shape (m,)
+        m >= 2; equal to n if paired.
+    paired : bool
+        Entry i of both belongs together.
+
+    Notes
+    -----
+    Paired: ``std(y - x) / sqrt(n)`` and n - 1. Else, with ``v = s^2 / n`` of each, ``sqrt(v_x + v_y)`` and
+    Satterthwaite's ``(v_x + v_y)^2 / (v_x^2 / (n - 1) + v_y^2 / (m - 1))`` (Welch, Biometrika 34, 1947).
+    """
+    if paired:
+        differences = y - x
+        error = float(differences.std(ddof=1) / np.sqrt(len(x)))
+        return float(differences.mean()), error, float(len(x) - 1)
+    parts = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])
+    variance, spread = parts.sum(), (parts**2 / (len(x) - 1, len(y) - 1)).sum()
+    degrees = float(variance**2 / spread) if spread else float(len(x) + len(y) - 2)
+    return float(y.mean() - x.mean()), float(np.sqrt(variance)), degrees
+
+
+def student_below(distance: float, error: float, degrees: float) -> float:
+    """Chance that Student's t, times a standard error, lies below a distance; certain where the error is 0."""
+    return float(stdtr(degrees, distance / error)) if error else float(np.heaviside(distance, 0.5))
 
 
 def _decide(

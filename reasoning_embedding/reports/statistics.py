@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
+
+from reasoning_embedding.hrsa.equivalence import mean_difference, student_below
 
 #: Level of the tests; intervals cover 1 - ALPHA.
 ALPHA = 0.05
@@ -119,8 +121,8 @@ def tost(
         raise ValueError(
             f"degrees of freedom {degrees} and standard error {standard_error}: need > 0 and >= 0"
         )
-    p_lower = _cumulative(-difference - margin, standard_error, degrees)
-    p_upper = _cumulative(difference - margin, standard_error, degrees)
+    p_lower = student_below(-difference - margin, standard_error, degrees)
+    p_upper = student_below(difference - margin, standard_error, degrees)
     half = float(stdtrit(degrees, 1 - ALPHA / 2)) * standard_error
     return Comparison(
         difference, difference - half, difference + half, margin, max(p_lower, p_upper), method, n
@@ -144,13 +146,12 @@ def paired_tost(base: ArrayLike, variant: ArrayLike, margin: float) -> Compariso
 
     Notes
     -----
-    ``d_i = variant_i - base_i``, ``se = std(d, ddof=1) / sqrt(n)``, ``n - 1`` degrees of freedom; see :func:`tost`.
+    :func:`tost` of the paired :func:`.hrsa.equivalence.mean_difference`.
     """
     a, b = _finite(base), _finite(variant)
     if a.shape != b.shape or a.size < 2:
         raise ValueError(f"{a.size} and {b.size} seeds: a paired test needs equal numbers, at least 2")
-    mean, std = mean_std(b - a)
-    return tost(mean, (std or 0.0) / math.sqrt(a.size), a.size - 1, margin, method="paired t", n=int(a.size))
+    return tost(*mean_difference(a, b, paired=True), margin, method="paired t", n=int(a.size))
 
 
 def welch_tost(base: ArrayLike, variant: ArrayLike, margin: float) -> Comparison:
@@ -170,19 +171,12 @@ def welch_tost(base: ArrayLike, variant: ArrayLike, margin: float) -> Comparison
 
     Notes
     -----
-    With ``v = s^2 / n`` of each model, ``se = sqrt(v_a + v_b)`` and Satterthwaite's degrees of freedom
-    ``(v_a + v_b)^2 / (v_a^2 / (n - 1) + v_b^2 / (m - 1))``: Welch, Biometrika 34 (1947) 28; see :func:`tost`.
+    :func:`tost` of the unpaired :func:`.hrsa.equivalence.mean_difference`, which is Welch's.
     """
     a, b = _finite(base), _finite(variant)
     if min(a.size, b.size) < 2:
         raise ValueError(f"{a.size} and {b.size} seeds: Welch's test needs at least 2 of each")
-    v_a, v_b = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
-    spread = v_a**2 / (a.size - 1) + v_b**2 / (b.size - 1)
-    degrees = float((v_a + v_b) ** 2 / spread) if spread else float(a.size + b.size - 2)
-    difference = float(b.mean() - a.mean())
-    return tost(
-        difference, math.sqrt(v_a + v_b), degrees, margin, method="Welch t", n=int(min(a.size, b.size))
-    )
+    return tost(*mean_difference(a, b, paired=False), margin, method="Welch t", n=int(min(a.size, b.size)))
 
 
 def bootstrap_means(
@@ -260,12 +254,6 @@ def bootstrap_comparison(difference: float, samples: ArrayLike, margin: float, *
     outside = max(np.count_nonzero(values <= -margin), np.count_nonzero(values >= margin))
     p_value = (1 + int(outside)) / (1 + values.size)
     return Comparison(float(difference), float(low), float(high), margin, p_value, "bootstrap", queries)
-
-
-def _cumulative(distance: float, standard_error: float, degrees: float) -> float:
-    if standard_error == 0:
-        return 0.5 if distance == 0 else float(distance > 0)
-    return float(stdtr(degrees, distance / standard_error))
 
 
 def _check_margin(margin: float) -> None:
