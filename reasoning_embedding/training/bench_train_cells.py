@@ -9,9 +9,27 @@ import torch
 from reasoning_embedding import config
 
 from .bench_train_sides import Setting
+from .shapes import known_shape
 
 PACK_TOKENS = (1024, 2048, 4096, 8192, 16384)
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
+#: Compared on a GPU, with random weights.
+GPU_MODELS = ("Qwen3-0.6B", "Qwen3-1.7B")
+
+
+def _known(name: str) -> config.Architecture:
+    shape = known_shape(name)
+    assert shape is not None
+    return config.Architecture(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate,
+    )
+
+
 ARCHITECTURES = {
     "S": config.Architecture(),
     "M": config.Architecture(
@@ -22,22 +40,7 @@ ARCHITECTURES = {
         head_dim=64,
         intermediate_size=1536,
     ),
-    "Qwen3-0.6B": config.Architecture(
-        hidden_size=1024,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        intermediate_size=3072,
-    ),
-    "Qwen3-1.7B": config.Architecture(
-        hidden_size=2048,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        intermediate_size=6144,
-    ),
+    **{name: _known(f"Qwen/{name}") for name in GPU_MODELS},
 }
 
 
@@ -65,7 +68,7 @@ def cells(*, quick: bool, gpu: bool) -> list[Cell]:
     found = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in dtypes]
     found += [Cell("M", "wide", dtype, 16) for dtype in dtypes]
     if gpu:
-        found += [Cell(name, "wide", "bf16", 32) for name in ("Qwen3-0.6B", "Qwen3-1.7B")]
+        found += [Cell(name, "wide", "bf16", 32) for name in GPU_MODELS]
     return found
 
 
