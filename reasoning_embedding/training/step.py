@@ -119,13 +119,14 @@ def contrastive_step(
     with phase("backward"):
         share.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)])
 
-    sums = sum_over_ranks(torch.stack(list(part.sums.values())), world).tolist()
+    slots_here = torch.tensor(share.slots, dtype=torch.float64, device=world.device)
+    computed, *sums = sum_over_ranks(torch.stack([slots_here, *part.sums.values()]), world).tolist()
     measures = loss.finish(dict(zip(part.sums, sums, strict=True)))
     return StepOutput(
         loss=measures.pop("loss"),
         accuracy=measures.pop("accuracy"),
         tokens=int(lengths.sum()),
-        slots=int(sum_over_ranks(torch.tensor(share.slots, device=world.device), world)),
+        slots=int(computed),
         imbalance=imbalance(lengths, shares),
         parts=measures,
     )
