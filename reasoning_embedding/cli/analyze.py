@@ -41,19 +41,16 @@ def command(
     quiet_libraries()
     chosen = chosen_probe(probe, text, label, texts=texts, traces=traces)
     from reasoning_embedding.checkpoints import write_json
-    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.hrsa.compare import compare
     from reasoning_embedding.sweeps import resolve
     from reasoning_embedding.sweeps.analyses import checkpoint, make_instrument
 
     sides = [checkpoint(resolve(reference, Path()), reference) for reference in (a, b)]
     settings = Analysis(probe=chosen, **rows)
-    world = start_world()
-    try:
+    with joined_world() as world:
         say = speaker() if world.is_main else lambda line: None
         result = compare("pair", *sides, make_instrument(settings, None, say, world))
-    finally:
-        stop_world()
     if not world.is_main:
         return
     for name, value in result["last"].items():

@@ -56,7 +56,7 @@ def command(
     )
     from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance, step_name
     from reasoning_embedding.checkpoints.embedder import load_embedder
-    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
     from reasoning_embedding.evaluation.run import evaluate
     from reasoning_embedding.evaluation.scores import revision_of
@@ -74,8 +74,7 @@ def command(
         name = (read_provenance(path) or {}).get("run") or path.resolve().name
         run = RunFolder(path.resolve().parent.parent)
     failed: list[str] = []
-    world = start_world()
-    try:
+    with joined_world() as world:
         for checkpoint, folder in targets.items():
             step = (read_provenance(checkpoint) or {}).get("step")
             scores = evaluate(
@@ -93,8 +92,6 @@ def command(
             if world.is_main:
                 _print(checkpoint.name, scores, folder)
             failed += [f"{checkpoint.name} {entry['task']}: {entry['error']}" for entry in scores["failed"]]
-    finally:
-        stop_world()
     if failed:
         raise ReasoningEmbeddingError(
             "\n".join(["tasks failed", *failed]), todo="mend them and evaluate again"

@@ -47,19 +47,16 @@ def command(
         place = {"kind": "lineage", "name": settings.name, "output_dir": settings.output_dir}
         settings = LineageConfig.model_validate(settings.lineage.model_dump() | place)
     quiet_libraries()
-    from reasoning_embedding.distributed import explain_lost_ranks, start_world, stop_world
+    from reasoning_embedding.distributed import explain_lost_ranks, joined_world
     from reasoning_embedding.lineages import grow
 
-    world = start_world(timeout_minutes=120)
-    say = speaker() if world.is_main else lambda line: None
-    try:
+    with joined_world(timeout_minutes=120) as world:
+        say = speaker() if world.is_main else lambda line: None
         with explain_lost_ranks(world):
             folders = grow(settings, say, world)
         for name, folder in folders.items():
             say(f"{name}: {folder}")
         _track(settings, folders, say, world)
-    finally:
-        stop_world()
 
 
 def _track(

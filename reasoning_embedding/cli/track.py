@@ -63,22 +63,19 @@ def command(
     if probe is not None:
         changes["probe"] = chosen_probe(probe, text, label, texts=texts, traces=traces)
     quiet_libraries()
-    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.sweeps.tracking import series_of, track_series
 
     series = series_of(runs)
     if output is not None and len(series) > 1:
         raise InputError(f"one file for {len(series)} series", where="--output", todo="track them one by one")
-    world = start_world()
-    try:
+    with joined_world() as world:
         say = speaker() if world.is_main else lambda line: None
         for one in series:
             settings = Tracking.model_validate({"probe": {"kind": "world"}, **_own(one), **changes})
             path = track_series(one, settings, say, output=output, world=world)
             if world.is_main:
                 typer.echo(f"track: {path}")
-    finally:
-        stop_world()
 
 
 def _own(series: Series) -> dict[str, Any]:

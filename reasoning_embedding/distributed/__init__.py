@@ -2,4 +2,4 @@
 
 from .balance import deal, imbalance
 from .gather import all_gather_rows, max_over_ranks, sum_gradients, sum_over_ranks
-from .world import World, explain_lost_ranks, start_world, stop_world
+from .world import World, explain_lost_ranks, joined_world, start_world

@@ -112,7 +112,18 @@ def explain_lost_ranks(world: World) -> Generator[None]:
         ) from error
 
 
-def stop_world() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+@contextlib.contextmanager
+def joined_world(*, timeout_minutes: float = 10.0) -> Generator[World]:
+    """Join the job as :func:`start_world` does, and leave it however the block ends.
+
+    Raises
+    ------
+    SetupError
+        As :func:`start_world`.
+    """
+    world = start_world(timeout_minutes=timeout_minutes)
+    try:
+        yield world
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()

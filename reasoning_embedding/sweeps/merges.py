@@ -143,14 +143,13 @@ def _evaluate(
     """Score every merge as a run's checkpoints are scored, queries written as the first model's were."""
     from reasoning_embedding.checkpoints import content_hash
     from reasoning_embedding.checkpoints.embedder import load_embedder
-    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
     from reasoning_embedding.evaluation.run import evaluate
     from reasoning_embedding.evaluation.scores import revision_of
 
     template = query_template(RunFolder(first.resolve().parent.parent)) or QUERY_TEMPLATE
-    world = start_world()
-    try:
+    with joined_world() as world:
         for point in record["points"]:
             model = folder / point["model"]
             scores = evaluate(
@@ -169,8 +168,6 @@ def _evaluate(
             record["failed"] += [
                 f"{point['name']}: {entry['task']}: {entry['error']}" for entry in scores["failed"]
             ]
-    finally:
-        stop_world()
 
 
 def _numbers(entry: dict[str, Any]) -> dict[str, Any]:

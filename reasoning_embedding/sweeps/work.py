@@ -57,7 +57,7 @@ def _contamination(experiment: config.ExperimentConfig, folder: Path, report: Re
 
 
 def _grow(experiment: config.ExperimentConfig, folder: Path, name: str, report: Report) -> None:
-    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.lineages import grow_stage, is_current
 
     if experiment.lineage is None:
@@ -67,11 +67,8 @@ def _grow(experiment: config.ExperimentConfig, folder: Path, name: str, report: 
     parent = folder / "lineage" / stage.needs if stage.needs else None
     if target.exists() and not is_current(experiment.lineage, name, target, parent):
         _set_aside(target, report)
-    world = start_world()
-    try:
+    with joined_world() as world:
         grow_stage(experiment.lineage, name, target, parent, report, world)
-    finally:
-        stop_world()
 
 
 def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> None:
@@ -89,13 +86,10 @@ def _train(experiment: config.ExperimentConfig, name: str, report: Report) -> No
 def _evaluate(
     experiment: config.ExperimentConfig, evaluation: config.Evaluation, folder: Path, report: Report
 ) -> None:
-    from reasoning_embedding.distributed import start_world, stop_world
+    from reasoning_embedding.distributed import joined_world
 
-    world = start_world()
-    try:
+    with joined_world() as world:
         evaluate_runs(experiment, evaluation, folder, report, world)
-    finally:
-        stop_world()
 
 
 def _check_inputs(experiment: config.ExperimentConfig) -> None:

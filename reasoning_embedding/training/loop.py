@@ -12,7 +12,7 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
 from reasoning_embedding.data import Table
-from reasoning_embedding.distributed import World, explain_lost_ranks, max_over_ranks, start_world, stop_world
+from reasoning_embedding.distributed import World, explain_lost_ranks, joined_world, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
 
 from .exhausted import explain_out_of_memory
@@ -77,16 +77,16 @@ def train(
     """
     if settings.training.threads is not None:
         torch.set_num_threads(settings.training.threads)
-    world = start_world(timeout_minutes=settings.training.timeout_minutes)
     run = RunFolder(Path(settings.output_dir) / settings.name)
-    try:
-        with explain_lost_ranks(world), explain_out_of_memory(settings.training):
-            if not world.is_main:
-                return _run(settings, run, world, text, score, None, resume=resume, report=lambda _: None)
-            with locked(run):
-                return _run(settings, run, world, text, score, examine, resume=resume, report=report)
-    finally:
-        stop_world()
+    with (
+        joined_world(timeout_minutes=settings.training.timeout_minutes) as world,
+        explain_lost_ranks(world),
+        explain_out_of_memory(settings.training),
+    ):
+        if not world.is_main:
+            return _run(settings, run, world, text, score, None, resume=resume, report=lambda _: None)
+        with locked(run):
+            return _run(settings, run, world, text, score, examine, resume=resume, report=report)
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -48,8 +49,7 @@ def _environment(kind: str, folder: Path) -> dict[str, str]:
 def _train(world: World, config: Path, environment: dict[str, str], resume: bool) -> list[str]:
     """One rank of a launched job, without the launcher."""
     os.environ.update(environment)
-    training.loop.start_world = lambda **_: world
-    training.loop.stop_world = lambda: None
+    training.loop.joined_world = lambda **_: contextlib.nullcontext(world)
     lines: list[str] = []
     training.train(load_config(config, expect=RunConfig).config, resume=resume, report=lines.append)
     return lines
