@@ -119,8 +119,15 @@ class Analysis(Measuring):
 
     pairs: list[Pair] = Field(default=[])
     realignment: list[Realignment] = Field(default=[])
-    seed_band: Name | None = None
-    """The pair whose two members differ in the seed only: the noise floor of all others."""
+    seed_band: Name | Annotated[list[Name], Field(min_length=1)] | None = None
+    """The pair, or the list of pairs, whose two members differ in the seed only: the noise floor of all others. Of one
+    pair it is the bootstrap interval; of several, the range in which one more such pair would lie (95 %)."""
+
+    @property
+    def seed_pairs(self) -> list[str]:
+        """Names of the pairs that make the seed band."""
+        named = self.seed_band or []
+        return [named] if isinstance(named, str) else named
 
 
 class EverySteps(Section):

@@ -11,6 +11,7 @@ from .backbone import Backbone
 from .base import Name, NonNegative, Positive, Section, conflict
 from .evaluation import Evaluation
 from .lineage import Lineage
+from .suggestions import did_you_mean
 from .training import Recipe
 
 
@@ -80,7 +81,10 @@ class ExperimentConfig(Section):
                 raise conflict(f"{what}; known: {sorted(known)}", "analysis", *path)
             if scheme == "lineage" and step and name not in kept:
                 raise conflict(f"stage {name!r} keeps no steps: give it checkpoints", "analysis", *path)
-        if analysis.seed_band is not None and analysis.seed_band not in {
-            item.name for item in analysis.pairs
-        }:
-            raise conflict(f"{analysis.seed_band!r} is not one of the pairs", "analysis", "seed_band")
+        pairs = [pair.name for pair in analysis.pairs]
+        for index, name in enumerate(analysis.seed_pairs):
+            place = ("analysis", "seed_band", *([] if isinstance(analysis.seed_band, str) else [index]))
+            if name not in pairs:
+                raise conflict(f"{name!r} is not one of the pairs{did_you_mean(name, pairs)}", *place)
+            if name in analysis.seed_pairs[:index]:
+                raise conflict(f"{name!r} is named twice", *place)

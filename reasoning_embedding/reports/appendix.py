@@ -35,16 +35,13 @@ def _measured(experiment: Experiment) -> list[str]:
     sentences = [f"Probe set: {probe}." for probe in probes]
     band = experiment.band
     if band is not None:
-        ends = (
-            f"{metric_label(metric).title} {number(band.last.get(metric))} {brackets(band.intervals[metric])}"
+        found = (
+            f"{metric_label(metric).title} {number(band.value(metric))} {brackets(ends)}"
             for metrics in LEVELS.values()
             for metric in metrics
-            if metric in band.intervals
+            if (ends := band.ends(metric)) is not None
         )
-        sentences.append(
-            f"Two embedders that differ in nothing but the seed of contrastive training ({band.a.reference}, "
-            f"{band.b.reference}) give the seed band: {'; '.join(ends)}."
-        )
+        sentences.append(f"The seed band is {band.makings}. {'; '.join(found)}.")
     return sentences
 
 
@@ -184,8 +181,7 @@ def _limits(experiment: Experiment) -> list[str]:
         )
     else:
         sentences.append(
-            "“Equivalent”: two one-sided tests at 5 % place the value within the interval of one pair of seeds; "
-            "“undecided” is not equivalence. With one pair of seeds the band is that of the texts alone."
+            "“Equivalent”: two one-sided tests at 5 % place the value within the seed band; “undecided” is not equivalence."
         )
     if any(pair.a.attention != pair.b.attention for pair in experiment.pairs):
         sentences.append("A language model reads causally and its embedder in both directions.")

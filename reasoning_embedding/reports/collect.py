@@ -65,8 +65,8 @@ def collect(folder: Path) -> Experiment:
     baselines = {} if is_run else _read_baselines(folder, config, missing)
     if not pairs and not analysis.get("pairs"):
         missing.append("HRSA pairs: no analysis was asked for or run")
-    band = analysis.get("seed_band")
-    if pairs and band is None:
+    band = analysis.get("seed_band") or []
+    if pairs and not band:
         missing.append(
             "seed band: analysis.seed_band names no pair, so nothing is held against the noise of a seed"
         )
@@ -80,7 +80,7 @@ def collect(folder: Path) -> Experiment:
         stages=_read_stages(folder, config, missing),
         pairs=pairs,
         realignments=tracks,
-        seed_band=band,
+        seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
         contamination=read_json(compared) if (compared := RunFolder(folder).contamination).exists() else {},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -46,9 +47,7 @@ def realignment_chart(experiment: Experiment) -> LineChart | None:
     note = " ".join(f"{track.name}: run {track.run} against {track.against}." for track in tracks)
     note = f"{note} {probe_note(tracks)}"
     if experiment.band:
-        note += (
-            f" Seed band: the last layers of {experiment.band.a.reference} and {experiment.band.b.reference}."
-        )
+        note += f" At the last layer the seed band is {experiment.band.makings}."
     title = "Realignment: similarity to the reference by step"
     return LineChart("realignment", title, "training step", panels, note=note, log=True)
 
@@ -86,12 +85,11 @@ def _track_panel(
 def seed_level(
     experiment: Experiment, tracks: Sequence[Realignment], metric: str
 ) -> tuple[float, float] | None:
-    """The seed band of a metric, if all tracks were measured on its probe set and rows."""
+    """The seed band of a metric within its limits, if all tracks were measured on the band's probe set and rows."""
     band = experiment.band
-    if band is None:
-        return None
-    probes = {(track.probe.hash, track.probe.tokens) for track in tracks}
-    return band.intervals.get(metric) if probes == {(band.probe.hash, band.probe.tokens)} else None
+    ends = band.ends(metric) if band and all(map(band.holds_for, tracks)) else None
+    low, high = metric_label(metric).limits or (-math.inf, math.inf)
+    return ends and (max(low, ends[0]), min(high, ends[1]))
 
 
 def diagonal_chart(experiment: Experiment) -> LineChart | None:

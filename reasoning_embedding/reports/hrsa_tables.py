@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .grid import Cell, Column, Grid
 from .labels import HEADLINE, brackets, metric_label, number
-from .records import Experiment, Pair
+from .records import Band, Experiment, Pair
 from .similarity import verdict
 
 #: Headline metrics under names short enough for a terminal.
@@ -17,46 +17,48 @@ _SHORT = {
 }
 _HRSA_CAPTION = (
     "Values after the final norm; in brackets the 95 % bootstrap interval over the probe's texts, then the value "
-    "two unrelated models would have (chance). The seed band is the interval of two runs that differ in nothing but "
-    "the seed. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and “farther”: its "
-    "whole interval lies outside, and the models are more or less alike than two seeds; “undecided”: neither is "
-    "shown. Pairs of another kind (causal language models) or on another probe set are not tested, nor are metrics "
-    "without an interval. One pair of seeds was compared: its interval covers the choice of texts, not the choice of "
-    "more seeds."
+    "two unrelated models would have (chance)."
+)
+_BAND_CAPTION = (
+    " The seed band is {makings}. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and "
+    "“farther”: its whole interval lies outside, and the models are more or less alike than two seeds; “undecided”: "
+    "neither is shown. Pairs of another kind (causal language models) or on another probe set are not tested, nor are "
+    "metrics without an interval."
 )
 
 
 def hrsa_table(experiment: Experiment) -> Grid:
     """Pairs by headline metrics at the last layer, the seed band first, marks beside the others."""
-    pairs = _band_first(experiment)
+    pairs, band = experiment.band_first, experiment.band
     metrics = [metric for metric in HEADLINE if any(pair.last.get(metric) is not None for pair in pairs)]
-    rows = []
+    rows = _band_rows(band, metrics)
+    seeds = len(rows) + (len(band.pairs) if band else 0)
     for pair in pairs:
-        name = f"{pair.name} (seed band)" if pair is experiment.band else pair.name
+        name = f"{pair.name} (seed band)" if _in_band(experiment, pair) else pair.name
         cells = [hrsa_cell(experiment, pair, metric) for metric in metrics]
         rows.append((_pair_cell(pair, name), *cells))
     return Grid(
         key="hrsa",
         title="HRSA: similarity at the last layer",
-        caption=_HRSA_CAPTION if experiment.band else _HRSA_CAPTION.split(" The seed band", maxsplit=1)[0],
+        caption=_HRSA_CAPTION + (_BAND_CAPTION.format(makings=band.makings) if band else ""),
         columns=(Column("pair"), *(Column(metric_label(metric).title) for metric in metrics)),
         rows=tuple(rows),
-        reference_rows=frozenset([0]) if experiment.band else frozenset(),
+        reference_rows=frozenset(range(seeds)),
     )
 
 
 def hrsa_summary(experiment: Experiment) -> Grid:
     """The HRSA table narrow enough for a terminal: values and marks, short names, no intervals."""
-    pairs = _band_first(experiment)
+    pairs = experiment.band_first
     metrics = [metric for metric in _SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
-    rows = []
+    rows = _band_rows(experiment.band, metrics)
     for pair in pairs:
         marks = [mark(experiment, pair, metric) for metric in metrics]
         cells = [
             Cell(number(pair.last.get(metric)), mark=mark)
             for metric, mark in zip(metrics, marks, strict=True)
         ]
-        rows.append((Cell(pair.name, "(seed band)" if pair is experiment.band else ""), *cells))
+        rows.append((Cell(pair.name, "(seed band)" if _in_band(experiment, pair) else ""), *cells))
     against = ", against the seed band" if experiment.band else ""
     probes = "; ".join(dict.fromkeys(str(pair.probe) for pair in pairs))
     return Grid(
@@ -70,7 +72,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
 
 def hrsa_details(experiment: Experiment) -> Grid:
     """Every metric by every pair."""
-    pairs = _band_first(experiment)
+    pairs = experiment.band_first
     metrics = list(dict.fromkeys(metric for pair in pairs for metric in pair.last))
     return Grid(
         key="hrsa-details",
@@ -84,9 +86,16 @@ def hrsa_details(experiment: Experiment) -> Grid:
     )
 
 
-def _band_first(experiment: Experiment) -> list[Pair]:
-    band = experiment.band
-    return ([band] if band else []) + [pair for pair in experiment.pairs if pair is not band]
+def _in_band(experiment: Experiment, pair: Pair) -> bool:
+    return experiment.band is not None and pair in experiment.band.pairs
+
+
+def _band_rows(band: Band | None, metrics: list[str]) -> list[tuple[Cell, ...]]:
+    """The seed band of several pairs as a row; none where it is the row of its only pair."""
+    if band is None or len(band.pairs) == 1:
+        return []
+    cells = (Cell(number(band.value(metric)), brackets(band.ends(metric))) for metric in metrics)
+    return [(Cell("seed band", f"mean of {band.name}"), *cells)]
 
 
 def _pair_cell(pair: Pair, name: str) -> Cell:
@@ -124,7 +133,7 @@ def transfer_table(experiment: Experiment) -> Grid:
         "permuted_control": "shuffled labels",
     }
     rows = []
-    for pair in _band_first(experiment):
+    for pair in experiment.band_first:
         if pair.probe_transfer:
             values = [pair.probe_transfer.get(key) for key in fields]
             classes = pair.probe_transfer.get("classes")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from .labels import SCORE, brackets, metric_label, number, signed
-from .records import Experiment, Pair, Realignment, Run, Scores
-from .similarity import comparable, verdict
+from .records import Band, Experiment, Pair, Realignment, Run, Scores
+from .similarity import verdict
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
@@ -21,7 +21,7 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
 
     Where all HRSA numbers of a heading come from one probe set, the heading names it, else every sentence does.
     """
-    pairs = _band_first(experiment)
+    pairs = experiment.band_first
     tracks = experiment.realignments
     retrieval = [_training(run, experiment) for run in experiment.runs] + _between_runs(experiment)
     pair_probe, track_probe = _shared_probe(pairs), _shared_probe(tracks)
@@ -124,7 +124,7 @@ def _between_runs(experiment: Experiment) -> list[str]:
     return found
 
 
-def _pair(pair: Pair, band: Pair | None) -> str:
+def _pair(pair: Pair, band: Band | None) -> str:
     parts = []
     for metric in _SPOKEN:
         value = pair.last.get(metric)
@@ -140,13 +140,15 @@ def _pair(pair: Pair, band: Pair | None) -> str:
         )
     if not parts:
         parts.append("neither CKA nor k-NN overlap was computed")
-    role = ", the seed band itself" if pair is band else ""
-    if band and pair is not band and not comparable(pair, band):
+    role = ""
+    if band and pair in band.pairs:
+        role = ", the seed band itself" if len(band.pairs) == 1 else ", of the seed band"
+    elif band and not band.like(pair):
         role = ", not held against the seed band (another kind of model or another probe set)"
     return f"{pair.name}{role}: {'; '.join(parts)}."
 
 
-def against_band(pair: Pair, band: Pair | None, metric: str) -> str:
+def against_band(pair: Pair, band: Band | None, metric: str) -> str:
     """Clause on how a pair stands to the seed band, with the test behind it; empty where there is none."""
     place = verdict(pair, band, metric)
     if place is None or band is None:
@@ -161,7 +163,7 @@ def against_band(pair: Pair, band: Pair | None, metric: str) -> str:
     test = f"TOST p = {p:.2g}" if p >= 0.001 else "TOST p < 0.001"
     if place.word in ("closer", "farther"):
         test = "the whole interval lies outside"
-    return f", {words[place.word]} (band {brackets(band.intervals[metric])}, {test})"
+    return f", {words[place.word]} (band {brackets(band.ends(metric))}, {test})"
 
 
 def _track(track: Realignment) -> str:
@@ -186,7 +188,3 @@ def _track(track: Realignment) -> str:
         f"{track.name}: from step {track.steps[0]} to {track.steps[-1]} of {track.run}, against {track.against}, "
         f"{'; '.join(parts)}."
     )
-
-
-def _band_first(experiment: Experiment) -> list[Pair]:
-    return sorted(experiment.pairs, key=lambda pair: pair is not experiment.band)

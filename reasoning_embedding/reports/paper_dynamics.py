@@ -42,7 +42,7 @@ def _dynamics(experiment: Experiment, reference: str, tracks: list[Realignment],
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axis, metric in zip(axes, metrics, strict=False):
             if (band := seed_level(experiment, tracks, metric)) is not None:
-                axis.axhspan(*band, color="#999999", alpha=0.35, lw=0, label="two seeds (95 %)")
+                axis.axhspan(*band, color="#999999", alpha=0.35, lw=0, label="seed band (95 %)")
             if len(chances := {track.chance.get(metric) for track in tracks}) == 1 and None not in chances:
                 axis.axhline(chances.pop(), color="#555555", ls=(0, (1, 2)), lw=1, label="chance")
             for index, track in enumerate(tracks):
@@ -53,10 +53,11 @@ def _dynamics(experiment: Experiment, reference: str, tracks: list[Realignment],
             axis.remove()
         figure.suptitle(f"Similarity to {reference}, final norm", fontsize=8)
         legend_below(figure, 6)
-        band = any(seed_level(experiment, tracks, metric) for metric in metrics)
+        drawn = any(seed_level(experiment, tracks, metric) for metric in metrics)
+        grey = f"; grey: the seed band, {experiment.band.makings}" if experiment.band and drawn else ""
         caption = (
             f"Similarity of each checkpoint to {reference} at the final norm; shaded: 95 % bootstrap intervals over "
-            f"texts{'; grey: the interval of two embedders that differ in the seed' if band else ''}. {probe_note(tracks)}"
+            f"texts{grey}. {probe_note(tracks)}"
         )
         return [save(figure, path, caption)]
 

@@ -179,6 +179,6 @@ def _reading(experiment: Experiment) -> str:
     if experiment.band is None:
         return text + " No two seeds were compared, so nothing is tested against the noise of a seed."
     return text + (
-        " Equivalent, closer, farther, undecided: two one-sided tests at 5 % against the interval of two seeds "
-        f"({experiment.band.name})."
+        " Equivalent, closer, farther, undecided: two one-sided tests at 5 % against the seed band, "
+        f"{experiment.band.makings}."
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.hrsa.band import seed_band
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -107,6 +109,71 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Band:
+    """What a change of seed does: the noise floor that pairs are held against.
+
+    Parameters
+    ----------
+    pairs : tuple of Pair
+        At least one; the two members of each differ in the seed only.
+    """
+
+    pairs: tuple[Pair, ...]
+
+    @property
+    def name(self) -> str:
+        """What legends call it."""
+        return self.pairs[0].name if len(self.pairs) == 1 else f"{len(self.pairs)} pairs of seeds"
+
+    @property
+    def makings(self) -> str:
+        """What its ends are, as the end of a sentence that begins with “the seed band is”."""
+        if len(self.pairs) == 1:
+            return (
+                "the 95 % bootstrap interval of two models that differ in nothing but the seed "
+                f"({self.pairs[0].name}): it covers the choice of texts, not the choice of more seeds"
+            )
+        names = ", ".join(pair.name for pair in self.pairs)
+        return (
+            f"the range in which one more pair of seeds would lie (95 %, Student’s t), from {len(self.pairs)} pairs whose "
+            f"members differ in nothing but the seed ({names}): the fewer pairs, the wider"
+        )
+
+    def value(self, metric: str) -> float | None:
+        """Mean of the pairs at the last layer; None where none has the metric."""
+        values = self._values(metric)
+        return sum(values) / len(values) if values else None
+
+    def ends(self, metric: str) -> tuple[float, float] | None:
+        """The band of a metric: one pair's interval, or :func:`.hrsa.band.seed_band` of several pairs' values."""
+        if len(self.pairs) == 1:
+            return self.pairs[0].intervals.get(metric)
+        values = self._values(metric)
+        if len(values) < 2:
+            return None
+        band = seed_band(values)
+        return band.low, band.high
+
+    def holds_for(self, pair: Pair | Realignment) -> bool:
+        """Whether a record was measured on the band's probe set and rows."""
+        probe = self.pairs[0].probe
+        return (pair.probe.hash, pair.probe.tokens) == (probe.hash, probe.tokens)
+
+    def like(self, pair: Pair) -> bool:
+        """Whether a pair was measured as the band was, and is of the same kinds of model.
+
+        Two causal language models are not held against two embedders that differ in the seed.
+        """
+        first = self.pairs[0]
+        return self.holds_for(pair) and {pair.a.attention, pair.b.attention} == {
+            *(first.a.attention, first.b.attention)
+        }
+
+    def _values(self, metric: str) -> list[float]:
+        return [value for pair in self.pairs if (value := pair.last.get(metric)) is not None]
+
+
+@dataclass(frozen=True)
 class Realignment:
     """One reference against every checkpoint of a run."""
 
@@ -142,16 +209,24 @@ class Experiment:
     stages: tuple[Stage, ...]
     pairs: tuple[Pair, ...]
     realignments: tuple[Realignment, ...]
-    seed_band: str | None
+    seed_band: tuple[str, ...]
+    """Names of the pairs whose members differ in the seed only."""
     missing: tuple[str, ...]
     """What a full report would show and this folder does not hold, one sentence each."""
     contamination: dict[str, Any] = field(default_factory=dict)
     """``contamination.json``: evaluation texts that also stand in the training data, by task."""
 
     @property
-    def band(self) -> Pair | None:
-        """The pair whose members differ in the seed only, if it was analysed."""
-        return next((pair for pair in self.pairs if pair.name == self.seed_band), None)
+    def band(self) -> Band | None:
+        """What a change of seed does, from those of its pairs that were analysed alike; None without any."""
+        named = [pair for name in self.seed_band for pair in self.pairs if pair.name == name]
+        return Band(tuple(filter(Band((named[0],)).like, named))) if named else None
+
+    @property
+    def band_first(self) -> list[Pair]:
+        """The pairs, those of the seed band before the others."""
+        seeds = self.band.pairs if self.band else ()
+        return [*seeds, *(pair for pair in self.pairs if pair not in seeds)]
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from reasoning_embedding.errors import InputError
 
 from .labels import metric_label
-from .records import Model, Pair, Probe, Realignment
+from .records import Band, Model, Pair, Probe, Realignment
 from .statistics import Comparison, tost
 
 #: Half the width of a 95 % interval in standard errors.
@@ -114,24 +114,15 @@ def read_realignment(record: dict[str, Any], path: Path) -> Realignment:
     )
 
 
-def comparable(pair: Pair, band: Pair | None) -> bool:
-    """Whether the seed band says anything about a pair: same probe texts and rows, same kinds of model.
-
-    Two causal language models are not held against two embedders that differ in the seed.
-    """
-    if band is None or pair.name == band.name:
-        return False
-    same_probe = (pair.probe.hash, pair.probe.tokens) == (band.probe.hash, band.probe.tokens)
-    return same_probe and {pair.a.attention, pair.b.attention} == {band.a.attention, band.b.attention}
-
-
-def verdict(pair: Pair, band: Pair | None, metric: str) -> Verdict | None:
+def verdict(pair: Pair, band: Band | None, metric: str) -> Verdict | None:
     """Test whether a pair's last layer lies within the seed band.
 
     Parameters
     ----------
-    pair, band : Pair
-        The pair, and the pair of two seeds whose bootstrap interval is the band.
+    pair : Pair
+        Not tested where it is itself part of the band.
+    band : Band or None
+        What a change of seed does.
     metric : str
         A metric of both.
 
@@ -146,9 +137,11 @@ def verdict(pair: Pair, band: Pair | None, metric: str) -> Verdict | None:
     """
     value, bounds = pair.last.get(metric), pair.intervals.get(metric)
     direction = metric_label(metric).higher_is_closer
-    if band is None or value is None or bounds is None or direction is None or not comparable(pair, band):
+    if band is None or value is None or bounds is None or direction is None:
         return None
-    low, high = band.intervals.get(metric, (0.0, 0.0))
+    if pair in band.pairs or not band.like(pair):
+        return None
+    low, high = band.ends(metric) or (0.0, 0.0)
     if not low < high:
         return None
     test = tost(

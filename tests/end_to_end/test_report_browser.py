@@ -117,7 +117,7 @@ addEventListener("load", () => {
     assert read is not None
     pair, track = json.loads(html.unescape(read[1]))
     assert "layer norm: 0.4790 [0.4670, 0.4880], chance 0.3100." in pair
-    assert "Against two seeds [0.9550, 0.9760]: less alike than two seeds (TOST p = 1.000)" in pair
+    assert "Against the seed band [0.9550, 0.9760]: less alike than two seeds (TOST p = 1.000)" in pair
     assert "Definition: Linear CKA of centred rows." in pair
     folder = page.parents[1]
     record = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())

@@ -180,6 +180,17 @@ def test_run_file(tmp_path, old, new, expected):
         ),
         ("seed_band: p", "seed_band: q", "38:14: analysis.seed_band: 'q' is not one of the pairs"),
         (
+            "seed_band: p",
+            "seed_band: [p, P]",
+            "38:18: analysis.seed_band.1: 'P' is not one of the pairs; did you mean 'p'?",
+        ),
+        ("seed_band: p", "seed_band: [p, p]", "38:18: analysis.seed_band.1: 'p' is named twice"),
+        (
+            "seed_band: p",
+            "seed_band: []",
+            "38:14: analysis.seed_band is a list of 0; it must be a list of at least 1 (or a scalar)",
+        ),
+        (
             "probe: {kind: world}",
             "probe: {kind: text, path: 1, text: 2}",
             "33:29: analysis.probe.path is 1; it must be text; put it in quotes",

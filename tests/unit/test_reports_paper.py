@@ -62,7 +62,7 @@ def test_pairs_of_backbones_before_and_after(experiment: Experiment) -> None:
     assert rlvr.after is not None
     assert (rlvr.before.name, rlvr.after.name) == ("lm-base-rlvr", "emb-base-rlvr")
     assert experiment.band is not None
-    assert role_of(experiment, experiment.band) == "seeds"
+    assert role_of(experiment, experiment.band.pairs[0]) == "seeds"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_sentences_come_from_the_numbers_whichever_way(experiment: Experiment) -
     other = words(replace(experiment, pairs=turned))
     assert "Linear CKA rose: +0.282 [+0.267, +0.297]" in other
     assert "so contrastive training made the two more alike here" in other
-    alone = words(replace(experiment, seed_band=None))
+    alone = words(replace(experiment, seed_band=()))
     assert "No two seeds were compared" in alone
     assert "TOST" not in alone
 

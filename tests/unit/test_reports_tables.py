@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 from scipy.stats import norm, t
 
+from reasoning_embedding import hrsa
 from reasoning_embedding.reports import summary_table
 from reasoning_embedding.reports.charts import thin
 from reasoning_embedding.reports.collect import collect
 from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html, to_markdown, to_text
+from reasoning_embedding.reports.hrsa_charts import seed_level
 from reasoning_embedding.reports.hrsa_tables import hrsa_table
 from reasoning_embedding.reports.labels import metric_label, number, signed
 from reasoning_embedding.reports.narrative import findings
-from reasoning_embedding.reports.records import Experiment, Pair, Scores
-from reasoning_embedding.reports.similarity import comparable, verdict
+from reasoning_embedding.reports.records import Band, Experiment, Scores
+from reasoning_embedding.reports.similarity import verdict
 from reasoning_embedding.reports.tables import gate_table, score_table
 from tests.synthetic_experiment import write_experiment
 
@@ -69,9 +71,9 @@ def test_verdicts(experiment: Experiment) -> None:
     band = experiment.band
     assert band is not None
     pairs = {pair.name: pair for pair in experiment.pairs}
-    same = pairs["emb-base-rlvr"]
+    same, seeds = pairs["emb-base-rlvr"], pairs["base-emb-seeds"]
 
-    def word(value: float, half: float, metric: str = "cka", floor: Pair = band) -> str | None:
+    def word(value: float, half: float, metric: str = "cka", floor: Band = band) -> str | None:
         ends = (value - half, value + half)
         found = verdict(replace(same, last={metric: value}, intervals={metric: ends}), floor, metric)
         return found.word if found else None
@@ -82,18 +84,74 @@ def test_verdicts(experiment: Experiment) -> None:
         *("undecided", "closer", "farther", "farther")
     ]
     # A residual is a distance: smaller is closer.
-    floor = replace(band, last={"procrustes_residual": 0.1}, intervals={"procrustes_residual": (0.08, 0.12)})
+    ends = {"procrustes_residual": (0.08, 0.12)}
+    floor = Band((replace(seeds, last={"procrustes_residual": 0.1}, intervals=ends),))
     assert [word(value, 0.005, "procrustes_residual", floor) for value in (0.01, 0.1, 0.5)] == [
         *("closer", "equivalent", "farther")
     ]
     assert verdict(same, band, "h_inv") is None  # neither has an interval of it
     assert verdict(replace(same, intervals={}), band, "cka") is None
-    assert verdict(band, band, "cka") is None
+    assert verdict(seeds, band, "cka") is None
     # Causal language models are not held against embedders, nor pairs on other texts.
-    assert not comparable(pairs["lm-base-rlvr"], band)
+    assert verdict(pairs["lm-base-rlvr"], band, "cka") is None
     assert verdict(replace(same, probe=replace(same.probe, hash="other")), band, "cka") is None
     assert verdict(replace(same, probe=replace(same.probe, tokens="mean")), band, "cka") is None
     assert verdict(same, None, "cka") is None
+
+
+def of_seeds(experiment: Experiment, **ckas: float) -> Experiment:
+    """The experiment with a band of several pairs: copies of the pair of seeds, each with a CKA of its own."""
+    [seeds] = experiment.band.pairs if experiment.band else []
+    more = [replace(seeds, name=name, last=seeds.last | {"cka": cka}) for name, cka in ckas.items()]
+    kept = [pair for pair in experiment.pairs if pair is not seeds]
+    return replace(experiment, pairs=(*kept, *more), seed_band=tuple(ckas))
+
+
+def test_several_pairs_of_seeds_make_one_band(experiment: Experiment) -> None:
+    values = {"s0": 0.966, "s1": 0.969, "s2": 0.961, "s3": 0.972}
+    several = of_seeds(experiment, **values)
+    band = several.band
+    assert band is not None
+    expected = hrsa.seed_band(list(values.values()))
+    assert band.ends("cka") == (expected.low, expected.high)
+    assert band.value("cka") == pytest.approx(expected.mean)
+    assert band.ends("h_inv") is not None  # of values, so no interval of a pair is needed
+    assert band.ends("unknown") is None
+    grid = hrsa_table(several)
+    assert [cells[0].text for cells in grid.rows[:5]] == [
+        "seed band",
+        *(f"{name} (seed band)" for name in values),
+    ]
+    assert grid.reference_rows == set(range(5))
+    cka = grid.rows[0][grid.headings().index("Linear CKA")]
+    assert (cka.text, cka.note) == ("0.967", f"[{expected.low:.3f}, {expected.high:.3f}]")
+    assert "from 4 pairs whose members differ in nothing but the seed (s0, s1, s2, s3)" in grid.caption
+    # [0.950, 0.984] holds the interval of 0.968 whole, which one pair's [0.955, 0.976] did not.
+    same = next(pair for pair in experiment.pairs if pair.name == "emb-base-rlvr")
+    words = [found.word for held in (band, experiment.band) if (found := verdict(same, held, "cka"))]
+    assert words == ["equivalent", "undecided"]
+    assert all(verdict(pair, band, "cka") is None for pair in band.pairs)
+    sentences = "\n".join(sentence for _, found in findings(several) for sentence in found)
+    assert "s0, of the seed band: Linear CKA 0.966" in sentences
+
+
+def test_a_pair_of_another_kind_is_left_out_of_the_band(experiment: Experiment) -> None:
+    mixed = replace(experiment, seed_band=("base-emb-seeds", "lm-base-rlvr"))
+    assert mixed.band is not None
+    assert [pair.name for pair in mixed.band.pairs] == ["base-emb-seeds"]
+    text = "\n".join(sentence for _, found in findings(mixed) for sentence in found)
+    assert "lm-base-rlvr, not held against the seed band" in text
+    assert replace(experiment, seed_band=("gone",)).band is None
+
+
+def test_a_band_is_drawn_within_what_the_metric_can_be(experiment: Experiment) -> None:
+    two = of_seeds(experiment, s0=0.96, s1=0.98)
+    assert two.band is not None
+    low, high = two.band.ends("cka") or (0, 0)
+    assert low < 0.9 < 1 < high  # two values say little
+    assert seed_level(two, two.realignments, "cka") == (low, 1)
+    elsewhere = [replace(track, probe=replace(track.probe, hash="other")) for track in two.realignments]
+    assert seed_level(two, elsewhere, "cka") is None
 
 
 def test_the_verdict_is_that_of_two_one_sided_tests(experiment: Experiment) -> None:
@@ -103,7 +161,7 @@ def test_the_verdict_is_that_of_two_one_sided_tests(experiment: Experiment) -> N
     found = verdict(same, band, "cka")
     assert found is not None
     error = (same.intervals["cka"][1] - same.intervals["cka"][0]) / (2 * norm.ppf(0.975))
-    low, high = band.intervals["cka"]
+    low, high = band.pairs[0].intervals["cka"]
     at = t(df=191, loc=0.968, scale=error)
     assert found.test.p_value == pytest.approx(max(at.cdf(low), at.sf(high)), rel=1e-4)
     assert (found.word, found.test.p_value > 0.05) == ("undecided", True)

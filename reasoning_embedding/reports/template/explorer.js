@@ -78,7 +78,7 @@ const drawExplorer = (figure, data, kit) => {
     const legend = (name, line) => traces.push({ type: "scatter", mode: line ? "lines" : "markers", name, x: [null], y: [null],
       line: { color: css("--soft"), width: 1.5, dash: "dot" }, marker: { symbol: "square", size: 12, color: "rgba(128,128,128,0.5)" } });
     if (found.chance !== null) legend("chance", true);
-    if (found.band) legend("two seeds, last layer", false);
+    if (found.band) legend("seed band, last layer", false);
     const stride = Math.ceil(from.layers.length / 12);
     const kept = from.layers.map((_, l) => l).filter((l) => l % stride === 0 || l === top);
     const extra = {
@@ -96,7 +96,7 @@ const drawExplorer = (figure, data, kit) => {
     }
     Plotly.react(plot, traces, layout(extra), config());
     const test = found.test && depth === top
-      ? " Against two seeds" + ends(found.band) + ": " + words[found.test.word] + " (TOST p = " + show(found.test.p) + ")." : "";
+      ? " Against the seed band" + ends(found.band) + ": " + words[found.test.word] + " (TOST p = " + show(found.test.p) + ")." : "";
     note.textContent = about.title + (both ? ", step " + from.steps[at] : "") + ", layer " + from.layers[depth] + ": " +
       show(found.values[at][depth]) + ends(interval(at, depth)) + (found.chance === null ? "" : ", chance " + show(found.chance)) + "." +
       test + " " + (about.definition ? "Definition: " + about.definition + ". " : "") + from.about;
