@@ -163,10 +163,12 @@ def _train_step(now: _State, stage: PretrainStage, rows: np.ndarray, world: Worl
     rate = learning_rate(stage, now.step)
     for group in now.optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(world.device.type, torch.bfloat16, enabled=stage.precision == "bf16"):
+    half = stage.precision == "bf16"
+    with torch.autocast(world.device.type, torch.bfloat16, enabled=half):
         hidden = now.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    states = hidden.to(torch.bfloat16 if half else torch.float32).flatten(0, 1)
     head = now.model.get_output_embeddings().weight
-    loss = linear_cross_entropy(hidden.float().flatten(0, 1), head, ids[:, 1:].flatten())
+    loss = linear_cross_entropy(states, head, ids[:, 1:].flatten())
     loss.backward()
     loss = loss.detach()
     if world.size > 1:  # equal shares: the mean of the ranks' means is the mean

@@ -56,6 +56,21 @@ def test_loss_and_gradients_equal_the_plain_form() -> None:
         assert torch.allclose(a, b, atol=1e-13, rtol=0)
 
 
+def test_states_in_half_precision_give_the_gradients_of_single() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(300, 32, generator=generator).bfloat16().float().requires_grad_()
+    weight = (torch.randn(50, 32, generator=generator) / 4).bfloat16().float().requires_grad_()
+    targets = torch.randint(0, 50, (300,), generator=generator)
+    single = linear_cross_entropy(hidden, weight, targets, chunk=128)
+    half = linear_cross_entropy(hidden.bfloat16(), weight, targets, chunk=128)
+    assert half.dtype == torch.float32
+    assert 0 < abs(half - single).item() < 1e-3
+    expected = torch.autograd.grad(single, (hidden, weight))
+    for a, b in zip(torch.autograd.grad(half, (hidden, weight)), expected, strict=True):
+        assert a.dtype == torch.float32
+        assert 0 < (a - b).norm() / b.norm() < 0.01
+
+
 def test_rate_warms_up_and_ends_at_a_tenth() -> None:
     section = stage(steps=100, warmup_ratio=0.1)
     assert learning_rate(section, 1) == pytest.approx(3e-4)
