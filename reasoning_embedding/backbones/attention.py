@@ -97,7 +97,10 @@ def packed_attention(
     causal = bool(getattr(getattr(module, "config", module), "is_causal", True))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = int(sliding_window) if sliding_window else None
-    attend: Callable[..., Tensor] = _varlen if _has_varlen(query, dropout) else _segments
+    fused = _fused_dtype(query, dropout)
+    attend: Callable[..., Tensor] = _segments if fused is None else _varlen
+    if fused is not None:
+        query, key, value = query.to(fused), key.to(fused), value.to(fused)
     if dropout and kwargs.get(KEYS) is not None:
         attend = partial(
             _texts_with_dropout, keys=kwargs[KEYS][0], place=int(getattr(module, "layer_idx", 0))
@@ -207,9 +210,20 @@ def _window_mask(length: int, window: int | None, causal: bool, device: torch.de
     return (distance >= 0) & (distance < window) if causal else distance.abs() <= window
 
 
-def _has_varlen(query: Tensor, dropout: float) -> bool:
-    # The kernels take half precision only and have no dropout.
-    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and dropout == 0
+def _fused_dtype(query: Tensor, dropout: float) -> torch.dtype | None:
+    """Dtype in which a variable-length kernel takes this query; None where none does.
+
+    The kernels have no dropout, and want half precision, heads of a multiple of 8 up to 256, and compute
+    capability 8.0 (Ampere).
+    """
+    if not query.is_cuda or dropout or query.shape[-1] % 8 or query.shape[-1] > 256:
+        return None
+    dtype = query.dtype
+    if dtype == torch.float32 and torch.is_autocast_enabled("cuda"):
+        # Under autocast rotary embedding, and norms of heads, give float32: what autocast computes in counts.
+        dtype = torch.get_autocast_dtype("cuda")
+    half = dtype in (torch.float16, torch.bfloat16)
+    return dtype if half and torch.cuda.get_device_capability(query.device) >= (8, 0) else None
 
 
 @cache
@@ -260,7 +274,11 @@ def _varlen(
             softmax_scale=scale, causal=causal, window_size=sides,
         )  # fmt: skip
     parameters = inspect.signature(kernel).parameters
-    options: dict[str, Any] = {"scale": scale}
+    options: dict[str, Any] = {}
+    if "scale" in parameters:
+        options["scale"] = scale
+    else:  # torch 2.10 scales by 1/sqrt(head_dim), whatever the model asks for
+        query = query * (scale * query.shape[-1] ** 0.5)
     if "window_size" in parameters:
         options["window_size"] = sides
     elif window is not None:
