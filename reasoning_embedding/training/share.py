@@ -82,14 +82,17 @@ class Share:
         stored = _stored([pack for pack, _ in packs], forwards.store_tokens)
         if engine.equal_forwards:
             stored = -max_over_ranks(-stored, engine.world)
-        keys = None if forwards.dropout is None else text_keys(len(bag.texts), *forwards.dropout)[texts]
-        for number, (host_pack, indices) in enumerate(packs):
-            pack = (host_pack if keys is None else host_pack.with_dropout(keys[indices])).to(device)
+        if forwards.dropout is not None:
+            keys = text_keys(len(bag.texts), *forwards.dropout)[texts]
+            packs = [(pack.with_dropout(keys[indices]), indices) for pack, indices in packs]
+        # All goes to the device first: a GPU would finish one forward before it took the next one's input.
+        placed = [(pack.to(device), torch.from_numpy(indices).to(device)) for pack, indices in packs]
+        for number, (pack, indices) in enumerate(placed):
             # What a backbone draws by itself is drawn again only from the same state.
             state = None if number < stored else _random_state(device)
             with torch.set_grad_enabled(state is None):
                 embeddings = self._forward(pack)
-            self._pieces.append(_Piece(pack, torch.from_numpy(indices).to(device), embeddings, state))
+            self._pieces.append(_Piece(pack, indices, embeddings, state))
 
     def __len__(self) -> int:
         """Return the forwards whose gradient is still to come."""

@@ -100,6 +100,8 @@ def contrastive_step(
     lengths = bag.lengths
     shares = deal(lengths, world.size)
     position = torch.from_numpy(np.argsort(np.concatenate(shares))).to(world.device)
+    mine = torch.from_numpy(shares[world.rank]).to(world.device)
+    slots = Slots.of(bag).to(world.device)
 
     def embed(engine: Engine, store_tokens: int | None) -> tuple[Share, torch.Tensor]:
         with phase("forward"):
@@ -111,13 +113,12 @@ def contrastive_step(
 
     fixed = None if anchor is None else embed(Replicated(anchor, world), 0)[1]
     share, embeddings = embed(engine or Replicated(embedder, world), store_tokens)
-    slots = Slots.of(bag).to(world.device)
     with phase("loss"):
         part = loss.share(embeddings, slots, rank=world.rank, ranks=world.size, anchor=fixed)
     with phase("communication"):
         gradient = sum_over_ranks(part.gradient, world)
     with phase("backward"):
-        share.backward(gradient[torch.from_numpy(shares[world.rank]).to(world.device)])
+        share.backward(gradient[mine])
 
     slots_here = torch.tensor(share.slots, dtype=torch.float64, device=world.device)
     computed, *sums = sum_over_ranks(torch.stack([slots_here, *part.sums.values()]), world).tolist()
