@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .layer import Layer, frobenius_square
+from .linear_algebra import product
 
 #: Rows of a tile of the Gram matrices: a tile of one layer has as many squared.
 TILE = 512
@@ -70,7 +71,7 @@ def correlation_map(a: Sequence[Layer], b: Sequence[Layer]) -> np.ndarray:
     total = np.zeros((len(a), len(b)))
     for start in range(0, len(a[0]), TILE):
         stacks = [_unit_columns(side, slice(start, start + TILE)) for side in (a, b)]
-        total += stacks[0] @ stacks[1].T
+        total += product(stacks[0], stacks[1].T)
     dimensions = alive[0] @ alive[1].T
     return np.divide(total, dimensions, out=np.full_like(total, np.nan), where=dimensions > 0)
 
@@ -94,15 +95,13 @@ def inner_products(layers: Sequence[Layer]) -> np.ndarray:
     n = len(layers[0])
     found = np.zeros((len(layers), len(layers)))
     kind = np.result_type(*(layer.centred for layer in layers))
+    memory = np.empty((len(layers), min(TILE, n) ** 2), dtype=kind)
     for i in range(0, n, TILE):
         for j in range(i, n, TILE):
             rows, columns = min(TILE, n - i), min(TILE, n - j)
-            stack = np.empty((len(layers), rows * columns), dtype=kind)
+            stack = memory[:, : rows * columns]
             for tile, layer in zip(stack, layers, strict=True):
-                np.matmul(
-                    layer.centred[i : i + TILE],
-                    layer.centred[j : j + TILE].T,
-                    out=tile.reshape(rows, columns),
-                )
-            found += (1 if i == j else 2) * (stack @ stack.T)
+                left, right = layer.centred[i : i + TILE], layer.centred[j : j + TILE]
+                product(left, right.T, out=tile.reshape(rows, columns))
+            found += (1 if i == j else 2) * product(stack, stack.T)
     return found

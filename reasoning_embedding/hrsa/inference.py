@@ -10,6 +10,7 @@ import numpy as np
 from reasoning_embedding.errors import InputError
 
 from .layer import Layer
+from .linear_algebra import product
 from .result import Interval, NullTest, as_rows, same_rows
 
 #: Rows of a block of the Gram matrices, which are never held whole.
@@ -192,8 +193,8 @@ def _centred_squares(
     for first in range(0, len(starts), max(1, _BLOCK * len(starts) // len(x))):
         last = min(len(starts), first + max(1, _BLOCK * len(starts) // len(x)))
         rows = slice(starts[first], ends[last - 1])
-        gram = x[rows] @ x.T
-        gram *= gram if b is a else y[rows] @ y.T
+        gram = product(x[rows], x.T)
+        gram *= gram if b is a else product(y[rows], y.T)
         by_column = np.add.reduceat(gram, starts, axis=1)
         blocks[first:last] = np.add.reduceat(by_column, starts[first:last] - starts[first], axis=0)
     n = draws @ sizes

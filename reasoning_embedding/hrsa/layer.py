@@ -10,6 +10,7 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
+from .linear_algebra import eigh, product, small_gram, upper_factor
 from .result import as_rows
 
 
@@ -30,7 +31,8 @@ class Layer:
         self.name = name
         self.rows = as_rows(rows, name)
         mean = self.rows.mean(axis=0, dtype=np.float64)
-        self.centred = np.subtract(self.rows, mean, dtype=np.float64).astype(dtype, copy=False)
+        self.centred = np.empty(self.rows.shape, dtype)
+        np.subtract(self.rows, mean, out=self.centred, dtype=np.float64, casting="same_kind")
         # A column that never moves keeps a rounding residue of its mean; that is no variation.
         noise = np.finfo(self.rows.dtype).eps * np.abs(mean) * np.sqrt(len(self.rows))
         norms = np.sqrt(np.einsum("nd,nd->d", self.centred, self.centred, dtype=np.float64))
@@ -64,24 +66,24 @@ class Layer:
 
     def cross(self, other: Layer) -> np.ndarray:
         """``Xc'Yc``, shape (D_x, D_y): all that CKA, correlation and Procrustes need of a pair."""
-        return self.centred.T @ other.centred
+        return product(self.centred.T, other.centred)
 
     @cached_property
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """Principal axes: variances (r,), largest first, and directions (D, r), float64; those of no variance left out."""
         x = self.centred.astype(np.float64)
         wide = len(x) < self.width  # then the n x n problem has the same eigenvalues
-        squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+        squares, vectors = eigh(small_gram(x))
         kept = squares > max(x.shape) * np.finfo(np.float64).eps * squares[-1]
         squares, vectors = squares[kept][::-1], vectors[:, kept][:, ::-1]
-        return squares / len(x), x.T @ vectors / np.sqrt(squares) if wide else vectors
+        return squares / len(x), product(x.T, vectors) / np.sqrt(squares) if wide else vectors
 
     @cached_property
     def compact(self) -> np.ndarray:
         """Centred rows in the min(n, D) dimensions that hold them; ``|Xc'Yc|_*`` does not see the difference."""
         if len(self) >= self.width:
             return self.centred
-        return np.linalg.qr(self.centred.T.astype(np.float64)).R.T
+        return upper_factor(self.centred.T.astype(np.float64)).T
 
     def neighbours(self, subset: np.ndarray, k: int, centred: bool = False) -> np.ndarray:
         """Nearest neighbours within `subset` by cosine, nearest first; kept for the next pair.
@@ -182,7 +184,7 @@ def nearest_cosines(rows: np.ndarray, k: int, block: int = 1024) -> tuple[np.nda
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     found, cosines = np.empty((len(rows), k), dtype=np.int32), np.empty((len(rows), k))
     for start in range(0, len(rows), block):
-        similarity = unit[start : start + block] @ unit.T
+        similarity = product(unit[start : start + block], unit.T)
         own = np.arange(len(similarity))
         similarity[own, own + start] = -np.inf
         top = np.argpartition(similarity, -k, axis=1)[:, -k:]

@@ -11,6 +11,7 @@ from scipy.special import digamma, xlogy
 from reasoning_embedding.errors import InputError
 
 from .layer import Layer, varies
+from .linear_algebra import eigh, product, svd
 from .result import Metric, same_rows
 
 H_INV = (
@@ -166,17 +167,20 @@ def procrustes_of(
     if a.width < 2:
         raise InputError("Procrustes entropy needs at least 2 dimensions", where=where)
     varies(a, b)
-    everything = np.arange(len(a))
-    fit, out = split_rows(len(a), heldout, seed=seed, documents=documents) if heldout else (everything,) * 2
+    if heldout:
+        fit, out = split_rows(len(a), heldout, seed=seed, documents=documents)
+        (x, x_out), (y, target) = _centred_by(a, fit, out), _centred_by(b, fit, out)
+    else:
+        fit = out = np.arange(len(a))
+        x, y = x_out, target = a.centred, b.centred
     if len(fit) < 2:
         raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
-    (x, x_out), (y, target) = _centred_by(a, fit, out), _centred_by(b, fit, out)
     warnings = []
     if len(fit) < 4 * (components or a.width):
         unit = "dimensions" if components is None else "components"
         warnings.append(f"{len(fit)} fitted rows for {components or a.width} {unit}: H_inv needs N >= 4 D")
     if components is None:
-        rotation, ceiling = _rotation((x.T @ y).astype(np.float64), warnings), 1.0
+        rotation, ceiling = _rotation(product(x.T, y).astype(np.float64), warnings), 1.0
     else:
         p, q = (_principal(side, components, where) for side in (x, y))
         rotation = p @ _rotation(p.T @ (x.T @ y) @ q, warnings) @ q.T
@@ -199,7 +203,7 @@ def procrustes_of(
         rescaled=(value - floor) / (ceiling - floor),
         heldout=out,
         map=rotation,
-        **_fit_on(x_out @ rotation, target.astype(np.float64), where),
+        **_fit_on(product(x_out, rotation.astype(x_out.dtype)), target, where),
     )
 
 
@@ -211,18 +215,18 @@ def _centred_by(layer: Layer, fit: np.ndarray, out: np.ndarray) -> tuple[np.ndar
 
 
 def _rotation(cross: np.ndarray, warnings: list[str]) -> np.ndarray:
-    left, singular, right = np.linalg.svd(cross)
+    left, singular, right = svd(cross)
     free = int((singular < 1e-6 * singular[0]).sum())
     if free > 1:
         warnings.append(
             f"the map is not determined in {free} of {len(cross)} directions (no shared variance)"
         )
-    return left @ right
+    return product(left, right)
 
 
 def _principal(rows: np.ndarray, components: int, where: str) -> np.ndarray:
     """Directions (D, r) of the largest variance."""
-    squares, directions = np.linalg.eigh(rows.T.astype(np.float64) @ rows)
+    squares, directions = eigh(rows.T.astype(np.float64) @ rows)
     rank = int((squares > len(squares) * np.finfo(np.float64).eps * squares[-1]).sum())
     if not 1 <= components <= rank:
         raise InputError(
@@ -235,14 +239,18 @@ def _principal(rows: np.ndarray, components: int, where: str) -> np.ndarray:
 
 def _fit_on(moved: np.ndarray, target: np.ndarray, where: str) -> dict[str, Any]:
     """Residual, its chance level and cosines of moved rows and their targets."""
-    scale = float(np.square(target).sum())
+    gap = moved - target
+    squares, scales, products, gaps = (
+        np.einsum("nd,nd->n", x, y, dtype=np.float64)
+        for x, y in ((moved, moved), (target, target), (moved, target), (gap, gap))
+    )
+    scale = float(scales.sum())
     if scale == 0:
         raise InputError("the held-out rows do not vary", where=where, todo="give more distinct texts")
-    lengths = np.linalg.norm(moved, axis=1) * np.linalg.norm(target, axis=1)
-    cosines = np.einsum("nd,nd->n", moved, target) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    cosines = products / np.maximum(np.sqrt(squares * scales), np.finfo(np.float64).tiny)
     return {
-        "residual": float(np.square(moved - target).sum()) / scale,
-        "residual_chance": 1 + float(np.square(moved).sum()) / scale,
+        "residual": float(gaps.sum()) / scale,
+        "residual_chance": 1 + float(squares.sum()) / scale,
         "cosine": float(cosines.mean()),
         "row_cosines": cosines,
     }

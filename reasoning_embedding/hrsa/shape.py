@@ -10,6 +10,7 @@ import numpy as np
 from reasoning_embedding.errors import InputError
 
 from .layer import Layer, varies
+from .linear_algebra import eigvalsh, product, small_gram
 from .result import Metric, same_rows
 
 PROCRUSTES_DISTANCE = (
@@ -64,9 +65,7 @@ def nuclear_norm(matrix: np.ndarray) -> float:
     -----
     Singular values below 1e-8 of the largest are lost in rounding; they add less than 1e-8 D of it.
     """
-    matrix = matrix.astype(np.float64)
-    small = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
-    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(small), 0)).sum())
+    return float(np.sqrt(np.maximum(eigvalsh(small_gram(matrix.astype(np.float64))), 0)).sum())
 
 
 def procrustes_distance(x: Any, y: Any) -> ProcrustesDistance:
@@ -103,7 +102,7 @@ def procrustes_distance_of(a: Layer, b: Layer, cross: np.ndarray | None = None) 
     same_rows(a.rows, b.rows)
     varies(a, b)
     if len(a) < max(a.width, b.width):
-        cross = a.compact.T @ b.compact  # n x n, and with the same singular values
+        cross = product(a.compact.T, b.compact)  # n x n, and with the same singular values
     elif cross is None:
         cross = a.cross(b)
     squares = float(np.square(a.norms).sum()), float(np.square(b.norms).sum())

@@ -10,6 +10,7 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
+from .linear_algebra import eigvalsh, small_gram
 from .result import Metric, as_rows
 
 RANKME = {
@@ -76,9 +77,8 @@ def eigenvalues(z: np.ndarray, *, centred: bool = True) -> np.ndarray:
     z = z.astype(np.float64)
     if centred:
         z = z - z.mean(axis=0)
-    small = z.T @ z if len(z) >= z.shape[1] else z @ z.T
     rank = min(len(z) - centred, z.shape[1])
-    return np.maximum(np.linalg.eigvalsh(small)[::-1], 0)[:rank] / (len(z) - 1)
+    return np.maximum(eigvalsh(small_gram(z))[::-1], 0)[:rank] / (len(z) - 1)
 
 
 def rankme(z: Any, variant: Literal["sigma", "lambda"] = "sigma") -> Metric:

@@ -10,6 +10,7 @@ import torch
 
 from reasoning_embedding.errors import InputError
 
+from .linear_algebra import eigvalsh, product, svd
 from .procrustes import h_inv_floor, inverse_entropy
 
 #: Of a streamed metric: its value, and its chance level.
@@ -74,7 +75,7 @@ class Moments:
 
     def eigenvalues(self) -> np.ndarray:
         """Eigenvalues of the covariance of the rows, largest first; the ones that must be 0 are left out."""
-        found = np.linalg.eigvalsh(self.covariance_sum())[::-1] / (self.n - 1)
+        found = eigvalsh(self.covariance_sum())[::-1] / (self.n - 1)
         return np.maximum(found, 0)[: min(self.n - 1, len(found))]
 
     def fitted_mean(self) -> np.ndarray:
@@ -195,8 +196,8 @@ def streamed_procrustes(pair: CrossMoments) -> StreamedProcrustes:
     mu, nu = x.fitted_mean(), y.fitted_mean()
     held_product = _array(pair.held_product)
     cross = _array(pair.product) - held_product - fitted * np.outer(mu, nu)
-    left, singular, right = np.linalg.svd(cross)
-    rotation = left @ right
+    left, singular, right = svd(cross)
+    rotation = product(left, right)
     x_held, y_held = _array(x.held_total), _array(y.held_total)
     held_cross = held_product - np.outer(x_held, nu) - np.outer(mu, y_held) + x.held * np.outer(mu, nu)
     x_spread, y_spread = x.held_spread(), y.held_spread()
