@@ -23,7 +23,7 @@ from tests.models import exact_norms, gradients, random_bag, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 ENGINES = ["replicated", "fsdp2", "zero1", "zero2", "zero3"]
-#: What DeepSpeed tells of a gradient, it tells in float32.
+#: What DeepSpeed tells of a gradient, it tells in float32; its stage 3 computes in float32 here, too (see build).
 TOLERANCE = {"replicated": 1e-9, "fsdp2": 1e-9, "zero1": 1e-6, "zero2": 1e-6, "zero3": 1e-5}
 LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE, tile_rows=2))
 DROPOUT = (7, 3)
