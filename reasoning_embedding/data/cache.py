@@ -9,23 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock
 
 from reasoning_embedding import __version__, config
 from reasoning_embedding.errors import SetupError
 
+from .columns import Columns, column_file, file_columns, map_column, memory_columns
 from .readers import data_files
-from .table import Ragged, Table, build_table
-from .texts import TextFile, TextWriter
-from .tokens import TokenStore, map_tokens, tokenize
+from .table import COLUMNS, Ragged, Table, build_table
+from .texts import TextFile
+from .tokens import TOKEN_COLUMNS, TokenStore, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: Part of every key; raised when what is written changes, so that an older cache is not read.
-_FORMAT = 1
-_TOKENS = "tokens.bin"
+_FORMAT = 2
 
 
 def cached_table(data: config.Data) -> Table:
@@ -52,7 +51,7 @@ def cached_table(data: config.Data) -> Table:
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(data)]
 
     def make(folder: Path) -> None:
-        _write_table(build_table(data, TextWriter(folder)), folder)
+        _write_table(build_table(data, folder), folder)
 
     return _read_table(_made(_place(data, "rows", settings, files), make))
 
@@ -84,27 +83,26 @@ def table_tokens(
         If the cache cannot be written.
     """
 
-    def tokens(file: Path | None) -> TokenStore:
+    def tokens(columns: Columns) -> TokenStore:
         return tokenize(
             table.texts,
             tokenizer,
             query_max_tokens=data.query_max_tokens,
             document_max_tokens=data.document_max_tokens,
             progress=progress,
-            file=file,
+            columns=columns,
         )
 
     def make(folder: Path) -> None:
-        store = tokens(folder / _TOKENS)
-        np.save(folder / "offsets.npy", store.offsets)
-        np.save(folder / "prompt_lengths.npy", store.prompt_lengths)
+        tokens(file_columns(folder))
 
     if data.cache_dir is None:
-        return tokens(None)
+        return tokens(memory_columns)
     limits = [data.query_max_tokens, data.document_max_tokens]
     folder = _made(_place(data, "tokens", table.fingerprint, _tokenizer_hash(tokenizer), limits), make)
-    offsets, prompt_lengths = _mapped(folder / "offsets.npy"), _mapped(folder / "prompt_lengths.npy")
-    return TokenStore(map_tokens(folder / _TOKENS), offsets, prompt_lengths)
+    return TokenStore(
+        *(map_column(column_file(folder, name), dtype) for name, dtype in TOKEN_COLUMNS.items())
+    )
 
 
 def _files(data: config.Data) -> Iterator[Path]:
@@ -142,48 +140,34 @@ def _made(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _write_table(table: Table, folder: Path) -> None:
-    for name, values in _arrays(table).items():
-        if values is not None:
-            np.save(folder / f"{name}.npy", values)
+    """Write what the columns do not say, and drop scores that no row has."""
+    scored = table.positive_scores is not None
     record = {"sources": table.sources, "skipped": table.skipped, "fingerprint": table.fingerprint}
-    (folder / "table.json").write_text(json.dumps(record), encoding="utf-8")
-
-
-def _arrays(table: Table) -> dict[str, np.ndarray | None]:
-    return {
-        "query": table.query,
-        "source": table.source,
-        "positives": table.positives.values,
-        "positive_offsets": table.positives.offsets,
-        "negatives": table.negatives.values,
-        "negative_offsets": table.negatives.offsets,
-        "positive_scores": table.positive_scores,
-        "negative_scores": table.negative_scores,
-    }
+    (folder / "table.json").write_text(json.dumps({**record, "scored": scored}), encoding="utf-8")
+    if not scored:
+        for role in ("positive", "negative"):
+            column_file(folder, f"{role}_scores").unlink()
 
 
 def _read_table(folder: Path) -> Table:
     record = json.loads((folder / "table.json").read_text(encoding="utf-8"))
-    scores = (folder / f"{role}_scores.npy" for role in ("positive", "negative"))
-    positives, negatives = (
-        Ragged(_mapped(folder / f"{role}s.npy"), _mapped(folder / f"{role}_offsets.npy"))
-        for role in ("positive", "negative")
-    )
+    columns = {
+        name: map_column(column_file(folder, name), dtype)
+        for name, dtype in COLUMNS.items()
+        if record["scored"] or not name.endswith("_scores")
+    }
     return Table(
         TextFile(folder),
-        _mapped(folder / "query.npy"),
-        positives,
-        negatives,
-        _mapped(folder / "source.npy"),
+        columns["query"],
+        Ragged(columns["positives"], columns["positive_offsets"]),
+        Ragged(columns["negatives"], columns["negative_offsets"]),
+        columns["source"],
         record["sources"],
         record["skipped"],
         record["fingerprint"],
-        *(_mapped(file) if file.exists() else None for file in scores),
+        columns.get("positive_scores"),
+        columns.get("negative_scores"),
     )
-
-
-def _mapped(file: Path) -> np.ndarray:
-    return np.asarray(np.load(file, mmap_mode="r"))
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from math import nan
+from pathlib import Path
 
 import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
+from .columns import Columns, file_columns, memory_columns
 from .hub import hub_records
 from .mix import mix_records, read_corpus
 from .readers import data_files, file_stem, read_records
@@ -117,11 +118,18 @@ def load_table(data: config.Data) -> Table:
         from .cache import cached_table
 
         return cached_table(data)
-    return build_table(data, TextList())
+    return build_table(data)
 
 
-def build_table(data: config.Data, texts: TextList | TextWriter) -> Table:
-    """Read every source of a configuration, its distinct texts into `texts`.
+def build_table(data: config.Data, folder: Path | None = None) -> Table:
+    """Read every source of a configuration.
+
+    Parameters
+    ----------
+    data : config.Data
+        As in :func:`load_table`; its ``cache_dir`` plays no part.
+    folder : Path, optional
+        Receives texts and columns, which the table maps; absent: they are held in memory.
 
     Raises
     ------
@@ -129,7 +137,10 @@ def build_table(data: config.Data, texts: TextList | TextWriter) -> Table:
         As in :func:`load_table`.
     """
     bad = BadRows(data.bad_rows)
-    builder = _Builder(data.query_template, texts)
+    if folder is None:
+        builder = _Builder(data.query_template, TextList(), memory_columns)
+    else:
+        builder = _Builder(data.query_template, TextWriter(folder), file_columns(folder))
     for row in read_rows(data, bad):
         builder.add(row)
     return builder.table(dict(bad.counts))
@@ -232,45 +243,69 @@ def _world_records(source: config.WorldSource) -> Iterator[tuple[str, object]]:
         yield f"world {source.split} pair {number}", {"query": question, "pos": [document]}
 
 
+#: Columns of a table and their types.
+COLUMNS = {
+    "query": np.int32,
+    "source": np.int16,
+    "positives": np.int32,
+    "positive_offsets": np.int64,
+    "negatives": np.int32,
+    "negative_offsets": np.int64,
+    "positive_scores": np.float32,
+    "negative_scores": np.float32,
+}
+#: Rows whose numbers are held before they are written to their columns.
+_ROWS = 4096
+
+
 class _Builder:
     """Collects rows; holds each distinct text and prompt once."""
 
-    def __init__(self, query_template: str, texts: TextList | TextWriter) -> None:
+    def __init__(self, query_template: str, texts: TextList | TextWriter, columns: Columns) -> None:
         self._template = query_template
         self._prompts: dict[str | None, str] = {None: ""}
         self._texts = texts
         self._sources: dict[str, int] = {}
-        self._query, self._source = array("i"), array("h")
-        self._positives, self._positive_ends = array("i"), array("q", [0])
-        self._negatives, self._negative_ends = array("i"), array("q", [0])
-        self._positive_scores, self._negative_scores = array("f"), array("f")
+        self._columns = {name: columns(name, dtype) for name, dtype in COLUMNS.items()}
+        self._held: dict[str, list] = {name: [] for name in COLUMNS}
+        self._ends = [0, 0]
+        self._scored = False
+        for role in ("positive", "negative"):
+            self._held[f"{role}_offsets"].append(0)
 
     def add(self, row: Row) -> None:
         if (prompt := self._prompts.get(row.instruction)) is None:
             # Not str.format: an instruction or template may hold braces of its own.
             prompt = self._template.replace("{instruction}", row.instruction or "")
             self._prompts[row.instruction] = prompt
-        number = self._texts.add
-        self._query.append(number(prompt, row.query))
-        self._positives.extend(number("", text) for text in row.positives)
-        self._positive_ends.append(len(self._positives))
-        self._negatives.extend(number("", text) for text in row.negatives)
-        self._negative_ends.append(len(self._negatives))
-        self._positive_scores.extend(row.positive_scores or [nan] * len(row.positives))
-        self._negative_scores.extend(row.negative_scores or [nan] * len(row.negatives))
-        self._source.append(self._sources.setdefault(row.source, len(self._sources)))
+        number, held = self._texts.add, self._held
+        held["query"].append(number(prompt, row.query))
+        held["positives"].extend([number("", text) for text in row.positives])
+        held["negatives"].extend([number("", text) for text in row.negatives])
+        self._ends[0] += len(row.positives)
+        self._ends[1] += len(row.negatives)
+        held["positive_offsets"].append(self._ends[0])
+        held["negative_offsets"].append(self._ends[1])
+        held["positive_scores"].extend(row.positive_scores or [nan] * len(row.positives))
+        held["negative_scores"].extend(row.negative_scores or [nan] * len(row.negatives))
+        self._scored |= bool(row.positive_scores or row.negative_scores)
+        held["source"].append(self._sources.setdefault(row.source, len(self._sources)))
+        if len(held["query"]) == _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        for name, values in self._held.items():
+            self._columns[name].write(values)
+            values.clear()
 
     def table(self, skipped: dict[str, int]) -> Table:
-        query, source = np.array(self._query, np.int32), np.array(self._source, np.int16)
-        positives = Ragged(np.array(self._positives, np.int32), np.array(self._positive_ends, np.int64))
-        negatives = Ragged(np.array(self._negatives, np.int32), np.array(self._negative_ends, np.int64))
+        self._flush()
         texts, sources = self._texts.close(), list(self._sources)
-        arrays = (query, source, positives.values, positives.offsets, negatives.values, negatives.offsets)
-        scores = [np.array(kind, np.float32) for kind in (self._positive_scores, self._negative_scores)]
-        if all(np.isnan(kind).all() for kind in scores):
-            fingerprint = _fingerprint(texts, sources, arrays)
-            return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint)
-        fingerprint = _fingerprint(texts, sources, (*arrays, *scores))
+        columns = {name: column.close() for name, column in self._columns.items()}
+        query, source, *rest = columns.values()
+        scores = rest[4:] if self._scored else []
+        fingerprint = _fingerprint(texts, sources, (query, source, *rest[:4], *scores))
+        positives, negatives = Ragged(*rest[:2]), Ragged(*rest[2:4])
         return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint, *scores)
 
 
@@ -283,12 +318,13 @@ def _row_scores(scores: np.ndarray | None, offsets: np.ndarray, index: int) -> t
 
 def _fingerprint(texts: Sequence[tuple[str, str]], sources: list[str], arrays: tuple[np.ndarray, ...]) -> str:
     digest = hashlib.sha256()
-    for part in (*(part for pair in texts for part in pair), *sources):
+    # One text at a time: there may be more of them than memory holds.
+    for part in chain(chain.from_iterable(texts), sources):
         content = part.encode()
         # Lengths first, so that no two contents give the same bytes.
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     for values in arrays:
         digest.update(values.size.to_bytes(8, "little"))
-        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+        digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
     return digest.hexdigest()

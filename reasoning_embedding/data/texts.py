@@ -6,13 +6,15 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-#: Texts read at a time when all are gone through.
+from .columns import column_file, file_columns, map_column
+from .numbering import Numbering
+
+#: Texts read at a time when all are gone through, and columns' entries written at a time.
 _CHUNK = 2048
 
 
@@ -22,7 +24,7 @@ class TextFile(Sequence[tuple[str, str]]):
     Parameters
     ----------
     folder : Path
-        Holds ``texts.bin`` (UTF-8, end to end), ``text_ends.npy``, ``text_prompts.npy``, ``prompts.json``.
+        Holds ``texts.bin`` (UTF-8, end to end), ``text_ends.bin``, ``text_prompts.bin``, ``prompts.json``.
 
     Notes
     -----
@@ -31,8 +33,8 @@ class TextFile(Sequence[tuple[str, str]]):
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / "texts.bin").open("rb", buffering=0)
-        self._ends = np.load(folder / "text_ends.npy", mmap_mode="r")
-        self._prompt = np.load(folder / "text_prompts.npy", mmap_mode="r")
+        self._ends = map_column(column_file(folder, "text_ends"), np.int64)
+        self._prompt = map_column(column_file(folder, "text_prompts"), np.int32)
         self._prompts: list[str] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
 
     def __len__(self) -> int:
@@ -77,65 +79,49 @@ class TextWriter:
 
     Notes
     -----
-    A text is known by 128 bits of BLAKE2b in a table of open addressing: about 30 bytes of memory a text,
-    whatever its length.
+    Its memory grows neither with the texts nor with their number: see :class:`.numbering.Numbering`.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = (folder / "texts.bin").open("wb", buffering=1 << 20)
+        self._numbers = Numbering(folder)
         self._prompts: dict[str, int] = {}
+        columns = file_columns(folder)
+        self._columns = (columns("text_prompts", np.int32), columns("text_ends", np.int64))
         self._prompt, self._ends = array("i"), array("q", [0])
-        self._low, self._high = array("Q"), array("Q")
-        self._slots = array("i", [-1]) * 1024
-
-    def __len__(self) -> int:
-        return len(self._low)
 
     def add(self, prompt: str, text: str) -> int:
         """Return the number of a text, and write it where it is new."""
         content = text.encode()
+        new = len(self._numbers)
         # No text holds NUL, so that no two pairs give the same bytes.
-        key = blake2b(b"%b\0%b" % (content, prompt.encode()), digest_size=16).digest()
-        low, high = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
-        slot = self._slot(low, high)
-        if (known := self._slots[slot]) >= 0:
-            return known
-        number = len(self)
-        self._slots[slot] = number
-        self._low.append(low)
-        self._high.append(high)
-        self._prompt.append(self._prompts.setdefault(prompt, len(self._prompts)))
-        self._ends.append(self._ends[-1] + len(content))
-        self._file.write(content)
-        if 2 * len(self) > len(self._slots):
-            self._grow()
+        number = self._numbers.number(b"%b\0%b" % (content, prompt.encode()))
+        if number == new:
+            if len(self._prompt) == _CHUNK:
+                self._flush()
+            self._prompt.append(self._prompts.setdefault(prompt, len(self._prompts)))
+            self._ends.append(self._ends[-1] + len(content))
+            self._file.write(content)
         return number
+
+    def _flush(self, kept: int = 1) -> None:
+        """Write what is held, but for the last end, from which the next text goes on."""
+        for column, values in zip(
+            self._columns, (self._prompt, self._ends[: len(self._ends) - kept]), strict=True
+        ):
+            column.write(values)
+        del self._prompt[:], self._ends[: len(self._ends) - kept]
 
     def close(self) -> TextFile:
         """Finish the files and return them for reading."""
+        self._flush(kept=0)
         self._file.close()
-        np.save(self._folder / "text_ends.npy", np.array(self._ends, np.int64))
-        np.save(self._folder / "text_prompts.npy", np.array(self._prompt, np.int32))
+        self._numbers.close()
+        for column in self._columns:
+            column.close()
         (self._folder / "prompts.json").write_text(json.dumps(list(self._prompts)), encoding="utf-8")
         return TextFile(self._folder)
-
-    def _slot(self, low: int, high: int) -> int:
-        """Where a digest stands, or the free slot where it would."""
-        slots, mask = self._slots, len(self._slots) - 1
-        slot = low & mask
-        while (number := slots[slot]) >= 0 and (self._low[number] != low or self._high[number] != high):
-            slot = (slot + 1) & mask
-        return slot
-
-    def _grow(self) -> None:
-        self._slots = array("i", [-1]) * (2 * len(self._slots))
-        slots, mask = self._slots, len(self._slots) - 1
-        for number, low in enumerate(self._low):
-            slot = low & mask
-            while slots[slot] >= 0:
-                slot = (slot + 1) & mask
-            slots[slot] = number
 
 
 class TextList:

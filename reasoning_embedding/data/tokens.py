@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
 
+from .columns import Columns, memory_columns
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: Columns of a token store and their types.
+TOKEN_COLUMNS = {"tokens": np.int32, "offsets": np.int64, "prompt_lengths": np.int32}
 #: Texts a call of the tokenizer: enough to use its threads, few enough to see progress.
 _CHUNK = 2048
 
@@ -57,7 +59,7 @@ def tokenize(
     query_max_tokens: int,
     document_max_tokens: int,
     progress: Callable[[int, int], None] | None = None,
-    file: Path | None = None,
+    columns: Columns = memory_columns,
 ) -> TokenStore:
     """Tokenize texts exactly as sentence-transformers does.
 
@@ -71,8 +73,8 @@ def tokenize(
         Longer texts are truncated; prompt and special tokens count.
     progress : callable, optional
         Called with (texts done, texts in all).
-    file : Path, optional
-        Receives the token ids as they are made; the store maps it. Absent: they are held in memory.
+    columns : callable
+        Receive the token ids, offsets and lengths of prompts as they are made.
 
     Raises
     ------
@@ -89,36 +91,26 @@ def tokenize(
     """
     _check_limits(tokenizer, query_max_tokens=query_max_tokens, document_max_tokens=document_max_tokens)
     known = {"": 0}
-    lengths, prompts = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int32)
-    limits = np.zeros(len(texts), np.int32)
-    chunks: list[np.ndarray] = []
-    with contextlib.nullcontext() if file is None else file.open("wb") as output:
-        for start in range(0, len(texts), _CHUNK):
-            chunk = texts[start : start + _CHUNK]
-            own = slice(start, start + len(chunk))
-            for prompt in {prompt for prompt, _ in chunk} - known.keys():
-                known[prompt] = _prompt_length(prompt, tokenizer)
-            prompts[own] = [known[prompt] for prompt, _ in chunk]
-            limits[own] = [query_max_tokens if prompt else document_max_tokens for prompt, _ in chunk]
-            ids = _token_ids(chunk, tokenizer, limits[own])
-            lengths[own] = [len(tokens) for tokens in ids]
-            values = np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths[own].sum()))
-            if output is None:
-                chunks.append(values)
-            else:
-                output.write(values.tobytes())
-            if progress is not None:
-                progress(own.stop, len(texts))
-    _check(texts, lengths, prompts, limits)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = np.concatenate([np.zeros(0, np.int32), *chunks]) if file is None else map_tokens(file)
-    return TokenStore(values, offsets, np.minimum(prompts, lengths - 1).astype(np.int32))
-
-
-def map_tokens(file: Path) -> np.ndarray:
-    """Return the token ids that :func:`tokenize` wrote to a file, read from disk as they are asked for."""
-    # An empty file cannot be mapped.
-    return np.asarray(np.memmap(file, np.int32, "r")) if file.stat().st_size else np.zeros(0, np.int32)
+    values, offsets, prompt_lengths = (columns(name, dtype) for name, dtype in TOKEN_COLUMNS.items())
+    offsets.write([end := 0])
+    faults = _Faults()
+    for start in range(0, len(texts), _CHUNK):
+        chunk = texts[start : start + _CHUNK]
+        for prompt in {prompt for prompt, _ in chunk} - known.keys():
+            known[prompt] = _prompt_length(prompt, tokenizer)
+        prompts = np.array([known[prompt] for prompt, _ in chunk], np.int32)
+        limits = np.array([query_max_tokens if prompt else document_max_tokens for prompt, _ in chunk])
+        ids = _token_ids(chunk, tokenizer, limits)
+        lengths = np.array([len(tokens) for tokens in ids], np.int64)
+        faults.look(chunk, lengths, prompts, limits)
+        values.write(np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum())))
+        offsets.write(end + np.cumsum(lengths))
+        prompt_lengths.write(np.minimum(prompts, lengths - 1))
+        end += int(lengths.sum())
+        if progress is not None:
+            progress(start + len(chunk), len(texts))
+    faults.stop()
+    return TokenStore(values.close(), offsets.close(), prompt_lengths.close())
 
 
 def _check_limits(tokenizer: PreTrainedTokenizerBase, **limits: int) -> None:
@@ -159,23 +151,42 @@ def _token_ids(
     return ids
 
 
-def _check(
-    texts: Sequence[tuple[str, str]], lengths: np.ndarray, prompts: np.ndarray, limits: np.ndarray
-) -> None:
-    if (empty := np.flatnonzero(lengths == 0)).size:
-        raise InputError(
-            f"{empty.size} text{'s have' if empty.size > 1 else ' has'} no tokens",
-            where=f"text {_shown(texts[empty[0]][1])}",
-            todo="drop the row, or use a tokenizer that knows its characters",
-        )
-    # A query as long as its limit may have been cut, and a cut inside the prompt leaves nothing to pool.
-    if (cut := np.flatnonzero((prompts >= lengths) & (lengths >= limits))).size:
-        first = cut[0]
-        raise InputError(
-            f"the prompt takes all {limits[first]} tokens of {cut.size} quer{'ies' if cut.size > 1 else 'y'}",
-            where=f"query {_shown(texts[first][1])}",
-            todo=f"raise data.query_max_tokens above {prompts[first]}, or shorten the instruction",
-        )
+@dataclass
+class _Faults:
+    """Texts that no model can read: how many, and the first of each kind."""
+
+    empty: int = 0
+    cut: int = 0
+    first_empty: str = ""
+    first_cut: tuple[str, int, int] = ("", 0, 0)
+
+    def look(
+        self, texts: Sequence[tuple[str, str]], lengths: np.ndarray, prompts: np.ndarray, limits: np.ndarray
+    ) -> None:
+        if (empty := np.flatnonzero(lengths == 0)).size:
+            self.first_empty = self.first_empty or texts[empty[0]][1]
+            self.empty += empty.size
+        # A query as long as its limit may have been cut, and a cut inside the prompt leaves nothing to pool.
+        if (cut := np.flatnonzero((prompts >= lengths) & (lengths >= limits))).size:
+            place = int(cut[0])
+            if not self.cut:
+                self.first_cut = texts[place][1], int(limits[place]), int(prompts[place])
+            self.cut += cut.size
+
+    def stop(self) -> None:
+        if self.empty:
+            raise InputError(
+                f"{self.empty} text{'s have' if self.empty > 1 else ' has'} no tokens",
+                where=f"text {_shown(self.first_empty)}",
+                todo="drop the row, or use a tokenizer that knows its characters",
+            )
+        if self.cut:
+            text, limit, prompt = self.first_cut
+            raise InputError(
+                f"the prompt takes all {limit} tokens of {self.cut} quer{'ies' if self.cut > 1 else 'y'}",
+                where=f"query {_shown(text)}",
+                todo=f"raise data.query_max_tokens above {prompt}, or shorten the instruction",
+            )
 
 
 def _shown(text: str) -> str:

@@ -45,8 +45,12 @@ def data(tmp_path: Path) -> Callable[..., config.Data]:
 def same(one: Table, two: Table) -> None:
     assert list(one.texts) == list(two.texts)
     assert (one.sources, one.skipped, one.fingerprint) == (two.sources, two.skipped, two.fingerprint)
-    for name in cache._arrays(one):
-        left, right = cache._arrays(one)[name], cache._arrays(two)[name]
+
+    def arrays(table: Table) -> list[np.ndarray | None]:
+        lists = (part for each in (table.positives, table.negatives) for part in (each.values, each.offsets))
+        return [table.query, table.source, *lists, table.positive_scores, table.negative_scores]
+
+    for left, right in zip(arrays(one), arrays(two), strict=True):
         assert (left is None) == (right is None)
         if left is not None and right is not None:
             assert left.dtype == right.dtype
@@ -159,9 +163,10 @@ def test_texts_that_share_half_a_digest_are_two(tmp_path: Path) -> None:
     writer = TextWriter(tmp_path)
     assert [writer.add("", f"text {number}") for number in range(3000)] == list(range(3000))
     assert [writer.add("", f"text {number}") for number in range(3000)] == list(range(3000))
-    low, high = writer._low[7], writer._high[7]
-    assert writer._slots[writer._slot(low, high)] == 7
-    assert writer._slots[writer._slot(low, high ^ 1)] == -1
+    numbers = writer._numbers
+    low, high = numbers._digests.view[14:16].tolist()
+    assert numbers._slots.view[numbers._slot(low, high)] == 8
+    assert numbers._slots.view[numbers._slot(low, high ^ 1)] == 0
 
 
 def test_memory_does_not_grow_with_the_length_of_texts(tmp_path: Path) -> None:
