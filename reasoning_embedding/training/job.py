@@ -134,7 +134,7 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     embedder.train()
     training = settings.training
     if training.compile:
-        compile_layers(stock_model(embedder))
+        compile_layers(stock_model(embedder), selective=training.activation_checkpointing == "selective")
 
     def engine() -> Engine:
         return build_engine(
@@ -169,8 +169,9 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
         if lora is None:
             backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
     model, tokenizer = build_backbone(backbone)
-    if settings.training.activation_checkpointing:
-        recompute_activations(model, settings.training.activation_checkpointing)
+    recompute = settings.training.activation_checkpointing
+    if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
+        recompute_activations(model, recompute)
     embedder = Embedder(model, tokenizer, settings.pooling, _prompts(table))
     if lora is not None:
         # Adapters start from the run's seed, whatever was drawn before.
