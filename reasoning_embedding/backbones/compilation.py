@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -37,8 +37,7 @@ def compile_layers(model: nn.Module, *, selective: bool = False, backend: str = 
     _make_attention_opaque()
     if selective:
         torch._functorch.config.activation_memory_budget = _SELECTIVE
-    layers: Iterable[Any] = decoder_layers(model)
-    for layer in layers:
+    for layer in cast("Iterable[Any]", decoder_layers(model)):
         if getattr(layer, "gradient_checkpointing", False):
             # Nothing that calls a checkpoint is compiled, so what the checkpoint calls has to be.
             layer._gradient_checkpointing_func = _compiled_within(layer._gradient_checkpointing_func, backend)
