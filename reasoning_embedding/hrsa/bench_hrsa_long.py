@@ -49,13 +49,14 @@ def _stream(size: Size) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
     every = [(i, j) for i in range(size.layers) for j in range(size.layers)]
     diagonal = [(i, i) for i in range(size.layers)]
     stream, seconds, kept = PairStream(every, diagonal), np.zeros(2), []
-    for block, both in enumerate(zip(blocks(size, 0), blocks(size, 1), strict=True)):
+    models = [blocks(size, model) for model in (0, 1)]
+    while both := [rows for model in models if (rows := next(model, None))]:
         start = now()
         rows = [[torch.from_numpy(layer) for layer in side] for side in both]
         stream.add(rows, torch.arange(len(rows[0][0])) % 5 == 0)
-        if block == 0:
-            kept = [[layer[:1000].copy() for layer in side] for side in both]
+        kept = kept or [[layer[:1000].copy() for layer in side] for side in both]
         seconds += now() - start
+        del both, rows  # as a model's states are, before it reads on
     start = now()
     for pair in diagonal:
         streamed_metrics(stream.cross[pair])

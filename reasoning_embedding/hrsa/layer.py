@@ -170,12 +170,12 @@ def frobenius_square(matrix: np.ndarray) -> float:
     return float(np.einsum("ij,ij->", matrix, matrix, dtype=np.float64))
 
 
-def nearest(rows: np.ndarray, k: int, block: int = 1024) -> np.ndarray:
+def nearest(rows: np.ndarray, k: int, block: int = 512) -> np.ndarray:
     """Indices of the `k` nearest rows by cosine without the row itself, nearest first, shape (n, k)."""
     return nearest_cosines(rows, k, block)[0]
 
 
-def nearest_cosines(rows: np.ndarray, k: int, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+def nearest_cosines(rows: np.ndarray, k: int, block: int = 512) -> tuple[np.ndarray, np.ndarray]:
     """:func:`nearest` and the cosines, both of shape (n, k).
 
     In float64: states with one huge coordinate have cosines that differ in the seventh digit only.

@@ -40,15 +40,20 @@ class Moments:
         self.square = _zeros(shift, width, width)
         self.norms = _zeros(shift, 3)  # sum a, sum a^2, sum a of held-out rows
 
-    def add(self, rows: torch.Tensor, norms: torch.Tensor, held: torch.Tensor) -> None:
-        """Add shifted rows (b, D), their squared norms (b,) float64, and which of them are held out."""
+    def add(
+        self, rows: torch.Tensor, norms: torch.Tensor, held: torch.Tensor, held_rows: torch.Tensor
+    ) -> None:
+        """Add the products of shifted rows (b, D), their squared norms (b,) float64, and those held out of both."""
         self.n += len(rows)
-        self.held += int(held.sum())
-        self.total += rows.sum(dim=0, dtype=torch.float64)
+        self.held += len(held_rows)
         self.square += rows.T @ rows
-        self.weighted += norms @ rows.double()
-        self.held_total += rows[held].sum(dim=0, dtype=torch.float64)
+        self.held_total += held_rows.sum(dim=0, dtype=torch.float64)
         self.norms += torch.stack([norms.sum(), norms @ norms, norms[held].sum()])
+
+    def add_sums(self, total: torch.Tensor, weighted: torch.Tensor) -> None:
+        """Add what a block gives of the plain sum and of the one weighted by squared norms."""
+        self.total += total
+        self.weighted += weighted
 
     def tensors(self) -> list[torch.Tensor]:
         """What is summed over ranks."""
@@ -128,11 +133,14 @@ class CrossMoments:
         """A layer against itself, from the sums it has."""
         return cls(x, x, x.square, _zeros(x.shift, 0, 0), x.weighted, x.weighted, x.norms[1])
 
-    def add(self, x: torch.Tensor, y: torch.Tensor, held: torch.Tensor | None) -> None:
-        """Add the products of shifted rows (b, D); `held` None: no Procrustes map of this pair is wanted."""
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add the products of shifted rows (b, D)."""
         self.product += x.T @ y
-        if held is not None and len(self.held_product):
-            self.held_product += x[held].T @ y[held]
+
+    def add_held(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add the products of held-out rows, which Procrustes maps need; none at different widths."""
+        if len(self.held_product):
+            self.held_product += x.T @ y
 
     def add_norms(self, by_y: torch.Tensor, by_x: torch.Tensor, both: torch.Tensor) -> None:
         """Add what a block gives of the sums that are weighted by squared norms."""

@@ -22,6 +22,9 @@ from .statistics import (
     streamed_procrustes,
 )
 
+#: Rows whose shifted copies are held at once; fewer make the products slower.
+_BLOCK = 512
+
 
 def needed_mib(a: tuple[int, int], b: tuple[int, int], pairs: int) -> float:
     """MiB of the sums of two models of (layers, width) whose `pairs` pairs of layers are followed.
@@ -80,22 +83,29 @@ class PairStream:
         """
         if not self.cross:
             self.start(rows)
-        shifted, norms = [], []
-        for side, layers in zip(self.sides, rows, strict=True):
-            moved = [layer - moments.shift for moments, layer in zip(side, layers, strict=True)]
-            squares = [layer.double().square().sum(dim=1) for layer in moved]
-            held = held.to(moved[0].device)
-            for moments, layer, square in zip(side, moved, squares, strict=True):
-                moments.add(layer, square, held)
-            shifted.append(moved)
-            norms.append(squares)
-        a, b = (torch.stack(squares) for squares in norms)
+        for some in torch.arange(len(held)).split(_BLOCK):
+            part = slice(int(some[0]), int(some[-1]) + 1)
+            self._add([[layer[part] for layer in side] for side in rows], held[part])
+
+    def _add(self, rows: Sequence[Sequence[torch.Tensor]], held: torch.Tensor) -> None:
+        held = held.to(rows[0][0].device)
+        shifted = [
+            [layer - moments.shift for moments, layer in zip(side, layers, strict=True)]
+            for side, layers in zip(self.sides, rows, strict=True)
+        ]
+        held_rows = [[layer[held] for layer in layers] for layers in shifted]
+        a, b = (torch.stack([_squared_norms(layer) for layer in layers]) for layers in shifted)
+        for side, layers, out, norms in zip(self.sides, shifted, held_rows, (a, b), strict=True):
+            for moments, layer, held_out, squares in zip(side, layers, out, norms, strict=True):
+                moments.add(layer, squares, held, held_out)
+        by_y = _weighted_sums(self.sides[0], shifted[0], a, b)
+        by_x = _weighted_sums(self.sides[1], shifted[1], b, a)
         both = a @ b.T
-        by_y = [b @ layer.double() for layer in shifted[0]]
-        by_x = [a @ layer.double() for layer in shifted[1]]
         for (i, j), cross in self.cross.items():
-            cross.add(shifted[0][i], shifted[1][j], held if (i, j) in self._matched else None)
+            cross.add(shifted[0][i], shifted[1][j])
             cross.add_norms(by_y[i][j], by_x[j][i], both[i, j])
+            if (i, j) in self._matched:
+                cross.add_held(held_rows[0][i], held_rows[1][j])
 
     def reduce(self, world: World) -> None:
         """Sum over the ranks of a job, each of which saw its own rows."""
@@ -110,6 +120,26 @@ class PairStream:
         )
         for found, (n, held) in zip(moments, counts.tolist(), strict=True):
             found.n, found.held = n, held
+
+
+def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
+
+
+def _weighted_sums(
+    side: Sequence[Moments], layers: Sequence[torch.Tensor], own: torch.Tensor, other: torch.Tensor
+) -> list[torch.Tensor]:
+    """Sums of each layer's rows weighted by the squared norms (layers, b) of the other model; adds a layer's own sums.
+
+    All sums of a layer are one product, so that its rows turn into float64 once.
+    """
+    found = []
+    for moments, layer, norms in zip(side, layers, own, strict=True):
+        weights = torch.cat([torch.ones_like(norms)[None], norms[None], other])
+        sums = weights @ layer.double()
+        moments.add_sums(sums[0], sums[1])
+        found.append(sums[2:])
+    return found
 
 
 @dataclass(frozen=True, eq=False)
