@@ -23,8 +23,30 @@ from .tokens import TOKEN_COLUMNS, TokenStore, tokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: Bytes of source files from which data is kept on disk unasked; compressed ones count fourfold.
+LARGE = 64 * 2**20
 #: Part of every key; raised when what is written changes, so that an older cache is not read.
 _FORMAT = 2
+
+
+def on_disk(data: config.Data, folder: Path) -> config.Data:
+    """Return a data section that keeps its texts and tokens in `folder` where they are large.
+
+    Parameters
+    ----------
+    data : config.Data
+        Unchanged where it names a ``cache_dir`` itself, where its files are smaller than 64 MiB, and where a cache could
+        not tell what it holds (a Hub source without a revision).
+    folder : Path
+        Need not exist yet.
+    """
+    floating = any(
+        isinstance(source, config.HubSource) and source.revision is None for source in data.sources
+    )
+    if data.cache_dir is not None or floating:
+        return data
+    size = sum(file.stat().st_size * (4 if file.suffix == ".gz" else 1) for file in _files(data))
+    return data if size < LARGE else data.model_copy(update={"cache_dir": str(folder)})
 
 
 def cached_table(data: config.Data) -> Table:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
 
 from .contamination import near_duplicates
-from .duplicates import near_groups
+from .duplicates import equal_groups, near_groups
 from .mining import Pool, ranked
 from .search import Search
 from .shingles import normalise
@@ -61,20 +61,22 @@ def repeated(table: Table, *, near: bool) -> np.ndarray:
         (n,) bool.
     """
     used = np.unique(np.concatenate([table.query, table.positives.values]))
-    reads = {text: normalise(table.texts[text][1]) for text in used.tolist()}
-    answers = ["\n".join(sorted(reads[text] for text in own.tolist())) for own in table.positives]
-    queries = [reads[text] for text in table.query.tolist()]
-    groups = [near_groups(texts) if near else equal_groups(texts) for texts in (queries, answers)]
-    _, first = np.unique(np.stack(groups, axis=1), axis=0, return_index=True)
+    reads = (normalise(table.texts[text][1]) for text in used.tolist())
+    if near:
+        read = dict(zip(used.tolist(), reads, strict=True))
+        queries = near_groups([read[text] for text in table.query.tolist()])
+        answers = near_groups(
+            ["\n".join(sorted(read[text] for text in own.tolist())) for own in table.positives]
+        )
+    else:
+        number = np.zeros(len(table.texts), np.int64)
+        number[used] = equal_groups(reads)
+        queries = number[table.query]
+        answers = equal_groups(str(np.sort(number[own]).tolist()) for own in table.positives)
+    _, first = np.unique(np.stack([queries, answers], axis=1), axis=0, return_index=True)
     again = np.ones(len(table), bool)
     again[first] = False
     return again
-
-
-def equal_groups(texts: Sequence[str]) -> np.ndarray:
-    """Return a number for each text, the same for equal ones, (n,) int64."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
 
 
 def contaminated(table: Table, evaluation: Iterable[str]) -> np.ndarray:

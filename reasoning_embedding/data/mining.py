@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
 
+from .duplicates import equal_groups
 from .order import generator
 from .rows import Row
 from .search import Search
 from .shingles import normalise, take
 from .table import Ragged, Table
+from .texts import Joined, View
 
 _DRAW = 21
 
@@ -115,11 +118,11 @@ class Pool:
     ----------
     table : Table
         The rows; a query's prompt is its instruction.
-    queries : list of (str, str)
+    queries : sequence of (str, str)
         Distinct instruction and text.
     query : ndarray of int64, shape (n,)
         Query of each row.
-    documents : list of str
+    documents : sequence of str
         First those that may be mined, no two of which read the same but for case, white space and
         punctuation; then positives that are not among them.
     minable : int
@@ -132,46 +135,63 @@ class Pool:
     """
 
     table: Table
-    queries: list[tuple[str, str]]
+    queries: Sequence[tuple[str, str]]
     query: np.ndarray
-    documents: list[str]
+    documents: Sequence[str]
     minable: int
     positives: Ragged
     banned: Ragged
 
 
-def make_pool(table: Table, corpus: Iterable[str] | None = None) -> Pool:
+def make_pool(table: Table, corpus: Sequence[str] | None = None) -> Pool:
     """Collect the documents of a table or of a corpus, and what each row must not be given.
 
     Parameters
     ----------
     table : Table
         Rows, with queries whose prompt is their instruction (``query_template="{instruction}"``).
-    corpus : iterable of str, optional
+    corpus : sequence of str, optional
         What negatives are mined from; absent: every positive and negative of the table.
+
+    Notes
+    -----
+    Texts stay where they are; a text takes some 100 bytes of numbers here, whatever its length.
     """
     if corpus is None:
         own = np.unique(np.concatenate([table.positives.values, table.negatives.values]))
-        corpus = (table.texts[text][1] for text in own.tolist())
-    first: dict[str, str] = {}  # how a text reads -> the first text that reads so
-    for text in corpus:
-        first.setdefault(normalise(text), text)
-    places = {text: place for place, text in enumerate(first.values())}
-    minable = len(places)
-    positives = [table.texts[text][1] for text in table.positives.values.tolist()]
-    found = np.fromiter(
-        (places.setdefault(text, len(places)) for text in positives), np.int64, len(positives)
-    )
-    # The minable document that reads like each positive; -1 where there is none.
-    twins = (places[twin] if (twin := first.get(normalise(text))) is not None else -1 for text in positives)
-    twin = Ragged(np.fromiter(twins, np.int64, len(positives)), table.positives.offsets)
+        corpus = View(table.texts, own, _text)
     asked, query = np.unique(table.query, return_inverse=True)
-    queries = [table.texts[text] for text in asked.tolist()]
-    reads = [normalise(text) for _, text in queries]
-    own = np.array([places[first[text]] if text in first else -1 for text in reads], np.int64)
-    group = np.unique(np.array(reads, object), return_inverse=True)[1]
-    banned = _banned(group, own, query, twin)
-    return Pool(table, queries, query, list(places), minable, Ragged(found, twin.offsets), banned)
+    answers, first, answer = np.unique(table.positives.values, return_index=True, return_inverse=True)
+    positives, queries = View(table.texts, answers, _text), View(table.texts, asked, _text)
+    reads = equal_groups(normalise(text) for text in chain(corpus, positives, queries))
+    # Of the documents that read the same the first may be mined.
+    kept = np.sort(np.unique(reads[: len(corpus)], return_index=True)[1])
+    place_of = np.full(int(reads.max()) + 1, -1)
+    place_of[reads[kept]] = np.arange(len(kept))
+    twin = place_of[reads[len(corpus) : len(corpus) + len(answers)]]
+    group = reads[len(corpus) + len(answers) :]
+    # A positive is the minable document that it equals letter by letter; the others follow, the first first.
+    same = equal_groups(chain(View(corpus, kept), positives))
+    equal_to = np.full(int(same.max()) + 1, -1)
+    equal_to[same[: len(kept)]] = np.arange(len(kept))
+    found = equal_to[same[len(kept) :]]
+    others = np.flatnonzero(found < 0)
+    others = others[np.argsort(first[others])]
+    found[others] = len(kept) + np.arange(len(others))
+    twins = Ragged(twin[answer], table.positives.offsets)
+    return Pool(
+        table,
+        View(table.texts, asked),
+        query,
+        Joined(View(corpus, kept), View(positives, others)),
+        len(kept),
+        Ragged(found[answer], table.positives.offsets),
+        _banned(np.unique(group, return_inverse=True)[1], place_of[group], query, twins),
+    )
+
+
+def _text(pair: tuple[str, str]) -> str:
+    return pair[1]
 
 
 def _banned(group: np.ndarray, own: np.ndarray, query: np.ndarray, twin: Ragged) -> Ragged:

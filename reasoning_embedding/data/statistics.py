@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .filtering import equal_groups, repeated, rows_with
+from .duplicates import equal_groups
+from .filtering import repeated, rows_with
 from .shingles import normalise
 from .table import Ragged, Table
 
@@ -36,7 +37,7 @@ def statistics(table: Table, lengths: np.ndarray, unit: str) -> dict[str, Any]:
         ``lengths`` and ``counts`` (role -> quantiles and histogram, over every use of a text); ``duplicates``
         and ``suspects`` (what -> rows, and examples); ``scores``, None where no row has any.
     """
-    reads = equal_groups([normalise(text) for _, text in table.texts])
+    reads = equal_groups(normalise(text) for _, text in table.texts)
     roles = {
         "query": table.query,
         "positive": table.positives.values,
@@ -132,7 +133,7 @@ def _pairs(owner: np.ndarray, lists: Ragged) -> np.ndarray:
 
 
 def _disagreeing(query: np.ndarray, positives: Ragged) -> np.ndarray:
-    answers = equal_groups([" ".join(map(str, np.unique(own).tolist())) for own in positives])
+    answers = equal_groups(str(np.unique(own).tolist()) for own in positives)
     distinct = np.unique(np.stack([query, answers], axis=1), axis=0)[:, 0]
     return np.bincount(distinct)[query] > 1
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -16,6 +17,73 @@ from .numbering import Numbering
 
 #: Texts read at a time when all are gone through, and columns' entries written at a time.
 _CHUNK = 2048
+
+
+Made = TypeVar("Made")
+
+
+class View(Sequence[Made]):
+    """What a function makes of some items of a sequence, made as it is asked for.
+
+    Parameters
+    ----------
+    items : sequence
+        Where they are taken from.
+    places : ndarray of int, shape (n,), or None
+        Which of them; None: all.
+    make : callable
+        Item -> what stands for it; absent: itself.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Any],
+        places: np.ndarray | None = None,
+        make: Callable[[Any], Made] = lambda item: item,
+    ) -> None:
+        self._items, self._places, self._make = items, places, make
+
+    def __len__(self) -> int:
+        return len(self._items) if self._places is None else len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Made: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Made]: ...
+    def __getitem__(self, index: int | slice) -> Made | list[Made]:
+        if not isinstance(index, slice):
+            return self._make(self._items[index if self._places is None else int(self._places[index])])
+        if self._places is None:
+            return [self._make(item) for item in self._items[index]]
+        return [self._make(self._items[place]) for place in self._places[index].tolist()]
+
+    def __iter__(self) -> Iterator[Made]:
+        for start in range(0, len(self), _CHUNK):
+            yield from self[start : start + _CHUNK]
+
+
+class Joined(Sequence[Made]):
+    """Two sequences, one after the other."""
+
+    def __init__(self, first: Sequence[Made], second: Sequence[Made]) -> None:
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    @overload
+    def __getitem__(self, index: int) -> Made: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Made]: ...
+    def __getitem__(self, index: int | slice) -> Made | list[Made]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        count = len(self._first)
+        return self._first[place] if place < count else self._second[place - count]
+
+    def __iter__(self) -> Iterator[Made]:
+        return chain(self._first, self._second)
 
 
 class TextFile(Sequence[tuple[str, str]]):

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import atomic_file, write_json
 from reasoning_embedding.data import Table, load_table
+from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.mix import read_corpus
 from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.errors import InputError
@@ -39,9 +40,12 @@ def data_section(path: Path) -> config.Data:
     return config.Data(sources=[config.FilesSource(kind="files", path=str(path))])
 
 
-def plain_table(data: config.Data) -> Table:
-    """Return the table whose queries carry their instruction alone as prompt, so that rows can be written."""
-    return load_table(data.model_copy(update={"query_template": "{instruction}"}))
+def plain_table(data: config.Data, folder: Path) -> Table:
+    """Return the table whose queries carry their instruction alone as prompt, so that rows can be written.
+
+    Large data without a ``cache_dir`` lies in `folder` and is read from there.
+    """
+    return load_table(on_disk(data.model_copy(update={"query_template": "{instruction}"}), folder))
 
 
 def corpus_texts(path: Path) -> list[str]:
@@ -116,7 +120,7 @@ def claim_progress(output: Path, settings: dict[str, Any], free: tuple[str, ...]
     Parameters
     ----------
     output : Path
-        The folder is ``<output>.progress`` beside it; the job removes it when it is done.
+        The folder is :func:`progress_folder`; the job removes it when it is done.
     settings : dict
         What decides the folder's content, as JSON.
     free : tuple of str
@@ -127,7 +131,7 @@ def claim_progress(output: Path, settings: dict[str, Any], free: tuple[str, ...]
     InputError
         If an earlier process left something made with other settings.
     """
-    folder = output.with_name(output.name + ".progress")
+    folder = progress_folder(output)
     file = folder / "settings.json"
     settings = json.loads(json.dumps(settings))
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
@@ -139,6 +143,11 @@ def claim_progress(output: Path, settings: dict[str, Any], free: tuple[str, ...]
         )
     write_json(file, settings)
     return folder
+
+
+def progress_folder(output: Path) -> Path:
+    """Return the folder of what a job that writes `output` has done so far."""
+    return output.with_name(output.name + ".progress")
 
 
 def report_file(output: Path) -> Path:

@@ -43,13 +43,14 @@ def describe_data(
         If the rows, the tokenizer or the model cannot be read.
     """
     report("reading rows")
-    table = plain_table(data)
-    report(f"{len(table):,} rows, {len(table.texts):,} distinct texts")
-    lengths, unit = text_lengths(table, tokenizer, "words")
-    if searcher is None:
+    with TemporaryDirectory(prefix="rembed-") as name:
+        folder = Path(name)
+        table = plain_table(data, folder)
+        report(f"{len(table):,} rows, {len(table.texts):,} distinct texts")
+        lengths, unit = text_lengths(table, tokenizer, "words")
+        if searcher is not None:
+            table = scored(searcher, table, folder, report)
         return statistics(table, lengths, unit)
-    with TemporaryDirectory(prefix="rembed-") as folder:
-        return statistics(scored(searcher, table, Path(folder), report), lengths, unit)
 
 
 def write_statistics(found: dict[str, Any], title: str, folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from .data_files import (
     claim_progress,
     corpus_texts,
     plain_table,
+    progress_folder,
     report_file,
     row_file,
     row_lines,
@@ -120,8 +121,9 @@ def filter_file(
 
     Notes
     -----
-    Vectors of a model lie in ``<output>.progress/`` until the end, so that a stopped process goes on with them,
-    under other rules too.
+    Vectors of a model, and texts and rows of large data, lie in ``<output>.progress/`` until the end, so that a
+    stopped process goes on with them, under other rules too. Without near-duplicates, which hold the word 5-grams of
+    every text, memory is some 100 bytes of numbers a text, whatever its length.
     """
     check_output(output)
     if rule.consistency is not None and searcher is None:
@@ -129,7 +131,7 @@ def filter_file(
             "consistency needs a model that ranks documents", where="--model", todo="name one, or bm25"
         )
     report("reading rows")
-    table = plain_table(data)
+    table = plain_table(data, progress_folder(output))
     documents = None if corpus is None else corpus_texts(corpus)
     settings = {
         "rule": {**vars(rule), "decontaminate": [str(path) for path in rule.decontaminate]},
@@ -137,7 +139,7 @@ def filter_file(
         "corpus": documents and {"path": str(corpus), "sha256": texts_digest(documents)},
         "rows": table.fingerprint,
     }
-    folder = claim_progress(output, settings, ("rule",)) if searcher is not None else output.parent
+    folder = progress_folder(output) if searcher is None else claim_progress(output, settings, ("rule",))
     if rule.margin is not None and searcher is not None:
         table = scored(searcher, table, folder / "rows", report)
     kept, dropped = np.ones(len(table), bool), {}
@@ -163,7 +165,7 @@ def filter_file(
         "settings": settings,
     }
     write_json(report_file(output), result)
-    if searcher is not None:
+    if folder.exists():
         shutil.rmtree(folder)
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -30,15 +31,16 @@ def text_lengths(
     InputError
         If there is no such tokenizer.
     """
-    texts = [text for _, text in table.texts]
+    texts = (text for _, text in table.texts)
     if tokenizer is None:
         count = len if otherwise == "characters" else lambda text: len(text.split())
-        return np.array([count(text) for text in texts], np.int64), otherwise
+        return np.fromiter((count(text) for text in texts), np.int64, len(table.texts)), otherwise
     from reasoning_embedding.backbones.load import load_tokenizer
 
     load = load_tokenizer(tokenizer)
-    lengths: list[int] = []
-    for start in range(0, len(texts), _TEXTS):
-        ids = load(texts[start : start + _TEXTS], return_attention_mask=False, verbose=False)["input_ids"]
-        lengths += [len(tokens) for tokens in ids]
-    return np.array(lengths, np.int64), "tokens"
+    lengths = np.zeros(len(table.texts), np.int64)
+    for start in range(0, len(lengths), _TEXTS):
+        chunk = list(islice(texts, _TEXTS))
+        ids = load(chunk, return_attention_mask=False, verbose=False)["input_ids"]
+        lengths[start : start + len(chunk)] = [len(tokens) for tokens in ids]
+    return lengths, "tokens"

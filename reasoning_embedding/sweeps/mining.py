@@ -17,6 +17,7 @@ from .data_files import (
     claim_progress,
     corpus_texts,
     plain_table,
+    progress_folder,
     report_file,
     row_file,
     row_lines,
@@ -69,12 +70,15 @@ def mine_file(
 
     Notes
     -----
-    Vectors and finished rows lie in ``<output>.progress/`` until the end; a process killed at any moment goes
-    on from there when the same command is given again.
+    Vectors, finished rows, and texts and rows of large data lie in ``<output>.progress/`` until the end; a process killed
+    at any moment goes on from there when the same command is given again. Memory is some 100 bytes of numbers a text,
+    whatever its length, and with BM25 its index.
     """
     check_output(output)
     report("reading rows")
-    pool = make_pool(plain_table(data), None if corpus is None else corpus_texts(corpus))
+    pool = make_pool(
+        plain_table(data, progress_folder(output)), None if corpus is None else corpus_texts(corpus)
+    )
     check_pool(pool, rule)
     report(f"{len(pool.table):,} rows, {pool.minable:,} distinct documents to mine from")
     settings = {
@@ -88,7 +92,7 @@ def mine_file(
         },
     }
     # Vectors do not depend on the rule: without rows yet, another rule may go on with them.
-    started = any(output.with_name(output.name + ".progress").glob("rows-*.jsonl"))
+    started = any(progress_folder(output).glob("rows-*.jsonl"))
     folder = claim_progress(output, settings, () if started else ("rule",))
     search = open_search(searcher, pool.queries, pool.documents, pool.minable, folder, report)
     shards = []

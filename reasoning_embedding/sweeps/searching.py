@@ -135,6 +135,7 @@ def open_search(
         If FAISS or bm25s is asked for and missing, or the folder cannot be written.
     """
     from reasoning_embedding.data.search import ExactSearch, FaissSearch, ScoreSearch
+    from reasoning_embedding.data.texts import View
 
     if searcher.model == BM25:
         try:
@@ -146,13 +147,13 @@ def open_search(
         return ScoreSearch(lambda query: score(queries[query][1]), minable)
     encode = load_encoder(searcher)
     template = searcher.query_template
-    pairs = [
-        (template.replace("{instruction}", instruction) if instruction else "", text)
-        for instruction, text in queries
-    ]
-    asked = encoded(folder, "queries", pairs, encode, report)
-    prompted = [(searcher.document_prompt, text) for text in documents]
-    answers = encoded(folder, "documents", prompted, encode, report)
+
+    def prompted(query: tuple[str, str]) -> tuple[str, str]:
+        return template.replace("{instruction}", query[0]) if query[0] else "", query[1]
+
+    asked = encoded(folder, "queries", View(queries, None, prompted), encode, report)
+    pairs = View(documents, None, lambda text: (searcher.document_prompt, text))
+    answers = encoded(folder, "documents", pairs, encode, report)
     if searcher.faiss is None:
         return ExactSearch(asked, answers, minable)
     return FaissSearch(asked, answers, minable, searcher.faiss)
@@ -177,11 +178,12 @@ def scored(searcher: Searcher, table: Table, folder: Path, report: Report) -> Ta
     InputError, SetupError
         As in :func:`open_search`.
     """
+    from reasoning_embedding.data.texts import View
+
     asked, query = np.unique(table.query, return_inverse=True)
     lists = (table.positives, table.negatives)
     own = np.unique(np.concatenate([each.values for each in lists]))
-    queries = [table.texts[text] for text in asked.tolist()]
-    documents = [table.texts[text][1] for text in own.tolist()]
+    queries, documents = View(table.texts, asked), View(table.texts, own, lambda pair: pair[1])
     search = open_search(replace(searcher, faiss=None), queries, documents, len(documents), folder, report)
     scores = [
         search.scores(np.repeat(query, np.diff(each.offsets)), np.searchsorted(own, each.values))

@@ -342,3 +342,37 @@ def test_progress_says_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
         "rows: 300 of 1,000, 2 min left",
         "rows: 1,000 of 1,000",
     ]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("mine", "--model", "bm25", "-k", 2, "--ranks", "1-20"),
+        ("filter", "--duplicates", "--near-duplicates", "--max-length", 37),
+        ("stats",),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_large_rows_are_read_from_disk_and_give_the_same(
+    verb: tuple, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reasoning_embedding.data import cache
+
+    name, *options = verb
+    made: list[Path] = []
+    table = cache.cached_table
+
+    def spy(data: config.Data) -> Any:
+        made.append(Path(data.cache_dir or ""))
+        return table(data)
+
+    monkeypatch.setattr(cache, "cached_table", spy)
+    content = []
+    for limit in (cache.LARGE, 1):
+        monkeypatch.setattr(cache, "LARGE", limit)
+        output = tmp_path / f"{limit}.jsonl"
+        assert run(name, rows, "-o", output, *options) == 0
+        content.append((output / "statistics.json" if name == "stats" else output).read_bytes())
+    assert content[0] == content[1]
+    assert len(made) == 1
+    assert not made[0].exists()

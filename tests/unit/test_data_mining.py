@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reasoning_embedding import config
 from reasoning_embedding.data import Ragged, Table, load_table, search
@@ -161,7 +163,7 @@ def test_best_of_breaks_ties_by_place_and_leaves_out_what_is_banned() -> None:
 def test_a_given_corpus_is_all_that_is_mined_and_positives_keep_their_own_score(tmp_path: Path) -> None:
     table = load(tmp_path, {"query": "q", "pos": ["P one", "elsewhere"], "neg": ["old"]})
     pool = make_pool(table, ["p one!", "a", "b", "a", "B"])
-    assert (pool.documents, pool.minable) == (["p one!", "a", "b", "P one", "elsewhere"], 3)
+    assert (list(pool.documents), pool.minable) == (["p one!", "a", "b", "P one", "elsewhere"], 3)
     documents = np.array([[9], [3], [2], [4], [5]], np.float32)
     (row,) = mine(
         pool, ExactSearch(np.ones((1, 1), np.float32), documents, 3), MiningRule(negatives=2), range(1)
@@ -176,7 +178,7 @@ def test_a_corpus_smaller_than_k_and_impossible_rules_are_named(tmp_path: Path) 
     with pytest.raises(InputError, match="from rank 2 on"):
         check_pool(pool, MiningRule(negatives=2, first=2))
     check_pool(pool, MiningRule(negatives=2))
-    for settings in (
+    for wrong in (
         {"negatives": 0},
         {"first": 0},
         {"first": 9, "last": 8},
@@ -184,4 +186,53 @@ def test_a_corpus_smaller_than_k_and_impossible_rules_are_named(tmp_path: Path) 
         {"positive_share": 1.5},
     ):
         with pytest.raises(InputError):
-            MiningRule(**settings)
+            MiningRule(**wrong)
+
+
+def pool_of_texts(table: Table, corpus: list[str] | None) -> tuple:
+    """What :func:`make_pool` collects, by dictionaries of whole texts: its slow twin."""
+    if corpus is None:
+        own = np.unique(np.concatenate([table.positives.values, table.negatives.values]))
+        corpus = [table.texts[text][1] for text in own.tolist()]
+    first: dict[str, str] = {}
+    for text in corpus:
+        first.setdefault(normalise(text), text)
+    places = {text: place for place, text in enumerate(first.values())}
+    minable = len(places)
+    positives = [[table.texts[text][1] for text in own.tolist()] for own in table.positives]
+    found = [[places.setdefault(text, len(places)) for text in own] for own in positives]
+    banned = []
+    for row in range(len(table)):
+        reads = normalise(table.texts[table.query[row]][1])
+        same = [
+            other for other in range(len(table)) if normalise(table.texts[table.query[other]][1]) == reads
+        ]
+        texts = {reads, *(normalise(text) for other in same for text in positives[other])}
+        banned.append(sorted(places[first[text]] for text in texts if text in first))
+    return list(places), minable, found, banned
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_pool_is_that_of_dictionaries_of_texts(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    texts = st.sampled_from(["a", "A", "a!", "b", "b c", "B  c", "d e", "\u6c34"])
+    rows = data.draw(
+        st.lists(
+            st.tuples(texts, st.lists(texts, min_size=1, max_size=3), st.lists(texts, max_size=2)),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    table = load(tmp_path_factory.mktemp("pool"), *({"query": q, "pos": p, "neg": n} for q, p, n in rows))
+    corpus = data.draw(st.none() | st.lists(texts, min_size=1, max_size=6))
+    pool = make_pool(table, corpus)
+    documents, minable, found, banned = pool_of_texts(table, corpus)
+    assert (list(pool.documents), pool.minable) == (documents, minable)
+    assert [pool.documents[place] for place in range(len(documents))] == pool.documents[:] == documents
+    assert [own.tolist() for own in pool.positives] == found
+    assert [own.tolist() for own in pool.banned] == banned
+    assert [pool.queries[query] for query in pool.query.tolist()] == [
+        table.texts[query] for query in table.query.tolist()
+    ]
