@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import bench_hrsa_reference as reference
-from .bench_hrsa_data import REPEATS, Size, now, peak, result, some_pairs, states
+from .bench_hrsa_cached import bench_cached, bench_distance
+from .bench_hrsa_data import REPEATS, Size, now, result, some_pairs, states
 from .bench_hrsa_long import bench_long
 from .bench_hrsa_reference import Layers
 from .function import linear_probe_transfer
@@ -20,12 +21,14 @@ from .procrustes import procrustes_of
 Report = Callable[[str], None]
 FULL = Size(28, 2000, 1024, 1000, 12)
 QUICK = Size(8, 1000, 512, 300, 6)
+DISTANCE_FULL = (Size(8, 1000, 2048, 0, 2), Size(8, 1000, 4096, 0, 1))
+DISTANCE_QUICK = (Size(3, 500, 1024, 0, 1),)
 LONG_FULL = Size(8, 50_000, 256, 0, 6)
 LONG_QUICK = Size(4, 50_000, 256, 0, 3)
 
 
 def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
-    """Compare the whole analysis, CKA alone, and 50,000 tokens.
+    """Compare the whole analysis, single metrics of all pairs of layers, and 50,000 tokens.
 
     Parameters
     ----------
@@ -47,13 +50,18 @@ def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> It
     sorting n x n similarities (at 50,000 tokens, where n x n matrices do not fit, D x D products of every pair
     centred anew). ``released``: the algorithm of the code released with the method, which for CKA centres once
     a layer and compares neighbours along the diagonal only. ``numpy-cached``: numpy that keeps every layer's
-    Gram matrix. The linear probe is the same on both sides.
+    Gram matrix, or neighbours. ``procrustes-distance``: the singular values of a D x D product a pair. The linear
+    probe is the same on both sides, and so is the library that multiplies and factorises matrices. Here singular
+    vectors and neighbours are float64, on the other side float32 as the states are.
     """
     size = QUICK if quick else FULL
     a, b = states(size, 0), states(size, 1)
     for name in ("reference", "released"):
         yield _five_metrics(name, a, b, size, report)
-    yield _cka(a, b, size, report)
+    del a, b
+    yield from bench_cached(size, report)
+    for wide in DISTANCE_QUICK if quick else DISTANCE_FULL:
+        yield bench_distance(wide, report)
     yield bench_long(LONG_QUICK if quick else LONG_FULL, report)
 
 
@@ -138,35 +146,3 @@ def _diagonal(
     start = now()
     linear_probe_transfer(a[-1][: size.texts], b[-1][: size.texts], labels)
     return procrustes + now() - start
-
-
-def _cka(a: Layers, b: Layers, size: Size, report: Report) -> dict[str, Any]:
-    ours, other = [], []
-    for _ in range(REPEATS):
-        start = now()
-        mine = _our_cka(a, b)
-        ours.append(now() - start)
-        start = now()
-        theirs = reference.cached_cka(a, b)
-        other.append(now() - start)
-        report(f"CKA against numpy with per-layer work cached: {ours[-1][0]:.2f} s, {other[-1][0]:.2f} s")
-    memory = {"ours": peak(_cka_ours, size), "other": peak(_cka_other, size)}
-    difference = float(np.abs(mine - theirs).max())
-    return result(
-        "hrsa/cka/numpy-cached/fp32", ours, other, size, memory=memory, largest_difference=difference
-    )
-
-
-def _our_cka(a: Layers, b: Layers) -> np.ndarray:
-    x, y = ([Layer(rows, dtype=np.float32) for rows in side] for side in (a, b))
-    return cka_map(x, y, gram=True)
-
-
-def _cka_ours(size: Size) -> Callable[[], Any]:
-    a, b = states(size, 0), states(size, 1)
-    return lambda: _our_cka(a, b)
-
-
-def _cka_other(size: Size) -> Callable[[], Any]:
-    a, b = states(size, 0), states(size, 1)
-    return lambda: reference.cached_cka(a, b)

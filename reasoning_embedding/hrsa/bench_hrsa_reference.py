@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy.special import xlogy
 
-from .linear_algebra import product, svd
+from .linear_algebra import product, singular_values, svd
 
 Layers = Sequence[np.ndarray]
 Pairs = Iterable[tuple[int, int]]
@@ -62,12 +62,28 @@ def cached_cka(a: Layers, b: Layers) -> np.ndarray:
     )
 
 
+def cached_overlaps(a: Layers, b: Layers, k: int = 10) -> np.ndarray:
+    """Mean Jaccard overlap of all pairs from every layer's neighbours, which are selected, not sorted."""
+    near = []
+    for layer in (*a, *b):
+        similarity = _cosines(layer)
+        near.append(np.argpartition(similarity, -k, axis=1)[:, -k:])
+    shared = np.array(
+        [[(x[:, :, None] == y[:, None, :]).sum(axis=(1, 2)) for y in near[len(a) :]] for x in near[: len(a)]]
+    )
+    return (shared / (2 * k - shared)).mean(axis=2)
+
+
 def dense_neighbours(x: np.ndarray, k: int) -> np.ndarray:
     """Indices of the k nearest rows by cosine, from the whole n x n matrix, sorted."""
+    return np.argsort(-_cosines(x), axis=1)[:, :k]
+
+
+def _cosines(x: np.ndarray) -> np.ndarray:
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     similarity = product(unit, unit.T)
     np.fill_diagonal(similarity, -np.inf)
-    return np.argsort(-similarity, axis=1)[:, :k]
+    return similarity
 
 
 def knn_overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
@@ -90,3 +106,9 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     entropy = 1 + xlogy(squares, squares).sum() / (len(squares) * np.log(len(squares)))
     cosines = (moved * y).sum(axis=1) / (np.linalg.norm(moved, axis=1) * np.linalg.norm(y, axis=1))
     return float(entropy), float(np.square(moved - y).sum() / np.square(y).sum()), float(cosines.mean())
+
+
+def procrustes_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """``2 - 2 |X'Y|_* / (|X|_F |Y|_F)`` from the singular values of the D x D product, both sides centred anew."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return float(2 - 2 * singular_values(product(x.T, y)).sum() / (np.linalg.norm(x) * np.linalg.norm(y)))

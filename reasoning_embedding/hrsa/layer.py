@@ -170,29 +170,40 @@ def frobenius_square(matrix: np.ndarray) -> float:
     return float(np.einsum("ij,ij->", matrix, matrix, dtype=np.float64))
 
 
-def nearest(rows: np.ndarray, k: int, block: int = 512) -> np.ndarray:
-    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, shape (n, k)."""
-    return nearest_cosines(rows, k, block)[0]
+#: Rows up to which all their cosines are held at once (32 MiB), of which then one half is computed.
+_SQUARE = 2048
 
 
 def nearest_cosines(rows: np.ndarray, k: int, block: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`nearest` and the cosines, both of shape (n, k).
+    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, and the cosines: both (n, k).
 
     In float64: states with one huge coordinate have cosines that differ in the seventh digit only.
     """
     unit = rows.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     found, cosines = np.empty((len(rows), k), dtype=np.int32), np.empty((len(rows), k))
+    square = _products(unit) if len(rows) <= _SQUARE else None
     for start in range(0, len(rows), block):
-        similarity = product(unit[start : start + block], unit.T)
+        part = slice(start, start + block)
+        similarity = product(unit[part], unit.T) if square is None else square[part]
         own = np.arange(len(similarity))
         similarity[own, own + start] = -np.inf
         top = np.argpartition(similarity, -k, axis=1)[:, -k:]
         values = np.take_along_axis(similarity, top, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
-        found[start : start + block] = np.take_along_axis(top, order, axis=1)
-        cosines[start : start + block] = np.take_along_axis(values, order, axis=1)
+        found[part] = np.take_along_axis(top, order, axis=1)
+        cosines[part] = np.take_along_axis(values, order, axis=1)
     return found, cosines
+
+
+def _products(rows: np.ndarray, strip: int = 256) -> np.ndarray:
+    """``XX'``: what lies right of the diagonal blocks is computed, what lies below them is copied."""
+    found = np.empty((len(rows), len(rows)), rows.dtype)
+    for start in range(0, len(rows), strip):
+        part, rest = slice(start, start + strip), slice(start + strip, None)
+        product(rows[part], rows[start:].T, out=found[part, start:])
+        found[rest, part] = found[part, rest].T
+    return found
 
 
 def distinct(rows: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:

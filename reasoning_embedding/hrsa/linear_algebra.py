@@ -24,6 +24,11 @@ def svd(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return left.numpy(), singular.numpy(), right.numpy()
 
 
+def singular_values(matrix: np.ndarray) -> np.ndarray:
+    """Singular values (r,), largest first."""
+    return torch.linalg.svdvals(_tensor(matrix)).numpy()
+
+
 def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (n,), smallest first, and eigenvectors (n, n), as columns, of a symmetric matrix."""
     values, vectors = torch.linalg.eigh(_tensor(matrix))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reasoning_embedding.hrsa.linear_algebra import eigh, eigvalsh, product, small_gram, svd, upper_factor
+from reasoning_embedding.hrsa.linear_algebra import (
+    eigh,
+    eigvalsh,
+    product,
+    singular_values,
+    small_gram,
+    svd,
+    upper_factor,
+)
 
 
 def draw(*shape: int, dtype: type = np.float64) -> np.ndarray:
@@ -39,6 +47,7 @@ def test_factorisations(shape):
     matrix = draw(*shape)
     left, singular, right = svd(matrix)
     np.testing.assert_allclose((left * singular) @ right, matrix, atol=1e-12)
+    np.testing.assert_allclose(singular_values(matrix), singular, rtol=1e-12)
     np.testing.assert_allclose(singular, np.linalg.svd(matrix, compute_uv=False), rtol=1e-12)
     small = small_gram(matrix)
     assert small.shape == (5, 5)
