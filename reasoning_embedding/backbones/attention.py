@@ -275,18 +275,15 @@ def _varlen(
         )  # fmt: skip
     parameters = inspect.signature(kernel).parameters
     options: dict[str, Any] = {}
-    if "scale" in parameters:
-        options["scale"] = scale
-    else:  # torch 2.10 scales by 1/sqrt(head_dim), whatever the model asks for
-        query = query * (scale * query.shape[-1] ** 0.5)
     if "window_size" in parameters:
-        options["window_size"] = sides
+        options |= {"scale": scale, "window_size": sides}
     elif window is not None:
         return _segments(
             query, key, value, boundaries, longest, dropout=dropout, scale=scale, causal=causal, window=window
         )
-    else:  # torch 2.10 takes a flag where later releases take a window
+    else:  # torch 2.10 has no window, a flag for causal, and scales by 1/sqrt(head_dim) whatever the model asks for
         options["is_causal"] = causal
+        query = query * (scale * query.shape[-1] ** 0.5)
     if "enable_gqa" in parameters:
         options["enable_gqa"] = query.shape[1] != key.shape[1]
     elif query.shape[1] != key.shape[1]:

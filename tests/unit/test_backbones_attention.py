@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -82,3 +84,58 @@ def test_packed_attention_refuses_padded_batches() -> None:
     ids = torch.ones(2, 4, dtype=torch.long)
     with pytest.raises(ContractError, match="without packed input"):
         tiny_decoder()(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def _reference(query, key, value, boundaries, scale, left, right):  # type: ignore[no-untyped-def]
+    """Attention of each query to the keys from `left` before it to `right` after it (-1: all), text by text."""
+    groups = query.shape[1] // key.shape[1]
+    pieces = []
+    for start, stop in pairwise(boundaries.tolist()):
+        q, k, v = (t[start:stop].transpose(0, 1) for t in (query, key, value))
+        place = torch.arange(stop - start)
+        behind = place[:, None] - place
+        seen = (behind <= (left if left >= 0 else stop)) & (-behind <= (right if right >= 0 else stop))
+        scores = (q @ k.repeat_interleave(groups, 0).transpose(1, 2) * scale).masked_fill(~seen, -torch.inf)
+        pieces.append((scores.softmax(-1) @ v.repeat_interleave(groups, 0)).transpose(0, 1))
+    return torch.cat(pieces)
+
+
+def _torch_2_10(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):  # type: ignore[no-untyped-def]
+    assert q.shape == k.shape
+    return _reference(q, k, v, cu_seq_q, q.shape[-1] ** -0.5, -1, 0 if is_causal else -1)
+
+
+def _torch_2_11(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):  # type: ignore[no-untyped-def]
+    assert q.shape == k.shape
+    return _reference(q, k, v, cu_seq_q, scale, *window_size)
+
+
+def _torch_2_12(  # type: ignore[no-untyped-def]
+    q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False
+):
+    assert enable_gqa == (q.shape != k.shape)
+    return _reference(q, k, v, cu_seq_q, scale, *window_size)
+
+
+def _flash(  # type: ignore[no-untyped-def]
+    q, k, v, cu_q, cu_k, max_q, max_k, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1)
+):
+    return _reference(q, k, v, cu_q, softmax_scale, window_size[0], 0 if causal else window_size[1])
+
+
+@pytest.mark.parametrize("kernel", [_torch_2_10, _torch_2_11, _torch_2_12, _flash])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("heads", [2, 4])
+def test_every_release_of_the_kernels_is_asked_for_the_same(  # type: ignore[no-untyped-def]
+    kernel, causal: bool, window: int | None, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "flash-attn" if kernel is _flash else "torch"
+    monkeypatch.setattr(attention, "varlen_kernel", lambda: (name, kernel))
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(14, h, 8, dtype=torch.float64) for h in (4, heads, heads))
+    boundaries = torch.tensor([0, 9, 13, 14], dtype=torch.int32)
+    options = {"dropout": 0.0, "scale": 0.7, "causal": causal, "window": window}
+    fused = attention._varlen(query, key, value, boundaries, 9, **options)
+    slow = attention._segments(query, key, value, boundaries, 9, **options)
+    torch.testing.assert_close(fused, slow)
