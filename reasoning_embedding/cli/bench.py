@@ -37,9 +37,10 @@ HELP: dict[str, str] = {
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Small inputs: a few minutes.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Also write a record as a JSON file.")]
 
 
-def run_one(name: str, *, json: bool, quick: bool, output: Path | None) -> None:
+def run_one(name: str, *, json: bool, quick: bool, output: Path | None, **options: Any) -> None:
     """Run one benchmark, print each comparison as it ends, and write the record.
 
     Parameters
@@ -52,6 +53,8 @@ def run_one(name: str, *, json: bool, quick: bool, output: Path | None) -> None:
         Small inputs.
     output : Path, optional
         File of the record: command, date, versions, hardware, load and results.
+    **options
+        Further ones of that benchmark.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def run_one(name: str, *, json: bool, quick: bool, output: Path | None) -> None:
 
     quiet_libraries()
     record, results = describe(), []
-    for result in _comparisons(name, quick=quick):
+    for result in _comparisons(name, quick=quick, **options):
         results.append(result)
         typer.echo(dumps(result, ensure_ascii=False) if json else _sentence(result))
         if output is not None:  # after each, so that what was measured outlives an interruption
@@ -80,13 +83,13 @@ def run_one(name: str, *, json: bool, quick: bool, output: Path | None) -> None:
         raise typer.Exit(1)
 
 
-def _comparisons(name: str, *, quick: bool) -> Iterator[dict[str, Any]]:
+def _comparisons(name: str, *, quick: bool, **options: Any) -> Iterator[dict[str, Any]]:
     from reasoning_embedding.errors import ReasoningEmbeddingError
 
     module, _, function = BENCHMARKS[name].partition(":")
     benchmark = getattr(importlib.import_module(module), function)
     try:
-        yield from benchmark(quick=quick, report=lambda line: typer.echo(line, err=True))
+        yield from benchmark(quick=quick, report=lambda line: typer.echo(line, err=True), **options)
     except ReasoningEmbeddingError:
         raise
     except Exception as error:  # noqa: BLE001  (reported as a failed comparison; those before it stand)
@@ -143,19 +146,26 @@ def available() -> list[str]:
 
 
 def _verb(name: str) -> Callable[..., None]:
-    def run(
-        json: Json = False,
-        quick: Quick = False,
-        output: Annotated[
-            Path | None, typer.Option("--output", "-o", help="Also write a record as a JSON file.")
-        ] = None,
-    ) -> None:
+    def run(json: Json = False, quick: Quick = False, output: Output = None) -> None:
         run_one(name, json=json, quick=quick, output=output)
 
     run.__doc__ = HELP[name]
     return run
 
 
+def _train(
+    json: Json = False,
+    quick: Quick = False,
+    output: Output = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="One shape alone: S, M, or on a GPU Qwen3-0.6B or Qwen3-1.7B.", metavar="SHAPE"),
+    ] = None,
+) -> None:
+    run_one("train", json=json, quick=quick, output=output, model=model)
+
+
+_train.__doc__ = HELP["train"]
 for _name in BENCHMARKS:
-    add(app, _verb(_name), _name)
+    add(app, _train if _name == "train" else _verb(_name), _name)
 add(app, run_all, "all")

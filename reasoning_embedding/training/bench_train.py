@@ -33,9 +33,13 @@ Report = Callable[[str], None]
 REPEATS = 3
 #: Largest relative difference of loss or gradient to the oracle at which a ratio counts.
 EXACT = 1e-10
+#: Of a sweep's settings those this close to the fastest are timed once more.
+_CLOSE = 1.5
 
 
-def bench_train(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
+def bench_train(
+    *, quick: bool = False, report: Report = lambda line: None, model: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Compare both trainers on the same weights, batches, dtype, threads and fused AdamW.
 
     Parameters
@@ -44,6 +48,8 @@ def bench_train(*, quick: bool = False, report: Report = lambda line: None) -> I
         The small shape with 16 queries a step and fewer settings.
     report : callable
         Takes a line of progress.
+    model : str, optional
+        Compare this shape alone: S, M, or on a GPU Qwen3-0.6B or Qwen3-1.7B.
 
     Yields
     ------
@@ -58,25 +64,30 @@ def bench_train(*, quick: bool = False, report: Report = lambda line: None) -> I
     -----
     The opponent is ``SentenceTransformerTrainer``; its loss (MNRL, or CachedMNRL with 1 to 64 texts a chunk,
     or 1024 to 16384 tokens) is swept in the same run as widely as our packs and memory modes, and its fastest
-    setting is what ``st-best`` divides by. ``st-default`` is MNRL as it comes. For ``st-unpadded`` its own
-    unpadding path is swept too, over the same variable-length attention as ours. A step is forward, loss,
-    backward, clipping and optimizer: tokenization, which sentence-transformers does in its collator, is
-    left out on both sides. The sides take turns, each after an untimed small step; medians count. Every turn
-    starts from the same weights, so the losses must agree, and their difference is recorded.
+    setting is what ``st-best`` divides by; on a GPU the fastest of either side is tried compiled too.
+    ``st-default`` is MNRL as it comes. For ``st-unpadded`` its own unpadding path is swept too, over the same
+    variable-length attention as ours. A step is forward, loss, backward, clipping and optimizer: tokenization,
+    which sentence-transformers does in its collator, is left out on both sides. The sides take turns, each
+    after an untimed small step; medians count. Every turn starts from the same weights, so the losses must
+    agree, and their difference is recorded.
     """
     functions = standard_library_functions(400)
     tokenizer = byte_pair_tokenizer(item.source[item.start :][: 6 * MAX_TOKENS] for item in functions)
-    gpu = torch.cuda.is_available()
+    chosen = cells(quick=quick, gpu=torch.cuda.is_available(), model=model)
     with tempfile.TemporaryDirectory() as folder:
-        exact = None
-        for cell in cells(quick=quick, gpu=gpu):
-            checkpoint = Path(folder) / cell.model
-            if not checkpoint.exists():
-                save_random_model(checkpoint, ARCHITECTURES[cell.model], tokenizer, max_tokens=MAX_TOKENS)
+
+        def checkpoint_of(shape: str) -> Path:
+            place = Path(folder) / shape
+            if not place.exists():
+                save_random_model(place, ARCHITECTURES[shape], tokenizer, max_tokens=MAX_TOKENS)
+            return place
+
+        # In float64, so at the smallest shape, whatever is timed.
+        exact = worst_difference(checkpoint_of("S"), make_triples(functions, "wide", 4, tokenizer))
+        yield _exact_record(exact)
+        for cell in chosen:
+            checkpoint = checkpoint_of(cell.model)
             rows = make_triples(functions, cell.mix, cell.queries, tokenizer)
-            if exact is None:
-                exact = worst_difference(checkpoint, rows)
-                yield _exact_record(exact)
             try:
                 yield from _Comparison(cell, checkpoint, rows, quick=quick, report=report).records()
             except Exception as error:  # noqa: BLE001  (it is reported, and the other cells still run)
@@ -173,11 +184,19 @@ class _Comparison:
         return run
 
     def _sweep(self, name: str, side: MakeSide, settings: Sequence[Setting]) -> list[tuple[Setting, float]]:
-        rounds = 1 if self._quick else 2
-        tried = [
-            (setting, min(self._turn(_Contender(side, setting))()[0][0] for _ in range(rounds)))
-            for setting in settings
-        ]
+        def seconds_at(setting: Setting) -> float:
+            return self._turn(_Contender(side, setting))()[0][0]
+
+        tried = [(setting, seconds_at(setting)) for setting in settings]
+        if torch.cuda.is_available():  # on a CPU torch.compile was slower on both sides
+            compiled = {**fastest(tried), "compile": True}
+            tried.append((compiled, seconds_at(compiled)))
+        if not self._quick:
+            limit = _CLOSE * min(seconds for _, seconds in tried)
+            tried = [
+                (setting, min(seconds, seconds_at(setting)) if seconds < limit else seconds)
+                for setting, seconds in tried
+            ]
         best, seconds = min(tried, key=lambda item: item[1])
         self._report(f"{self._cell.name(name)}: {seconds:.2f} s a step at {best}")
         return tried

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from reasoning_embedding import config
+from reasoning_embedding.errors import InputError
 
 from .bench_train_sides import Setting
 from .shapes import known_shape
@@ -60,43 +59,45 @@ class Cell:
         )
 
 
-def cells(*, quick: bool, gpu: bool) -> list[Cell]:
-    """Return what is compared: on a CPU the small shapes, on a GPU real ones too."""
+def cells(*, quick: bool, gpu: bool, model: str | None = None) -> list[Cell]:
+    """Return what is compared: on a CPU the small shapes, on a GPU real ones too; or one shape alone.
+
+    Raises
+    ------
+    InputError
+        If `model` is none of these shapes.
+    """
     dtypes = ("bf16", "fp32")
-    if quick:
-        return [Cell("S", "wide", dtype, 16) for dtype in dtypes] + [Cell("S", "narrow", "bf16", 16)]
-    found = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in dtypes]
-    found += [Cell("M", "wide", dtype, 16) for dtype in dtypes]
-    if gpu:
-        found += [Cell(name, "wide", "bf16", 32) for name in GPU_MODELS]
-    return found
+    small = [Cell("S", "wide", dtype, 16) for dtype in dtypes] + [Cell("S", "narrow", "bf16", 16)]
+    full = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in dtypes]
+    full += [Cell("M", "wide", dtype, 16) for dtype in dtypes]
+    real = [Cell(name, "wide", "bf16", 32) for name in GPU_MODELS] if gpu else []
+    found = small if quick else full + real
+    if model is None:
+        return found
+    named = [cell for cell in [*found, *(real if quick else [])] if cell.model == model]
+    if not named:
+        shapes = ", ".join(dict.fromkeys(cell.model for cell in found + real))
+        raise InputError(f"no shape {model!r} is compared here", where="--model", todo=f"choose of {shapes}")
+    return named
 
 
 def our_settings(tokens: int, *, quick: bool) -> list[Setting]:
     """Packs that all are kept; at the middle size, half of the batch's tokens kept, and none (replay)."""
     packs = PACK_TOKENS[::2] if quick else PACK_TOKENS
     middle = packs[len(packs) // 2]
-    return _also_compiled(
-        [
-            *({"pack_tokens": size} for size in packs),
-            *({"pack_tokens": middle, "store_tokens": kept} for kept in (tokens // 2, 0)),
-        ]
-    )
+    return [
+        *({"pack_tokens": size} for size in packs),
+        *({"pack_tokens": middle, "store_tokens": kept} for kept in (tokens // 2, 0)),
+    ]
 
 
 def their_settings(queries: int, *, quick: bool) -> list[Setting]:
     """MNRL, and CachedMNRL by texts and by tokens a chunk; chunks beyond a column of texts equal the column."""
     sizes = [size for size in (CHUNKS[::2] if quick else CHUNKS) if size < 2 * queries]
     budgets = PACK_TOKENS[:1] if quick else PACK_TOKENS
-    return _also_compiled(
-        [
-            {"loss": "mnrl"},
-            *({"loss": "cached", "chunk": size} for size in sizes),
-            *({"loss": "cached", "chunk_tokens": size} for size in budgets),
-        ]
-    )
-
-
-def _also_compiled(settings: list[Setting]) -> list[Setting]:
-    """On a GPU try each setting compiled too; on a CPU torch.compile was slower on both sides."""
-    return settings + [{**each, "compile": True} for each in settings if torch.cuda.is_available()]
+    return [
+        {"loss": "mnrl"},
+        *({"loss": "cached", "chunk": size} for size in sizes),
+        *({"loss": "cached", "chunk_tokens": size} for size in budgets),
+    ]

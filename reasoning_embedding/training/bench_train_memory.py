@@ -36,9 +36,10 @@ def peak_mib(side: MakeSide, work: Workload, setting: Setting, batches: Sequence
     Notes
     -----
     Gradients, optimizer state, activations and the loss count; weights, interpreter and libraries do not.
-    The process is forked from a server that has imported the libraries but computed nothing.
+    On a CPU the process is forked from a server that has imported the libraries but computed nothing.
     """
-    context = multiprocessing.get_context("forkserver")
+    # A library that asked for a GPU when it was imported leaves CUDA unusable in a fork.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
     context.set_forkserver_preload(["sentence_transformers.sentence_transformer.trainer", __name__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_measure, side, work, setting, batches).result()

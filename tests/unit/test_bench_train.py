@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
+from reasoning_embedding.errors import InputError
 from reasoning_embedding.training import bench_train as bench
 from reasoning_embedding.training.bench_train_cells import PACK_TOKENS
 from reasoning_embedding.training.bench_train_data import (
@@ -216,3 +218,35 @@ def test_names_of_other_shapes_carry_the_shape() -> None:
     assert {"train/narrow/st-best/fp32", "train/M/wide/st-best/bf16"} <= names
     assert "train/Qwen3-0.6B/wide/st-best/bf16" in names
     assert not any("Qwen3" in cell.model for cell in bench.cells(quick=False, gpu=False))
+
+
+def test_one_shape_is_compared_alone() -> None:
+    def names(**options: Any) -> list[str]:
+        return [cell.model for cell in bench.cells(**options)]
+
+    assert names(quick=False, gpu=True, model="Qwen3-1.7B") == ["Qwen3-1.7B"]
+    assert names(quick=True, gpu=True, model="Qwen3-0.6B") == ["Qwen3-0.6B"]
+    assert names(quick=True, gpu=False, model="S") == ["S"] * 3
+    with pytest.raises(InputError, match="no shape 'Qwen3") as error:
+        bench.cells(quick=False, gpu=False, model="Qwen3-0.6B")
+    assert "S, M" in str(error.value)
+
+
+def test_a_full_sweep_times_what_is_close_again_and_compiles_the_fastest(
+    scripted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU of the future")
+    compiled = {setting[:-1] + ", 'compile': True}": 0.9 for setting in OURS | THEIRS}
+    for seconds in (OURS, THEIRS):
+        for setting, value in compiled.items():
+            monkeypatch.setitem(seconds, setting, value)
+    _, best, *_ = bench.bench_train(quick=False)
+    assert best["settings"]["ours"] == {"pack_tokens": 2, "compile": True}
+    swept = scripted[: scripted.index("{'loss': 'mnrl'}")]
+    slow, fast, fast_compiled = (
+        "{'pack_tokens': 1}",
+        "{'pack_tokens': 2}",
+        "{'pack_tokens': 2, 'compile': True}",
+    )
+    assert swept == [slow, fast, fast_compiled, fast, fast_compiled]
