@@ -109,7 +109,7 @@ class Measuring(Section):
     heldout: Annotated[float, Field(gt=0, lt=1)] = 0.2
     bootstrap: NonNegative = 100
     """Replicates behind the intervals of those of a pair's metrics that are computed anew for each of them, such as
-    H_inv and debiased CKA; 0: those have no interval. The others cost little and always have one."""
+    H_inv, debiased CKA, RBF CKA and CKNNA; 0: those have no interval. The others cost little and always have one."""
     seed: NonNegative = 0
     threads: Positive | None = None
 

@@ -94,6 +94,14 @@ def resampled_counts(documents: int, replicates: int, seed: int = 0) -> np.ndarr
     return rng.multinomial(documents, np.full(documents, 1 / documents), size=replicates)
 
 
+def halves(codes: np.ndarray, replicates: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Rows of random halves of the documents, drawn without repetition; `codes` (n,) numbers documents from 0."""
+    count = int(codes.max()) + 1
+    rng = np.random.default_rng(seed)
+    for _ in range(replicates):
+        yield np.flatnonzero(np.isin(codes, rng.permutation(count)[: (count + 1) // 2]))
+
+
 def interval(value: float, replicates: np.ndarray, level: float = 0.95) -> Interval:
     """Percentile interval of bootstrap replicates, moved so that their median lies on the estimate.
 

@@ -12,6 +12,7 @@ from reasoning_embedding.errors import InputError
 
 from .geometry import debiased_linear_cka
 from .inference import bootstrap_mean, bootstrap_similarity, interval, resampled_counts
+from .kernel_intervals import kernel_intervals
 from .layer import Layer
 from .levels import Measured
 from .permutation import permutation_match
@@ -22,8 +23,7 @@ from .uncertainty import with_inference
 
 #: A replicate of a metric that is computed anew costs n D^2 and D^3; wider models go without.
 WIDEST = 512
-#: Metrics that are computed anew, which the sums and row values below do not give. RBF CKA and CKNNA would need
-#: the n x n kernels of every replicate and are left out.
+#: Metrics that are computed anew, which the sums and row values below do not give.
 _ANEW: dict[str, Callable[..., Metric]] = {
     "permutation_match": permutation_match,
     "h_inv": orthogonal_procrustes,
@@ -79,13 +79,12 @@ def recomputed_intervals(
     -----
     Where `found` holds values over more rows than `a` and `b` keep, the intervals are moved onto them.
     """
-    names = [name for name in _ANEW if name in found.metrics]
     if not settings.bootstrap:
         return {}, []
+    made, said = kernel_intervals(a, b, documents, found, settings)
+    names = [name for name in _ANEW if name in found.metrics]
     if (width := max(a.width, b.width)) > WIDEST:
-        return {}, [f"{', '.join(names)}: no interval, {width} dimensions are more than {WIDEST}"]
-    made: dict[str, Interval] = {}
-    said: list[str] = []
+        return made, [*said, f"{', '.join(names)}: no interval, {width} dimensions are more than {WIDEST}"]
     for name in names:
         options: dict[str, Any] = {"heldout": settings.heldout} if name == "h_inv" else {}
         try:

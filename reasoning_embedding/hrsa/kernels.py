@@ -12,6 +12,7 @@ from reasoning_embedding.errors import InputError
 
 from .geometry import ambiguous, distinct_in_all, duplicates
 from .layer import Layer, frobenius_square, varies
+from .linear_algebra import product
 from .result import Metric, same_rows
 
 RBF_CKA = "biased CKA of Gaussian kernels whose width is {} times the median distance"
@@ -57,21 +58,31 @@ def rbf_cka_of(a: Layer, b: Layer, *, width: float = 0.5) -> Metric:
         raise InputError(f"the kernel width must be positive, got {width}")
     same_rows(a.rows, b.rows)
     varies(a, b)
-    first, second = (_centred_gaussian(layer, width) for layer in (a, b))
+    first, second = (_centred(gaussian_kernel(layer, width)) for layer in (a, b))
     norms = np.sqrt(frobenius_square(first) * frobenius_square(second))
     chance = np.trace(first) * np.trace(second) / ((len(first) - 1) * norms)
     value = float(np.einsum("ij,ij->", first, second)) / norms
     return Metric(value=float(value), n=len(first), definition=RBF_CKA.format(width), chance=float(chance))
 
 
-def _centred_gaussian(layer: Layer, width: float) -> np.ndarray:
+def gaussian_kernel(layer: Layer, width: float = 0.5) -> np.ndarray:
+    """``exp(-|x_i - x_j|^2 / (2 width^2 median))`` of all rows, float64 (n, n); see :func:`rbf_cka`.
+
+    Raises
+    ------
+    InputError
+        If more than half of the rows are equal.
+    """
     rows = layer.centred.astype(np.float64)
     squares = np.square(rows).sum(axis=1)
-    distances = np.maximum(squares[:, None] + squares[None, :] - 2 * rows @ rows.T, 0)
+    distances = np.maximum(squares[:, None] + squares[None, :] - 2 * product(rows, rows.T), 0)
     median = np.median(distances)
     if median == 0:
         raise InputError("more than half of the rows are equal, so the kernel has no width", where=layer.name)
-    kernel = np.exp(-distances / (2 * width**2 * median))
+    return np.exp(-distances / (2 * width**2 * median))
+
+
+def _centred(kernel: np.ndarray) -> np.ndarray:
     kernel -= kernel.mean(axis=0)
     return kernel - kernel.mean(axis=1, keepdims=True)
 
@@ -129,23 +140,30 @@ def cknna_of(
             todo="give more distinct rows or another k",
         )
     first, second = (_kernel(layer, rows, k, unbiased, centred) for layer in (a, b))
-    shared_a, shared_b = first * (second != 0), second * (first != 0)
-    hsic = _unbiased_hsic if unbiased else _biased_hsic
-    own = hsic(first, first), hsic(second, second)
-    if min(own) <= 0:
+    value = alignment(first, second, unbiased=unbiased)
+    if value is None:
         raise InputError(
             "a self-similarity is not positive, so CKNNA is not defined",
             where=where,
             todo="give more rows or a larger k",
         )
     form, note = "unbiased" if unbiased else "biased", " of centred rows" if centred else ""
-    value = hsic(csr_array(shared_a), csr_array(shared_b)) / np.sqrt(own[0] * own[1])
     return Metric(
-        value=float(value),
+        value=value,
         n=len(rows),
         definition=CKNNA.format(form, k, note),
         warnings=(*ambiguous(a, rows, k, centred), *ambiguous(b, rows, k, centred)),
     )
+
+
+def alignment(first: csr_array, second: csr_array, *, unbiased: bool = True) -> float | None:
+    """CKNNA of two kernels that hold the pairs of neighbours only; None where a self-similarity is not positive."""
+    hsic = _unbiased_hsic if unbiased else _biased_hsic
+    own = hsic(first, first), hsic(second, second)
+    if min(own) <= 0:
+        return None
+    shared = csr_array(first * (second != 0)), csr_array(second * (first != 0))
+    return float(hsic(*shared) / np.sqrt(own[0] * own[1]))
 
 
 def _kernel(layer: Layer, rows: np.ndarray, k: int, unbiased: bool, centred: bool) -> csr_array:
@@ -155,6 +173,12 @@ def _kernel(layer: Layer, rows: np.ndarray, k: int, unbiased: bool, centred: boo
     if not unbiased:
         found = np.column_stack([np.arange(n), found])
         cosines = np.column_stack([np.ones(n), cosines])
+    return neighbour_kernel(found, cosines)
+
+
+def neighbour_kernel(found: np.ndarray, cosines: np.ndarray) -> csr_array:
+    """Neighbours (n, k) and their cosines as a sparse kernel (n, n)."""
+    n, k = found.shape
     # A pair of right-angled neighbours still is a pair: keep it apart from pairs that are none.
     values = np.where(cosines == 0, np.finfo(np.float64).tiny, cosines)
     return csr_array((values.ravel(), found.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))

@@ -179,24 +179,34 @@ def nearest_cosines(rows: np.ndarray, k: int, block: int = 512) -> tuple[np.ndar
 
     In float64: states with one huge coordinate have cosines that differ in the seventh digit only.
     """
-    unit = rows.astype(np.float64)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    unit = unit_rows(rows)
     found, cosines = np.empty((len(rows), k), dtype=np.int32), np.empty((len(rows), k))
-    square = _products(unit) if len(rows) <= _SQUARE else None
+    square = products(unit) if len(rows) <= _SQUARE else None
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
         similarity = product(unit[part], unit.T) if square is None else square[part]
         own = np.arange(len(similarity))
         similarity[own, own + start] = -np.inf
-        top = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        values = np.take_along_axis(similarity, top, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        found[part] = np.take_along_axis(top, order, axis=1)
-        cosines[part] = np.take_along_axis(values, order, axis=1)
+        found[part], cosines[part] = largest(similarity, k)
     return found, cosines
 
 
-def _products(rows: np.ndarray, strip: int = 256) -> np.ndarray:
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of norm 1 in float64; those that are zero stay so."""
+    unit = rows.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return unit
+
+
+def largest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and values of the `k` largest entries of each row (n, m), largest first: both (n, k)."""
+    top = np.argpartition(similarity, -k, axis=1)[:, -k:]
+    values = np.take_along_axis(similarity, top, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(top, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def products(rows: np.ndarray, strip: int = 256) -> np.ndarray:
     """``XX'``: what lies right of the diagonal blocks is computed, what lies below them is copied."""
     found = np.empty((len(rows), len(rows)), rows.dtype)
     for start in range(0, len(rows), strip):

@@ -70,6 +70,8 @@ class Measured:
     metrics: dict[str, Metric] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     procrustes: Procrustes | None = None
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Distinct rows that the metrics of n x n similarities were computed from."""
     overlaps: dict[int, KnnOverlap] = field(default_factory=dict)
 
     def add(self, compute: Callable[[], dict[str, Metric]]) -> None:
@@ -115,7 +117,7 @@ def measure(
     analysis : config.Measuring
         Neighbourhood sizes, held-out share, seed.
     """
-    result = Measured()
+    result = Measured(rows=rows)
     cross = a.cross(b)
     square = frobenius_square(cross)
     shuffled = b.reordered(next(shuffles(documents, 1, analysis.seed)))

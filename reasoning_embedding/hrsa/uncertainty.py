@@ -14,6 +14,7 @@ from .geometry import distinct_in_all
 from .inference import (
     bootstrap_mean,
     bootstrap_similarity,
+    halves,
     interval,
     null_test,
     resampled_counts,
@@ -154,14 +155,11 @@ def _interval(job: _Job, result: Metric, replicates: int, seed: int, level: floa
 
 def _resampled(codes: np.ndarray, replicates: int, seed: int, *, halve: bool) -> Iterator[np.ndarray]:
     """Rows of resampled documents: as many as there are, with replacement, or half of them, without."""
-    count = int(codes.max()) + 1
-    if not halve:
-        for times in resampled_counts(count, replicates, seed):
-            yield np.repeat(np.arange(len(codes)), times[codes])
+    if halve:
+        yield from halves(codes, replicates, seed)
         return
-    rng = np.random.default_rng(seed)
-    for _ in range(replicates):
-        yield np.flatnonzero(np.isin(codes, rng.permutation(count)[: (count + 1) // 2]))
+    for times in resampled_counts(int(codes.max()) + 1, replicates, seed):
+        yield np.repeat(np.arange(len(codes)), times[codes])
 
 
 def _null(job: _Job, value: float, permutations: int, seed: int) -> NullTest:

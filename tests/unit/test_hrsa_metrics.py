@@ -181,7 +181,7 @@ def test_neighbours_beyond_the_first_block_leave_the_row_itself_out(monkeypatch)
 def test_a_symmetric_product_is_the_whole_one():
     x = np.random.default_rng(0).standard_normal((70, 9))
     for strip in (1, 16, 70, 100):
-        assert layer_module._products(x, strip) == pytest.approx(x @ x.T, abs=1e-13)
+        assert layer_module.products(x, strip) == pytest.approx(x @ x.T, abs=1e-13)
 
 
 def test_knn_mean_offset_matters_only_when_not_centred():
