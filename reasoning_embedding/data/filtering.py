@@ -14,6 +14,7 @@ from .mining import Pool, ranked
 from .search import Search
 from .shingles import normalise
 from .table import Ragged, Table
+from .texts import View
 
 #: Training texts compared with evaluation texts at a time: the bound of memory.
 _TEXTS = 20_000
@@ -61,7 +62,7 @@ def repeated(table: Table, *, near: bool) -> np.ndarray:
         (n,) bool.
     """
     used = np.unique(np.concatenate([table.query, table.positives.values]))
-    reads = (normalise(table.texts[text][1]) for text in used.tolist())
+    reads = View(table.texts, used, lambda pair: normalise(pair[1]))
     if near:
         read = dict(zip(used.tolist(), reads, strict=True))
         queries = near_groups([read[text] for text in table.query.tolist()])

@@ -55,7 +55,11 @@ class View(Sequence[Made]):
             return self._make(self._items[index if self._places is None else int(self._places[index])])
         if self._places is None:
             return [self._make(item) for item in self._items[index]]
-        return [self._make(self._items[place]) for place in self._places[index].tolist()]
+        places = self._places[index]
+        if len(places) and 0 <= places[-1] - places[0] < 2 * len(places) and (np.diff(places) > 0).all():
+            near = self._items[int(places[0]) : int(places[-1]) + 1]  # one read where most are wanted
+            return [self._make(near[place]) for place in (places - places[0]).tolist()]
+        return [self._make(self._items[place]) for place in places.tolist()]
 
     def __iter__(self) -> Iterator[Made]:
         for start in range(0, len(self), _CHUNK):
