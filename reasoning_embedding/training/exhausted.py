@@ -10,8 +10,8 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.errors import TrainingError
 
-#: What the CPU's allocator says; it raises a plain RuntimeError.
-_CPU_WORDS = ("can't allocate memory", "not enough memory")
+#: What allocators say that raise a plain RuntimeError: the CPU's, a CUDA driver's, NCCL's and cuBLAS's.
+_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 #: Fewer tokens a forward than this save nothing that matters.
 _FEWEST_TOKENS = 512
 
@@ -29,7 +29,7 @@ def explain_out_of_memory(training: config.Training) -> Generator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(words in str(error) for words in _CPU_WORDS):
+        if not known and not any(words in str(error) for words in _WORDS):
             raise
         said = str(error).split("\n")[0].strip()
         raise TrainingError(

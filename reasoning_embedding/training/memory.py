@@ -146,7 +146,10 @@ def _available(training: config.Training, engine: Engine) -> int:
     # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
     to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
     if not engine.optimizer.state:
-        to_come += sum(_local(p).numel() for p in trained) * _STATE_BYTES[training.optimizer.kind]
+        here = [
+            p for p in map(_local, trained) if p.device.type == engine.world.device.type
+        ]  # others: offloaded
+        to_come += sum(p.numel() for p in here) * _STATE_BYTES[training.optimizer.kind]
     free, used = _memory(engine.world)
     if training.memory_gib is not None:
         free = min(free, int(training.memory_gib * _GIB) - used)

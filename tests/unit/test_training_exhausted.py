@@ -45,12 +45,14 @@ def test_the_cheapest_cure_comes_first(settings: dict[str, Any], first: str) -> 
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
         RuntimeError(
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
         ),
     ],
-    ids=["gpu", "python", "cpu"],
+    ids=["gpu", "driver", "cublas", "python", "cpu"],
 )
 def test_it_becomes_an_error_with_a_cure(error: Exception) -> None:
     with (

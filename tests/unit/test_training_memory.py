@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -20,7 +21,7 @@ from reasoning_embedding.training import contrastive_step, memory
 from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.memory import plan_memory
 from reasoning_embedding.training.optimizers import build_optimizer
-from reasoning_embedding.training.probe import LiveBytes, measure
+from reasoning_embedding.training.probe import Footprint, LiveBytes, measure
 from reasoning_embedding.training.recompute import recompute_activations
 from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
 
@@ -246,3 +247,31 @@ def test_contradictions_are_refused(training: dict[str, Any], key: str) -> None:
 def test_selective_recomputation_goes_with_hybrid() -> None:
     chosen = config.Training(activation_checkpointing="selective", store_tokens=9)
     assert chosen.store_tokens == 9
+
+
+def test_a_gpus_memory_counts_what_its_allocator_holds_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 80))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 9)
+    assert memory._memory(World(device=torch.device("cuda"))) == (64, 5)
+
+
+def test_a_pack_on_a_gpu_is_measured_by_its_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    allocated = iter([100, 160, 130])  # weights; activations too; weights and gradients
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(allocated))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 230)
+    found = measure(lambda: torch.zeros(()), lambda output: None, torch.device("cuda"))
+    assert found == Footprint(kept=60, working=40)
+
+
+def test_states_of_offloaded_shards_take_no_room_on_the_device() -> None:
+    embedder = tiny_embedder()
+    world = World()
+    engine = Replicated(embedder, world, lambda model: torch.optim.AdamW(model.parameters()))
+    weights = sum(parameter.numel() for parameter in embedder.parameters())
+    settings = config.Training(memory="auto")
+    with mock.patch.object(memory, "_memory", return_value=(10**9, 0)):
+        here = memory._available(settings, engine)
+        engine.world = World(device=torch.device("cuda"))
+        assert memory._available(settings, engine) - here == 8 * weights

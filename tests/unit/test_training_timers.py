@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_embedding.training.timers import Timers, phase
+
+MILLISECONDS = [0.0]
 
 
 class _Clock:
@@ -83,3 +86,35 @@ def test_the_hosts_clock_runs() -> None:
     with timers.phase("data"):
         pass
     assert all(seconds >= 0 for seconds in timers.take().values())
+
+
+class _Event:
+    """As ``torch.cuda.Event``: milliseconds between recorded events, of which the later one has happened."""
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+        self.at: float | None = None
+        self.happened = False
+
+    def record(self) -> None:
+        self.at = MILLISECONDS[0]
+
+    def synchronize(self) -> None:
+        assert self.at is not None
+        self.happened = True
+
+    def elapsed_time(self, later: _Event) -> float:
+        assert self.at is not None
+        assert later.at is not None
+        assert later.happened
+        return later.at - self.at
+
+
+def test_a_gpu_is_timed_in_seconds_of_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+    timers = Timers(torch.device("cuda"))
+    with timers.active():
+        MILLISECONDS[0] += 250
+        with phase("forward"):
+            MILLISECONDS[0] += 1500
+    assert timers.take() == {"other": 0.25, "forward": 1.5}
