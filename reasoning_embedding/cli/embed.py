@@ -31,11 +31,13 @@ def command(
 
     quiet_libraries()
     import numpy as np
+    import torch
 
     from reasoning_embedding.checkpoints import explain_disk_errors
     from reasoning_embedding.checkpoints.embedder import load_embedder
 
-    vectors = load_embedder(checkpoint).encode(lines, prompt=prompt, max_tokens=max_tokens)
+    embedder = load_embedder(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+    vectors = embedder.encode(lines, prompt=prompt, max_tokens=max_tokens)
     with explain_disk_errors(output), output.open("wb") as file:
         np.save(file, vectors)
     typer.echo(f"{len(vectors)} x {vectors.shape[1]} float32: {output}")

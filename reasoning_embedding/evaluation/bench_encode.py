@@ -157,8 +157,11 @@ def _timed(encode: Encode, texts: Sequence[str]) -> tuple[float, np.ndarray]:
 
 
 def _peak_memory(side: str, checkpoint: Path, texts: list[str], dtype: str, value: int) -> float | None:
-    """Return the largest resident memory, MiB, of a fresh process that loads the model and encodes once."""
-    if not Path("/proc/self/status").exists():
+    """Return the peak memory, MiB, of a fresh process that loads the model and encodes once.
+
+    Its resident memory, or what a GPU's allocator counts.
+    """
+    if not torch.cuda.is_available() and not Path("/proc/self/status").exists():
         return None
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_encode_alone, side, checkpoint, texts, dtype, value).result()
@@ -167,6 +170,8 @@ def _peak_memory(side: str, checkpoint: Path, texts: list[str], dtype: str, valu
 def _encode_alone(side: str, checkpoint: Path, texts: list[str], dtype: str, value: int) -> float:
     make = _ours if side == "ours" else _sentence_transformers
     make(checkpoint, dtype, [value])[value](texts)
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     # getrusage would count the parent's memory, which a child inherits until it executes its own program.
     [line] = [row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM")]
     return round(int(line.split()[1]) / 1024, 1)
