@@ -39,6 +39,12 @@ def command(
     tokens: Rule = None,
     texts: Count = 500,
     max_tokens: MaxTokens = None,
+    all_intervals: Annotated[
+        bool,
+        typer.Option(
+            "--all-intervals", help="Intervals of every metric, not only of those that cost little."
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The parquet file, of a single series.")
     ] = None,
@@ -60,6 +66,7 @@ def command(
     changes = row_settings(tokens, max_tokens)
     changes |= {"against": against} if against else {}
     changes |= {"steps": _steps(steps)} if steps else {}
+    changes |= {"intervals": "all"} if all_intervals else {}
     if probe is not None:
         changes["probe"] = chosen_probe(probe, text, label, texts=texts, traces=traces)
     quiet_libraries()

@@ -110,6 +110,9 @@ class Measuring(Section):
     bootstrap: NonNegative = 100
     """Replicates behind the intervals of those of a pair's metrics that are computed anew for each of them, such as
     H_inv, debiased CKA, RBF CKA and CKNNA; 0: those have no interval. The others cost little and always have one."""
+    intervals: Literal["quick", "all"] = "quick"
+    """Intervals of every step of a trajectory: those that cost little, or all that a pair has, with ``bootstrap``
+    replicates, which costs several times the metrics themselves."""
     seed: NonNegative = 0
     threads: Positive | None = None
 

@@ -12,7 +12,7 @@ from reasoning_embedding import config
 from .instrument import Sides, matched_layers
 from .intervals import quick_intervals, recomputed_intervals
 from .layer import Layer
-from .levels import Measured, finite, knn_rows, measure, metric_names
+from .levels import LINEAR, Measured, finite, knn_rows, measure, metric_names
 from .probes import ProbeSet
 from .result import Interval, Metric
 from .statistics import CrossMoments
@@ -71,9 +71,10 @@ class Comparison:
         return cross if len(cross) == len(self.a.layers) * len(self.b.layers) else None
 
     def _measure(self, i: int, j: int) -> Measured:
-        found = measure(
-            self.a.layers[i], self.b.layers[j], self.rows.of(i, j), self.a.sample.documents, self.settings
-        )
+        # Of the final norm the kept rows' linear metrics are wanted all the same: their intervals are.
+        linear = self.stream is None or (i, j) == self.matched[-1]
+        rows, documents = self.rows.of(i, j), self.a.sample.documents
+        found = measure(self.a.layers[i], self.b.layers[j], rows, documents, self.settings, linear=linear)
         return found if self.stream is None else self._over_all_rows(found, i, j)
 
     def _over_all_rows(self, found: Measured, i: int, j: int) -> Measured:
@@ -85,13 +86,13 @@ class Comparison:
             cosines = streamed.fit.row_cosines(*self._heldout_rows(i, j))
             if len(cosines):
                 values["procrustes_cosine"] = float(cosines.mean()), 0.0, len(cosines)
-        for name, (value, chance, n) in values.items():
-            if (kept := found.metrics.get(name)) is None:
-                continue
-            found.warnings = [text for text in found.warnings if text not in kept.warnings]
-            found.metrics[name] = Metric(value=value, n=n, definition=kept.definition, chance=chance)
-            if (i, j) == self.matched[-1]:
-                self._moved[name] = value - kept.value
+        for name, definition in LINEAR.items():
+            if (kept := found.metrics.pop(name, None)) is not None:
+                found.warnings = [text for text in found.warnings if text not in kept.warnings]
+            if name in values:
+                value, chance, n = values[name]
+                found.metrics[name] = Metric(value=value, n=n, definition=definition, chance=chance)
+                self._moved[name] = value - (kept.value if kept else value)
         found.warnings += streamed.warnings
         return found
 
@@ -107,6 +108,11 @@ class Comparison:
         Of a metric over all rows, the interval of the kept rows moved onto its value: somewhat too wide.
         """
         return _ends(quick_intervals(*self._final(), self.settings.seed), self._moved)
+
+    @property
+    def step_intervals(self) -> tuple[Intervals, list[str]]:
+        """What ``intervals`` asks for: those that cost little, or all; and why any of them is missing."""
+        return self.all_intervals if self.settings.intervals == "all" else (self.intervals, [])
 
     @cached_property
     def all_intervals(self) -> tuple[Intervals, list[str]]:

@@ -11,13 +11,13 @@ import numpy as np
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .geometry import KnnOverlap, cka_of, debiased_cka_of, distinct_in_all, knn_overlap_of
+from .geometry import CKA, DEBIASED_CKA, KnnOverlap, cka_of, debiased_cka_of, distinct_in_all, knn_overlap_of
 from .inference import shuffles
 from .kernels import cknna_of, rbf_cka_of
 from .layer import Layer, frobenius_square
 from .permutation import permutation_match_of
-from .procrustes import Procrustes, procrustes_of
-from .representation import correlation_of
+from .procrustes import H_INV, Procrustes, procrustes_of
+from .representation import CORRELATION, correlation_of
 from .result import Metric
 from .shape import gulp_of, procrustes_distance_of
 from .side import Side
@@ -26,6 +26,16 @@ from .side import Side
 KNN_ROWS = 1000
 #: Shuffles behind the chance level of CKNNA.
 _SHUFFLES = 5
+#: Metrics that running sums give too, with their definitions.
+LINEAR = {
+    "dimension_correlation": CORRELATION,
+    "h_inv": H_INV,
+    "h_inv_rescaled": "(H_inv - floor) / (1 - floor), floor = H_inv of a random orthogonal map",
+    "procrustes_residual": "|XO - Y|_F^2 / |Y|_F^2 on centred rows of held-out texts",
+    "procrustes_cosine": "mean cosine of the rows of XO and Y, centred rows of held-out texts",
+    "cka": CKA,
+    "cka_debiased": DEBIASED_CKA,
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,13 @@ def metric_names(ks: Iterable[int]) -> list[str]:
 
 
 def measure(
-    a: Layer, b: Layer, rows: np.ndarray, documents: np.ndarray, analysis: config.Measuring
+    a: Layer,
+    b: Layer,
+    rows: np.ndarray,
+    documents: np.ndarray,
+    analysis: config.Measuring,
+    *,
+    linear: bool = True,
 ) -> Measured:
     """Compute every metric of the representation and geometry levels for one pair of layers.
 
@@ -116,18 +132,20 @@ def measure(
         The text of each row.
     analysis : config.Measuring
         Neighbourhood sizes, held-out share, seed.
+    linear : bool
+        Whether those of :data:`LINEAR` are wanted, which running sums over more rows may give instead.
     """
     result = Measured(rows=rows)
     cross = a.cross(b)
-    square = frobenius_square(cross)
     shuffled = b.reordered(next(shuffles(documents, 1, analysis.seed)))
-    if a.width == b.width:
-        result.add(lambda: {"dimension_correlation": correlation_of(a, b)})
     result.add(lambda: _with_chance("permutation_match", permutation_match_of, a, b, [shuffled]))
-    if a.width == b.width:
+    if linear and a.width == b.width:
+        result.add(lambda: {"dimension_correlation": correlation_of(a, b)})
         result.add(lambda: _procrustes(result, a, b, documents, analysis))
-    result.add(lambda: {"cka": cka_of(a, b, square)})
-    result.add(lambda: {"cka_debiased": debiased_cka_of(a, b, square)})
+    if linear:
+        square = frobenius_square(cross)
+        result.add(lambda: {"cka": cka_of(a, b, square)})
+        result.add(lambda: {"cka_debiased": debiased_cka_of(a, b, square)})
     result.add(lambda: _with_chance("procrustes_distance", procrustes_distance_of, a, b, [shuffled]))
     result.add(lambda: {"gulp": gulp_of(a, b, cross=cross)})
     for k in analysis.k:
@@ -169,19 +187,19 @@ def _procrustes(
         "h_inv_rescaled": Metric(
             value=fit.rescaled,
             n=fit.n,
-            definition="(H_inv - floor) / (1 - floor), floor = H_inv of a random orthogonal map",
+            definition=LINEAR["h_inv_rescaled"],
             chance=0.0,
         ),
         "procrustes_residual": Metric(
             value=fit.residual,
             n=held,
-            definition="|XO - Y|_F^2 / |Y|_F^2 on centred rows of held-out texts",
+            definition=LINEAR["procrustes_residual"],
             chance=fit.residual_chance,
         ),
         "procrustes_cosine": Metric(
             value=fit.cosine,
             n=held,
-            definition="mean cosine of the rows of XO and Y, centred rows of held-out texts",
+            definition=LINEAR["procrustes_cosine"],
             chance=0.0,
         ),
     }

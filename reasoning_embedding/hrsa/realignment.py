@@ -67,15 +67,16 @@ def realign(
             sides = instrument.sides(base, instrument.open(checkpoints[step], like=base), side)
             side = sides.a
             pair = Comparison(sides, instrument.probe, instrument.settings)
+            ends, missing = pair.step_intervals
             for metric in pair.names:
                 series.setdefault(metric, []).append(finite(pair.last.metrics.get(metric)))
                 means.setdefault(metric, []).append(_mean(pair.values(metric)))
                 layers.setdefault(metric, []).append(pair.values(metric))
-                intervals.setdefault(metric, []).append(pair.intervals.get(metric))
+                intervals.setdefault(metric, []).append(ends.get(metric))
             values = spectrum(pair.b, "mean", [])
             for key in _SPECTRUM:
                 spectra.setdefault(key, []).append(values[key])
-            warnings += [(f"step {step}", text) for text in _said(pair)]
+            warnings += [(f"step {step}", text) for text in (*_said(pair), *missing)]
             facts = {
                 "layers": [label for label, _ in pair.labels],
                 "probe": pair.describe_probe(),

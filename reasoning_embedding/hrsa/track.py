@@ -37,11 +37,12 @@ SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("content", "against_content", "settings")),
     ]
 )
-#: Settings that move no number.
+#: Settings that move no number, and those that move none where steps have quick intervals only.
 _NO_NUMBER = {
-    *("threads", "cache_mib", "memory_mib", "bootstrap"),
+    *("threads", "cache_mib", "memory_mib"),
     *("steps", "against", "pairs", "realignment", "seed_band"),
 }
+_OF_ALL_INTERVALS = {"intervals", "bootstrap"}
 
 Row = dict[str, Any]
 
@@ -186,11 +187,13 @@ def track(
 
 def settings_hash(instrument: Instrument) -> str:
     """Hash of the probe set and of every setting that moves a number."""
-    settings = {
-        key: value
-        for key, value in instrument.settings.model_dump(mode="json").items()
-        if key not in _NO_NUMBER and key != "probe"
+    left_out = {
+        *_NO_NUMBER,
+        "probe",
+        *(_OF_ALL_INTERVALS if instrument.settings.intervals == "quick" else ()),
     }
+    dumped = instrument.settings.model_dump(mode="json")
+    settings = {key: value for key, value in dumped.items() if key not in left_out}
     return hashlib.sha256(json.dumps([instrument.probe.hash, settings], sort_keys=True).encode()).hexdigest()
 
 
@@ -198,7 +201,7 @@ def _rows(pair: Comparison, common: Row) -> list[Row]:
     """Every metric of every matched layer; intervals at the final norm."""
     found = []
     for (_, label), layer in zip(pair.labels, pair.along, strict=True):
-        ends = pair.intervals if layer is pair.last else {}
+        ends = pair.step_intervals[0] if layer is pair.last else {}
         for name, metric in layer.metrics.items():
             low, high = ends.get(name, (None, None))
             found.append(

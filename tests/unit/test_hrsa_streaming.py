@@ -14,7 +14,7 @@ from reasoning_embedding import config, hrsa
 from reasoning_embedding.data.world import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa import instrument as instrument_module
-from reasoning_embedding.hrsa import streaming
+from reasoning_embedding.hrsa import levels, streaming
 from reasoning_embedding.hrsa.activations import Activations, draw_sample
 from reasoning_embedding.hrsa.cache import ActivationCache
 from reasoning_embedding.hrsa.compare import compare
@@ -186,6 +186,19 @@ def test_streaming_gives_the_whole_probe_set_though_few_rows_are_kept(folder):
     kept = record(folder, max_rows=120, streaming="never")
     assert kept["last"]["cka"] != pytest.approx(everything["last"]["cka"], abs=1e-4)
     assert kept["spectrum_rows"] == {"a": None, "b": None}
+
+
+def test_what_the_sums_give_is_not_computed_from_kept_rows_too(folder, monkeypatch):
+    fits: list[int] = []
+    fit = levels.procrustes_of
+    monkeypatch.setattr(levels, "procrustes_of", lambda *args, **named: fits.append(1) or fit(*args, **named))
+    kept = record(folder, max_rows=120, streaming="never", bootstrap=0)
+    assert len(fits) == len(kept["diagonal_layers"]) > 1
+    streamed = record(folder, max_rows=120, bootstrap=0)
+    assert len(fits) == len(kept["diagonal_layers"]) + 1  # of the final norm, for its intervals
+    assert streamed["diagonal"].keys() == kept["diagonal"].keys()
+    assert streamed["definitions"] == kept["definitions"]
+    assert all(None not in values for values in streamed["diagonal"].values())
 
 
 def test_heat_maps_fall_back_on_kept_rows_where_sums_do_not_fit(folder, monkeypatch):

@@ -119,6 +119,27 @@ def test_a_measured_step_stays_and_a_changed_checkpoint_is_measured_again(runs, 
     assert len(counted) == 7
 
 
+def test_all_intervals_of_a_step_are_those_of_a_pair(runs, counted):
+    def ends(rows, metric):
+        return [
+            [row["low"], row["high"]]
+            for row in rows
+            if (row["metric"], row["layer"], row["step"]) == (metric, "final norm", 10)
+        ]
+
+    quick = tracked(runs, steps=[10], bootstrap=9)
+    assert ends(quick, "h_inv") == ends(quick, "cknna@5") == [[None, None]]
+    tracked(runs, steps=[10], bootstrap=8)  # moves no quick interval: nothing is measured again
+    assert len(counted) == 1
+    every = tracked(runs, steps=[10], bootstrap=9, intervals="all")
+    models = [model_of(str(runs / "one" / "checkpoints" / f"step-{step:06d}"), "one") for step in (0, 10)]
+    pair = compare("pair", *models, make_instrument(settings(runs, bootstrap=9), None, lambda line: None))
+    for metric in ("cka", "h_inv", "cka_rbf", "cknna@5"):
+        assert ends(every, metric) == [pair["intervals"][metric]]
+    tracked(runs, steps=[10], bootstrap=8, intervals="all")
+    assert len(counted) == 3
+
+
 def test_an_interrupted_track_keeps_its_steps(runs, counted, monkeypatch):
     (runs / "one" / "checkpoints" / "step-000010" / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError):
