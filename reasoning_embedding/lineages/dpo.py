@@ -52,7 +52,7 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
     rows = Dataset.from_list(_rows(stage, start.tokenizer))
     reference = AutoModelForCausalLM.from_pretrained(start.parent, dtype=torch.float32, use_safetensors=True)
 
-    def build(scratch: str, callbacks: list[Any]) -> DPOTrainer:
+    def build(state: str, callbacks: list[Any]) -> DPOTrainer:
         return DPOTrainer(
             model=start.model,
             ref_model=reference,
@@ -61,7 +61,7 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
             callbacks=callbacks,
             args=one_device(
                 DPOConfig(
-                    **quiet_arguments(stage, start.world, scratch, schedule="constant_with_warmup"),
+                    **quiet_arguments(stage, start.world, state, schedule="constant_with_warmup"),
                     per_device_train_batch_size=micro,
                     gradient_accumulation_steps=forwards,
                     max_length=stage.max_tokens,

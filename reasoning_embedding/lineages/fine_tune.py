@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import SetupError
@@ -32,6 +33,8 @@ class Start:
         The parent's folder, from which frozen references are loaded.
     saver : StepSaver
         Keeps the steps that are asked for.
+    state : Path
+        Folder of what an interrupted stage goes on from; removed by the caller once the result is safe.
     world : World
         The ranks that train together.
     report : callable
@@ -42,6 +45,7 @@ class Start:
     tokenizer: PreTrainedTokenizerBase
     parent: Path
     saver: StepSaver
+    state: Path
     world: World
     report: Callable[[str], None]
 
@@ -58,7 +62,7 @@ def run_trainer(
     progress : Progress
         Collects the log.
     build : callable
-        Takes a scratch folder and callbacks.
+        Takes the folder of the trainer's states, and callbacks.
 
     Returns
     -------
@@ -69,6 +73,11 @@ def run_trainer(
     ------
     SetupError
         If the launcher asks for sharded weights.
+
+    Notes
+    -----
+    A stage with ``checkpoints`` keeps the trainer's state (weights, moments, schedule, random numbers, position,
+    log) at every multiple of ``every``, and goes on from the last one.
     """
     for engine in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{engine}", "").lower() == "true":
@@ -79,8 +88,22 @@ def run_trainer(
             )
     # trl loads a frozen reference from where the policy says it came from.
     start.model.config._name_or_path = str(start.parent)
-    with tempfile.TemporaryDirectory() as scratch, quiet_trainer():
-        trainer = build(scratch, [progress, SaveSteps(start.saver)])
+    with quiet_trainer():
+        trainer = build(str(start.state), [progress, SaveSteps(start.saver)])
         progress.attach(trainer)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=_last_state(start.state))
     return progress.log
+
+
+def _last_state(folder: Path) -> str | None:
+    """Return the newest state that is whole: the trainer writes its own record last."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}") if _whole(path)]
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+
+
+def _whole(record: Path) -> bool:
+    try:
+        json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

@@ -112,7 +112,9 @@ class StageJob:
         if isinstance(stage, RlvrStage) and isinstance(stage.data, WorldSums):
             require_learnable(measure(model, tokenizer, seed=stage.seed), stage.name, stage.parent)
         saver = StepSaver(stage, self.folder, self.settings, tokenizer, main=self.world.is_main)
-        start = Start(model, tokenizer, self.parent, saver, self.world, self.report)
+        content = content_hash(self.parent)
+        state = self.folder.parent / f".{stage.name}.{self.settings[:12]}.{content[:12]}.trainer"
+        start = Start(model, tokenizer, self.parent, saver, state, self.world, self.report)
         try:
             log = _trained(stage, start)
         except ModuleNotFoundError as error:
@@ -123,8 +125,11 @@ class StageJob:
                 where=f"stage {stage.name}",
                 todo="pip install 'reasoning-embedding[lineage]'",
             ) from error
-        origin = {"path": str(self.parent), "revision": None, "content_hash": content_hash(self.parent)}
+        origin = {"path": str(self.parent), "revision": None, "content_hash": content}
         self._write(model, tokenizer, saver, log, begin, origin)
+        if self.world.is_main:
+            for left in self.folder.parent.glob(f".{stage.name}.*.trainer"):
+                remove_folder(left)
 
     def _write(
         self,

@@ -22,10 +22,10 @@ from .pretrain import REPORT_EVERY
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
-def quiet_arguments(stage: FineTuneStage, world: World, scratch: str, *, schedule: str) -> dict[str, Any]:
-    """Return trainer arguments that all stages share: no trackers, no saving, this rank's device."""
+def quiet_arguments(stage: FineTuneStage, world: World, state: str, *, schedule: str) -> dict[str, Any]:
+    """Return trainer arguments that all stages share: no trackers, states only when asked, this rank's device."""
     return {
-        "output_dir": scratch,
+        "output_dir": state,
         "max_steps": stage.steps,
         "learning_rate": stage.learning_rate,
         "lr_scheduler_type": schedule,
@@ -41,6 +41,7 @@ def quiet_arguments(stage: FineTuneStage, world: World, scratch: str, *, schedul
         "dataloader_pin_memory": False,
         "report_to": "none",
         "save_strategy": "no",
+        "save_total_limit": 1,
         "logging_steps": 1,
         "disable_tqdm": True,
     }
@@ -129,6 +130,7 @@ class Progress(TrainerCallback):
     def __init__(self, stage: FineTuneStage, report: Callable[[str], None], value: str = "loss") -> None:
         self.log: list[dict[str, Any]] = []
         self._stage, self._report, self._value = stage, report, value
+        self._before = 0
         self._said, self._said_tokens, self._tokens = time.monotonic(), 0, 0
 
     def attach(self, trainer: Trainer) -> None:
@@ -153,25 +155,42 @@ class Progress(TrainerCallback):
         """
         if logs is None or "loss" not in logs:
             return
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"the loss is {logs['loss']}",
-                where=f"step {state.global_step} of {self._stage.name}",
-                todo="lower learning_rate",
-            )
-        total = int(logs.get("num_tokens", 0))
-        entry = {"step": state.global_step, **logs, "tokens": total - self._tokens}
-        self._tokens = total
-        self.examine(entry)
-        self.log.append(entry)
+        entry = self._take(state.global_step, logs)
         clock = time.monotonic()
         if clock - self._said >= REPORT_EVERY or state.global_step == self._stage.steps:
-            speed = (total - self._said_tokens) / max(clock - self._said, 1e-9)
+            speed = (self._tokens - self._said_tokens) / max(clock - self._said, 1e-9)
             self._report(
                 f"step {state.global_step}/{self._stage.steps} {self._value.rpartition('/')[2]} "
                 f"{entry[self._value]:.3f}{self.remark(entry)} {speed / 1000:.1f}k tokens/s"
             )
-            self._said, self._said_tokens = clock, total
+            self._said, self._said_tokens = clock, self._tokens
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take the log of the steps that were done before an interruption."""
+        for logs in state.log_history:
+            self._take(int(logs["step"]), logs)
+        if state.global_step:
+            self._report(f"resumed at step {state.global_step}/{self._stage.steps}")
+        # Trainers that do not keep their count of tokens in their state count anew.
+        self._before = self._tokens - state.num_input_tokens_seen
+        self._said_tokens = self._tokens
+
+    def _take(self, step: int, logs: dict[str, float]) -> dict[str, Any]:
+        """Check a step's numbers and add them to the log."""
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']}",
+                where=f"step {step} of {self._stage.name}",
+                todo="lower learning_rate",
+            )
+        total = self._before + int(logs.get("num_tokens", 0))
+        entry = {"step": step, **logs, "num_tokens": total, "tokens": total - self._tokens}
+        self._tokens = total
+        self.examine(entry)
+        self.log.append(entry)
+        return entry
 
     def examine(self, entry: dict[str, Any]) -> None:
         """Look at a step's numbers, complete them, or stop."""

@@ -58,7 +58,7 @@ def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
     rows = Dataset.from_list(problems)
     micro, forwards = shares(stage, stage.batch_size * stage.samples, start.world)
 
-    def build(scratch: str, callbacks: list[Any]) -> GRPOTrainer:
+    def build(state: str, callbacks: list[Any]) -> GRPOTrainer:
         return GRPOTrainer(
             model=start.model,
             processing_class=start.tokenizer,
@@ -67,7 +67,7 @@ def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
             callbacks=callbacks,
             args=one_device(
                 GRPOConfig(
-                    **quiet_arguments(stage, start.world, scratch, schedule="constant_with_warmup"),
+                    **quiet_arguments(stage, start.world, state, schedule="constant_with_warmup"),
                     per_device_train_batch_size=micro,
                     gradient_accumulation_steps=forwards,
                     steps_per_generation=forwards,

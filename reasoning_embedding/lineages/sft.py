@@ -46,7 +46,7 @@ def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
     micro, forwards = shares(stage, stage.batch_size, start.world)
     rows, ready = _rows(stage, start.tokenizer)
 
-    def build(scratch: str, callbacks: list[Any]) -> SFTTrainer:
+    def build(state: str, callbacks: list[Any]) -> SFTTrainer:
         return SFTTrainer(
             model=start.model,
             processing_class=start.tokenizer,
@@ -54,7 +54,7 @@ def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
             callbacks=callbacks,
             args=one_device(
                 SFTConfig(
-                    **quiet_arguments(stage, start.world, scratch, schedule="cosine"),
+                    **quiet_arguments(stage, start.world, state, schedule="cosine"),
                     per_device_train_batch_size=micro,
                     gradient_accumulation_steps=forwards,
                     dataset_kwargs={"skip_prepare_dataset": True} if ready else None,

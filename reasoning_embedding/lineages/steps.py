@@ -62,6 +62,8 @@ class StepSaver:
     ) -> None:
         self._stage, self._tokenizer = stage, tokenizer
         self._steps = frozenset(wanted_steps(stage)) if main else frozenset()
+        #: Steps between two states of a trainer; 0: none.
+        self.state_every = stage.checkpoints.every if stage.checkpoints else 0
         self._pattern = folder.parent, f".{folder.name}.*.steps"
         self._aside = folder.parent / f".{folder.name}.{settings[:12]}.steps"
 
@@ -96,10 +98,22 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 class SaveSteps(TrainerCallback):
-    """Lets a trainer of transformers save the steps a stage keeps."""
+    """Lets a trainer of transformers save the steps a stage keeps, and its own state at the regular ones."""
 
     def __init__(self, saver: StepSaver) -> None:
         self._saver = saver
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **_: Any,
+    ) -> None:
+        """Save the parent, which is step 0."""
+        assert model is not None
+        self._saver.save(state.global_step, model)
 
     def on_step_end(
         self,
@@ -109,9 +123,9 @@ class SaveSteps(TrainerCallback):
         model: PreTrainedModel | None = None,
         **_: Any,
     ) -> None:
-        """Save the step that has just been taken."""
+        """Save the step that has just been taken, and ask for a state where one is due."""
         assert model is not None
         self._saver.save(state.global_step, model)
-
-    #: The parent is step 0.
-    on_train_begin = on_step_end
+        every = self._saver.state_every
+        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
+            control.should_save = True

@@ -27,6 +27,7 @@ from reasoning_embedding.errors import InputError, QualityGateError, SetupError,
 from reasoning_embedding.lineages import gates, grow, grow_stage, is_current, rlvr
 from reasoning_embedding.lineages.dpo import world_preferences
 from reasoning_embedding.lineages.pretrain import pretrain
+from reasoning_embedding.lineages.steps import StepSaver
 from reasoning_embedding.lineages.tokenizer import load_tokenizer
 from reasoning_embedding.sweeps import resolve
 from reasoning_embedding.sweeps.analyses import analyze_pairs
@@ -434,3 +435,45 @@ def test_two_ranks_fine_tune_through_trl(tmp_path: Path, given: dict[str, Any]) 
     root = tmp_path / "own" / "lineage"
     for name in ("sft", "dpo", "rlvr"):
         assert is_current(own_lineage(tmp_path, *stages), name, root / name, root / "base")
+
+
+@pytest.mark.parametrize("stage", [SFT, DPO, RLVR], ids=lambda stage: stage["kind"])
+def test_an_interrupted_stage_goes_on_from_its_last_state(
+    grown, stage: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "RLVR_NEEDS", 0.0)
+    asked = {**stage, "steps": 6, "checkpoints": {"every": 2, "log_spaced": False}}
+    config, parent = lineage(tmp_path, BASE, asked), grown[1]["base"]
+
+    def grow_into(
+        folder: str, report=lambda line: None
+    ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+        grow_stage(config, stage["name"], tmp_path / folder, parent, report)
+        log = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        # Times, and rates made of them.
+        kept = [{key: value for key, value in entry.items() if "time" not in key} for entry in log]
+        return load_file(tmp_path / folder / "model.safetensors"), kept
+
+    weights, log = grow_into("whole")
+    save, seen = StepSaver.save, []
+
+    def killed(self: StepSaver, step: int, model: Any) -> None:
+        save(self, step, model)
+        seen.append(step)
+        if step == 5 and seen.count(5) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StepSaver, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        grow_into("again")
+    # A state that was being written when the process died is not taken up.
+    [state] = tmp_path.glob(f".{stage['name']}.*.trainer")
+    (state / "checkpoint-5").mkdir()
+    lines: list[str] = []
+    resumed, log_again = grow_into("again", lines.append)
+    assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6]
+    assert "resumed at step 4/6" in lines
+    assert log_again == log
+    assert all(torch.equal(resumed[name], weights[name]) for name in weights)
+    assert RunFolder(tmp_path / "again").steps() == [0, 2, 4, 6]
+    assert not list(tmp_path.glob(".*"))
