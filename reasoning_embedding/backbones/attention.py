@@ -251,6 +251,11 @@ def varlen_kernel() -> tuple[str, Callable[..., Any]]:
         ) from error
 
 
+@cache
+def _parameters(kernel: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(kernel).parameters)
+
+
 def _varlen(
     query: Tensor,
     key: Tensor,
@@ -273,7 +278,7 @@ def _varlen(
             query, key, value, boundaries, boundaries, longest, longest,
             softmax_scale=scale, causal=causal, window_size=sides,
         )  # fmt: skip
-    parameters = inspect.signature(kernel).parameters
+    parameters = _parameters(kernel)
     options: dict[str, Any] = {}
     if "window_size" in parameters:
         options |= {"scale": scale, "window_size": sides}
