@@ -9,6 +9,7 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
+from .layer import unit_rows
 from .result import Metric, as_rows
 from .spectrum import participation_ratio
 
@@ -63,9 +64,8 @@ def isotropy(z: Any) -> Isotropy:
     if rows.shape[1] < 2:
         raise InputError("isotropy needs at least 2 dimensions", where="Z")
     ratio = participation_ratio(rows)
-    lengths = np.linalg.norm(rows, axis=1)
-    unit = rows[lengths > 0] / lengths[lengths > 0, None]
-    n, zero = len(unit), int((lengths == 0).sum())
+    zero = int((~rows.any(axis=1)).sum())
+    n, unit = len(rows) - zero, unit_rows(rows)
     if n < 2:
         raise InputError(
             "fewer than two rows are not zero, so there are no cosines", where="Z", todo="give more texts"

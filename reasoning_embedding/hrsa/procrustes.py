@@ -10,7 +10,7 @@ from scipy.special import digamma, xlogy
 
 from reasoning_embedding.errors import InputError
 
-from .layer import Layer, varies
+from .layer import Layer, frobenius_square, varies
 from .linear_algebra import eigh, product, svd
 from .result import Metric, same_rows
 
@@ -175,17 +175,17 @@ def procrustes_of(
         x, y = x_out, target = a.centred, b.centred
     if len(fit) < 2:
         raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
-    warnings = []
-    if len(fit) < 4 * (components or a.width):
-        unit = "dimensions" if components is None else "components"
-        warnings.append(f"{len(fit)} fitted rows for {components or a.width} {unit}: H_inv needs N >= 4 D")
+    cross = product(x.T, y).astype(np.float64)
     if components is None:
-        rotation, ceiling = _rotation(product(x.T, y).astype(np.float64), warnings), 1.0
+        (rotation, free), ceiling = nearest_rotation(cross), 1.0
+        warnings = doubts(len(fit), a.width, free)
     else:
         p, q = (_principal(side, components, where) for side in (x, y))
-        rotation = p @ _rotation(p.T @ (x.T @ y) @ q, warnings) @ q.T
+        small, free = nearest_rotation(p.T @ cross @ q)
+        rotation = p @ small @ q.T
         target = target @ q @ q.T
         ceiling = (inverse_entropy(p @ p.T) + inverse_entropy(q @ q.T)) / 2
+        warnings = doubts(len(fit), components, free, "components")
     value, floor = inverse_entropy(rotation), h_inv_floor(a.width)
     if ceiling - floor < _NARROW:
         warnings.append(
@@ -214,14 +214,26 @@ def _centred_by(layer: Layer, fit: np.ndarray, out: np.ndarray) -> tuple[np.ndar
     return rows - mean, layer.centred[out] - mean
 
 
-def _rotation(cross: np.ndarray, warnings: list[str]) -> np.ndarray:
+def nearest_rotation(cross: np.ndarray) -> tuple[np.ndarray, int]:
+    """``O = U V'`` of ``X'Y = U S V'`` (D, D) in float64, and in how many directions no shared variance fixes it."""
     left, singular, right = svd(cross)
-    free = int((singular < 1e-6 * singular[0]).sum())
+    return product(left, right), int((singular < 1e-6 * singular[0]).sum())
+
+
+def doubts(fitted: int, size: int, free: int, unit: str = "dimensions") -> list[str]:
+    """Warnings on a map of `size` dimensions fitted on too few rows, or with more than one `free` direction."""
+    found = []
+    if fitted < 4 * size:
+        found.append(f"{fitted} fitted rows for {size} {unit}: H_inv needs N >= 4 D")
     if free > 1:
-        warnings.append(
-            f"the map is not determined in {free} of {len(cross)} directions (no shared variance)"
-        )
-    return product(left, right)
+        found.append(f"the map is not determined in {free} of {size} directions (no shared variance)")
+    return found
+
+
+def row_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Cosine of each row (n, D) with its counterpart, float64 (n,); 0 where one of them is zero."""
+    own_x, own_y, both = (np.einsum("nd,nd->n", a, b, dtype=np.float64) for a, b in ((x, x), (y, y), (x, y)))
+    return both / np.maximum(np.sqrt(own_x) * np.sqrt(own_y), np.finfo(np.float64).tiny)
 
 
 def _principal(rows: np.ndarray, components: int, where: str) -> np.ndarray:
@@ -239,18 +251,13 @@ def _principal(rows: np.ndarray, components: int, where: str) -> np.ndarray:
 
 def _fit_on(moved: np.ndarray, target: np.ndarray, where: str) -> dict[str, Any]:
     """Residual, its chance level and cosines of moved rows and their targets."""
-    gap = moved - target
-    squares, scales, products, gaps = (
-        np.einsum("nd,nd->n", x, y, dtype=np.float64)
-        for x, y in ((moved, moved), (target, target), (moved, target), (gap, gap))
-    )
-    scale = float(scales.sum())
+    scale = frobenius_square(target)
     if scale == 0:
         raise InputError("the held-out rows do not vary", where=where, todo="give more distinct texts")
-    cosines = products / np.maximum(np.sqrt(squares * scales), np.finfo(np.float64).tiny)
+    cosines = row_cosines(moved, target)
     return {
-        "residual": float(gaps.sum()) / scale,
-        "residual_chance": 1 + float(squares.sum()) / scale,
+        "residual": frobenius_square(moved - target) / scale,
+        "residual_chance": 1 + frobenius_square(moved) / scale,
         "cosine": float(cosines.mean()),
         "row_cosines": cosines,
     }

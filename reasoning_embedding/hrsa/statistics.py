@@ -10,8 +10,8 @@ import torch
 
 from reasoning_embedding.errors import InputError
 
-from .linear_algebra import eigvalsh, product, svd
-from .procrustes import h_inv_floor, inverse_entropy
+from .linear_algebra import eigvalsh
+from .procrustes import h_inv_floor, inverse_entropy, nearest_rotation, row_cosines
 
 #: Of a streamed metric: its value, and its chance level.
 Value = tuple[float, float]
@@ -184,9 +184,7 @@ class StreamedProcrustes:
 
     def row_cosines(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Cosines of XO and Y for rows (n, D) that were held out."""
-        moved, target = (x - self.mean_x) @ self.rotation, y - self.mean_y
-        lengths = np.linalg.norm(moved, axis=1) * np.linalg.norm(target, axis=1)
-        return np.einsum("nd,nd->n", moved, target) / np.maximum(lengths, np.finfo(np.float64).tiny)
+        return row_cosines((x - self.mean_x) @ self.rotation, y - self.mean_y)
 
 
 def streamed_procrustes(pair: CrossMoments) -> StreamedProcrustes:
@@ -204,8 +202,7 @@ def streamed_procrustes(pair: CrossMoments) -> StreamedProcrustes:
     mu, nu = x.fitted_mean(), y.fitted_mean()
     held_product = _array(pair.held_product)
     cross = _array(pair.product) - held_product - fitted * np.outer(mu, nu)
-    left, singular, right = svd(cross)
-    rotation = product(left, right)
+    rotation, free = nearest_rotation(cross)
     x_held, y_held = _array(x.held_total), _array(y.held_total)
     held_cross = held_product - np.outer(x_held, nu) - np.outer(mu, y_held) + x.held * np.outer(mu, nu)
     x_spread, y_spread = x.held_spread(), y.held_spread()
@@ -224,7 +221,7 @@ def streamed_procrustes(pair: CrossMoments) -> StreamedProcrustes:
         rotation=rotation,
         mean_x=mu + _array(x.shift),
         mean_y=nu + _array(y.shift),
-        undetermined=int((singular < 1e-6 * singular[0]).sum()),
+        undetermined=free,
     )
 
 

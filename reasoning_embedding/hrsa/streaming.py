@@ -11,7 +11,7 @@ import torch
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 
-from .procrustes import split_rows
+from .procrustes import doubts, split_rows
 from .statistics import (
     CrossMoments,
     Moments,
@@ -180,12 +180,7 @@ def streamed_metrics(pair: CrossMoments) -> Streamed:
         fit = streamed_procrustes(pair)
     except InputError as error:
         return Streamed(values, None, [*warnings, error.what])
-    width = len(fit.rotation)
-    if fit.fitted < 4 * width:
-        warnings.append(f"{fit.fitted} fitted rows for {width} dimensions: H_inv needs N >= 4 D")
-    if fit.undetermined > 1:
-        what = f"the map is not determined in {fit.undetermined} of {width} directions (no shared variance)"
-        warnings.append(what)
+    warnings += doubts(fit.fitted, len(fit.rotation), fit.undetermined)
     values |= {
         "h_inv": (fit.value, fit.floor, fit.fitted),
         "h_inv_rescaled": (fit.rescaled, 0.0, fit.fitted),
