@@ -88,7 +88,8 @@ class Data(Section):
     """Stop at the first row that cannot be used, or skip such rows and count them."""
     cache_dir: Annotated[str, Field(min_length=1)] | None = None
     """Folder that keeps texts and tokens, read from disk as needed: for data larger than memory, and so that a
-    second start makes no tokens. Absent: they are held in memory."""
+    second start makes no tokens. Absent: files of 64 MiB and more are kept in ``<output_dir>/.data``, less is held in
+    memory."""
     force_contaminated: bool = False
     """Train even where a source is a known evaluation set, or one of this run's evaluation tasks."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from reasoning_embedding.checkpoints.state import (
 )
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, table_tokens
 from reasoning_embedding.data.bag import Bag, make_bag
+from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, refuse_evaluation_sources
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import ContrastiveLoss, build_loss
@@ -114,7 +116,9 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     check_launch(launch, settings.training, world)
     tasks = settings.evaluation.tasks if settings.evaluation else []
     refuse_evaluation_sources(settings.data, tasks)
-    table = load_table(settings.data)
+    # A folder a machine: a lock need not hold between two of them.
+    data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
+    table = load_table(data)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
@@ -125,7 +129,7 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     embedder = _embedder(settings, run, table, start)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
-    store = table_tokens(table, embedder.tokenizer, settings.data)
+    store = table_tokens(table, embedder.tokenizer, data)
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
     if warning := pack_warning(store.lengths, settings.training.pack_tokens):
         report(warning)

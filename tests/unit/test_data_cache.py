@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tracemalloc
@@ -124,6 +125,30 @@ def test_what_was_stopped_half_way_is_made_again(
     assert len(load_table(data())) == 3
     with pytest.raises(InputError, match="query is empty"):
         load_table(data(bad_rows="stop"))
+
+
+def test_large_files_are_kept_on_disk_unasked(
+    data: Callable[..., config.Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows = tmp_path / "unasked", tmp_path / "rows.jsonl"
+    plain = data(cache_dir=None)
+    assert cache.on_disk(plain, folder) is plain
+    monkeypatch.setattr(cache, "LARGE", rows.stat().st_size)
+    large = cache.on_disk(plain, folder)
+    assert large.cache_dir == str(folder)
+    same(load_table(large), load_table(plain))
+    assert isinstance(load_table(large).texts, TextFile)
+    assert cache.on_disk(data(), folder) == data()  # its own folder
+    monkeypatch.setattr(cache, "LARGE", rows.stat().st_size + 1)
+    assert cache.on_disk(plain, folder) is plain
+    packed = rows.with_suffix(".jsonl.gz")
+    packed.write_bytes(gzip.compress(rows.read_bytes()))
+    monkeypatch.setattr(cache, "LARGE", 4 * packed.stat().st_size)
+    files = {"kind": "files", "path": str(packed)}
+    assert cache.on_disk(data(cache_dir=None, sources=[files]), folder).cache_dir
+    # Nobody could tell when a Hub data set without a revision changes.
+    floating = data(cache_dir=None, sources=[files, {"kind": "hub", "dataset": "a/b"}])
+    assert cache.on_disk(floating, folder) is floating
 
 
 def test_a_cache_that_cannot_be_written_is_named(data: Callable[..., config.Data], tmp_path: Path) -> None:
