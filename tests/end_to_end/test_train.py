@@ -390,3 +390,29 @@ def test_an_unwritable_folder(write_run: Write, rembed: Rembed, tmp_path: Path) 
     result = rembed("train", write_run(), code=3)
     assert "a file stands where a folder should be" in result.output  # type: ignore[attr-defined]
     assert os.path.isfile(tmp_path / "runs")  # noqa: PTH113
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("false", [("compile", False)]),
+        ("true", [("recompute", True), ("compile", False)]),
+        ("selective", [("compile", True)]),
+    ],
+)
+def test_a_compiler_makes_elementwise_work_again_itself(
+    kind: str,
+    asked: list[tuple[str, bool]],
+    write_run: Write,
+    rembed: Rembed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[tuple[str, bool]] = []
+    job = "reasoning_embedding.training.job"
+    monkeypatch.setattr(
+        f"{job}.compile_layers", lambda model, *, selective: found.append(("compile", selective))
+    )
+    monkeypatch.setattr(f"{job}.recompute_activations", lambda model, kind: found.append(("recompute", kind)))
+    options = ("training.steps=1", "training.compile=true", f"training.activation_checkpointing={kind}")
+    rembed("train", write_run(), *options)
+    assert found == asked
