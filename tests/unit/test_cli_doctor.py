@@ -2,8 +2,10 @@
 
 import http.server
 import threading
+import types
 
 import pytest
+import torch
 
 from reasoning_embedding.cli import _machine
 from reasoning_embedding.cli.main import main
@@ -107,3 +109,22 @@ def test_disk(monkeypatch, tmp_path):
     assert only(_machine.disk()).state == "problem"
     usage.free = 2**40
     assert only(_machine.disk()).state == "ok"
+
+
+def test_a_gpu_is_named_with_its_memory_and_attention(monkeypatch):
+    device = types.SimpleNamespace(name="NVIDIA H200", total_memory=141 * 2**30)
+    for name, answer in (
+        ("is_available", True),
+        ("device_count", 1),
+        ("get_device_properties", device),
+        ("is_bf16_supported", True),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda *args, answer=answer: answer)
+    found = {finding.name: finding for finding in _machine.devices()}
+    assert found["cuda:0"].detail == "NVIDIA H200, 141 GiB, bf16"
+    for error, state in ((None, "ok"), ("texts leak into each other", "problem")):
+        monkeypatch.setattr(
+            _machine, "_packed_error", lambda device, error=error: error if device == "cuda" else None
+        )
+        found = {finding.name: finding for finding in _machine.attention()}
+        assert found["attention gpu"].state == state
