@@ -6,7 +6,7 @@ that of two algorithms on one library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.special import xlogy
@@ -108,7 +108,9 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     return float(entropy), float(np.square(moved - y).sum() / np.square(y).sum()), float(cosines.mean())
 
 
-def procrustes_distance(x: np.ndarray, y: np.ndarray) -> float:
+def procrustes_distance(
+    x: np.ndarray, y: np.ndarray, spectrum: Callable[[np.ndarray], np.ndarray] = singular_values
+) -> float:
     """``2 - 2 |X'Y|_* / (|X|_F |Y|_F)`` from the singular values of the D x D product, both sides centred anew."""
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    return float(2 - 2 * singular_values(product(x.T, y)).sum() / (np.linalg.norm(x) * np.linalg.norm(y)))
+    return float(2 - 2 * spectrum(product(x.T, y)).sum() / (np.linalg.norm(x) * np.linalg.norm(y)))

@@ -47,6 +47,7 @@ def test_every_comparison_is_of_equal_numbers(small):
         assert min(result["ratio"], result["cpu_ratio"]) > 0
     assert found["hrsa/50k-tokens/reference/fp32"]["memory_ratio"] == 2.0
     assert found["hrsa/five-metrics/reference/fp32"]["memory_ratio"] is None
+    assert found["hrsa/procrustes-distance/d32/fp32"]["numpy_ratio"] > 0
     assert len(lines) == 6
 
 
