@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -139,3 +141,35 @@ def test_every_release_of_the_kernels_is_asked_for_the_same(  # type: ignore[no-
     fused = attention._varlen(query, key, value, boundaries, 9, **options)
     slow = attention._segments(query, key, value, boundaries, 9, **options)
     torch.testing.assert_close(fused, slow)
+
+
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, BF16),
+        ({"dtype": FP32}, None),
+        ({"dtype": FP32, "autocast": BF16}, BF16),
+        ({"dtype": torch.float64, "autocast": BF16}, None),
+        ({"dropout": 0.1}, None),
+        ({"size": 80}, BF16),
+        ({"size": 84}, None),
+        ({"size": 264}, None),
+        ({"capability": (7, 5)}, None),
+        ({"is_cuda": False}, None),
+    ],
+)
+def test_the_fused_kernel_is_asked_for_what_it_takes(
+    changes: dict[str, Any], expected: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"dtype": BF16, "size": 128, "dropout": 0.0, "is_cuda": True, "autocast": None}
+    given |= {"capability": (9, 0), **changes}
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: given["autocast"] is not None)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: given["autocast"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: given["capability"])
+    query: Any = SimpleNamespace(
+        dtype=given["dtype"], shape=(1, 4, 9, given["size"]), is_cuda=given["is_cuda"], device="cuda"
+    )
+    assert attention._fused_dtype(query, given["dropout"]) == expected
