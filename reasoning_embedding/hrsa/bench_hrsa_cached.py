@@ -65,8 +65,9 @@ def bench_distance(size: Size, report: Report) -> dict[str, Any]:
     reference.procrustes_distance(a[0], b[0], lambda cross: np.linalg.svd(cross, compute_uv=False))
     alone = (now() - start)[1] * size.layers**2 / np.median(ours, axis=0)[1]
     name = f"hrsa/procrustes-distance/d{size.width}/fp32"
-    more = {"largest_difference": float(difference), "numpy_ratio": round(float(alone), 4)}
-    return result(name, ours, other, size, **more)
+    return result(
+        name, ours, other, size, largest_difference=float(difference), numpy_ratio=round(float(alone), 4)
+    )
 
 
 def our_cka(a: Layers, b: Layers) -> np.ndarray:
