@@ -50,6 +50,9 @@ class Training(Section):
     """Memory a rank may use in all, for ``auto``; absent: what is free on its device."""
     compile: bool = False
     """Compile each layer with torch.compile: fewer kernels on a GPU, a loss on a CPU."""
+    fused_layers: bool = True
+    """Run each layer as one function on a CPU, where ranks hold the model whole: Llama, Mistral, Qwen2 and Qwen3
+    without adapters or dropout. A C++ compiler builds its kernels once; without one nothing changes."""
     lora: Lora | None = None
     threads: Positive | None = None
     """CPU threads a rank; absent: torch's own choice."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, compile_layers, stock_model
+from reasoning_embedding.backbones import Embedder, compile_layers, fuse_layers, stock_model
 from reasoning_embedding.backbones.attention import NAME, register
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.data.bag import Bag, make_bag
@@ -77,6 +77,7 @@ class Ours:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._work = work
         self.embedder = load_embedder(work.checkpoint).to(device).train()
+        fuse_layers(stock_model(self.embedder))
         self._initial = _copy(self.embedder)
         self._world = World(device=device)
         self._autocast = torch.bfloat16 if work.dtype == "bf16" else None

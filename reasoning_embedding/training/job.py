@@ -18,6 +18,7 @@ from reasoning_embedding.backbones import (
     build_backbone,
     check_attention,
     compile_layers,
+    fuse_layers,
     input_contract,
     stock_model,
     use_text_dropout,
@@ -139,6 +140,8 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     training = settings.training
     if training.compile:
         compile_layers(stock_model(embedder), selective=training.activation_checkpointing == "selective")
+    elif training.fused_layers and launch.engine == "replicated" and fuse_layers(stock_model(embedder)):
+        report("layers run as one function each on this CPU")
 
     def engine() -> Engine:
         return build_engine(

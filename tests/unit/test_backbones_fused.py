@@ -1,0 +1,185 @@
+"""Layers that run as one function each: equal to stock ones, and only where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, make_pack, stock_model
+from reasoning_embedding.backbones.fused import attention, layers
+from reasoning_embedding.backbones.fused.block import DecoderBlock
+from reasoning_embedding.backbones.fused.kernels import Eager
+from reasoning_embedding.backbones.fused.layout import Layout
+from reasoning_embedding.distributed import World
+from reasoning_embedding.losses import build_loss
+from reasoning_embedding.training import contrastive_step
+from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.padded_oracle import TEMPERATURE, padded_loss
+
+LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """Compute dtypes of the layers that ran as one function, and of no others."""
+    seen: list[torch.dtype] = []
+    apply = DecoderBlock.apply
+
+    def watch(states: torch.Tensor, call: Any, *parameters: Any) -> Any:
+        seen.append(call.compute)
+        return apply(states, call, *parameters)
+
+    monkeypatch.setattr(DecoderBlock, "apply", watch)
+    return seen
+
+
+def _embed(embedder: Embedder, autocast: bool = False) -> torch.Tensor:
+    """Gradient of a function of two packs' embeddings; texts of equal and of unequal lengths."""
+    embedder.zero_grad()
+    rng = np.random.default_rng(0)
+    for lengths in ((30, 12, 12, 5), (9, 9)):
+        pack = make_pack([rng.integers(3, 90, n) for n in lengths], [0] * len(lengths))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = embedder(pack)
+        (out**3).sum().backward()
+    return gradients(embedder)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("store_tokens", [None, 50, 0])
+def test_a_step_equals_one_padded_forward(family: str, store_tokens: int | None, ran: list[object]) -> None:
+    with exact_norms():
+        embedder, bag = tiny_embedder(family, double=True), random_bag()
+        expected = padded_loss(embedder, bag)
+        expected.backward()
+        wanted = gradients(embedder)
+        embedder.zero_grad()
+        assert fuse_layers(embedder.model) == 2
+        output = contrastive_step(embedder, bag, LOSS, World(), pack_tokens=40, store_tokens=store_tokens)
+        assert set(ran) == {torch.float64}
+        assert output.loss == pytest.approx(expected.item(), rel=1e-12)
+        assert relative(gradients(embedder), wanted) < 1e-12
+        embedder.zero_grad()
+        padded_loss(embedder, bag, causal=True).backward()
+        assert relative(gradients(embedder), wanted) > 1e-2, "the control: causal attention differs"
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral"])
+def test_compiled_layers_equal_stock_ones(family: str, ran: list[object]) -> None:
+    stock = tiny_embedder(family, sliding_window=None)
+    fused = tiny_embedder(family, sliding_window=None)
+    for embedder in (stock, fused):
+        for name, parameter in embedder.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.uniform_(parameter, generator=torch.Generator().manual_seed(1))
+    assert fuse_layers(fused.model) == 2
+    exact = _embed(stock)
+    assert relative(_embed(fused), exact) < 1e-5
+    assert ran == [torch.float32] * 4
+    rounded = _embed(stock, autocast=True)
+    assert relative(_embed(fused, autocast=True), exact) < 1.2 * relative(rounded, exact)
+    assert ran[4:] == [torch.bfloat16] * 4
+
+
+def test_a_changed_weight_is_seen(ran: list[object]) -> None:
+    fused = tiny_embedder()
+    fuse_layers(fused.model)
+    before = _embed(fused, autocast=True)
+    torch.optim.AdamW(fused.parameters(), lr=1e-2, fused=True).step()
+    fresh = tiny_embedder()
+    fresh.load_state_dict(fused.state_dict())
+    fuse_layers(fresh.model)
+    after = _embed(fused, autocast=True)
+    assert torch.equal(after, _embed(fresh, autocast=True))
+    assert relative(after, before) > 1e-2
+    fused.load_state_dict(tiny_embedder().state_dict())
+    assert torch.equal(_embed(fused, autocast=True), before)
+
+
+def _adapters(embedder: Embedder) -> None:
+    add_lora(embedder, config.Lora(rank=2))
+
+
+def _hooked(embedder: Embedder) -> None:
+    embedder.model.layers[0].mlp.register_forward_hook(lambda *_: None)
+    embedder.model.layers[1].self_attn.register_forward_hook(lambda *_: None)
+
+
+def _recomputed(embedder: Embedder) -> None:
+    embedder.model.activation_checkpointing_enable()
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "change"),
+    [
+        ("gpt_neox", {}, None),
+        ("gemma", {}, None),
+        ("qwen3", {"attention_dropout": 0.5}, None),
+        ("qwen3", {"causal": True}, None),
+        ("qwen3", {"hidden_act": "gelu"}, None),
+        ("llama", {"mlp_bias": True}, None),
+        ("mistral", {"sliding_window": 4}, None),
+        ("qwen3", {}, _adapters),
+        ("qwen3", {}, _hooked),
+        ("qwen3", {}, _recomputed),
+    ],
+)
+def test_what_it_does_not_compute_goes_through_stock_layers(
+    family: str, changes: dict[str, Any], change: Callable[[Embedder], None] | None, ran: list[object]
+) -> None:
+    stock, fused = tiny_embedder(family, **changes).train(), tiny_embedder(family, **changes).train()
+    for embedder in (stock, fused):
+        torch.manual_seed(0)
+        if change is not None:
+            change(embedder)
+    fuse_layers(stock_model(fused))
+    found = []
+    for embedder in (stock, fused):
+        torch.manual_seed(1)
+        found.append(_embed(embedder))
+    assert torch.equal(*found)
+    assert ran == []
+
+
+def test_long_texts_and_machines_without_compiler_take_stock_layers(
+    monkeypatch: pytest.MonkeyPatch, ran: list[object]
+) -> None:
+    fused = tiny_embedder()
+    fuse_layers(fused.model)
+    monkeypatch.setattr(layers, "LONGEST", 11)
+    _embed(fused)
+    assert len(ran) == 2, "the pack of texts of 9 tokens alone"
+    monkeypatch.setattr(layers, "kernels_for", lambda dtype: None)
+    assert torch.equal(_embed(fused), _embed(tiny_embedder()))
+    assert len(ran) == 2
+
+
+def test_attention_in_blocks_is_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layout, kernels = Layout.of(torch.tensor([0, 5, 8, 11, 11])), Eager(torch.float64)
+    query = torch.randn(11, 4 * 3, dtype=torch.float64, requires_grad=True)
+    key, value = torch.randn(2, 11, 2 * 3, dtype=torch.float64).requires_grad_().unbind()
+    upstream = torch.randn_like(query)
+
+    def reference() -> torch.Tensor:
+        pieces = []
+        for length, texts, tokens in layout.slices:
+            q, k, v = (t[tokens].view(texts, -1, length, 3) for t in (query, key, value))
+            k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+            pieces.append(torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.7).flatten())
+        return torch.cat(pieces).view_as(query)
+
+    wanted = torch.autograd.grad(reference(), (query, key, value), upstream)
+    with torch.no_grad():
+        for most in (1, 20, 1 << 20):
+            monkeypatch.setattr(attention, "_WEIGHTS", most)
+            arguments = (kernels, layout, 3, query, key, value, 0.7)
+            torch.testing.assert_close(attention.attend(*arguments), reference())
+            found = attention.attend_backward(*arguments, upstream)
+            for ours, theirs in zip(found, wanted, strict=True):
+                torch.testing.assert_close(ours, theirs)
