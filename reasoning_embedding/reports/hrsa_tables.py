@@ -51,7 +51,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
     """The HRSA table narrow enough for a terminal: values and marks, short names, no intervals."""
     pairs = experiment.band_first
     metrics = [metric for metric in _SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
-    rows = _band_rows(experiment.band, metrics)
+    rows = _band_rows(experiment.band, metrics, ends=False)
     for pair in pairs:
         marks = [mark(experiment, pair, metric) for metric in metrics]
         cells = [
@@ -90,12 +90,14 @@ def _in_band(experiment: Experiment, pair: Pair) -> bool:
     return experiment.band is not None and pair in experiment.band.pairs
 
 
-def _band_rows(band: Band | None, metrics: list[str]) -> list[tuple[Cell, ...]]:
-    """The seed band of several pairs as a row; none where it is the row of its only pair."""
+def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> list[tuple[Cell, ...]]:
+    """The seed band of several pairs as a row, their mean and its ends; none where it is the row of its only pair."""
     if band is None or len(band.pairs) == 1:
         return []
-    cells = (Cell(number(band.value(metric)), brackets(band.ends(metric))) for metric in metrics)
-    return [(Cell("seed band", f"mean of {band.name}"), *cells)]
+    cells = (
+        Cell(number(band.value(metric)), brackets(band.ends(metric)) if ends else "") for metric in metrics
+    )
+    return [(Cell("seed band", f"({band.name})"), *cells)]
 
 
 def _pair_cell(pair: Pair, name: str) -> Cell:
