@@ -36,7 +36,9 @@ def compile_layers(model: nn.Module, *, selective: bool = False, backend: str = 
     """
     _make_attention_opaque()
     if selective:
-        torch._functorch.config.activation_memory_budget = _SELECTIVE
+        from torch._functorch import config  # of the compiler, which takes seconds to import
+
+        config.activation_memory_budget = _SELECTIVE
     for layer in cast("Iterable[Any]", decoder_layers(model)):
         if getattr(layer, "gradient_checkpointing", False):
             # Nothing that calls a checkpoint is compiled, so what the checkpoint calls has to be.

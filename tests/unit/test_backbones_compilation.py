@@ -78,7 +78,7 @@ def test_checkpointed_layers_are_compiled_too(kind: Literal[True, "offload"]) ->
 
 @pytest.mark.slow
 def test_the_compiler_recomputes_what_selective_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._functorch.config, "activation_memory_budget", 1.0)
+    monkeypatch.setattr("torch._functorch.config.activation_memory_budget", 1.0)
     bag, kept, found = random_bag(24, longest=40), [], []
     pack = make_pack(bag.texts, bag.prompt_lengths)
     for selective in (False, True):

@@ -106,7 +106,7 @@ def test_a_pack_is_queued_without_waiting_for_the_device() -> None:
 def test_compiled_layers_with_recomputation_give_the_plain_gradient(
     kind: Literal[False, True, "selective", "offload"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch._functorch.config, "activation_memory_budget", 1.0)
+    monkeypatch.setattr("torch._functorch.config.activation_memory_budget", 1.0)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     bag = random_bag(24, longest=40)
