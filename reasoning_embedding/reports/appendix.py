@@ -39,7 +39,7 @@ def _measured(experiment: Experiment) -> list[str]:
             f"{metric_label(metric).title} {number(band.value(metric))} {brackets(ends)}"
             for metrics in LEVELS.values()
             for metric in metrics
-            if (ends := band.ends(metric)) is not None
+            if (ends := band.shown(metric)) is not None
         )
         sentences.append(f"The seed band is {band.makings}. {'; '.join(found)}.")
     return sentences

@@ -41,7 +41,7 @@ def _pair(experiment: Experiment, pair: Pair) -> dict[str, Any]:
     metrics = {}
     for name, values in pair.diagonal.items():
         found = verdict(pair, experiment.band, name)
-        band = experiment.band.ends(name) if found and experiment.band else None
+        band = experiment.band.shown(name) if found and experiment.band else None
         metrics[name] = _metric([values], [pair.intervals.get(name)], pair.chance.get(name), band)
         metrics[name]["test"] = _test(found)
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -87,9 +86,7 @@ def seed_level(
 ) -> tuple[float, float] | None:
     """The seed band of a metric within its limits, if all tracks were measured on the band's probe set and rows."""
     band = experiment.band
-    ends = band.ends(metric) if band and all(map(band.holds_for, tracks)) else None
-    low, high = metric_label(metric).limits or (-math.inf, math.inf)
-    return ends and (max(low, ends[0]), min(high, ends[1]))
+    return band.shown(metric) if band and all(map(band.holds_for, tracks)) else None
 
 
 def diagonal_chart(experiment: Experiment) -> LineChart | None:

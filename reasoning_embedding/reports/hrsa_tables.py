@@ -95,7 +95,7 @@ def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> l
     if band is None or len(band.pairs) == 1:
         return []
     cells = (
-        Cell(number(band.value(metric)), brackets(band.ends(metric)) if ends else "") for metric in metrics
+        Cell(number(band.value(metric)), brackets(band.shown(metric)) if ends else "") for metric in metrics
     )
     return [(Cell("seed band", f"({band.name})"), *cells)]
 

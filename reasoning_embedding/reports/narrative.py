@@ -163,7 +163,7 @@ def against_band(pair: Pair, band: Band | None, metric: str) -> str:
     test = f"TOST p = {p:.2g}" if p >= 0.001 else "TOST p < 0.001"
     if place.word in ("closer", "farther"):
         test = "the whole interval lies outside"
-    return f", {words[place.word]} (band {brackets(band.ends(metric))}, {test})"
+    return f", {words[place.word]} (band {brackets(band.shown(metric))}, {test})"
 
 
 def _track(track: Realignment) -> str:

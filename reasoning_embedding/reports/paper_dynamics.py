@@ -104,7 +104,7 @@ def draw_spectra(experiment: Experiment, path: Path) -> list[Drawn]:
         first.set(ylabel="RankMe")
         second.set(ylabel="alpha-ReQ")
         plane.set(xlabel="RankMe", ylabel="alpha-ReQ", title="ring: first step")
-        legend_below(figure, 4)
+        legend_below(figure, 6)
         caption = (
             f"RankMe (from singular values) and alpha-ReQ of the {features} features of every checkpoint at the final "
             f"norm; right: the path of both. {probe_note(tracks)}"

@@ -17,6 +17,8 @@ from .paper_style import COLUMN, PAGE, Drawn, legend_below, paper_figure, save
 from .records import Experiment, Pair
 
 _MAPS = ("dimension_correlation", "cka", "knn_jaccard")
+#: Groups of bars that stand side by side without their names touching.
+_GROUPS = 4
 _SHORT = {"dimension_correlation": "Dimension-wise correlation", "cka": "Linear CKA"}
 
 
@@ -91,36 +93,15 @@ def draw_probes(sides: Sequence[tuple[str, Pair]], path: Path) -> list[Drawn]:
     """Bars of own and transferred probe accuracy with intervals, the shuffled control and chance."""
     if not sides:
         return []
-    width = 0.2
-    with paper_figure(COLUMN if len(sides) < 3 else PAGE, 2.6) as figure:
-        axis = figure.subplots()
-        for place, (_, pair) in enumerate(sides):
-            found = accuracies(pair.probe_transfer)
-            for index, accuracy in enumerate(found):
-                x = place + (index - (len(found) - 1) / 2) * width
-                low, high = accuracy.bounds
-                axis.bar(
-                    x,
-                    accuracy.value,
-                    width * 0.92,
-                    color=COLOURS[index],
-                    label=accuracy.label,
-                    hatch="///" if accuracy.key in ("a_to_b", "b_to_a") else None,
-                    edgecolor="white",
-                    linewidth=0.5,
-                )
-                ends = [[accuracy.value - low], [high - accuracy.value]]
-                axis.errorbar(x, accuracy.value, ends, color="black", lw=0.8, capsize=1.5)
-            for key, label, colour, dashes in (
-                ("permuted_control", "shuffled labels", "black", ":"),
-                ("chance", "chance", "black", "-"),
-            ):
-                value = (pair.probe_transfer or {}).get(key)
-                if value is not None:
-                    axis.plot([place - 0.45, place + 0.45], [value] * 2, color=colour, ls=dashes, label=label)
-        axis.set_xticks(range(len(sides)), [name for name, _ in sides])
-        axis.set(ylabel="probe accuracy (fraction)", ylim=(0, 1.02), xlim=(-0.55, len(sides) - 0.45))
-        axis.grid(visible=False, axis="x")
+    rows = [sides[start : start + _GROUPS] for start in range(0, len(sides), _GROUPS)]
+    columns = min(_GROUPS, len(sides))
+    with paper_figure(COLUMN if columns < 3 else PAGE, 0.7 + 1.9 * len(rows)) as figure:
+        for axis, line in zip(figure.subplots(len(rows), 1, squeeze=False).flat, rows, strict=True):
+            for place, (_, pair) in enumerate(line):
+                _probe_bars(axis, place, pair)
+            axis.set_xticks(range(len(line)), [name for name, _ in line])
+            axis.set(ylabel="probe accuracy (fraction)", ylim=(0, 1.02), xlim=(-0.55, columns - 0.45))
+            axis.grid(visible=False, axis="x")
         legend_below(figure, 2 if len(sides) < 3 else 3)
         who = "; ".join(
             f"{name.replace(chr(10), ', ')}: A = {pair.a.reference}, B = {pair.b.reference}"
@@ -129,3 +110,27 @@ def draw_probes(sides: Sequence[tuple[str, Pair]], path: Path) -> list[Drawn]:
         tests = ", ".join(dict.fromkeys(str((pair.probe_transfer or {}).get("n")) for _, pair in sides))
         caption = f"Linear probes on text features, 95 % Wilson intervals over {tests} test texts. {who}."
         return [save(figure, path, caption)]
+
+
+def _probe_bars(axis: Any, place: int, pair: Pair) -> None:
+    """A group of bars at one place: the pair's accuracies with intervals, its control and chance level as lines."""
+    width, found = 0.2, accuracies(pair.probe_transfer)
+    for index, accuracy in enumerate(found):
+        x = place + (index - (len(found) - 1) / 2) * width
+        low, high = accuracy.bounds
+        axis.bar(
+            x,
+            accuracy.value,
+            width * 0.92,
+            color=COLOURS[index],
+            label=accuracy.label,
+            hatch="///" if accuracy.key in ("a_to_b", "b_to_a") else None,
+            edgecolor="white",
+            linewidth=0.5,
+        )
+        ends = [[accuracy.value - low], [high - accuracy.value]]
+        axis.errorbar(x, accuracy.value, ends, color="black", lw=0.8, capsize=1.5)
+    for key, label, dashes in (("permuted_control", "shuffled labels", ":"), ("chance", "chance", "-")):
+        value = (pair.probe_transfer or {}).get(key)
+        if value is not None:
+            axis.plot([place - 0.45, place + 0.45], [value] * 2, color="black", ls=dashes, label=label)

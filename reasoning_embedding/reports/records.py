@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.hrsa.band import seed_band
+
+from .labels import metric_label
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,11 @@ class Band:
             return None
         band = seed_band(values)
         return band.low, band.high
+
+    def shown(self, metric: str) -> tuple[float, float] | None:
+        """:meth:`ends` within what the metric can be; the tests use the ends themselves."""
+        ends, (low, high) = self.ends(metric), metric_label(metric).limits or (-math.inf, math.inf)
+        return ends and (max(low, ends[0]), min(high, ends[1]))
 
     def holds_for(self, pair: Pair | Realignment) -> bool:
         """Whether a record was measured on the band's probe set and rows."""

@@ -149,6 +149,8 @@ def test_a_band_is_drawn_within_what_the_metric_can_be(experiment: Experiment) -
     assert two.band is not None
     low, high = two.band.ends("cka") or (0, 0)
     assert low < 0.9 < 1 < high  # two values say little
+    assert two.band.shown("cka") == (low, 1)
+    assert two.band.shown("unknown") is None
     assert seed_level(two, two.realignments, "cka") == (low, 1)
     elsewhere = [replace(track, probe=replace(track.probe, hash="other")) for track in two.realignments]
     assert seed_level(two, elsewhere, "cka") is None
