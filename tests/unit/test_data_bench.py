@@ -20,6 +20,7 @@ def test_both_sides_run_and_a_result_compares_them(tmp_path: Path) -> None:
         "other": [bench_data.other_side(tmp_path, tmp_path / "other", 1)],
     }
     assert all(seconds > 0 and peak > 0 for found in sides.values() for seconds, peak in found)
+    assert bench_data.our_memory(tmp_path, tmp_path / "memory", 1)[1] > 10
     result = bench_data._result("data/tokenise/600", 600, sides, {"processes": 1})
     assert result["ratio"] == round(sides["other"][0][0] / sides["ours"][0][0], 4)
     assert json.loads(json.dumps(result)) == result
