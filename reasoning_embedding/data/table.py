@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from math import nan
 from pathlib import Path
 
@@ -15,10 +15,8 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
 from .columns import Columns, file_columns, memory_columns
-from .hub import hub_records
-from .mix import mix_records, read_corpus
-from .readers import data_files, file_stem, read_records
-from .rows import BadRows, Row, rows_of
+from .rows import BadRows, Row
+from .sources import read_rows
 from .texts import TextList, TextWriter
 
 
@@ -146,38 +144,6 @@ def build_table(data: config.Data, folder: Path | None = None) -> Table:
     return builder.table(dict(bad.counts))
 
 
-def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
-    """Yield the rows of every source of a configuration, in their order.
-
-    Parameters
-    ----------
-    data : config.Data
-        The sources.
-    bad : BadRows
-        Takes records that are no rows.
-
-    Raises
-    ------
-    InputError, SetupError
-        As in :func:`load_table`.
-    """
-    for number, source in enumerate(data.sources):
-        place, count = f"data.sources[{number}] ({source.kind})", 0
-        for row in islice(_source_rows(source, bad), source.limit):
-            count += 1
-            yield row
-        if not count:
-            counts = ", ".join(f"{count} x {reason}" for reason, count in bad.counts.items())
-            what = "no rows" + (f" left; skipped: {counts}" if counts else "")
-            raise InputError(what, where=place, todo=_todo(source))
-        if source.expected_rows is not None and source.limit is None and count != source.expected_rows:
-            raise InputError(
-                f"{count:,} rows, where expected_rows says {source.expected_rows:,}",
-                where=place,
-                todo="get the data set that the recipe means, or correct expected_rows",
-            )
-
-
 def require_scores(table: Table) -> None:
     """Check that a teacher has scored every text of every row that has hard negatives.
 
@@ -205,42 +171,6 @@ def require_scores(table: Table) -> None:
             where=f"data.sources ({table.sources[table.source[missing.argmax()]]})",
             todo=todo,
         )
-
-
-def _todo(source: config.Source) -> str:
-    if isinstance(source, config.MixSource) and source.sources is not None:
-        return f"check that {source.rows} has rows of {', '.join(source.sources)}"
-    return "check that the source holds rows with a query and a positive"
-
-
-def _source_rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
-    if isinstance(source, config.FilesSource):
-        for file in data_files(source.path):
-            yield from rows_of(
-                read_records(file),
-                bad,
-                source=source.name,
-                default_source=file_stem(file),
-                instruction=source.instruction,
-            )
-        return
-    if isinstance(source, config.MixSource):
-        records = mix_records(source.rows, read_corpus(source.corpus, bad), source.sources)
-        default = "mix"
-    elif isinstance(source, config.HubSource):
-        records, default = hub_records(source), source.dataset
-    else:
-        records, default = _world_records(source), "world"
-    yield from rows_of(
-        records, bad, source=source.name, default_source=default, instruction=source.instruction
-    )
-
-
-def _world_records(source: config.WorldSource) -> Iterator[tuple[str, object]]:
-    from .world import World
-
-    for number, (question, document, _) in enumerate(World(source.seed).pairs(source.split), start=1):
-        yield f"world {source.split} pair {number}", {"query": question, "pos": [document]}
 
 
 #: Columns of a table and their types.
