@@ -46,7 +46,7 @@ def worst_difference(checkpoint: Path, rows: Sequence[Triple]) -> float:
     with _exact_norms():
         loss, gradient = _padded(checkpoint, rows)
         embedder = load_embedder(checkpoint).double()
-        fuse_layers(embedder.model)  # as on a CPU; elsewhere the stock layers are what runs
+        fuse_layers(embedder.model, torch.float64)  # as on a CPU; elsewhere the stock layers are what runs
         store = tokenize_rows(embedder, rows)
         bag = make_bag_of(store, range(len(rows)))
         half = int(bag.lengths.sum()) // 2

@@ -77,10 +77,10 @@ class Ours:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._work = work
         self.embedder = load_embedder(work.checkpoint).to(device).train()
-        fuse_layers(stock_model(self.embedder))
+        self._autocast = torch.bfloat16 if work.dtype == "bf16" else None
+        fuse_layers(stock_model(self.embedder), self._autocast or torch.float32)
         self._initial = _copy(self.embedder)
         self._world = World(device=device)
-        self._autocast = torch.bfloat16 if work.dtype == "bf16" else None
         self.store = tokenize_rows(self.embedder, work.rows)
 
     def run(self, setting: Setting, batches: Sequence[Sequence[int]]) -> tuple[list[Time], list[float]]:

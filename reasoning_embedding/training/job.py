@@ -140,8 +140,10 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     training = settings.training
     if training.compile:
         compile_layers(stock_model(embedder), selective=training.activation_checkpointing == "selective")
-    elif training.fused_layers and launch.engine == "replicated" and fuse_layers(stock_model(embedder)):
-        report("layers run as one function each on this CPU")
+    elif training.fused_layers and launch.engine == "replicated":
+        compute = autocast_dtype(training) or torch.float32
+        if fused := fuse_layers(stock_model(embedder), compute):
+            report(f"{fused} layers run as one function each on this CPU")
 
     def engine() -> Engine:
         return build_engine(
@@ -166,6 +168,11 @@ def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss
         engine.load_optimizer_state(optimizer)
     loss.restore(record.get("loss", {}))
     return engine
+
+
+def autocast_dtype(training: config.Training) -> torch.dtype | None:
+    """Return what layers compute in where it is not their parameters' dtype."""
+    return torch.bfloat16 if training.precision == "bf16" else None
 
 
 def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:

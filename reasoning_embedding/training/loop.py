@@ -17,7 +17,7 @@ from reasoning_embedding.errors import InputError, TrainingError
 
 from .exhausted import explain_out_of_memory
 from .folder import describe_run, first_step, locked
-from .job import Job, prepare
+from .job import Job, autocast_dtype, prepare
 from .memory import MemoryPlan, plan_memory
 from .meters import Gauges, Meters, Report
 from .optimizers import learning_rate_at
@@ -161,7 +161,7 @@ def _steps(
                 job.world,
                 pack_tokens=training.pack_tokens,
                 store_tokens=memory.store_tokens,
-                autocast=_autocast(training),
+                autocast=autocast_dtype(training),
                 engine=job.engine,
                 anchor=job.anchor,
                 dropout=(job.settings.seed, step),
@@ -198,14 +198,10 @@ def _steps(
                 raise StoppedError(step, stopped)
 
 
-def _autocast(training: config.Training) -> torch.dtype | None:
-    return torch.bfloat16 if training.precision == "bf16" else None
-
-
 def _memory(job: Job, report: Report) -> MemoryPlan:
     """Choose the memory mode by the first batches of the run, whatever step it goes on from."""
     bags = [job.bag(step)[0] for step in range(1, min(_LOOK_AHEAD, job.plan.steps) + 1)]
-    plan = plan_memory(job.settings.training, job.engine, bags, _autocast(job.settings.training))
+    plan = plan_memory(job.settings.training, job.engine, bags, autocast_dtype(job.settings.training))
     report(f"memory: {plan.mode}; {plan.reason}")
     return plan
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from reasoning_embedding import training
+from reasoning_embedding.backbones.fused.native import native_kernels
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.config import RunConfig, load_config
@@ -106,7 +107,9 @@ def test_engines_train_the_same_model(write_run: Write, tmp_path: Path) -> None:
     found = {}
     for kind, ranks in (("replicated", 1), ("fsdp2", 3), ("zero2", 2), ("zero3", 2)):
         config = write_run(f"{kind}-{ranks}", max_grad_norm=0.5)
-        run_ranks(ranks, _train, config, _environment(kind, tmp_path), False)
+        lines = run_ranks(ranks, _train, config, _environment(kind, tmp_path), False)[0]
+        fused = any("layers run as one function" in line for line in lines)
+        assert fused == (kind == "replicated" and native_kernels(torch.float32) is not None)
         found[kind, ranks] = _weights(RunFolder(tmp_path / "runs" / f"{kind}-{ranks}"), 6)
     for weights in found.values():
         assert _distance(weights, found["replicated", 1]) < 2e-5
