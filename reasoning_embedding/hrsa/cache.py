@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,17 +34,17 @@ class ActivationCache:
     def get(self, key: str, sample: Sample) -> Activations | None:
         """Return the activations under `key` for that sample, or None; a damaged entry counts as none."""
         path = self.folder / f"{key}{_SUFFIX}"
-        if not path.exists():
-            return None
         try:
             with safe_open(path, framework="numpy") as file:
                 facts = json.loads(file.metadata()["facts"])
                 states = [file.get_tensor(f"layer.{index}") for index in range(len(facts["layers"]))]
                 last, mean = file.get_tensor("last"), file.get_tensor("mean")
+            os.utime(path)
         except SafetensorError:  # cut short by a full disk or a copy: read the model again
             path.unlink(missing_ok=True)
             return None
-        os.utime(path)
+        except FileNotFoundError:  # dropped meanwhile by a process that shares the cache
+            return None
         return Activations(facts["layers"], states, last, mean, sample, facts["causal"])
 
     def put(self, key: str, found: Activations) -> None:
@@ -64,10 +65,14 @@ class ActivationCache:
         self._trim()
 
     def _trim(self) -> None:
-        entries = sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        found = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # dropped meanwhile by another process
+                facts = path.stat()
+                found.append((facts.st_mtime, facts.st_size, path))
         total = 0
-        for path in entries:
-            total += path.stat().st_size
+        for _, size, path in sorted(found, reverse=True):
+            total += size
             if total > self._limit:
                 path.unlink(missing_ok=True)
 

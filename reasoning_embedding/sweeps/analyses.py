@@ -20,9 +20,8 @@ Report = Callable[[str], None]
 
 
 def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> None:
-    """Compare every pair and follow every trajectory of an analysis."""
+    """Compare every pair of an analysis."""
     from reasoning_embedding.hrsa.compare import compare
-    from reasoning_embedding.hrsa.realignment import realign
 
     instrument = make_instrument(analysis, folder / "hrsa", report)
     for pair in analysis.pairs:
@@ -30,6 +29,13 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
         result = compare(pair.name, a, b, instrument)
         write_json(folder / "hrsa" / "pairs" / f"{pair.name}.json", result)
         report(f"pair {pair.name}: done")
+
+
+def follow_runs(analysis: config.Analysis, folder: Path, report: Report) -> None:
+    """Follow every trajectory of an analysis."""
+    from reasoning_embedding.hrsa.realignment import realign
+
+    instrument = make_instrument(analysis, folder / "hrsa", report)
     for track in analysis.realignment:
         run = series_folder(track.run, folder)
         named = track.run if ":" in track.run else f"run:{track.run}"

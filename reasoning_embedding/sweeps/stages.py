@@ -29,7 +29,7 @@ class Stage:
     Attributes
     ----------
     name : str
-        ``contamination``, ``grow-STAGE``, ``train-RUN``, ``evaluate`` or ``analyze``.
+        ``contamination``, ``grow-STAGE``, ``train-RUN``, ``evaluate``, ``analyze`` or ``track``.
     settings : dict
         What decides its result, as JSON values.
     needs : tuple of str
@@ -74,10 +74,18 @@ def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:
         needs = (f"grow-{run.backbone}",) if isinstance(run.backbone, str) else ()
         stages.append(Stage(f"train-{run.name}", settings, needs, checks))
     everything = tuple(stage.name for stage in stages if stage.name != CONTAMINATION)
-    for name, section in (("evaluate", experiment.evaluation), ("analyze", experiment.analysis)):
-        if section is not None:
-            stages.append(Stage(name, section.model_dump(mode="json"), everything))
-    return stages
+    return [*stages, *(Stage(name, settings, everything) for name, settings in _measurements(experiment))]
+
+
+def _measurements(experiment: config.ExperimentConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is done to the finished models: stage and settings; pairs and trajectories run side by side."""
+    if experiment.evaluation is not None:
+        yield "evaluate", experiment.evaluation.model_dump(mode="json")
+    analysis = experiment.analysis
+    if analysis is not None and analysis.pairs:
+        yield "analyze", analysis.model_dump(mode="json", exclude={"realignment"})
+    if analysis is not None and analysis.realignment:
+        yield "track", analysis.model_dump(mode="json", exclude={"pairs", "seed_band"})
 
 
 class Ledger:
@@ -147,7 +155,8 @@ class Ledger:
         patterns = {
             CONTAMINATION: ("contamination.json",),
             "evaluate": ("evaluation/*/scores.json", "runs/*/evaluation/*/scores.json"),
-            "analyze": ("hrsa/**/*.json",),
+            "analyze": ("hrsa/pairs/*.json",),
+            "track": ("hrsa/realignment/*.json",),
         }[name]
         files = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
         digest = hashlib.sha256()

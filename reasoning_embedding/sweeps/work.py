@@ -11,7 +11,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 
-from .analyses import analyze_pairs
+from .analyses import analyze_pairs, follow_runs
 from .contamination import CONTAMINATION, compare_tasks, scored_tasks
 from .evaluations import evaluate_runs
 from .experiment import read_experiment, run_config
@@ -41,6 +41,8 @@ def work(folder: Path, name: str, report: Report) -> None:
         _evaluate(experiment, experiment.evaluation, folder, report)
     elif name == "analyze" and experiment.analysis is not None:
         analyze_pairs(experiment.analysis, folder, report)
+    elif name == "track" and experiment.analysis is not None:
+        follow_runs(experiment.analysis, folder, report)
     else:
         raise InputError(f"no stage {name!r} in this experiment", where=str(folder))
 

@@ -109,7 +109,7 @@ def test_an_experiment_runs_once_and_every_verb_reads_it(
     assert "seeds" in page
 
     second = rembed("experiment", experiment)
-    for stage in ("train-one", "train-two", "evaluate", "analyze"):
+    for stage in ("train-one", "train-two", "evaluate", "analyze", "track"):
         assert f"[{stage}] done before" in second.output
 
     run = RunFolder(folder / "runs" / "one")

@@ -30,7 +30,7 @@ from reasoning_embedding.lineages.pretrain import pretrain
 from reasoning_embedding.lineages.steps import StepSaver
 from reasoning_embedding.lineages.tokenizer import load_tokenizer
 from reasoning_embedding.sweeps import resolve
-from reasoning_embedding.sweeps.analyses import analyze_pairs
+from reasoning_embedding.sweeps.analyses import analyze_pairs, follow_runs
 
 ARCHITECTURE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -159,6 +159,7 @@ def test_hrsa_follows_a_stage_through_its_steps(grown) -> None:
         }
     )
     analyze_pairs(analysis, experiment, lambda _: None)
+    follow_runs(analysis, experiment, lambda _: None)
     track = json.loads((experiment / "hrsa" / "realignment" / "dpo.json").read_text())
     assert (track["run"], track["steps"]) == ("lineage:dpo", [0, 4, 6])
     assert track["series"]["cka"][0] == pytest.approx(1.0, abs=1e-6)

@@ -247,6 +247,12 @@ def test_the_cache_drops_the_least_recently_used(tmp_path):
     again = cache.get("used", sample)
     assert np.array_equal(again.states[0], state)
     assert again.layers == ["embedding"]
+    (tmp_path / "gone.safetensors").symlink_to(
+        tmp_path / "nowhere"
+    )  # as if dropped by another process just now
+    cache.put("new", found)
+    assert cache.get("gone", sample) is None
+    assert cache.get("new", sample) is not None
     ActivationCache(tmp_path / "none", 0).put("key", found)
     assert not (tmp_path / "none").exists()
 
