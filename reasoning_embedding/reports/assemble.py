@@ -119,9 +119,9 @@ def draw_figures(experiment: Experiment, folder: Path) -> list[str]:
         draw_bars(bars, place("scores"))
     if chart := score_curves(experiment):
         draw_lines(chart, place("scores-by-step"))
-    if chart := log_chart("training", "Contrastive training", enumerate(experiment.runs)):
+    if chart := log_chart("training", "Contrastive training", experiment.runs, experiment.looks):
         draw_lines(chart, place("losses"), only=("loss", "accuracy", "grad_norm"))
-    if chart := log_chart("lineage", "Growing the backbones", enumerate(experiment.stages)):
+    if chart := log_chart("lineage", "Growing the backbones", experiment.stages):
         draw_lines(chart, place("lineage"), only=("loss", "reward", "accuracy"))
     if chart := realignment_chart(experiment):
         draw_lines(chart, place("realignment"), only=tuple(f"series/{metric}" for metric in HEADLINE))

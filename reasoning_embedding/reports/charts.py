@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,8 @@ class Bars:
     models: list[str]
     last: list[list[float | None]]
     first: list[list[float | None]]
-    colours: list[int]
+    looks: list[tuple[int, int]]
+    """Colour and style of each model; the colours of baselines are negative."""
 
 
 def thin(
@@ -83,13 +84,15 @@ def thin(
     return [*new_x, x[-1]], [*new_y, y[-1]]
 
 
-def log_chart(key: str, title: str, logs: Iterable[tuple[int, Run | Stage]]) -> LineChart | None:
-    """Training logs: one panel for each known quantity that somebody logged."""
-    logs = list(logs)
+def log_chart(
+    key: str, title: str, logs: Sequence[Run | Stage], looks: Mapping[str, tuple[int, int]] | None = None
+) -> LineChart | None:
+    """Training logs: one panel for each known quantity that somebody logged; without looks each has its colour."""
+    looks = looks or {entity.name: (place, 0) for place, entity in enumerate(logs)}
     panels = []
     for quantity, label in QUANTITIES.items():
         lines = []
-        for colour, entity in logs:
+        for entity in logs:
             if quantity == "loss" and isinstance(entity, Stage) and entity.kind == "rlvr":
                 continue  # a policy-gradient loss is no likelihood: it shares no axis with the others
             points = [
@@ -99,7 +102,7 @@ def log_chart(key: str, title: str, logs: Iterable[tuple[int, Run | Stage]]) -> 
             ]
             if points:
                 x, y = thin([float(step) for step, _ in points], [value for _, value in points])
-                lines.append(Line(entity.name, x, y, colour, 0))
+                lines.append(Line(entity.name, x, y, *looks[entity.name]))
         if lines:
             panels.append(Panel(quantity, label, lines))
     return LineChart(key, title, "step", panels) if panels else None
@@ -108,10 +111,11 @@ def log_chart(key: str, title: str, logs: Iterable[tuple[int, Run | Stage]]) -> 
 def score_bars(experiment: Experiment) -> Bars | None:
     """Scores of runs and baselines by task, the mean last when there are several tasks."""
     tasks = experiment.tasks
-    entries = [
-        (run.name, run.first, run.last, colour) for colour, run in enumerate(experiment.runs) if run.scores
+    looks = experiment.looks
+    entries = [(run.name, run.first, run.last, looks[run.name]) for run in experiment.runs if run.scores]
+    entries += [
+        (name, None, scores, (-1 - i, 0)) for i, (name, scores) in enumerate(experiment.baselines.items())
     ]
-    entries += [(name, None, scores, -1 - i) for i, (name, scores) in enumerate(experiment.baselines.items())]
     if not tasks or not entries:
         return None
 
@@ -126,7 +130,7 @@ def score_bars(experiment: Experiment) -> Bars | None:
         models=[name for name, *_ in entries],
         last=[values(last) for _, _, last, _ in entries],
         first=[values(first) for _, first, _, _ in entries],
-        colours=[colour for *_, colour in entries],
+        looks=[look for *_, look in entries],
     )
 
 
@@ -137,15 +141,14 @@ def score_curves(experiment: Experiment) -> LineChart | None:
     panels = []
     for task in experiment.tasks:
         lines = []
-        for colour, run in enumerate(experiment.runs):
+        for run in experiment.runs:
             steps = sorted(run.scores)
             lines.append(
                 Line(
                     run.name,
                     [float(s) for s in steps],
                     [task_score(run.scores[s], task) for s in steps],
-                    colour,
-                    colour,
+                    *experiment.looks[run.name],
                 )
             )
         panels.append(Panel(task, f"{SCORE}, {task}", lines))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .charts import Bars, Line, LineChart, Panel
 from .hrsa_charts import HeatMap
-from .labels import COLOURS, DASHES
+from .labels import COLOURS, DASHES, HATCHES
 from .number_sequences import PointPlot
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ def draw_bars(bars: Bars, path: Path) -> None:
         for index, model in enumerate(bars.models):
             places = [task + (index - (count - 1) / 2) * width for task in range(len(bars.tasks))]
             heights = [math.nan if value is None else value for value in bars.last[index]]
-            colour = _colour(bars.colours[index])
+            tint, style = bars.looks[index]
             axis.bar(
                 places,
                 heights,
                 width * 0.9,
                 label=model,
-                color=colour,
-                hatch="//" if bars.colours[index] < 0 else None,
+                color=_colour(tint),
+                hatch="//" if tint < 0 else HATCHES[style % len(HATCHES)][0],
             )
             starts = [(x, y) for x, y in zip(places, bars.first[index], strict=True) if y is not None]
             label = "step 0" if starts and index == 0 else None

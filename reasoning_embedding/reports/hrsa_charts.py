@@ -60,11 +60,11 @@ def _track_panel(
     experiment: Experiment, tracks: tuple[Realignment, ...], metric: str, group: str, attribute: str
 ) -> Panel:
     shown = [(index, track) for index, track in enumerate(tracks) if metric in getattr(track, attribute)]
-    colours = {run.name: colour for colour, run in enumerate(experiment.runs)}
+    looks = experiment.looks
     lines: list[Line] = []
     for index, track in shown:
-        colour = colours.get(track.run, len(colours) + index)
-        style = sum(line.colour == colour for line in lines)  # a run's second track is dashed, and so on
+        colour, _ = looks.get(track.run, (len(looks) + index, 0))
+        style = sum(line.colour == colour for line in lines)  # a backbone's second track is dashed, and so on
         values = getattr(track, attribute)[metric]
         lines.append(Line(track.name, [float(step) for step in track.steps], values, colour, style))
     label, band = metric_label(metric), experiment.band

@@ -10,6 +10,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DARK_COLOURS = ("#56B4E9", "#E69F00", "#2BC49A", "#E59BC4", "#F0E442", "#D55E00", "#FFFFFF")
 #: A second channel beside colour: dash patterns, as matplotlib and plotly name them.
 DASHES = (("-", "solid"), ("--", "dash"), ("-.", "dashdot"), (":", "dot"))
+#: The same of bars.
+HATCHES = (("", ""), ("..", "."), ("xx", "x"), ("--", "-"))
 
 #: HRSA metrics of the main table, in the order of METHODS: representation, then geometry.
 HEADLINE = (

@@ -15,7 +15,7 @@ from .charts import log_chart, score_bars, score_curves
 from .explorer import explorer
 from .grid import Grid, to_html
 from .hrsa_charts import diagonal_chart, heat_maps, realignment_chart
-from .labels import COLOURS, DARK_COLOURS, DASHES, metric_label
+from .labels import COLOURS, DARK_COLOURS, DASHES, HATCHES, metric_label
 from .narrative import findings
 from .number_sequences import SEQUENCES_KEY
 from .records import Experiment
@@ -97,8 +97,8 @@ def _chart_data(experiment: Experiment) -> dict[str, Any]:
     """What the script draws from: plain lists and dictionaries."""
     charts = [
         score_curves(experiment),
-        log_chart("training", "Training curves", enumerate(experiment.runs)),
-        log_chart("lineage", "Growing the backbones", enumerate(experiment.stages)),
+        log_chart("training", "Training curves", experiment.runs, experiment.looks),
+        log_chart("lineage", "Growing the backbones", experiment.stages),
         diagonal_chart(experiment),
         realignment_chart(experiment),
     ]
@@ -107,6 +107,7 @@ def _chart_data(experiment: Experiment) -> dict[str, Any]:
         "colours": COLOURS,
         "dark": DARK_COLOURS,
         "dashes": [dash for _, dash in DASHES],
+        "hatches": [shape for _, shape in HATCHES],
         "charts": {chart.key: asdict(chart) for chart in charts if chart},
         "explorer": explorer(experiment),
         "heatmaps": [asdict(heat_map) for heat_map in heat_maps(experiment)],

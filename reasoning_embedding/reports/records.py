@@ -231,6 +231,16 @@ class Experiment:
         return Band(tuple(filter(Band((named[0],)).like, named))) if named else None
 
     @property
+    def looks(self) -> dict[str, tuple[int, int]]:
+        """Colour and style of each run in every chart: runs of one backbone share the colour."""
+        kinds = [run.backbone or run.name for run in self.runs]
+        order = list(dict.fromkeys(kinds))
+        return {
+            run.name: (order.index(kind), kinds[:place].count(kind))
+            for place, (run, kind) in enumerate(zip(self.runs, kinds, strict=True))
+        }
+
+    @property
     def band_first(self) -> list[Pair]:
         """The pairs, those of the seed band before the others."""
         seeds = self.band.pairs if self.band else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.reports.charts import score_curves
 from reasoning_embedding.reports.collect import collect
 from reasoning_embedding.reports.hrsa_tables import hrsa_table, spectrum_table, transfer_table
+from reasoning_embedding.reports.records import Run
 from tests.synthetic_experiment import PAIRS, RUNS, TASKS, write_experiment
 
 
@@ -146,3 +148,11 @@ def test_a_folder_without_anything_is_refused(tmp_path: Path, make: bool) -> Non
         folder.mkdir()
     with pytest.raises(InputError):
         collect(folder)
+
+
+def test_runs_of_one_backbone_share_a_colour_and_no_two_runs_look_alike(experiment: Path) -> None:
+    runs = [("a", "base"), ("b", "sft"), ("a1", "base"), ("alone", None), ("b1", "sft")]
+    found = replace(
+        collect(experiment), runs=tuple(Run(name, backbone, 0, (), {}) for name, backbone in runs)
+    )
+    assert found.looks == {"a": (0, 0), "b": (1, 0), "a1": (0, 1), "alone": (2, 0), "b1": (1, 1)}

@@ -164,7 +164,8 @@
       const places = (index) => bars.tasks.map((_, task) => task + (index - (bars.models.length - 1) / 2) * width);
       const traces = bars.models.map((model, index) => ({
         type: "bar", name: escape(model), x: places(index), y: bars.last[index], width: width * 0.92,
-        marker: { color: colour(bars.colours[index]) }, customdata: bars.tasks.map(escape),
+        marker: { color: colour(bars.looks[index][0]),
+                  pattern: { shape: data.hatches[bars.looks[index][1] % data.hatches.length] } }, customdata: bars.tasks.map(escape),
         hovertemplate: "%{customdata}: %{y:.3f}",
       }));
       const x = [], y = [];
