@@ -138,7 +138,7 @@ def score_curves(experiment: Experiment) -> LineChart | None:
     """Scores by step; None unless some run was evaluated at more than two checkpoints."""
     if all(len(run.scores) <= 2 for run in experiment.runs):
         return None
-    panels = []
+    panels, looks = [], experiment.looks
     for task in experiment.tasks:
         lines = []
         for run in experiment.runs:
@@ -148,7 +148,7 @@ def score_curves(experiment: Experiment) -> LineChart | None:
                     run.name,
                     [float(s) for s in steps],
                     [task_score(run.scores[s], task) for s in steps],
-                    *experiment.looks[run.name],
+                    *looks[run.name],
                 )
             )
         panels.append(Panel(task, f"{SCORE}, {task}", lines))

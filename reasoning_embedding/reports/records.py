@@ -232,7 +232,7 @@ class Experiment:
 
     @property
     def looks(self) -> dict[str, tuple[int, int]]:
-        """Colour and style of each run in every chart: runs of one backbone share the colour."""
+        """Colour and style of each run in the page's charts: runs of one backbone share the colour."""
         kinds = [run.backbone or run.name for run in self.runs]
         order = list(dict.fromkeys(kinds))
         return {
