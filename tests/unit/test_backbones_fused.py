@@ -176,6 +176,11 @@ def test_long_texts_and_machines_without_compiler_take_stock_layers(
     assert len(ran) == 2, "the pack of texts of 9 tokens alone"
     monkeypatch.setattr(layers, "kernels_for", lambda dtype: None)
     assert fuse_layers(tiny_embedder().model) == 0
+    monkeypatch.setattr(
+        layers, "kernels_for", lambda dtype: pytest.fail("built for layers that cannot use them")
+    )
+    assert fuse_layers(tiny_embedder("gemma").model) == 0
+    monkeypatch.setattr(layers, "kernels_for", lambda dtype: None)
     assert torch.equal(_embed(fused), _embed(tiny_embedder()))
     assert len(ran) == 2
 

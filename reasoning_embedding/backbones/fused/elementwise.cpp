@@ -209,7 +209,7 @@ void swiglu_backward(long rows, long f, const T *opened, const T *upstream, T *b
 void softmax(long rows, long n, T *scores, float scale, int threads) {
     ROWS for (long row = 0; row < rows; row++) {
         T *xs = scores + row * n;
-        float top = load(xs[0]), sum = 0, raised[4096];  // layers.LONGEST
+        float top = load(xs[0]), sum = 0, raised[LONGEST];  // native.LONGEST
         TEXT(omp simd reduction(max : top)) for (long i = 0; i < n; i++) {
             float x = load(xs[i]);
             top = top < x ? x : top;

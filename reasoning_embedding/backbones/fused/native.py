@@ -24,7 +24,9 @@ _SOURCE = Path(__file__).with_name("elementwise.cpp")
 #: Without them a comparison in a loop keeps it scalar; NaN and infinity stay what they are.
 _MATH = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 _WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *_MATH, *_WIDE)
+#: A row of attention weights lies on the stack of a kernel: packs with longer texts go through the stock layer.
+LONGEST = 4096
+_FLAGS = (f"-DLONGEST={LONGEST}", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *_MATH, *_WIDE)
 _DEFINED = {torch.float32: (), torch.bfloat16: ("-DHALF",)}
 _SECONDS = 120
 
@@ -179,9 +181,9 @@ class Native:
         return by_opened, out
 
     def softmax(self, scores: Tensor, scale: float) -> Tensor:
-        """See :meth:`.eager.Eager.softmax`; in place, of rows of at most 4096."""
-        if scores.shape[-1] > 4096:
-            raise ValueError(f"a row of {scores.shape[-1]} scores does not fit the kernel's 4096")
+        """See :meth:`.eager.Eager.softmax`; in place, of rows of at most :data:`LONGEST`."""
+        if scores.shape[-1] > LONGEST:
+            raise ValueError(f"a row of {scores.shape[-1]} scores does not fit the kernel's {LONGEST}")
         self._call("softmax", scores.numel() // scores.shape[-1], scores.shape[-1], scores, scale)
         return scores
 
