@@ -18,3 +18,4 @@ from .lora import add_lora, merged_state_dict, stock_model
 from .packing import packs_for, streams_for
 from .packs import Pack, make_pack, make_packs
 from .pooling import mean_pool
+from .precision import SOFTWARE_BFLOAT16, compute_dtype, multiplies_bfloat16

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Texts up to this long are attended by batched products, longer ones by the fused kernel in float32.
+from .precision import multiplies_bfloat16
+
+#: Texts up to this long are attended by batched products (if the processor has them), longer ones by the fused
+#: kernel in float32.
 _SHORT = 128
 
 
@@ -36,7 +39,7 @@ def attend_in_half(query: Tensor, key: Tensor, value: Tensor, scale: float) -> T
     the scores to bfloat16, which leaves the gradient of a step as far from float32's as it was (1 %).
     """
     half = torch.bfloat16
-    if key.shape[2] <= _SHORT:
+    if key.shape[2] <= _SHORT and multiplies_bfloat16():
         flat = (tensor.to(half).flatten(0, 1) for tensor in (query, key, value))
         return BatchedAttention.apply(*flat, scale).view(query.shape)
     with torch.autocast("cpu", enabled=False):

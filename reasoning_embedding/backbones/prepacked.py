@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .precision import multiplies_bfloat16
+
 _DTYPES = (torch.float32, torch.bfloat16)
 #: Output projection and both inputs of a SwiGLU block, by the names all of transformers' decoders give them.
 _SWIGLU = ("down_proj", "gate_proj", "up_proj")
@@ -33,7 +35,8 @@ def prepacked(model: nn.Module, *, tokens: int) -> Generator[None]:
     Notes
     -----
     The copies live inside the block, at the cost of the weights' memory; a weight changed within it is not
-    seen, and no gradient flows. Results differ from the stock layers' by rounding.
+    seen, and no gradient flows. Results differ from the stock layers' by rounding. Where the processor has no
+    bfloat16 products the copies are in float32, twice as large.
     """
     changed: list[nn.Module] = []
     proven: dict[type[nn.Module], bool] = {}
@@ -69,13 +72,18 @@ def _is_swiglu(module: nn.Module) -> bool:
 
 
 def _reordered(layer: nn.Linear, tokens: int) -> tuple[Tensor, Tensor | None]:
-    bias = None if layer.bias is None else layer.bias.detach()
-    return torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), tokens), bias
+    dtype = _compute_dtype(layer)
+    bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+    return torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(dtype), tokens), bias
+
+
+def _compute_dtype(layer: nn.Linear) -> torch.dtype:
+    return layer.weight.dtype if multiplies_bfloat16() else torch.float32
 
 
 def _linear(layer: nn.Linear, tokens: int) -> Callable[[Tensor], Tensor]:
-    weight, bias = _reordered(layer, tokens)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    dtype, (weight, bias) = _compute_dtype(layer), _reordered(layer, tokens)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, "none", [], "").to(x.dtype)
 
 
 def _swiglu(
@@ -83,12 +91,14 @@ def _swiglu(
 ) -> Callable[[Tensor], Tensor] | None:
     """Return down(silu(gate(x)) * up(x)), or None where that is not what the block computes."""
     layers: list[nn.Linear] = [getattr(block, name) for name in _SWIGLU]
+    dtype = _compute_dtype(layers[0])
     (down, down_bias), (gate, gate_bias), (up, up_bias) = [_reordered(layer, tokens) for layer in layers]
 
     def forward(x: Tensor) -> Tensor:
-        opened = torch.ops.mkldnn._linear_pointwise(x, gate, gate_bias, "swish", [], "")
-        product = torch.ops.mkldnn._linear_pointwise.binary(x, opened, up, up_bias, "mul")
-        return torch.ops.mkldnn._linear_pointwise(product, down, down_bias, "none", [], "")
+        given = x.to(dtype)
+        opened = torch.ops.mkldnn._linear_pointwise(given, gate, gate_bias, "swish", [], "")
+        product = torch.ops.mkldnn._linear_pointwise.binary(given, opened, up, up_bias, "mul")
+        return torch.ops.mkldnn._linear_pointwise(product, down, down_bias, "none", [], "").to(x.dtype)
 
     if type(block) not in proven:
         probe = torch.linspace(-1.0, 1.0, layers[0].out_features, dtype=layers[0].weight.dtype)[None]

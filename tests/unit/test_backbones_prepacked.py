@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reasoning_embedding.backbones import Embedder, attention, load_decoder, make_pack
+from reasoning_embedding.backbones import prepacked as module
 from reasoning_embedding.backbones.prepacked import prepacked
 from tests.models import tiny_decoder
 
@@ -37,13 +38,19 @@ def test_states_are_those_of_the_stock_layers(family: str) -> None:
     assert torch.equal(_states(model), expected)
 
 
+@pytest.mark.parametrize("software", [False, True])
 @torch.no_grad()
-def test_bfloat16_agrees_to_its_rounding() -> None:
+def test_bfloat16_agrees_to_its_rounding(monkeypatch: pytest.MonkeyPatch, software: bool) -> None:
+    if software:
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     model = tiny_decoder()
     exact = _states(model)
     stock = (_states(model.bfloat16()).float() - exact).abs().mean()
     with prepacked(model, tokens=64):
-        assert (_states(model).float() - exact).abs().mean() < 1.5 * stock
+        assert "layers.0.mlp" in _changed(model)
+        found = _states(model)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - exact).abs().mean() < 1.5 * stock
 
 
 @torch.no_grad()
