@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_embedding.backbones import compute_dtype
 from reasoning_embedding.backbones.build import build_config
 from reasoning_embedding.checkpoints.state import load_state, read_record, save_state
 from reasoning_embedding.config.lineage import PretrainStage
@@ -163,10 +164,10 @@ def _train_step(now: _State, stage: PretrainStage, rows: np.ndarray, world: Worl
     rate = learning_rate(stage, now.step)
     for group in now.optimizer.param_groups:
         group["lr"] = rate
-    half = stage.precision == "bf16"
-    with torch.autocast(world.device.type, torch.bfloat16, enabled=half):
+    compute = compute_dtype(stage.precision, world.device)
+    with torch.autocast(world.device.type, compute, enabled=compute is not None):
         hidden = now.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    states = hidden.to(torch.bfloat16 if half else torch.float32).flatten(0, 1)
+    states = hidden.to(compute or torch.float32).flatten(0, 1)
     head = now.model.get_output_embeddings().weight
     loss = linear_cross_entropy(states, head, ids[:, 1:].flatten())
     loss.backward()

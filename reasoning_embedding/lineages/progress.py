@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
+from reasoning_embedding.backbones import compute_dtype
 from reasoning_embedding.config.lineage import FineTuneStage, RlvrStage
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
@@ -35,7 +36,7 @@ def quiet_arguments(stage: FineTuneStage, world: World, state: str, *, schedule:
         "seed": stage.seed,
         "data_seed": stage.seed,
         "use_cpu": world.device.type == "cpu",
-        "bf16": stage.precision == "bf16",
+        "bf16": compute_dtype(stage.precision, world.device) is not None,
         "gradient_checkpointing": stage.activation_checkpointing,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": False,

@@ -88,6 +88,7 @@ def describe_run(
     inputs: InputContract,
     world: World,
     memory: MemoryPlan,
+    compute: torch.dtype | None,
 ) -> None:
     """Write the config as written and as resolved, and the manifest."""
     if text is not None:
@@ -105,6 +106,7 @@ def describe_run(
         "input_contract": asdict(inputs),
         "ranks": world.size,
         "memory": asdict(memory),
+        "compute_dtype": str(compute or torch.float32).removeprefix("torch."),
         "hardware": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),

@@ -12,12 +12,14 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import (
+    SOFTWARE_BFLOAT16,
     Embedder,
     InputContract,
     add_lora,
     build_backbone,
     check_attention,
     compile_layers,
+    compute_dtype,
     fuse_layers,
     input_contract,
     stock_model,
@@ -64,6 +66,7 @@ class Job:
     store: TokenStore
     inputs: InputContract
     parent: dict[str, Any]
+    compute: torch.dtype | None
 
     def bag(self, step: int) -> tuple[Bag, str]:
         """Texts of a step, and the source they come from."""
@@ -138,16 +141,24 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     check_attention(stock_model(embedder), where=_name(settings.backbone))
     embedder.train()
     training = settings.training
+    compute = compute_dtype(training.precision, world.device)
+    if training.precision == "bf16" and compute is None:
+        report(SOFTWARE_BFLOAT16)
     if training.compile:
         compile_layers(stock_model(embedder), selective=training.activation_checkpointing == "selective")
     elif training.fused_layers and launch.engine == "replicated":
-        compute = autocast_dtype(training) or torch.float32
-        if fused := fuse_layers(stock_model(embedder), compute):
+        fused = fuse_layers(stock_model(embedder), compute or torch.float32)
+        if fused:
             report(f"{fused} layers run as one function each on this CPU")
 
     def engine() -> Engine:
         return build_engine(
-            launch, embedder, world, lambda module: build_optimizer(module, training), training
+            launch,
+            embedder,
+            world,
+            lambda module: build_optimizer(module, training),
+            max_norm=training.max_grad_norm,
+            compute=compute,
         )
 
     held = _resumed(run.state(start), embedder, engine, loss) if start else engine()
@@ -155,7 +166,9 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
         report(f"resumed after step {start}")
     anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
     parent = parent_record(settings.backbone)
-    return Job(settings, run, world, embedder, held, loss, anchor, table, plan, store, inputs, parent)
+    return Job(
+        settings, run, world, embedder, held, loss, anchor, table, plan, store, inputs, parent, compute
+    )
 
 
 def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss: ContrastiveLoss) -> Engine:
@@ -168,11 +181,6 @@ def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss
         engine.load_optimizer_state(optimizer)
     loss.restore(record.get("loss", {}))
     return engine
-
-
-def autocast_dtype(training: config.Training) -> torch.dtype | None:
-    """Return what layers compute in where it is not their parameters' dtype."""
-    return torch.bfloat16 if training.precision == "bf16" else None
 
 
 def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:

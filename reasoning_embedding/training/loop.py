@@ -17,7 +17,7 @@ from reasoning_embedding.errors import InputError, TrainingError
 
 from .exhausted import explain_out_of_memory
 from .folder import describe_run, first_step, locked
-from .job import Job, autocast_dtype, prepare
+from .job import Job, prepare
 from .memory import MemoryPlan, plan_memory
 from .meters import Gauges, Meters, Report
 from .optimizers import learning_rate_at
@@ -120,7 +120,15 @@ def _run(
     memory = _memory(job, report)
     if world.is_main:
         describe_run(
-            run, settings, text, table=job.table, plan=job.plan, inputs=job.inputs, world=world, memory=memory
+            run,
+            settings,
+            text,
+            table=job.table,
+            plan=job.plan,
+            inputs=job.inputs,
+            world=world,
+            memory=memory,
+            compute=job.compute,
         )
     if start == 0:
         job.save(0)
@@ -161,7 +169,7 @@ def _steps(
                 job.world,
                 pack_tokens=training.pack_tokens,
                 store_tokens=memory.store_tokens,
-                autocast=autocast_dtype(training),
+                autocast=job.compute,
                 engine=job.engine,
                 anchor=job.anchor,
                 dropout=(job.settings.seed, step),
@@ -201,7 +209,7 @@ def _steps(
 def _memory(job: Job, report: Report) -> MemoryPlan:
     """Choose the memory mode by the first batches of the run, whatever step it goes on from."""
     bags = [job.bag(step)[0] for step in range(1, min(_LOOK_AHEAD, job.plan.steps) + 1)]
-    plan = plan_memory(job.settings.training, job.engine, bags, autocast_dtype(job.settings.training))
+    plan = plan_memory(job.settings.training, job.engine, bags, job.compute)
     report(f"memory: {plan.mode}; {plan.reason}")
     return plan
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.losses import ContrastiveLoss, LossShare
@@ -95,6 +96,23 @@ print("equal")
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.stdout.strip().endswith("equal"), found.stderr[-2000:]
+
+
+def test_bf16_computes_in_fp32_where_a_processor_has_no_products_for_it(
+    write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    said: dict[str, str] = {}
+    for name, asked, has in (("fp32", "fp32", True), ("software", "bf16", False), ("bf16", "bf16", True)):
+        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda has=has: has)
+        result: Any = rembed("train", write_run(), f"name={name}", f"training.precision={asked}")
+        said[name] = " ".join(result.output.split())
+        weights[name] = _weights(tmp_path / "runs" / name, 6)
+        manifest = json.loads(RunFolder(tmp_path / "runs" / name).manifest.read_text())
+        assert manifest["compute_dtype"] == ("bfloat16" if name == "bf16" else "float32")
+        assert ("no bfloat16 products" in said[name]) == (name == "software")
+    assert _same(weights["fp32"], weights["software"])
+    assert not _same(weights["fp32"], weights["bf16"])
 
 
 def test_a_chat_template_does_not_reach_the_texts(

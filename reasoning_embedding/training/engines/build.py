@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.distributed import World
 
@@ -18,7 +17,9 @@ def build_engine(
     embedder: Embedder,
     world: World,
     make_optimizer: MakeOptimizer,
-    training: config.Training,
+    *,
+    max_norm: float | None,
+    compute: torch.dtype | None,
 ) -> Engine:
     """Hand a model, whole and equal on all ranks, to the engine that the launcher asks for.
 
@@ -32,19 +33,19 @@ def build_engine(
         The job.
     make_optimizer : callable
         Makes the optimizer.
-    training : config.Training
-        ``max_grad_norm`` and ``precision``.
+    max_norm : float, optional
+        Longest gradient.
+    compute : torch.dtype, optional
+        What layers compute in, for engines that cast by themselves.
     """
-    limit = training.max_grad_norm
-    compute = torch.bfloat16 if training.precision == "bf16" else None
     if launch.engine == "fsdp2":
         from .fsdp2 import FSDP2, Sharding
 
         sharding = Sharding(launch.reshard, launch.offload, compute)
-        return FSDP2(embedder, world, make_optimizer, max_norm=limit, sharding=sharding)
+        return FSDP2(embedder, world, make_optimizer, max_norm=max_norm, sharding=sharding)
     if launch.engine == "zero":
         from .zero import ZeRO
 
         settings = launch.deepspeed
-        return ZeRO(embedder, world, make_optimizer, max_norm=limit, compute=compute, settings=settings)
-    return Replicated(embedder, world, make_optimizer, max_norm=limit)
+        return ZeRO(embedder, world, make_optimizer, max_norm=max_norm, compute=compute, settings=settings)
+    return Replicated(embedder, world, make_optimizer, max_norm=max_norm)
