@@ -24,7 +24,7 @@ def describe() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """Return what speed depends on: processor, cores, threads and, where there is one, GPU."""
+    """Return what speed depends on: processor and its vectors, cores, threads and, where there is one, GPU."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -33,4 +33,10 @@ def hardware() -> dict[str, Any]:
         rows = [row for row in info.read_text().splitlines() if row.startswith("model name")]
         name = rows[0].partition(":")[2].strip() if rows else name
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+    return {
+        "cpu": name,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }

@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, str] = {
     "encode": "reasoning_embedding.evaluation.bench_encode:bench_encode",
     "hrsa": "reasoning_embedding.hrsa.bench_hrsa:bench_hrsa",
     "data": "reasoning_embedding.data.bench_data:bench_data",
+    "start": "reasoning_embedding.cli._bench_start:bench_start",
 }
 HELP: dict[str, str] = {
     "train": "A training step against SentenceTransformerTrainer at its best loss, chunk and padding.\n\n"
@@ -33,6 +34,7 @@ HELP: dict[str, str] = {
     "Runs on the corpora of the folder that REASONING_EMBEDDING_DATA names, else on generated text.",
     "hrsa": "Representation analysis against numpy and scikit-learn.",
     "data": "Planning and tokenising a million rows against datasets.map and its shuffle.",
+    "start": "Help and the check of a configuration, against the import of sentence-transformers' trainer.",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reasoning_embedding.cli import _bench_start
 from reasoning_embedding.cli import bench as verb
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
@@ -37,7 +39,7 @@ def test_both_sides_encode_the_same(capsys: pytest.CaptureFixture[str], tmp_path
     result = json.loads(line)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["results"] == [result]
-    assert {"cpu", "cores", "threads", "gpu"} == set(record["hardware"])
+    assert {"cpu", "instructions", "cores", "threads", "gpu"} == set(record["hardware"])
     assert "torch" in record["versions"]
     assert record["command"].startswith("rembed")
     assert record["date"]
@@ -50,6 +52,30 @@ def test_both_sides_encode_the_same(capsys: pytest.CaptureFixture[str], tmp_path
     assert result["ours"] == pytest.approx(result["tokens"] / seconds["ours"][0], rel=0.01)
     assert result["ratio"] == pytest.approx(seconds["other"][0] / seconds["ours"][0], rel=0.01)
     assert (result["unit"], result["memory_ratio"]) == ("tokens/s", 0.5)
+
+
+def test_help_and_checks_are_timed_in_processes_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def seconds(words: list[str]) -> float:
+        asked.append(" ".join(words))
+        return 4.0 if words[0] == "-c" else 0.5 * len(asked)
+
+    monkeypatch.setattr(_bench_start, "_seconds", seconds)
+    shown = list(_bench_start.bench_start())
+    assert [(each["name"], each["ours"], each["ratio"]) for each in shown] == [
+        ("start/help", 3.5, round(4 / 3.5, 4)),
+        ("start/check", 4.0, 1.0),
+    ]
+    assert len(asked) == 15
+    assert asked[:3] == asked[3:6]
+
+
+def test_the_commands_that_are_timed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bench_start, "_IMPORT", ["-c", "pass"])
+    assert all(each["ours"] > 0 < each["other"] for each in _bench_start.bench_start(quick=True))
+    with pytest.raises(subprocess.CalledProcessError):
+        _bench_start._seconds(["-c", "raise SystemExit(2)"])
 
 
 def test_a_folder_without_the_corpora_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

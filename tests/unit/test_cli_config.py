@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from config_files import EXPERIMENT, RUN
-from cpu_seconds import run_python
+from fresh_python import run_python
 
 from reasoning_embedding.cli.main import main
 
@@ -58,7 +58,7 @@ def test_check_refuses_what_is_not_there(tmp_path, capsys):
     assert "no .yaml file in this folder" in capsys.readouterr().err
 
 
-def test_check_is_quick_and_imports_no_torch(files):
+def test_check_imports_no_torch(files):
     code = (
         "import atexit, sys\n"
         "heavy = ('torch', 'numpy', 'transformers', 'datasets', 'rich')\n"
@@ -66,10 +66,7 @@ def test_check_is_quick_and_imports_no_torch(files):
         "from reasoning_embedding.cli.main import main\n"
         "main(['config', 'check', sys.argv[1]])\n"
     )
-    done, seconds = zip(*(run_python(code, str(files)) for _ in range(5)), strict=True)
-    assert done[-1].stdout.splitlines()[-1] == "[]"
-    # The least of them: a busy machine takes more processor seconds for the same work, never fewer.
-    assert min(seconds) < 0.5
+    assert run_python(code, str(files)).stdout.splitlines()[-1] == "[]"
 
 
 def test_show_fills_in_everything(files, capsys):
@@ -123,7 +120,7 @@ def test_verbs_refuse_a_bad_file_before_they_import_torch(verb, text, mistake, t
         "from reasoning_embedding.cli.main import main\n"
         "main(sys.argv[1:])\n"
     )
-    done, _ = run_python(code, verb, str(path))
+    done = run_python(code, verb, str(path))
     assert (done.returncode, done.stdout) == (2, "False\n")
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
