@@ -11,9 +11,15 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from reasoning_embedding import config
+from reasoning_embedding.backbones import packs_for
+
 from .bench_train_sides import MakeSide, Setting, Workload
+from .cost_memory import Load, batch_memory, fixed_memory
+from .flops import DecoderShape
 
 MIB = 2**20
 
@@ -43,6 +49,42 @@ def peak_mib(side: MakeSide, work: Workload, setting: Setting, batches: Sequence
     context.set_forkserver_preload(["sentence_transformers.sentence_transformer.trainer", __name__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_measure, side, work, setting, batches).result()
+
+
+def predicted_mib(
+    shape: DecoderShape, lengths: np.ndarray, setting: Setting, *, compute: torch.dtype | None, fused: bool
+) -> float:
+    """Return what ``rembed plan`` gives for the step that :func:`peak_mib` measures.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+        The model.
+    lengths : np.ndarray
+        (3 q,) tokens of queries, positives and negatives.
+    setting : dict
+        Ours.
+    compute : torch.dtype, optional
+        What layers compute in, if not float32.
+    fused : bool
+        Whether layers run as one function each.
+    """
+    training = config.Training(
+        precision="fp32" if compute is None else "bf16", compile=bool(setting.get("compile"))
+    )
+    packs = packs_for(lengths, setting["pack_tokens"])
+    tokens, kept = int(lengths.sum()), setting.get("store_tokens")
+    load = Load(
+        tokens=tokens,
+        stored=tokens if kept is None else kept,
+        pack=max(int(lengths[pack].sum()) for pack in packs),
+        texts=len(lengths),
+        queries=len(lengths) // 3,
+        documents=len(lengths) * 2 // 3,
+    )
+    parts = fixed_memory(shape, training, "replicated", 1)
+    parts |= batch_memory(shape, training, load, tile_rows=config.InfoNCE().tile_rows, fused=fused)
+    return round((sum(parts.values()) - parts["weights"]) / MIB, 1)
 
 
 def _measure(side: MakeSide, work: Workload, setting: Setting, batches: Sequence[Sequence[int]]) -> float:

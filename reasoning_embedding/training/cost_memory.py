@@ -54,10 +54,22 @@ PRODUCTS = Kept(4, 4, 4, 4)
 #: All that compiled layers keep, with a bf16 residual stream: the products, both normalised inputs, rotated
 #: queries and keys, the activated gate and its product.
 COMPILED = Kept(8, 6, 6, 8)
+#: What a layer keeps that runs as one function on a CPU, by bytes of an element it computes: its input in float32,
+#: and what matrix products give: q, k, v, attention and its projection; gate and up.
+FUSED = {2: Kept(6, 4, 4, 4), 4: Kept(8, 8, 8, 8)}
+#: Bytes of attention weights and of their gradient that such a layer makes at a time, by bytes of an element.
+_FUSED_SCORES = 2 << 21
 
 
-def kept_by(training: config.Training) -> Kept:
-    """Return what the stock layers keep under a recipe.
+def kept_by(training: config.Training, *, fused: bool = False) -> Kept:
+    """Return what the layers keep under a recipe.
+
+    Parameters
+    ----------
+    training : config.Training
+        Precision, checkpointing and compilation.
+    fused : bool
+        Whether layers run as one function each, as on a CPU; else they are stock layers, or compiled.
 
     Notes
     -----
@@ -68,6 +80,8 @@ def kept_by(training: config.Training) -> Kept:
     half = training.precision == "bf16"
     if training.activation_checkpointing in (True, "offload"):
         return Kept(0 if training.activation_checkpointing == "offload" else 4, 0, 0, 0)
+    if fused:
+        return FUSED[2 if half else 4]
     if training.activation_checkpointing == "selective":
         return Kept(8, 4, 4, 4) if half else Kept(12, 8, 8, 8)
     if training.compile and half:
@@ -137,15 +151,34 @@ def _optimizer_bytes(shape: DecoderShape, training: config.Training, trained: in
     return float(rate * trained)
 
 
-def activation_bytes(shape: DecoderShape, training: config.Training) -> float:
+def activation_bytes(shape: DecoderShape, training: config.Training, *, fused: bool = False) -> float:
     """Return the bytes that a stored token keeps: all layers, the last norm and the pooled states."""
-    return kept_by(training).bytes(shape) + 12.0 * shape.hidden
+    return kept_by(training, fused=fused).bytes(shape) + 12.0 * shape.hidden
 
 
 def batch_memory(
-    shape: DecoderShape, training: config.Training, load: Load, *, tile_rows: int, cast: bool = True
+    shape: DecoderShape,
+    training: config.Training,
+    load: Load,
+    *,
+    tile_rows: int,
+    cast: bool = True,
+    fused: bool = False,
 ) -> dict[str, float]:
     """Return the bytes of each rank that the batch asks for.
+
+    Parameters
+    ----------
+    shape, training
+        The backbone and its recipe.
+    load : Load
+        What the rank does in a step.
+    tile_rows : int
+        Query rows of a tile of the loss.
+    cast : bool
+        Whether autocast copies the matrices; not where the engine gathers them in bf16.
+    fused : bool
+        As :func:`kept_by` takes it.
 
     Notes
     -----
@@ -156,16 +189,20 @@ def batch_memory(
     float32 copies of the embeddings (queries and documents, their gradient, the sum over ranks).
     """
     half = training.precision == "bf16"
-    per_token = activation_bytes(shape, training)
+    per_token = activation_bytes(shape, training, fused=fused)
     alive = max(load.stored, min(load.pack, load.tokens))  # a replayed pack is alive in its backward pass
     wide = 2 if half else 4
     working = load.pack * (4 * shape.hidden + 3 * wide * shape.intermediate)
+    if fused:
+        working += load.pack * (4 * shape.hidden + wide * shape.intermediate) + wide * _FUSED_SCORES
     if training.activation_checkpointing:
         plain = training.model_copy(update={"activation_checkpointing": False, "compile": False})
         working += load.pack * kept_by(plain).bytes(shape) / shape.layers
     packs = max(1.0, alive / max(load.pack, 1.0))
     copies = (
-        packs * 2 * shape.body_parameters if half and cast and not training.activation_checkpointing else 0.0
+        packs * 2 * shape.body_parameters
+        if half and cast and not fused and not training.activation_checkpointing
+        else 0.0
     )
     rows = min(tile_rows, load.queries)
     return {
