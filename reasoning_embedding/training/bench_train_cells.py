@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
@@ -10,10 +11,12 @@ from reasoning_embedding.errors import InputError
 from .bench_train_sides import Setting
 from .shapes import known_shape
 
-PACK_TOKENS = (1024, 2048, 4096, 8192, 16384)
+PACK_TOKENS: tuple[int, ...] = (512, 1024, 2048, 4096, 8192, 16384)
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 #: Compared on a GPU, with random weights.
 GPU_MODELS = ("Qwen3-0.6B", "Qwen3-1.7B")
+#: Queries a step in bf16 where a CPU multiplies it in software: sentence-transformers takes 3 s for each.
+_SOFTWARE_QUERIES = 2
 
 
 def _known(name: str) -> config.Architecture:
@@ -49,7 +52,7 @@ class Cell:
 
     model: str
     mix: str
-    dtype: str
+    dtype: Literal["fp32", "bf16"]
     queries: int
 
     def name(self, opponent: str) -> str:
@@ -59,27 +62,44 @@ class Cell:
         )
 
 
-def cells(*, quick: bool, gpu: bool, model: str | None = None) -> list[Cell]:
+def cells(*, quick: bool, gpu: bool, bf16: bool = True, model: str | None = None) -> list[Cell]:
     """Return what is compared: on a CPU the small shapes, on a GPU real ones too; or one shape alone.
+
+    Parameters
+    ----------
+    quick : bool
+        The small shape with 16 queries a step; with `model`, fewer settings.
+    gpu : bool
+        Whether there is one.
+    bf16 : bool
+        Whether the device has such products. Where it has none, two queries in bf16 tell how slow it is; M, and
+        the even mix of a quick comparison, are compared in fp32.
+    model : str, optional
+        The only shape.
 
     Raises
     ------
     InputError
         If `model` is none of these shapes.
     """
-    dtypes = ("bf16", "fp32")
-    small = [Cell("S", "wide", dtype, 16) for dtype in dtypes] + [Cell("S", "narrow", "bf16", 16)]
+    dtypes: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
+    even = "bf16" if bf16 else "fp32"
+    small = [Cell("S", "wide", dtype, 16) for dtype in dtypes] + [Cell("S", "narrow", even, 16)]
     full = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in dtypes]
-    full += [Cell("M", "wide", dtype, 16) for dtype in dtypes]
+    larger = [Cell("M", "wide", dtype, 16) for dtype in (dtypes if bf16 else dtypes[1:])]
     real = [Cell(name, "wide", "bf16", 32) for name in GPU_MODELS] if gpu else []
-    found = small if quick else full + real
-    if model is None:
+    found = small if quick else full + larger + real
+    if model is not None:
+        known = found + (larger + real if quick else [])
+        found = [cell for cell in known if cell.model == model]
+        if not found:
+            shapes = ", ".join(dict.fromkeys(cell.model for cell in known))
+            raise InputError(
+                f"no shape {model!r} is compared here", where="--model", todo=f"choose of {shapes}"
+            )
+    if bf16:
         return found
-    named = [cell for cell in [*found, *(real if quick else [])] if cell.model == model]
-    if not named:
-        shapes = ", ".join(dict.fromkeys(cell.model for cell in found + real))
-        raise InputError(f"no shape {model!r} is compared here", where="--model", todo=f"choose of {shapes}")
-    return named
+    return [replace(cell, queries=_SOFTWARE_QUERIES) if cell.dtype == "bf16" else cell for cell in found]
 
 
 def our_settings(tokens: int, *, quick: bool) -> list[Setting]:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from unittest import mock
 
 import numpy as np
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, compile_layers, fuse_layers, stock_model
+from reasoning_embedding.backbones import Embedder, compile_layers, compute_dtype, fuse_layers, stock_model
 from reasoning_embedding.backbones.attention import NAME, register
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.data.bag import Bag, make_bag
@@ -53,7 +53,7 @@ class Workload:
 
     checkpoint: Path
     rows: list[Triple]
-    dtype: str
+    dtype: Literal["fp32", "bf16"]
 
 
 class Side(Protocol):
@@ -77,8 +77,8 @@ class Ours:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._work = work
         self.embedder = load_embedder(work.checkpoint).to(device).train()
-        self._autocast = torch.bfloat16 if work.dtype == "bf16" else None
-        fuse_layers(stock_model(self.embedder), self._autocast or torch.float32)
+        self.compute = compute_dtype(work.dtype, device)
+        self.fused = fuse_layers(stock_model(self.embedder), self.compute or torch.float32) > 0
         self._initial = _copy(self.embedder)
         self._world = World(device=device)
         self.store = tokenize_rows(self.embedder, work.rows)
@@ -97,7 +97,7 @@ class Ours:
             with _Timer(times):
                 bag = make_bag_of(self.store, rows)
                 output = contrastive_step(
-                    embedder, bag, loss, self._world, autocast=self._autocast, engine=engine, **options
+                    embedder, bag, loss, self._world, autocast=self.compute, engine=engine, **options
                 )
                 engine.update(_RECIPE.learning_rate)
             losses.append(output.loss)

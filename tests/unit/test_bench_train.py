@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
@@ -134,6 +135,7 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def __init__(self, work: object) -> None:
             self.store = types.SimpleNamespace(lengths=np.array([10, 30]))
             self.embedder = types.SimpleNamespace(model=types.SimpleNamespace(config=None))
+            self.compute, self.fused = None, True
 
         def run(
             self, setting: dict[str, object], batches: object
@@ -147,6 +149,7 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(bench, "Ours", ours)
     monkeypatch.setattr(bench, "SentenceTransformers", theirs)
     monkeypatch.setattr(bench, "decoder_shape", lambda settings: None)
+    monkeypatch.setattr(bench, "predicted_mib", lambda *rest, **options: 45.0)
     monkeypatch.setattr(bench, "ARCHITECTURES", {"S": TINY})
     monkeypatch.setattr(bench, "standard_library_functions", lambda count: [])
     monkeypatch.setattr(bench, "make_triples", lambda *rest: rows)
@@ -187,6 +190,7 @@ def test_records_divide_by_the_best_of_each_opponent(scripted: list[str]) -> Non
     assert (best["padding"], best["memory_ratio"], best["cpu_ratio"]) == (1.5, 2.0, 4.0)
     assert best["seconds"] == {"ours": [1.0] * 3, "other": [4.0] * 3}
     assert best["loss_difference"] == 0.0
+    assert best["peak_mib"] == {"ours": 50.0, "other": 100.0, "predicted": 45.0}
     assert [each["seconds"] for each in best["sweeps"]["other"]] == [8.0, 4.0]
     assert [each["seconds"] for each in records[1]["sweeps"]["other"]] == [1.5, 3.0]
     sweeps = 2 + 2 + 2
@@ -250,3 +254,23 @@ def test_a_full_sweep_times_what_is_close_again_and_compiles_the_fastest(
         "{'pack_tokens': 2, 'compile': True}",
     )
     assert swept == [slow, fast, fast_compiled, fast, fast_compiled]
+
+
+def test_bf16_in_software_is_told_by_few_queries_and_left_out_of_the_larger_shape() -> None:
+    for quick, queries in ((True, 16), (False, 64)):
+        found = bench.cells(quick=quick, gpu=False, bf16=False)
+        assert {cell.queries for cell in found if cell.dtype == "bf16"} == {2}
+        in_fp32 = {(cell.mix, cell.queries) for cell in found if (cell.model, cell.dtype) == ("S", "fp32")}
+        assert in_fp32 == {("wide", queries), ("narrow", queries)}
+        larger = bench.cells(quick=quick, gpu=False, bf16=False, model="M")
+        assert [(cell.dtype, cell.queries) for cell in larger] == [("fp32", 16)]
+
+
+def test_records_of_bf16_in_software_say_so(scripted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [bench.Cell("S", "wide", "bf16", 4), bench.Cell("S", "wide", "fp32", 4)]
+    monkeypatch.setattr(bench, "cells", lambda **options: cells)
+    for half in (torch.bfloat16, None):
+        monkeypatch.setattr(bench, "compute_dtype", lambda *rest, half=half: half)
+        noted = {record["name"] for record in bench.bench_train(quick=True) if "note" in record}
+        assert len(noted) == (0 if half else 4)
+        assert all(name.endswith("bf16") for name in noted)
