@@ -6,7 +6,7 @@ ranks' losses say about this rank's rows. Here the gradient of every rank is sum
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -56,37 +56,3 @@ def max_over_ranks(value: int, world: World) -> int:
     shared = torch.tensor(value, device=world.device)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return int(shared)
-
-
-def sum_gradients(
-    parameters: Iterable[torch.nn.Parameter], world: World, *, bucket_bytes: int = 1 << 26
-) -> None:
-    """Sum the gradients of all trainable parameters over all ranks, in place, in buckets.
-
-    A parameter without a gradient on this rank counts as zero: a rank may have had nothing to do.
-    """
-    if world.size == 1:
-        return
-    bucket: list[Tensor] = []
-    held = 0
-    for parameter in parameters:
-        if not parameter.requires_grad:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        if bucket and (held >= bucket_bytes or bucket[0].dtype != parameter.grad.dtype):
-            _sum_bucket(bucket)
-            bucket, held = [], 0
-        bucket.append(parameter.grad)
-        held += parameter.grad.numel() * parameter.grad.element_size()
-    if bucket:
-        _sum_bucket(bucket)
-
-
-def _sum_bucket(gradients: list[Tensor]) -> None:
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    dist.all_reduce(flat)
-    start = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()

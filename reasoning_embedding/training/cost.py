@@ -127,8 +127,9 @@ def cost(
 
     Notes
     -----
-    A step is compute at the roofline over 0.8, plus what is sent and cannot hide behind it: embeddings and
-    replicated gradients entirely, gathered parameters only where they take longer than the compute.
+    A step is compute at the roofline over 0.8, plus what is sent and cannot hide behind it: embeddings entirely,
+    replicated gradients where they take longer than the backward pass of the last pack, gathered parameters where
+    they take longer than the compute.
     """
     device = gpu_named(gpu)
     batch = settings.training.batch_size
@@ -185,6 +186,7 @@ def _under(
     if training.activation_checkpointing in (True, "offload"):
         again = 1 / 3
     compute = {name: seconds / DERATING for name, seconds in compute.items()}
+    last_pass = 2 / 3 * sum(compute.values()) * load.pack / tokens
     compute["second_forward"] = again * sum(compute.values())
     compute["loss"] = loss_seconds(load, shape.hidden, gpus, device) / DERATING
     sent = communication_bytes(
@@ -199,7 +201,8 @@ def _under(
     rate = link_rate(device, gpus)
     busy = sum(compute.values())
     hidden = sent.get("parameters", 0.0) / rate if engine in ("fsdp2", "zero3") else 0.0
-    exposed = sum(sent.values()) / rate - hidden
+    behind_last = min(sent["gradients"] / rate, last_pass) if engine == "replicated" else 0.0
+    exposed = sum(sent.values()) / rate - hidden - behind_last
     seconds = max(busy, hidden) + exposed
     useful = training_flops(shape, tokens, squares, full=training.lora is None)
     return {

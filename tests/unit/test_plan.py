@@ -157,6 +157,22 @@ def test_hybrid_fills_the_memory_and_costs_a_part_of_a_second_forward() -> None:
     assert share == pytest.approx((1 - hybrid["store_tokens"] / tokens) / 3, rel=1e-3)
 
 
+def test_replicated_gradients_hide_behind_the_last_backward_pass_alone() -> None:
+    def exposed(pack_tokens: int) -> tuple[float, float]:
+        one = cost(settings(batch_size=512, pack_tokens=pack_tokens), SMALL, MIX, gpus=8, gpu="H200")
+        one = one["engines"]["replicated"]
+        gradients = one["communication_seconds"] * one["communication_bytes"]["gradients"]
+        gradients /= sum(one["communication_bytes"].values())
+        return one["communication_seconds"] - (
+            one["step_seconds"] - sum(one["compute_seconds"].values())
+        ), gradients
+
+    hidden, gradients = exposed(16384)
+    assert hidden == pytest.approx(gradients)
+    short, gradients = exposed(256)
+    assert 0 < short < 0.5 * gradients
+
+
 @pytest.mark.parametrize("gpus", [1, 8, 1024])
 @pytest.mark.parametrize("path", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"])
 def test_from_one_gpu_to_a_thousand(gpus: int, path: str) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.distributed import World, sum_gradients
+from reasoning_embedding.distributed import GradientSum, World
 
 from ..timers import phase
 from .base import Engine, MakeOptimizer, step_optimizer
 
 
 class Replicated(Engine):
-    """Whole parameters on every rank; gradients are summed in buckets after the last backward pass.
+    """Whole parameters on every rank; gradients are summed in buckets, during the last backward pass and after it.
 
     Parameters
     ----------
@@ -40,17 +40,19 @@ class Replicated(Engine):
     ) -> None:
         super().__init__(embedder, world, max_norm=max_norm)
         self._optimizer = make_optimizer(embedder) if make_optimizer is not None else None
+        self._sum = GradientSum(embedder.parameters(), world)
 
     @contextlib.contextmanager
     def summing(self) -> Generator[None]:
         """Add up the backward passes inside, then sum over ranks."""
         yield
         with phase("communication"):
-            sum_gradients(self.embedder.parameters(), self.world)
+            self._sum.finish()
 
     def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
-        """Accumulate locally."""
-        embeddings.backward(gradient)
+        """Accumulate locally; what the last pass completes is sent while it goes on."""
+        with self._sum.last_pass() if last else contextlib.nullcontext():
+            embeddings.backward(gradient)
 
     def update(self, learning_rate: float) -> float:
         """Clip, step, forget."""
