@@ -21,6 +21,7 @@ from reasoning_embedding.errors import ContractError, SetupError
 
 from .dropout import KEYS, keep_mask
 from .half_attention import attend_in_half, computes_in_half
+from .precision import multiplies_bfloat16
 
 NAME = "packed"
 #: Sets the masks of attention apart from those of dropout modules.
@@ -158,7 +159,8 @@ def _attend_all(query: Tensor, key: Tensor, value: Tensor, dropout: float, scale
     texts, heads, length, size = query.shape
     # Without mask a query's place does not matter: heads that share keys stand below each other, not repeated.
     rows = query.reshape(texts, key.shape[1], -1, size)
-    if query.dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_inference_mode_enabled():
+    half = query.dtype == torch.bfloat16 and query.device.type == "cpu" and multiplies_bfloat16()
+    if half and torch.is_inference_mode_enabled():
         # Half the time of a CPU's fused kernel; it rounds the scores, and takes memory for them: encoding only.
         keys = key.transpose(2, 3).flatten(0, 1)
         scores = torch.baddbmm(rows.new_zeros(()), rows.flatten(0, 1), keys, beta=0, alpha=scale)

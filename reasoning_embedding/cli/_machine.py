@@ -116,7 +116,10 @@ def devices() -> Iterator[Finding]:
     except (ImportError, OSError, RuntimeError) as error:
         yield Finding("torch", "problem", f"cannot be used: {error}", "make install", core=True)
         return
-    detail = f"{torch.__version__}, {torch.get_num_threads()} threads"
+    from reasoning_embedding.backbones import multiplies_bfloat16
+
+    half = "bf16" if multiplies_bfloat16() else "no bf16, computes in fp32"
+    detail = f"{torch.__version__}, {torch.get_num_threads()} threads; CPU: {half}"
     yield Finding("torch", "ok" if right else "problem", detail, core=True)
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

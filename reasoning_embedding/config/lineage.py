@@ -118,7 +118,7 @@ class TrainedStage(StageBase):
     batch_size: Positive
     """Rows a step over all ranks (prompts, pairs)."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: products in bf16; weights stay, and are saved, in fp32."""
+    """bf16: products in bf16, on a processor that has them; weights stay, and are saved, in fp32."""
     checkpoints: StageCheckpoints | None = None
 
 

@@ -33,6 +33,8 @@ class Training(Section):
     max_grad_norm: PositiveFloat | None = 1.0
     optimizer: Optimizer = AdamW()
     precision: Literal["fp32", "bf16"] = "bf16"
+    """What layers compute in; weights, moments, pooling and loss stay in fp32. On a CPU without bf16 products
+    (before AVX-512) bf16 would be many times slower, so layers compute in fp32 there."""
     pack_tokens: Positive = 16384
     """Most tokens in one forward; a longer single text is a pack of its own."""
     activation_checkpointing: Literal[False, True, "selective", "offload"] = False
