@@ -36,7 +36,7 @@ class Training(Section):
     """What layers compute in; weights, moments, pooling and loss stay in fp32. On a CPU without bf16 products
     (before AVX-512) bf16 would be many times slower, so layers compute in fp32 there."""
     pack_tokens: Positive = 16384
-    """Most tokens in one forward; a longer single text is a pack of its own."""
+    """Most tokens in one forward; no text may be longer."""
     activation_checkpointing: Literal[False, True, "selective", "offload"] = False
     """Recompute layers in the backward pass. ``true``: whole layers, the least memory for one pack and a third
     more work; ``selective``: all but matrix products and attention, 0.4 of the memory and little work;

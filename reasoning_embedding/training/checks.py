@@ -114,20 +114,25 @@ def _deepspeed(settings: dict[str, Any], training: config.Training, world: World
     return wrong
 
 
-def pack_warning(lengths: np.ndarray, pack_tokens: int) -> str | None:
-    """Say so when texts are longer than a pack may be; each is a pack of its own, and needs the memory.
+def check_budget(lengths: np.ndarray, pack_tokens: int) -> None:
+    """Refuse a token budget below the longest text, which could not be kept; a step by itself would exceed it.
 
     Parameters
     ----------
     lengths : np.ndarray
-        (n,) tokens of the training texts.
+        (n,) tokens of the training texts, cut to the run's limits.
     pack_tokens : int
         The budget.
+
+    Raises
+    ------
+    InputError
+        With the number of such texts and the smallest budget that holds them.
     """
-    longer = int((lengths > pack_tokens).sum())
-    if not longer:
-        return None
-    return (
-        f"warning: {longer:,} of {len(lengths):,} texts are longer than training.pack_tokens = {pack_tokens:,} "
-        f"(the longest has {int(lengths.max()):,} tokens); each is a pack of its own"
-    )
+    longer, longest = int((lengths > pack_tokens).sum()), int(lengths.max(initial=0))
+    if longer:
+        raise InputError(
+            f"{longer:,} of {len(lengths):,} texts are longer than training.pack_tokens = {pack_tokens:,}",
+            where="training.pack_tokens",
+            todo=f"raise it to at least {longest:,}, or lower data.query_max_tokens and data.document_max_tokens",
+        )

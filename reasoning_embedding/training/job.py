@@ -42,7 +42,7 @@ from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, 
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import ContrastiveLoss, build_loss
 
-from .checks import check_launch, pack_warning
+from .checks import check_budget, check_launch
 from .engines import Engine, build_engine, read_launch
 from .folder import parent_record
 from .meters import Report
@@ -113,8 +113,8 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     Raises
     ------
     InputError
-        For a launch that contradicts the run; for data, a backbone or a saved state that cannot be used, and
-        for data that models are scored with.
+        For a launch that contradicts the run, or a token budget below the longest text; for data, a backbone or
+        a saved state that cannot be used, and for data that models are scored with.
     """
     launch = read_launch()
     check_launch(launch, settings.training, world)
@@ -135,8 +135,7 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     inputs = input_contract(embedder.tokenizer)
     store = table_tokens(table, embedder.tokenizer, data)
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
-    if warning := pack_warning(store.lengths, settings.training.pack_tokens):
-        report(warning)
+    check_budget(store.lengths, settings.training.pack_tokens)
     embedder.to(world.device)
     check_attention(stock_model(embedder), where=_name(settings.backbone))
     embedder.train()

@@ -152,9 +152,10 @@ def test_a_deepspeed_file_that_contradicts_the_run_is_refused_with_every_contrad
     assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
 
 
-def test_a_text_longer_than_a_pack_is_told(write_run: Write, tmp_path: Path) -> None:
-    [lines] = run_ranks(1, _train, write_run(pack_tokens=4, steps=1), {}, False)
-    assert any("longer than training.pack_tokens = 4" in line for line in lines)
+def test_a_budget_below_the_longest_text_is_refused_before_training(write_run: Write, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"longer than training.pack_tokens = 4"):
+        training.train(load_config(write_run(pack_tokens=4, steps=1), expect=RunConfig).config)
+    assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
 
 
 def _torchrun(config: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:

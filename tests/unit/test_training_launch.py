@@ -13,7 +13,7 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.distributed import World, start_world
 from reasoning_embedding.errors import InputError, SetupError
-from reasoning_embedding.training.checks import check_launch, pack_warning
+from reasoning_embedding.training.checks import check_budget, check_launch
 from reasoning_embedding.training.engines import Launch, read_launch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,12 +128,12 @@ def test_auto_and_what_agrees_are_accepted() -> None:
     check_launch(Launch("zero", deepspeed=settings), config.Training(batch_size=64, ranks=4), World(0, 4))
 
 
-def test_long_texts_are_counted() -> None:
-    assert pack_warning(np.array([3, 4]), 4) is None
-    warning = pack_warning(np.array([3, 5, 9]), 4)
-    assert warning is not None
-    assert "2 of 3 texts" in warning
-    assert "9 tokens" in warning
+def test_a_budget_below_the_longest_text_is_refused_with_the_one_it_takes() -> None:
+    check_budget(np.array([3, 4]), 4)
+    check_budget(np.array([], dtype=int), 4)
+    with pytest.raises(InputError, match="2 of 3 texts") as error:
+        check_budget(np.array([3, 5, 9]), 4)
+    assert "at least 9" in str(error.value)
 
 
 def test_a_process_that_was_given_no_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
