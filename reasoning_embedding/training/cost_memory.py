@@ -185,8 +185,9 @@ def batch_memory(
     Working memory of a pack: what one layer keeps where layers are recomputed, the gradients of its MLP, and
     its input's. A pack that is not stored keeps its activations while its own backward pass runs. Under bf16
     autocast every stored pack holds its own bf16 copy of the matrices, unless the engine gathers them in bf16
-    (`cast` false). The loss holds three tiles and four
-    float32 copies of the embeddings (queries and documents, their gradient, the sum over ranks).
+    (`cast` false). Layers that run as one function cast them in each pass, and hold two blocks of attention weights
+    and another row of the MLP while they work. The loss holds three tiles and four float32 copies of the embeddings
+    (queries and documents, their gradient, the sum over ranks).
     """
     half = training.precision == "bf16"
     per_token = activation_bytes(shape, training, fused=fused)
