@@ -8,12 +8,19 @@ from typing import Any
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.errors import InputError
 
 from .embedder import Embedder
 
 
 def add_lora(embedder: Embedder, lora: config.Lora) -> None:
-    """Freeze the backbone and put trainable adapters on its linear layers, in place."""
+    """Freeze the backbone and put trainable adapters on its linear layers, in place.
+
+    Raises
+    ------
+    InputError
+        If the backbone has no layers of the names that are asked for.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     settings = LoraConfig(
@@ -23,7 +30,14 @@ def add_lora(embedder: Embedder, lora: config.Lora) -> None:
         target_modules=lora.target_modules,
         task_type=TaskType.FEATURE_EXTRACTION,
     )
-    embedder.model = get_peft_model(embedder.model, settings)  # ty: ignore[invalid-assignment]
+    try:
+        embedder.model = get_peft_model(embedder.model, settings)  # ty: ignore[invalid-assignment]
+    except ValueError as error:
+        raise InputError(
+            f"adapters cannot be put on {lora.target_modules}: {str(error).splitlines()[0]}",
+            where="training.lora.target_modules",
+            todo="name linear layers of this backbone, such as q_proj, or all-linear",
+        ) from error
 
 
 def stock_model(embedder: Embedder) -> Any:

@@ -11,6 +11,8 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: A decay rate of moments: torch refuses 1.
+Decay = Annotated[float, Field(ge=0, lt=1)]
 #: A name that becomes a folder: letters, digits, ``.``, ``_`` and ``-``; it cannot leave its parent.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from .analysis import Tracking
 from .backbone import Architecture
-from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
+from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .stage_data import Completions, Preferences, ProblemFiles, Problems, WorldSums
 from .suggestions import did_you_mean
 
@@ -130,7 +130,7 @@ class PretrainStage(TrainedStage):
     corpus: Corpus
     sequence_length: Positive = 48
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     warmup_ratio: Fraction = 0.05
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from .analysis import Tracking
 from .backbone import Backbone, Lora, Pooling
-from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
+from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
 from .evaluation import TrainingEvaluation
 from .loss import InfoNCE
@@ -25,7 +25,7 @@ class Training(Section):
     """Optimiser steps; takes the place of ``epochs`` (one of the two; neither: one epoch)."""
     learning_rate: PositiveFloat = 2e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     warmup_ratio: Fraction = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     final_learning_rate: Fraction = 0.0

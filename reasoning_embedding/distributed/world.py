@@ -57,14 +57,21 @@ def start_world(*, timeout_minutes: float = 10.0) -> World:
         If the ranks of the job do not find each other, or there are more of them on this machine than GPUs.
     """
     if "RANK" not in os.environ:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
             raise SetupError(
                 f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this process was given no RANK",
                 todo="launch with torchrun --nproc_per_node N -m reasoning_embedding ..., or accelerate launch",
             )
-        return World(device=torch.device("cuda", 0)) if torch.cuda.is_available() else World()
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
+        return World(device=_device(0))
+    try:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    except (KeyError, ValueError) as error:
+        raise SetupError(
+            f"the launcher's RANK, WORLD_SIZE and LOCAL_RANK are not all numbers: {error}",
+            todo="launch with torchrun --nproc_per_node N -m reasoning_embedding ..., or accelerate launch",
+        ) from error
+    device = _device(local_rank)
     try:
         # Rows and gradients travel on the device; flags and counts of a GPU job may travel on the host.
         dist.init_process_group(

@@ -105,12 +105,14 @@ def _deepspeed(settings: dict[str, Any], training: config.Training, world: World
         if settings.get(section) not in _AUTO:
             differ(section, settings[section].get("type", "given"), ours)
     for section in ("fp16", "bf16", "bfloat16", "torch_autocast", "amp"):
-        if settings.get(section, {}).get("enabled") is True:
+        if settings.get(section) not in _AUTO and settings[section].get("enabled") is True:
             differ(
                 f"{section}.enabled",
                 "true",
                 f"training.precision is {training.precision} (weights and sums in fp32; leave the section out)",
             )
+    if settings.get("communication_data_type") not in (*_AUTO, "fp32"):
+        differ("communication_data_type", settings["communication_data_type"], "gradients are summed in fp32")
     return wrong
 
 

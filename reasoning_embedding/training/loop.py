@@ -25,7 +25,7 @@ from .selection import Score, Selection
 from .signals import StoppedError, StopRequest
 from .step import contrastive_step
 from .timers import Timers, phase
-from .trackers import open_trackers
+from .trackers import open_trackers, require_trackers
 
 #: Batches looked at for the largest one, when the memory mode is chosen.
 _LOOK_AHEAD = 8
@@ -104,6 +104,7 @@ def _run(
         raise InputError("this run is scored while it trains", todo="give train() a score, or no evaluation")
     start = first_step(run, settings, resume=resume)
     world.barrier()  # every rank has looked before the main one writes
+    require_trackers(settings)
     job = prepare(settings, run, world, start=start, report=report)
     if start >= job.plan.steps:
         report(f"finished before: {run.path}")
@@ -159,7 +160,7 @@ def _steps(
     with StopRequest() as stop, timers.active():
         for step in range(start + 1, steps + 1):
             # For what a backbone draws by itself: a function of (seed, step, rank), so nothing needs saving.
-            torch.manual_seed((job.settings.seed * 1_000_003 + step) * 4099 + job.world.rank)
+            torch.manual_seed(((job.settings.seed * 1_000_003 + step) * 4099 + job.world.rank) % 2**63)
             with phase("data"):
                 bag, source = job.bag(step)
             output = contrastive_step(

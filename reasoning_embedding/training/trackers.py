@@ -48,14 +48,14 @@ def open_trackers(settings: config.RunConfig, run: RunFolder, *, first: int, rep
     first : int
         Steps already done.
     report : callable
-        Told of what is left out.
+        Told of what is left out: TensorBoard where it is not installed, for it is asked for by default.
 
     Raises
     ------
     SetupError
-        If wandb or trackio was asked for and is not installed. TensorBoard is asked for by default, so its
-        absence is only reported.
+        As :func:`require_trackers`.
     """
+    require_trackers(settings)
     logging = settings.logging
     found: list[Tracker] = []
     for name in dict.fromkeys(logging.trackers):
@@ -63,14 +63,25 @@ def open_trackers(settings: config.RunConfig, run: RunFolder, *, first: int, rep
             board = _tensorboard(run, first, report) if logging.tensorboard else None
             found += [board] if board is not None else []
             continue
-        if importlib.util.find_spec(name) is None:
+        start = _start_wandb if name == "wandb" else _start_trackio
+        found.append(Background(name, lambda start=start: start(settings, run, report), report))
+    return found
+
+
+def require_trackers(settings: config.RunConfig) -> None:
+    """Look for what ``logging.trackers`` names, before a run leaves anything behind.
+
+    Raises
+    ------
+    SetupError
+        If wandb or trackio was asked for and is not installed.
+    """
+    for name in settings.logging.trackers:
+        if name != "tensorboard" and importlib.util.find_spec(name) is None:
             raise SetupError(
                 f"logging.trackers names {name}, which is not installed",
                 todo=f"pip install {name}, or take it out",
             )
-        start = _start_wandb if name == "wandb" else _start_trackio
-        found.append(Background(name, lambda start=start: start(settings, run, report), report))
-    return found
 
 
 class _TensorBoard:

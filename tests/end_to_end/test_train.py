@@ -98,6 +98,20 @@ print("equal")
     assert found.stdout.strip().endswith("equal"), found.stderr[-2000:]
 
 
+def test_a_tracker_that_is_missing_leaves_no_run_behind(
+    write_run: Write, rembed: Rembed, tmp_path: Path
+) -> None:
+    result: Any = rembed("train", write_run(), 'logging.trackers=["trackio"]', code=3)
+    assert "names trackio, which is not installed" in result.output
+    assert not RunFolder(tmp_path / "runs" / "run").steps()
+    rembed("train", write_run())  # the folder is free
+
+
+def test_any_seed_trains(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
+    rembed("train", write_run(), f"seed={2**62}", "training.steps=1")
+    assert RunFolder(tmp_path / "runs" / "run").steps() == [0, 1]
+
+
 def test_bf16_computes_in_fp32_where_a_processor_has_no_products_for_it(
     write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, merged_state_dict, stock_model
+from reasoning_embedding.errors import InputError
 from tests.models import random_bag, relative, tiny_decoder, tiny_embedder
 
 
@@ -51,3 +53,9 @@ def test_without_adapters_the_weights_are_the_models_own() -> None:
     embedder = tiny_embedder()
     assert stock_model(embedder) is embedder.model
     assert merged_state_dict(embedder).keys() == embedder.model.state_dict().keys()
+
+
+def test_layers_that_are_not_there_are_named() -> None:
+    with pytest.raises(InputError, match=r"adapters cannot be put on \['no_such_proj'\]") as error:
+        add_lora(tiny_embedder(), config.Lora(target_modules=["no_such_proj"]))
+    assert error.value.where == "training.lora.target_modules"

@@ -136,6 +136,47 @@ def test_a_budget_below_the_longest_text_is_refused_with_the_one_it_takes() -> N
     assert "at least 9" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "no JSON object"),
+        ({"zero_optimization": True}, "zero_optimization is True"),
+        ({"zero_optimization": "auto"}, "stage is 'auto'"),
+        ({"zero_optimization": {"stage": 2}, "fp16": True}, "fp16 is True"),
+        ({"zero_optimization": {"stage": 2}, "fp16": None}, "fp16 is None"),
+        ({"zero_optimization": {"stage": 2}, "optimizer": "adamw"}, "optimizer is 'adamw'"),
+    ],
+)
+def test_a_deepspeed_file_of_another_form_is_refused(settings: object, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "ds.json"
+    file.write_text(json.dumps(settings))
+    environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
+    with pytest.raises(InputError, match=said) as error:
+        read_launch(environment)
+    assert str(file) in str(error.value)
+
+
+def test_auto_leaves_sections_to_the_run_and_gradients_travel_in_fp32() -> None:
+    settings = {"zero_optimization": {"stage": 2}, "bf16": "auto", "optimizer": "auto"}
+    check_launch(Launch("zero", deepspeed=settings), config.Training(), World(0, 4))
+    with pytest.raises(InputError, match="communication_data_type is fp16"):
+        check_launch(
+            Launch("zero", deepspeed=settings | {"communication_data_type": "fp16"}),
+            config.Training(),
+            World(0, 4),
+        )
+
+
+@pytest.mark.parametrize("given", [{"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "two"}])
+def test_a_half_told_launch_is_refused(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SetupError, match="WORLD_SIZE"):
+        start_world()
+
+
 def test_a_process_that_was_given_no_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -79,6 +79,19 @@ def read_launch(environment: Mapping[str, str] | None = None) -> Launch:
     return Launch(precision=precision)
 
 
+#: Keys of a DeepSpeed file that hold an object.
+_SECTIONS = (
+    "zero_optimization",
+    "optimizer",
+    "scheduler",
+    "fp16",
+    "bf16",
+    "bfloat16",
+    "torch_autocast",
+    "amp",
+)
+
+
 def _deepspeed(file: str) -> dict[str, Any]:
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -88,7 +101,20 @@ def _deepspeed(file: str) -> dict[str, Any]:
             where=file,
             todo="name a JSON file, relative to where the job is launched",
         ) from error
-    stage = found.get("zero_optimization", {}).get("stage") if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise InputError(
+            "DeepSpeed's configuration is no JSON object", where=file, todo="write keys and values"
+        )
+    for section in _SECTIONS:
+        given = found.get(section, {})
+        if not isinstance(given, dict) and given != "auto":
+            raise InputError(
+                f"{section} is {given!r}, where DeepSpeed takes an object",
+                where=file,
+                todo='write {...}, "auto", or leave it out',
+            )
+    zero = found.get("zero_optimization", {})
+    stage = zero.get("stage") if isinstance(zero, dict) else zero
     if stage not in (1, 2, 3):
         raise InputError(
             f"zero_optimization.stage is {stage!r}",
