@@ -146,19 +146,11 @@ def _available(training: config.Training, engine: Engine) -> int:
     # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
     to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
     if not engine.optimizer.state:
-        here = [
-            p for p in map(_local, trained) if p.device.type == engine.world.device.type
-        ]  # others: offloaded
-        to_come += sum(p.numel() for p in here) * _STATE_BYTES[training.optimizer.kind]
+        to_come += engine.state_elements() * _STATE_BYTES[training.optimizer.kind]
     free, used = _memory(engine.world)
     if training.memory_gib is not None:
         free = min(free, int(training.memory_gib * _GIB) - used)
     return max(free - to_come, 0)
-
-
-def _local(parameter: torch.Tensor) -> torch.Tensor:
-    to_local = getattr(parameter, "to_local", None)  # a DTensor's shard
-    return to_local() if to_local is not None else parameter
 
 
 def _memory(world: World) -> tuple[int, int]:

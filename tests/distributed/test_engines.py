@@ -167,6 +167,27 @@ def test_gradients_are_reduced_once_a_step_whatever_the_number_of_packs(kind: st
         assert sent == sent_once > 0
 
 
+@pytest.mark.parametrize("kind", ["fsdp2", "zero2", "zero3"])
+def test_the_main_rank_alone_holds_whole_moments(kind: str) -> None:
+    case = Case()
+
+    def held(world: World) -> tuple[int, int]:
+        engine = build(kind, case.embedder(), world)
+        elements = engine.state_elements()
+        share = Share(engine, case.bag(), np.arange(9), case.forwards())
+        share.backward(torch.ones(9, engine.embedder.dimension, dtype=torch.float64))
+        engine.update(1e-3)
+        state = engine.optimizer_state()["state"]
+        return elements, sum(
+            value.numel() for entry in state.values() for value in entry.values() if value.ndim
+        )
+
+    parameters = sum(p.numel() for p in case.embedder().parameters())
+    (first, whole), (second, none) = run_ranks(2, held)
+    assert (whole, none) == (2 * parameters, 0)
+    assert parameters <= first + second < 1.2 * parameters
+
+
 @pytest.mark.parametrize("kind", ["fsdp2", "zero3"])
 def test_ranks_score_a_whole_copy_each_by_itself(kind: str) -> None:
     """Adapters are merged into it, and ranks may run different numbers of forwards."""

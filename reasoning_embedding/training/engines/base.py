@@ -93,9 +93,19 @@ class Engine(ABC):
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`optimizer_state` gave, whatever engine or number of ranks gave it."""
 
+    def state_elements(self) -> int:
+        """Count the elements whose optimizer state this rank's device holds, or will hold; offloaded ones do not."""
+        trained = [_local(p) for p in self.embedder.parameters() if p.requires_grad]
+        return sum(p.numel() for p in trained if p.device.type == self.world.device.type)
+
     def whole(self) -> Embedder:
         """Return an embedder that each rank can use by itself, for scoring; all ranks call it."""
         return self.embedder
+
+
+def _local(parameter: Tensor) -> Tensor:
+    to_local = getattr(parameter, "to_local", None)  # a DTensor's shard
+    return to_local() if to_local is not None else parameter
 
 
 def step_optimizer(engine: Engine, learning_rate: float) -> float:

@@ -107,12 +107,14 @@ class FSDP2(Engine):
         return whole
 
     def optimizer_state(self) -> dict[str, Any]:
-        """Gather one tensor after the other."""
+        """Gather one tensor after the other; the other ranks keep none."""
         saved = self.optimizer.state_dict()
-        state = {
-            index: {name: self._whole(value).cpu() for name, value in entry.items()}
-            for index, entry in saved["state"].items()
-        }
+        state: dict[int, dict[str, Tensor]] = {}
+        for index, entry in saved["state"].items():
+            for name, value in entry.items():
+                whole = self._whole(value)
+                if self.world.is_main:
+                    state.setdefault(index, {})[name] = whole.cpu()
         return {**saved, "state": state}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:

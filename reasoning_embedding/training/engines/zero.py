@@ -74,6 +74,7 @@ class ZeRO(Engine):
         super().__init__(embedder, world, max_norm=max_norm)
         self._optimizer: Any
         self._stage = settings["zero_optimization"]["stage"]
+        self._offloads = "cpu" in str(settings["zero_optimization"].get("offload_optimizer"))
         plain = make_optimizer(embedder)
         self._parameters = [p for group in plain.param_groups for p in group["params"]]
         self._groups = plain.state_dict()["param_groups"]
@@ -115,7 +116,7 @@ class ZeRO(Engine):
         return whole
 
     def optimizer_state(self) -> dict[str, Any]:
-        """Gather each parameter's state from the flat partitions that DeepSpeed keeps."""
+        """Gather each parameter's state from the flat partitions that DeepSpeed keeps; other ranks keep none."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         example = next(iter(self._optimizer.optimizer.state.values()), {})
@@ -123,12 +124,10 @@ class ZeRO(Engine):
         if example:
             self._link_states()
             for index, parameter in enumerate(self._parameters):
-                state[index] = {
-                    kind: safe_get_full_optimizer_state(parameter, kind).cpu()
-                    if value.ndim
-                    else value.cpu().clone()
-                    for kind, value in example.items()
-                }
+                for kind, value in example.items():
+                    whole = safe_get_full_optimizer_state(parameter, kind) if value.ndim else value.clone()
+                    if self.world.is_main:
+                        state.setdefault(index, {})[kind] = whole.cpu()
         return {"state": state, "param_groups": self._groups}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -157,7 +156,7 @@ class ZeRO(Engine):
         below = self._stage < 3
         for flat in zero.single_partition_of_fp32_groups if below else zero.fp32_partitioned_groups_flat:
             zero.optimizer.state[flat] = {
-                kind: torch.zeros_like(flat) if value.ndim else value.clone()
+                kind: torch.zeros_like(flat) if value.ndim else value.to(flat.device, copy=True)
                 for kind, value in example.items()
             }
         self._link_states()
@@ -167,6 +166,11 @@ class ZeRO(Engine):
         if self._stage < 3:
             self._optimizer._hp_optimizer_states_linked = False
             self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def state_elements(self) -> int:
+        """Count this rank's part; a partitioned parameter keeps its size aside."""
+        whole = sum(getattr(p, "ds_numel", p.numel()) for p in self._parameters)
+        return 0 if self._offloads else -(-whole // self.world.size)
 
     def whole(self) -> Embedder:
         """Build a copy on every rank where parameters are partitioned."""
