@@ -142,7 +142,8 @@ def cost(
     steps = settings.training.steps or (
         max(1, round((settings.training.epochs or 1) * (texts.rows // batch))) if texts.rows else None
     )
-    found = {engine: _under(settings, shape, texts, device, gpus, engine, steps) for engine in _engines(gpus)}
+    engines = _engines(gpus, settings.training)
+    found = {engine: _under(settings, shape, texts, device, gpus, engine, steps) for engine in engines}
     fitting = [engine for engine in found if found[engine]["fits"]]
     return {
         "gpu": gpu,
@@ -158,8 +159,9 @@ def cost(
     }
 
 
-def _engines(gpus: int) -> tuple[EngineName, ...]:
-    return ENGINES if gpus > 1 else ("replicated",)
+def _engines(gpus: int, training: config.Training) -> tuple[EngineName, ...]:
+    """Those that the trainer would not refuse."""
+    return ENGINES if gpus > 1 and training.optimizer.kind == "adamw" else ("replicated",)
 
 
 def _under(
@@ -173,7 +175,7 @@ def _under(
 ) -> dict[str, Any]:
     training = settings.training
     fixed = fixed_memory(shape, training, engine, gpus) | {"framework": _FRAMEWORK}
-    capacity = device.memory_gb * 1e9
+    capacity = min(device.memory_gb * 1e9, (training.memory_gib or math.inf) * 2**30)
     in_batch = partial(
         batch_memory, shape, training, tile_rows=settings.loss.tile_rows, cast=engine != "fsdp2"
     )
@@ -181,7 +183,8 @@ def _under(
     load, mode = _choose(training, texts, gpus, lambda load: sum(in_batch(load).values()), room)
     memory = fixed | in_batch(load)
     tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
-    compute = compute_seconds(shape, tokens, squares, device, compiled=training.compile)
+    half = training.precision == "bf16"
+    compute = compute_seconds(shape, tokens, squares, device, compiled=training.compile, half=half)
     again = (1 - load.stored / tokens) / 3  # a second forward is a third of forward and backward
     if training.activation_checkpointing in (True, "offload"):
         again = 1 / 3
@@ -196,7 +199,7 @@ def _under(
         engine,
         trained=trained_parameters(shape, training.lora),
         packs=math.ceil(tokens / load.pack) * (2 + (load.stored < tokens)),
-        gathered=2 if engine == "fsdp2" and training.precision == "bf16" else 4,
+        gathered=2 if engine == "fsdp2" and half else 4,
     )
     rate = link_rate(device, gpus)
     busy = sum(compute.values())

@@ -12,13 +12,13 @@ from .flops import DecoderShape
 EngineName = Literal["replicated", "fsdp2", "zero1", "zero2", "zero3"]
 ENGINES: tuple[EngineName, ...] = ("replicated", "zero1", "zero2", "fsdp2", "zero3")
 
-#: What each engine divides by the number of ranks.
+#: What each engine divides by the number of ranks. Gradients stay whole on all until the step's one reduction.
 _SHARDED: dict[EngineName, frozenset[str]] = {
     "replicated": frozenset(),
     "zero1": frozenset({"optimizer"}),
-    "zero2": frozenset({"optimizer", "gradients"}),
-    "fsdp2": frozenset({"optimizer", "weights"}),  # its gradients stay whole until the last backward pass
-    "zero3": frozenset({"optimizer", "gradients", "weights"}),
+    "zero2": frozenset({"optimizer"}),
+    "fsdp2": frozenset({"optimizer", "weights"}),
+    "zero3": frozenset({"optimizer", "weights"}),
 }
 #: Bytes of optimizer state a trained parameter (Muon: of the body; its embeddings take AdamW's).
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
@@ -141,7 +141,9 @@ def fixed_memory(
     }
     parts = {name: size / (ranks if name in _SHARDED[engine] else 1) for name, size in parts.items()}
     copied = 2 * shape.layer_parameters * 4 if "weights" in _SHARDED[engine] else 0
-    return parts | {"gathered_layers": float(copied if ranks > 1 else 0)}
+    # DeepSpeed keeps a second copy of the rank's part of the weights, to step on.
+    master = 4.0 * trained / ranks if engine in ("zero1", "zero2") else 0.0
+    return parts | {"gathered_layers": float(copied if ranks > 1 else 0), "master_weights": master}
 
 
 def _optimizer_bytes(shape: DecoderShape, training: config.Training, trained: int) -> float:

@@ -17,8 +17,13 @@ _NETWORK = 50e9
 NODE = 8
 
 
+#: Products in float32, without tensor cores, to the bf16 peak: 67 of 989 TFLOP/s on an H100 or H200, 19.5 of 312 on an
+#: A100. torch leaves TF32 off.
+_FLOAT32 = 1 / 15
+
+
 def compute_seconds(
-    shape: DecoderShape, tokens: float, squares: float, device: Device, *, compiled: bool
+    shape: DecoderShape, tokens: float, squares: float, device: Device, *, compiled: bool, half: bool = True
 ) -> dict[str, float]:
     """Return the seconds of forward and backward of some texts on one GPU, by kind of work, at the roofline.
 
@@ -32,6 +37,8 @@ def compute_seconds(
         Its peaks.
     compiled : bool
         Whether elementwise work is fused by torch.compile.
+    half : bool
+        Whether layers compute in bf16; else in float32.
 
     Notes
     -----
@@ -48,9 +55,13 @@ def compute_seconds(
     moved = 42 * shape.hidden + 10 * (query + key_value) + 25 * shape.intermediate
     eager = 0 if compiled else 120 * (shape.hidden + query + key_value + shape.intermediate)
     rate = _PRODUCTS * device.tflops * 1e12 * shape.hidden / (shape.hidden + _NARROW)
+    attended = _ATTENTION * device.tflops * 1e12
+    if not half:
+        rate, attended = rate * _FLOAT32, attended * _FLOAT32
+        moved, eager = 2 * moved, 2 * eager
     return {
         "products": linear / rate,
-        "attention": attention / (_ATTENTION * device.tflops * 1e12),
+        "attention": attention / attended,
         "elementwise": tokens * shape.layers * moved / bandwidth,
         "eager_kernels": tokens * shape.layers * eager / bandwidth,
     }
@@ -59,7 +70,7 @@ def compute_seconds(
 def loss_seconds(load: Load, dimension: int, gpus: int, device: Device) -> float:
     """Return the seconds of the loss: three products of this rank's queries with all documents, in float32."""
     rows = load.queries / gpus
-    return 3 * 2 * rows * load.documents * dimension / (0.5 * _PRODUCTS * device.tflops * 1e12)
+    return 3 * 2 * rows * load.documents * dimension / (_FLOAT32 * device.tflops * 1e12)
 
 
 def link_rate(device: Device, gpus: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,8 +76,8 @@ def test_state_of_fp32_adam_at_06b() -> None:
     ("engine", "whole", "divided"),
     [
         ("zero1", ("weights", "gradients"), ("optimizer",)),
-        ("zero2", ("weights",), ("optimizer", "gradients")),
-        ("zero3", (), ("optimizer", "gradients", "weights")),
+        ("zero2", ("weights", "gradients"), ("optimizer",)),
+        ("zero3", ("gradients",), ("optimizer", "weights")),
         ("fsdp2", ("gradients",), ("optimizer", "weights")),
     ],
 )
@@ -157,6 +158,20 @@ def test_hybrid_fills_the_memory_and_costs_a_part_of_a_second_forward() -> None:
     assert share == pytest.approx((1 - hybrid["store_tokens"] / tokens) / 3, rel=1e-3)
 
 
+def test_a_plan_knows_the_precision_the_memory_allowed_and_what_is_refused() -> None:
+    def one(**options: object) -> dict[str, Any]:
+        found = cost(settings(batch_size=512, **options), SMALL, MIX, gpus=8, gpu="H200")
+        return found["engines"]["replicated"] | {"known": set(found["engines"])}
+
+    plain = one()
+    assert 5 < one(precision="fp32")["step_seconds"] / plain["step_seconds"] < 15
+    tight = one(memory_gib=60)
+    assert (plain["mode"], tight["mode"]) == ("store", "hybrid")
+    assert tight["memory_total"] <= 60 * 2**30
+    assert one(optimizer={"kind": "muon"})["known"] == {"replicated"}
+    assert "zero3" in plain["known"]
+
+
 def test_replicated_gradients_hide_behind_the_last_backward_pass_alone() -> None:
     def exposed(pack_tokens: int) -> tuple[float, float]:
         one = cost(settings(batch_size=512, pack_tokens=pack_tokens), SMALL, MIX, gpus=8, gpu="H200")
@@ -176,7 +191,7 @@ def test_replicated_gradients_hide_behind_the_last_backward_pass_alone() -> None
 @pytest.mark.parametrize("gpus", [1, 8, 1024])
 @pytest.mark.parametrize("path", ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"])
 def test_from_one_gpu_to_a_thousand(gpus: int, path: str) -> None:
-    run = settings(path, batch_size=4096, compile=True)
+    run = settings(path, batch_size=4096, compile=True, pack_tokens=4096)
     found = cost(run, backbone_shape(run.backbone), MIX, gpus=gpus, gpu="H200")
     assert found["steps"] == 10_000 // 4096
     assert found["tokens_per_step"] == 4096 * 3 * 120
