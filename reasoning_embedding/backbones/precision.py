@@ -38,8 +38,13 @@ def compute_dtype(precision: Literal["fp32", "bf16"], device: torch.device) -> t
     Returns
     -------
     torch.dtype or None
-        bfloat16 for ``bf16``; None for ``fp32``, and on a CPU without bfloat16 products, where float32 is closer
-        to what is meant and many times faster.
+        bfloat16 for ``bf16``; None for ``fp32``, and on a CPU or GPU without bfloat16 products, where float32 is
+        closer to what is meant and many times faster.
     """
-    half = precision == "bf16" and (device.type != "cpu" or multiplies_bfloat16())
-    return torch.bfloat16 if half else None
+    if precision == "fp32":
+        return None
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)  # before Ampere: emulated
+    else:
+        has = device.type != "cpu" or multiplies_bfloat16()
+    return torch.bfloat16 if has else None

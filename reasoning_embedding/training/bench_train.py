@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -165,6 +166,8 @@ class _Comparison:
             # Replay is there for its memory, which is that of one pack.
             "replay": _Contender(Ours, {**smallest, "store_tokens": 0}),
         }
+        if sweeps["st"][0][1] == math.inf:  # its default, the first setting, does not fit this GPU
+            del contenders["st-default"]
         turns = take_turns(
             {name: self._turn(contender) for name, contender in contenders.items()}, repeats=REPEATS
         )
@@ -173,14 +176,16 @@ class _Comparison:
             for name, contender in contenders.items()
         }
         # What the sweep took for the fastest may lose to the default over three rounds.
-        best = min(("st-best", "st-default"), key=lambda name: _median_seconds(turns[name]))
+        plain = [name for name in ("st-best", "st-default") if name in turns]
+        best = min(plain, key=lambda name: _median_seconds(turns[name]))
         for opponent, us, them in (
             ("st-best", "ours", best),
             ("st-unpadded", "ours", "st-unpadded"),
             ("st-default", "ours", "st-default"),
             ("st-best-replay", "replay", best),
         ):
-            yield self._record(opponent, us, them, contenders, turns, memory, sweeps)
+            if them in turns:
+                yield self._record(opponent, us, them, contenders, turns, memory, sweeps)
 
     def _turn(self, contender: _Contender) -> Callable[[], tuple[Time, float]]:
         def run() -> tuple[Time, float]:
@@ -191,7 +196,11 @@ class _Comparison:
 
     def _sweep(self, name: str, side: MakeSide, settings: Sequence[Setting]) -> list[tuple[Setting, float]]:
         def seconds_at(setting: Setting) -> float:
-            return self._turn(_Contender(side, setting))()[0][0]
+            try:
+                return self._turn(_Contender(side, setting))()[0][0]
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                return math.inf
 
         tried = [(setting, seconds_at(setting)) for setting in settings]
         if torch.cuda.is_available():  # on a CPU torch.compile was slower on both sides
@@ -243,7 +252,10 @@ class _Comparison:
             "cpu_ratio": round(statistics.median(processor[them]) / statistics.median(processor[us]), 4),
             "loss_difference": abs(loss[us] - loss[them]) / loss[them],
             "sweeps": {
-                side: [{**setting, "seconds": round(seconds, 4)} for setting, seconds in sweeps[key]]
+                side: [
+                    {**setting, "seconds": round(seconds, 4) if math.isfinite(seconds) else None}
+                    for setting, seconds in sweeps[key]
+                ]
                 for side, key in (("ours", "ours"), ("other", theirs))
             },
             **self._utilisation(speed[us], speed[them]),

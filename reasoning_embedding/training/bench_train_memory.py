@@ -47,6 +47,8 @@ def peak_mib(side: MakeSide, work: Workload, setting: Setting, batches: Sequence
     # A library that asked for a GPU when it was imported leaves CUDA unusable in a fork.
     context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
     context.set_forkserver_preload(["sentence_transformers.sentence_transformer.trainer", __name__])
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what this process has freed is the other's to take
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_measure, side, work, setting, batches).result()
 

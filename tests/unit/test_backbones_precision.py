@@ -13,8 +13,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 @pytest.mark.parametrize("has", [True, False])
 def test_bf16_is_kept_where_there_are_products_for_it(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: has)
-    assert compute_dtype("bf16", CPU) == (torch.bfloat16 if has else None)
-    assert compute_dtype("bf16", GPU) == torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: has)
+    for device in (CPU, GPU):
+        assert compute_dtype("bf16", device) == (torch.bfloat16 if has else None)
     assert compute_dtype("fp32", CPU) is None
     assert compute_dtype("fp32", GPU) is None
 

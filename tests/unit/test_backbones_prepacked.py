@@ -117,6 +117,7 @@ def test_encoding_packs_and_the_next_call_sees_changed_weights(
 
 def test_attention_of_encoding_in_bfloat16_equals_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "computes_in_half", lambda query: False)
+    monkeypatch.setattr(attention, "multiplies_bfloat16", lambda: True)
     query = torch.randn(20, 4, 16, dtype=torch.bfloat16)
     key, value = torch.randn(2, 20, 2, 16, dtype=torch.bfloat16)
     boundaries = torch.tensor([0, 8, 16, 20])

@@ -241,6 +241,7 @@ def test_a_full_sweep_times_what_is_close_again_and_compiles_the_fastest(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU of the future")
+    monkeypatch.setattr(bench, "compute_dtype", lambda *rest: torch.bfloat16)
     compiled = {setting[:-1] + ", 'compile': True}": 0.9 for setting in OURS | THEIRS}
     for seconds in (OURS, THEIRS):
         for setting, value in compiled.items():
@@ -274,3 +275,24 @@ def test_records_of_bf16_in_software_say_so(scripted: list[str], monkeypatch: py
         noted = {record["name"] for record in bench.bench_train(quick=True) if "note" in record}
         assert len(noted) == (0 if half else 4)
         assert all(name.endswith("bf16") for name in noted)
+
+
+def test_what_does_not_fit_a_gpu_is_no_setting_of_the_sweep(
+    scripted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench.SentenceTransformers.run  # ty: ignore[unresolved-attribute]
+
+    def full(self: object, setting: dict[str, object], batches: object) -> object:
+        if setting == {"loss": "mnrl"}:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, setting, batches)
+
+    monkeypatch.setattr(bench.SentenceTransformers, "run", full)
+    _, *records = bench.bench_train(quick=True)
+    assert [record["name"].split("/")[2] for record in records] == [
+        "st-best",
+        "st-unpadded",
+        "st-best-replay",
+    ]
+    assert [each["seconds"] for each in records[0]["sweeps"]["other"]] == [None, 4.0]
+    assert records[0]["ratio"] == 4.0
