@@ -65,7 +65,7 @@ def problems_of(tmp_path, text, overrides=()):
             "did you mean 'cosine'?",
         ),
         ("  steps: 10", "  betas: [0.1]", "11:3: the required key 'training.betas.1' is missing"),
-        ("  steps: 10", "  betas: [0.1, 2]", "11:16: training.betas.1 is 2; it must be at most 1"),
+        ("  steps: 10", "  betas: [0.1, 1]", "11:16: training.betas.1 is 1; it must be less than 1"),
         ("  steps: 10", "  steps: 10\n  epochs: 1", "11:10: training.steps: give epochs or steps, not both"),
         ("name: demo", "name: 12", "2:7: name is 12; it must be text; put it in quotes"),
         (
