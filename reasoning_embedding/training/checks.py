@@ -11,6 +11,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 
 from .engines import Launch
+from .engines.launch import PRECISION_SECTIONS
 
 _AUTO = (None, "auto")
 
@@ -104,7 +105,7 @@ def _deepspeed(settings: dict[str, Any], training: config.Training, world: World
     ):
         if settings.get(section) not in _AUTO:
             differ(section, settings[section].get("type", "given"), ours)
-    for section in ("fp16", "bf16", "bfloat16", "torch_autocast", "amp"):
+    for section in PRECISION_SECTIONS:
         if settings.get(section) not in _AUTO and settings[section].get("enabled") is True:
             differ(
                 f"{section}.enabled",

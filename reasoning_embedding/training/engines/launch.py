@@ -79,17 +79,10 @@ def read_launch(environment: Mapping[str, str] | None = None) -> Launch:
     return Launch(precision=precision)
 
 
-#: Keys of a DeepSpeed file that hold an object.
-_SECTIONS = (
-    "zero_optimization",
-    "optimizer",
-    "scheduler",
-    "fp16",
-    "bf16",
-    "bfloat16",
-    "torch_autocast",
-    "amp",
-)
+#: Sections of a DeepSpeed file that say what is computed in; a run's ``precision`` stands for them.
+PRECISION_SECTIONS = ("fp16", "bf16", "bfloat16", "torch_autocast", "amp")
+#: Those that hold an object.
+_SECTIONS = ("zero_optimization", "optimizer", "scheduler", *PRECISION_SECTIONS)
 
 
 def _deepspeed(file: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import SetupError
 
 from .base import Engine, MakeOptimizer
+from .launch import PRECISION_SECTIONS
 from .whole import whole_copy
 
 #: Keys of a DeepSpeed file that the run's own configuration stands for; they were checked to agree with it.
@@ -26,11 +27,7 @@ RUN_DECIDES = {
     "gradient_clipping",
     "optimizer",
     "scheduler",
-    "fp16",
-    "bf16",
-    "bfloat16",
-    "torch_autocast",
-    "amp",
+    *PRECISION_SECTIONS,
 }
 
 
