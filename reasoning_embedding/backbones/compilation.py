@@ -22,7 +22,8 @@ def compile_layers(model: nn.Module, *, selective: bool = False, backend: str = 
 
     Variable-length attention is opaque: a layer becomes one compiled part before it (norm, projections,
     rotary embedding) and one after it (projection, residual, norm, MLP, residual). All layers share the
-    code of the first, and streams of fixed size (:func:`.packing.streams_for`) keep their shapes few.
+    code of the first, which is made twice: for streams of full size, and for any other
+    (:func:`.packing.streams_for`).
 
     Parameters
     ----------

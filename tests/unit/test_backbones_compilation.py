@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -57,6 +58,28 @@ def test_a_compiled_step_gives_the_same_gradient(backend: str) -> None:
     breaks = " ".join(counters["graph_break"])
     assert "packed_attention" in breaks, "around an attention that was not"
     assert len(counters["graph_break"]) == 1, f"and nothing else was left out: {breaks}"
+
+
+@pytest.mark.slow
+def test_streams_of_many_sizes_are_compiled_twice() -> None:
+    torch._dynamo.reset()
+    made: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
+        made.append(graph)
+        return graph
+
+    embedder = tiny_embedder(num_hidden_layers=3).train()
+    compile_layers(embedder.model, backend=cast("str", backend))
+    rng = np.random.default_rng(0)
+    counts = []
+    for tokens in (512, 512, 64, 448, 128, 320, 512):
+        texts = [rng.integers(3, 90, n) for n in rng.integers(4, 30, tokens // 30)]
+        pack = make_pack(texts, [0] * len(texts), pad_to=tokens)
+        assert len(pack.input_ids) == tokens
+        embedder(pack).sum().backward()
+        counts.append(len(made))
+    assert counts == [counts[0]] * 2 + [2 * counts[0]] * 5
 
 
 @pytest.mark.slow
