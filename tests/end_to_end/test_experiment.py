@@ -216,7 +216,13 @@ def test_texts_that_cannot_be_embedded(rembed: Rembed, tmp_path: Path, content: 
 
 def test_words_that_cannot_be_read(rembed: Rembed, tmp_path: Path, beir: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    rembed("evaluate", tmp_path / "run", "--task", beir, "--steps", "first,last", code=2)
-    rembed("analyze", "./absent", "./other", "--probe", "absent.jsonl", code=2)
-    rembed("analyze", "./absent", "./other", "--tokens", "some", code=2)
-    rembed("report", tmp_path / "absent", code=2)
+    for words, said in (
+        (
+            ("evaluate", tmp_path / "run", "--task", beir, "--steps", "first,last"),
+            "cannot read 'first,last' as steps",
+        ),
+        (("analyze", "./absent", "./other", "--probe", "absent.jsonl"), "'./absent' names no model"),
+        (("analyze", "./absent", "./other", "--tokens", "some"), "no token rule 'some'"),
+        (("report", tmp_path / "absent"), "no such folder"),
+    ):
+        assert said in rembed(*words, code=2).output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,11 @@ from tests.conftest import build_tiny_tokenizer
 def test_a_chat_template_changes_no_input() -> None:
     plain, chat = build_tiny_tokenizer(), build_tiny_tokenizer()
     chat.chat_template = "{% for m in messages %}<eos>{{ m['content'] }}{% endfor %}"
-    check_same_inputs({"base": input_contract(plain), "rlvr": input_contract(chat)})
+    chat.add_tokens(["<|turn|>"], special_tokens=True)  # plain text never meets it
+    base, rlvr = input_contract(plain), input_contract(chat)
+    assert rlvr.vocabulary == base.vocabulary + 1
+    assert replace(rlvr, vocabulary=base.vocabulary) == base
+    check_same_inputs({"base": base, "rlvr": rlvr})
 
 
 def test_an_added_end_token_is_refused() -> None:

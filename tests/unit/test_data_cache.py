@@ -72,9 +72,13 @@ def test_the_table_on_disk_is_the_one_in_memory(data: Callable[..., config.Data]
         np.testing.assert_array_equal(one.score, two.score)
 
 
-def test_the_world_has_no_negatives_and_no_files(tmp_path: Path) -> None:
+def test_rows_without_negatives_that_come_from_no_file_are_cached_alike(tmp_path: Path) -> None:
     given = config.Data.model_validate({"sources": [{"kind": "world", "limit": 50}]})
-    same(load_table(given), load_table(given.model_copy(update={"cache_dir": str(tmp_path)})))
+    disk = load_table(given.model_copy(update={"cache_dir": str(tmp_path)}))
+    same(load_table(given), disk)
+    assert isinstance(disk.texts, TextFile)
+    assert len(disk) == 50
+    assert len(disk.negatives.values) == 0
 
 
 def test_a_second_start_reads_no_rows_and_makes_no_tokens(

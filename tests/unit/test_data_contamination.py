@@ -207,6 +207,15 @@ def _data(source: dict[str, Any], **other: Any) -> config.Data:
     return config.Data.model_validate({"sources": [source], **other})
 
 
+def _said(source: dict[str, Any], *tasks: dict[str, Any]) -> str:
+    """What the refusal of a source says; empty: it is accepted."""
+    try:
+        refuse_evaluation_sources(_data(source), _tasks(*tasks))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def _tasks(*tasks: dict[str, Any]) -> list[config.Task]:
     return config.Evaluation.model_validate({"tasks": list(tasks)}).tasks if tasks else []
 
@@ -230,14 +239,33 @@ def test_a_listed_evaluation_set_is_refused_unless_forced(source: dict[str, Any]
     refuse_evaluation_sources(_data(source, force_contaminated=True))
 
 
-@pytest.mark.parametrize("name", ["homesick", "brightness", "library", "clinc150", "stsb", "gsm8k"])
-def test_names_that_only_resemble_one_are_not(name: str) -> None:
-    refuse_evaluation_sources(_data({"kind": "files", "path": f"{name}/{name}.jsonl", "name": name}))
-    refuse_evaluation_rows(_data({"kind": "files", "path": "rows.jsonl"}), [name])
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("homesick", "home-sick"),
+        ("brightness", "bright-ness"),
+        ("library", "lib-rarb"),
+        ("theorem", "theoremqa"),
+        ("banking", "banking77"),
+    ],
+)
+def test_names_that_only_resemble_one_are_not(name: str, listed: str) -> None:
+    def said(name: str) -> list[str]:
+        with_rows = _said({"kind": "files", "path": f"{name}/{name}.jsonl"})
+        named = _said({"kind": "files", "path": "rows.jsonl", "name": name})
+        try:
+            refuse_evaluation_rows(_data({"kind": "files", "path": "rows.jsonl"}), [name])
+        except InputError as error:
+            return [with_rows, named, str(error)]
+        return [with_rows, named, ""]
+
+    assert said(name) == ["", "", ""]
+    assert all("looks like the evaluation set" in refusal for refusal in said(listed))
 
 
 def test_a_folder_far_above_says_where_not_what() -> None:
-    refuse_evaluation_sources(_data({"kind": "files", "path": "/srv/bright/train/mine/rows.jsonl"}))
+    assert _said({"kind": "files", "path": "/srv/bright/train/mine/rows.jsonl"}) == ""
+    assert "BRIGHT" in _said({"kind": "files", "path": "/srv/bright/train/rows.jsonl"})
 
 
 def test_rows_that_name_a_listed_set_are_refused() -> None:
@@ -276,4 +304,5 @@ def test_the_runs_own_tasks_are_refused(source: dict[str, Any], task: dict[str, 
 
 
 def test_the_worlds_training_split_may_be_scored_by_its_held_out_one() -> None:
-    refuse_evaluation_sources(_data({"kind": "world"}), _tasks({"kind": "world"}))
+    assert _said({"kind": "world"}, {"kind": "world"}) == ""
+    assert "held-out split of the world" in _said({"kind": "world", "split": "heldout"}, {"kind": "world"})

@@ -94,12 +94,16 @@ def test_a_pack_is_queued_without_waiting_for_the_device() -> None:
     pack = make_pack(random_bag().texts, random_bag().prompt_lengths).to(DEVICE)
     with torch.autocast("cuda", torch.bfloat16):
         embedder(pack).sum().backward()  # what is loaded late
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
+        once = gradients(embedder)
+        torch.cuda.set_sync_debug_mode("error")  # from here on, waiting raises
         try:
-            embedder(pack).sum().backward()
+            total = embedder(pack).sum()
+            total.backward()
+            with pytest.raises(RuntimeError, match="synchroniz"):
+                total.item()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    assert relative(gradients(embedder), 2 * once) < 1e-2
 
 
 @pytest.mark.parametrize("kind", [False, True, "selective", "offload"])

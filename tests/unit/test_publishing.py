@@ -41,8 +41,11 @@ def metadata(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", ["me/model", "Lab-1/a.b_c-d", "m/x"])
-def test_names_the_hub_takes(name: str) -> None:
-    check_repo_name(name)
+def test_names_the_hub_takes(name: str, tmp_path: Path) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(name)
+    assert plan_release(write_run(tmp_path / "run").path, name).repo == name
 
 
 @pytest.mark.parametrize(

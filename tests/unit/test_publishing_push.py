@@ -239,12 +239,14 @@ def test_storage_that_no_longer_takes_the_token(
 
     monkeypatch.setattr("huggingface_hub.HfApi.preupload_lfs_files", refuse)
     pusher.fails(SetupError, "does not accept the token .401 while uploading step-000000")
+    assert server.count("POST .*/commit/") == 0, "no commit names weights that did not arrive"
 
 
 def test_a_token_that_may_only_read(run_folder: Path, tmp_path: Path, server: HubServer) -> None:
     release = plan_release(run_folder, "reader/small", output=tmp_path / "publish")
     export(release, About(), lambda line: None)
     Pusher(release, server, "reader").fails(InputError, "may only read")
+    assert server.count("^(POST|PUT)") == 0, "refused before anything is written"
 
 
 def test_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +276,9 @@ def test_a_namespace_of_others(
 def test_a_repository_the_token_may_not_write(pusher: Pusher, server: HubServer) -> None:
     server.faults = [Fault("POST .*/branch/", 403)]
     server.create(REPO, user="other")
-    pusher.fails(InputError, "may not do that .403")
+    pusher.fails(InputError, "may not do that .403 while creating branch step-000000")
+    assert server.count("POST .*/branch/") == 1, "a refusal does not pass"
+    assert server.count("^PUT|POST .*/commit/") == 0
 
 
 def test_what_others_put_there_is_kept_unless_told_otherwise(pusher: Pusher, server: HubServer) -> None:

@@ -115,17 +115,41 @@ def test_what_fsdp_is_asked_for_is_read() -> None:
         assert part in str(error.value)
 
 
-def test_auto_and_what_agrees_are_accepted() -> None:
-    settings = {
-        "train_batch_size": 64,
-        "train_micro_batch_size_per_gpu": 16,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": 1.0,
-        "optimizer": "auto",
-        "fp16": {"enabled": False},
-        "bf16": {"enabled": "auto"},
-    }
-    check_launch(Launch("zero", deepspeed=settings), config.Training(batch_size=64, ranks=4), World(0, 4))
+AGREEING: dict[str, Any] = {
+    "train_batch_size": 64,
+    "train_micro_batch_size_per_gpu": 16,
+    "gradient_accumulation_steps": 1,
+    "gradient_clipping": 1.0,
+    "optimizer": "auto",
+    "fp16": {"enabled": False},
+    "bf16": {"enabled": "auto"},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("train_batch_size", 32),
+        ("train_micro_batch_size_per_gpu", 64),
+        ("gradient_accumulation_steps", 2),
+        ("gradient_clipping", 0.5),
+        ("optimizer", {"type": "Adam"}),
+        ("fp16", {"enabled": True}),
+        ("bf16", {"enabled": True}),
+    ],
+)
+def test_what_agrees_is_accepted_and_each_key_alone_may_contradict(key: str, other: object) -> None:
+    def said(settings: dict[str, Any]) -> str:
+        recipe = config.Training(batch_size=64, ranks=4)
+        try:
+            check_launch(Launch("zero", deepspeed=settings), recipe, World(0, 4))
+        except InputError as error:
+            return error.what
+        return ""
+
+    assert said(AGREEING) == said({**AGREEING, key: "auto" if key not in ("fp16", "bf16") else {}}) == ""
+    _, *contradictions = said({**AGREEING, key: other}).splitlines()
+    assert [line.split()[0].split(".")[0] for line in contradictions] == [key]
 
 
 def test_a_budget_below_the_longest_text_is_refused_with_the_one_it_takes() -> None:
