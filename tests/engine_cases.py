@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, add_lora, use_text_dropout
+from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, use_text_dropout
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
@@ -43,6 +43,8 @@ class Case:
     pack_tokens: int = 40
     idle: bool = False
     """Two texts only: every further rank has nothing to do."""
+    fused: bool = False
+    """Layers run as one function each, which knows no dropout; the oracle's do not."""
 
     def bag(self) -> Bag:
         bag = random_bag(7)
@@ -55,7 +57,7 @@ class Case:
 
     def embedder(self) -> Embedder:
         """In float64, with dropout in attention and adapters."""
-        embedder = tiny_embedder(self.family, double=True, attention_dropout=0.2)
+        embedder = tiny_embedder(self.family, double=True, attention_dropout=0.0 if self.fused else 0.2)
         if self.checkpointing:
             embedder.model.activation_checkpointing_enable()
         if self.lora:
@@ -69,18 +71,27 @@ class Case:
         return embedder.train()
 
 
-def every_case() -> list[Case]:
-    """The full cross product of what does not need another world."""
-    product = itertools.product(("qwen3", "llama"), STORE, (False, True), (False, True))
-    return [Case(*choices) for choices in product]
+def every_case(memory: str) -> list[Case]:
+    """The full cross product of what does not need another world; batches that leave ranks idle, texts beyond a pack."""
+    families = ("qwen3", "llama")
+    product = itertools.product(families, (False, True), (False, True))
+    cases = [Case(family, memory, checkpointing, lora) for family, checkpointing, lora in product]
+    return cases + [
+        Case(family, memory, **special)
+        for family in families
+        for special in ({"idle": True}, {"pack_tokens": 5, "lora": True})
+    ]
+
+
+def wanted(case: Case) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of one process and one padded forward, which knows no packs and keeps all."""
+    return _padded(replace(case, memory="store", checkpointing=False, pack_tokens=0))
 
 
 @functools.cache
-def wanted(case: Case) -> tuple[float, torch.Tensor]:
-    """Loss and gradient of one process and one padded forward."""
+def _padded(case: Case) -> tuple[float, torch.Tensor]:
     with exact_norms():
-        # What is recomputed would be recomputed after the oracle has put the model's attention back.
-        embedder = replace(case, checkpointing=False).embedder()
+        embedder = case.embedder()
         loss = padded_loss(embedder, case.bag(), dropout=DROPOUT)
         loss.backward()
         return loss.item(), gradients(embedder)
@@ -127,7 +138,10 @@ def steps(world: World, kind: str, cases: list[Case]) -> list[tuple[float, torch
     found = []
     with exact_norms():
         for case in cases:
-            engine = build(kind, case.embedder(), world)
+            embedder = case.embedder()
+            if case.fused:
+                fuse_layers(embedder.model, torch.float64)
+            engine = build(kind, embedder, world)
             output = contrastive_step(
                 engine.embedder,
                 case.bag(),

@@ -34,7 +34,8 @@ def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, timeout:
     *arguments
         Given to every rank.
     timeout : float
-        Seconds until ranks that have not finished are killed.
+        Seconds that a rank waits for another in a collective. All are killed after twice as long: one that waits
+        for a lost one has then said so.
 
     Returns
     -------
@@ -44,7 +45,7 @@ def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, timeout:
     Raises
     ------
     TrainingError
-        If a rank fails (with its traceback), dies or runs out of time.
+        Naming each rank that died or ran out of time, and the first that failed, with its traceback.
     """
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
@@ -54,21 +55,30 @@ def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, timeout:
         ]
         for process in processes:
             process.start()
+        deadline = time.monotonic() + 2 * timeout
         for process in processes:
-            process.join(timeout)
-        stuck = [rank for rank, process in enumerate(processes) if process.is_alive()]
+            process.join(max(0.0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in processes]
         for process in processes:
             process.kill()
             process.join()
         results = [_read(Path(folder) / f"{rank}.pickle") for rank in range(size)]
+    said = []
+    for rank, (kind, _) in enumerate(results):
+        if kind == "nothing":
+            end = (
+                "was killed: it took too long"
+                if codes[rank] is None
+                else f"died with exit code {codes[rank]}"
+            )
+            said.append(f"rank {rank} {end}")
     # The first to fail is the cause; the others lose their connection to it.
     errors = [(*value, rank) for rank, (kind, value) in enumerate(results) if kind == "error"]
     if errors:
         _, trace, rank = min(errors)
-        raise TrainingError(f"rank {rank} failed:\n{trace}")
-    if stuck or any(kind == "nothing" for kind, _ in results):
-        missing = [rank for rank, (kind, _) in enumerate(results) if kind == "nothing"]
-        raise TrainingError(f"ranks {missing} gave no result within {timeout:.0f} s")
+        said.append(f"rank {rank} failed:\n{trace}")
+    if said:
+        raise TrainingError("\n".join(said))
     return [value for _, value in results]
 
 
@@ -98,7 +108,9 @@ def _rank_main(
         result = ("value", function(World(rank, size), *arguments))
     except Exception:  # noqa: BLE001  (whatever it was belongs into the parent's report)
         result = ("error", (time.monotonic(), traceback.format_exc()))
-    Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(result))
+    written = Path(folder, f"{rank}.partial")
+    written.write_bytes(pickle.dumps(result))
+    written.rename(written.with_suffix(".pickle"))  # a rank that is killed here leaves no half result
     # Leaving without interpreter shutdown: a peer that died would keep gloo's threads waiting.
     os._exit(0 if result[0] == "value" else 1)
 

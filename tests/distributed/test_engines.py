@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding.backbones import Pack, make_pack
+from reasoning_embedding.backbones.fused.block import DecoderBlock
 from reasoning_embedding.distributed import World, explain_lost_ranks
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
@@ -19,8 +22,10 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import step as step_module
 from reasoning_embedding.training.share import Share
 from tests.engine_cases import (
+    DROPOUT,
     ENGINES,
     LOSS,
+    STORE,
     TOLERANCE,
     Case,
     build,
@@ -28,7 +33,8 @@ from tests.engine_cases import (
     steps,
     wanted,
 )
-from tests.models import random_bag, relative, tiny_embedder
+from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.padded_oracle import padded_loss
 
 #: Both architectures, every memory mode, checkpointing, adapters, a batch that leaves ranks idle, and texts
 #: that are longer than a pack.
@@ -39,6 +45,15 @@ SAMPLE = [
     Case("llama", "hybrid", idle=True),
     Case("qwen3", "hybrid", pack_tokens=5),
 ]
+#: Every rank runs these by other functions than the oracle.
+FUSED = [
+    Case("qwen3", "store", fused=True),
+    Case("llama", "hybrid", checkpointing=True, fused=True),
+    Case("llama", "replay", pack_tokens=5, fused=True),
+    Case("qwen3", "hybrid", idle=True, fused=True),
+]
+#: What stands for them is in the default tests.
+SLOW = ("zero1", "zero3")
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +65,10 @@ def _forked_ranks_share_imports(request: pytest.FixtureRequest) -> None:
         )  # the last to be imported, in seconds
 
 
-def _check(kind: str, size: int, cases: list[Case]) -> None:
-    targets = [wanted(case) for case in cases]
-    for rank in run_ranks(size, steps, kind, cases):
-        for case, (loss, gradient), (exact_loss, exact) in zip(cases, rank, targets, strict=True):
+def _check(kind: str, size: int, cases: list[Case], run: Callable[..., Any] = steps) -> None:
+    targets = [wanted(case) for case in cases]  # first: forked ranks share what it imports
+    for found in run_ranks(size, run, kind, cases):
+        for case, (loss, gradient), (exact_loss, exact) in zip(cases, found, targets, strict=True):
             assert loss == pytest.approx(exact_loss, rel=TOLERANCE[kind]), case
             assert relative(gradient, exact) < TOLERANCE[kind], case
 
@@ -68,25 +83,42 @@ def test_every_engine_gives_the_gradient_of_one_padded_forward(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("memory", STORE)
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_the_whole_matrix(kind: str, size: int) -> None:
-    _check(kind, size, [*every_case(), *SAMPLE])
+def test_the_whole_matrix(kind: str, memory: str, size: int) -> None:
+    _check(kind, size, every_case(memory))
 
 
-def test_dropout_is_on_and_a_causal_or_other_seed_would_be_seen() -> None:
-    """The controls of the matrix: without dropout, or with another seed's, the gradient is another."""
-    from tests.models import exact_norms, gradients
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_ranks_whose_layers_are_one_function_each_give_it_too(size: int) -> None:
+    def fused(world: World, kind: str, cases: list[Case]) -> list[tuple[float, torch.Tensor]]:
+        runs, apply = itertools.count(), DecoderBlock.apply
+        DecoderBlock.apply = lambda *given: (next(runs), apply(*given))[1]  # type: ignore[method-assign]
+        found = steps(world, kind, cases)
+        # Two layers in each case but the last, of which a third rank and further ones have no text.
+        assert next(runs) >= 2 * len(cases[:-1])
+        return found
 
-    _, exact = wanted(SAMPLE[0])
-    for dropout in (None, (7, 4)):
-        with exact_norms():
-            embedder = SAMPLE[0].embedder()
-            embedder.train(dropout is not None)
-            contrastive_step(embedder, SAMPLE[0].bag(), LOSS, World(), dropout=dropout)
+    _check("replicated", size, FUSED, fused)
+
+
+def test_without_dropout_with_another_seeds_or_causal_the_gradient_is_another() -> None:
+    """The controls of the matrix."""
+    case = SAMPLE[0]
+    _, exact = wanted(case)
+    with exact_norms():
+        for dropout in (None, (7, 4)):
+            embedder = case.embedder().train(dropout is not None)
+            contrastive_step(embedder, case.bag(), LOSS, World(), dropout=dropout)
             assert relative(gradients(embedder), exact) > 0.05
+        embedder = case.embedder()
+        padded_loss(embedder, case.bag(), dropout=DROPOUT, causal=True).backward()
+        assert relative(gradients(embedder), exact) > 0.05
 
 
-@pytest.mark.parametrize("kind", ["fsdp2", "zero2"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in ENGINES]
+)
 def test_the_popular_wrong_gather_fails_on_every_engine(kind: str) -> None:
     """Own slice put back: the other ranks' losses say nothing about this rank's rows."""
 
@@ -226,5 +258,10 @@ def test_a_rank_that_is_gone_ends_the_others_with_a_message(kind: str, seconds: 
         with explain_lost_ranks(world):
             contrastive_step(engine.embedder, case.bag(), LOSS, world, pack_tokens=10, engine=engine)
 
-    with pytest.raises(TrainingError, match=r"rank 0 failed[\s\S]*rank 0 lost another of the 2 ranks"):
+    with pytest.raises(TrainingError) as caught:
         run_ranks(2, fail, timeout=5 if seconds else 60)
+    gone, failed, *trace = str(caught.value).splitlines()
+    assert gone == f"rank 1 {'was killed: it took too long' if seconds else 'died with exit code 9'}"
+    assert failed == "rank 0 failed:"
+    assert any("rank 0 lost another of the 2 ranks" in line for line in trace)
+    assert trace[-1].strip() == "-> look for the rank that failed first, and go on with --resume"

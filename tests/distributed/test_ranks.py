@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.distributed import World, all_gather_rows, deal, max_over_ranks, sum_over_ranks
+from reasoning_embedding.distributed import (
+    World,
+    all_gather_rows,
+    deal,
+    explain_lost_ranks,
+    max_over_ranks,
+    sum_over_ranks,
+)
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.losses import build_loss
@@ -101,14 +109,19 @@ def test_a_rank_that_fails_is_named() -> None:
 
 def test_a_rank_that_dies_ends_the_others() -> None:
     def die(world: World) -> float:
-        import os
-
         if world.rank == 1:
             os._exit(9)
-        return float(sum_over_ranks(torch.ones(1), world))
+        with explain_lost_ranks(world):
+            return float(sum_over_ranks(torch.ones(1), world))
 
-    with pytest.raises(TrainingError, match="rank"):
-        run_ranks(2, die, timeout=10)
+    with pytest.raises(TrainingError) as caught:
+        run_ranks(3, die, timeout=10)
+    first, *others = str(caught.value).splitlines()
+    assert first == "rank 1 died with exit code 9"
+    # The others noticed it by themselves, within their timeout: neither had to be killed.
+    assert "was killed" not in str(caught.value)
+    assert any(f"rank {rank} lost another of the 3 ranks" in line for line in others for rank in (0, 2))
+    assert others[-1].strip() == "-> look for the rank that failed first, and go on with --resume"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
