@@ -13,7 +13,7 @@ under its name, and exact over any number of ranks.
 from .contrastive import ContrastiveLoss, LossShare, build_loss
 from .distillation import distillation
 from .infonce import LossOutput, infonce
-from .regularisers import anchor_distance, sigreg, uniformity
+from .regularisers import anchor_distance, check_anchor_texts, sigreg, uniformity
 from .slots import Slots
 from .temperature import Temperature
 from .terms import Part, Term

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from reasoning_embedding.errors import InputError
+
 _POINTS, _FARTHEST = 17, 5.0
 _DIRECTIONS_AT_A_TIME = 64
 
@@ -117,6 +119,33 @@ def sigreg(embeddings: Tensor, *, directions: int, seed: int, gradient: Tensor, 
     return total / directions
 
 
+def check_anchor_texts(texts: int, *, debiased: bool, batch: str = "the batch") -> None:
+    """Refuse batches in which :func:`anchor_distance` is 0 / 0.
+
+    Parameters
+    ----------
+    texts : int
+        Distinct texts of a batch.
+    debiased : bool
+        As in :func:`anchor_distance`.
+    batch : str
+        What to call it.
+
+    Raises
+    ------
+    InputError
+        With the number that it takes.
+    """
+    fewest = 4 if debiased else 2
+    if texts < fewest:
+        kind = "debiased CKA" if debiased else "CKA"
+        raise InputError(
+            f"{batch} has {texts} distinct text{'s' if texts != 1 else ''}, and {kind} is defined from {fewest} on",
+            where="loss.anchor.debiased" if debiased else "loss.anchor",
+            todo="raise training.batch_size" + (", or set loss.anchor.debiased: false" if debiased else ""),
+        )
+
+
 def anchor_distance(
     embeddings: Tensor, anchor: Tensor, *, debiased: bool, gradient: Tensor, scale: float = 1.0
 ) -> Tensor:
@@ -129,11 +158,16 @@ def anchor_distance(
     anchor : Tensor
         (n, D0), constant.
     debiased : bool
-        Use the unbiased HSIC estimate, n >= 4; the value may then exceed 1.
+        Use the unbiased HSIC estimate, n >= 4 (else n >= 2); the value may then exceed 1.
     gradient : Tensor
         (n, D), gets `scale` times the gradient added.
     scale : float
         Of the gradient only.
+
+    Raises
+    ------
+    InputError
+        If there are too few texts.
 
     Notes
     -----
@@ -141,6 +175,7 @@ def anchor_distance(
     n x n matrix is formed. The same definitions as :func:`reasoning_embedding.hrsa.linear_cka` and
     :func:`reasoning_embedding.hrsa.debiased_linear_cka`.
     """
+    check_anchor_texts(len(embeddings), debiased=debiased)
     x = embeddings.detach().requires_grad_()
     with torch.enable_grad():
         a, b = x - x.mean(dim=0), (anchor - anchor.mean(dim=0)).to(x)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from reasoning_embedding import config
+from reasoning_embedding.data import Plan
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.losses import check_anchor_texts
 
 from .engines import Launch
 from .engines.launch import PRECISION_SECTIONS
@@ -139,3 +141,28 @@ def check_budget(lengths: np.ndarray, pack_tokens: int) -> None:
             where="training.pack_tokens",
             todo=f"raise it to at least {longest:,}, or lower data.query_max_tokens and data.document_max_tokens",
         )
+
+
+def check_anchor(anchor: config.Anchor | None, plan: Plan, batch_size: int) -> None:
+    """Refuse batches of too few distinct texts for the CKA of ``loss.anchor``.
+
+    Parameters
+    ----------
+    anchor : config.Anchor, optional
+        The section.
+    plan : Plan
+        All batches of the run.
+    batch_size : int
+        Queries in each. Four are four texts, unless rows repeat each other; the loss itself refuses those.
+
+    Raises
+    ------
+    InputError
+        Naming the first such step.
+    """
+    if anchor is None or batch_size >= 4:
+        return
+    for step in range(1, plan.steps + 1):
+        batch = plan.batch(step)
+        texts = np.unique(np.concatenate([batch.query, batch.positive, batch.negative]))
+        check_anchor_texts(len(texts), debiased=anchor.debiased, batch=f"the batch of step {step}")

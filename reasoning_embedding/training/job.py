@@ -42,7 +42,7 @@ from reasoning_embedding.data.evaluation_sources import refuse_evaluation_rows, 
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import ContrastiveLoss, build_loss
 
-from .checks import check_budget, check_launch
+from .checks import check_anchor, check_budget, check_launch
 from .engines import Engine, build_engine, read_launch
 from .folder import parent_record
 from .meters import Report
@@ -113,7 +113,8 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     Raises
     ------
     InputError
-        For a launch that contradicts the run, or a token budget below the longest text; for data, a backbone or
+        For a launch that contradicts the run, a token budget below the longest text, or batches too small for the
+        loss's anchor; for data, a backbone or
         a saved state that cannot be used, and for data that models are scored with.
     """
     launch = read_launch()
@@ -127,6 +128,7 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     if settings.loss.distillation is not None:
         require_scores(table)
     plan = Plan(table, settings.training, settings.data, settings.seed)
+    check_anchor(settings.loss.anchor, plan, settings.training.batch_size)
     skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 

@@ -87,3 +87,18 @@ def test_widths_beyond_the_model_are_refused_before_training(
     result = rembed("train", write_run(extra={"loss": {"matryoshka": [16, 4096]}}), code=2)
     assert "width 4096" in result.output
     assert not RunFolder(tmp_path / "runs" / "run").steps()
+
+
+@pytest.mark.parametrize(("debiased", "code"), [(True, 2), (False, 0)])
+def test_batches_too_small_for_a_debiased_anchor_are_refused_before_training(
+    write_run: Write, rembed: Rembed, tmp_path: Path, debiased: bool, code: int
+) -> None:
+    loss = {"anchor": {"weight": 1.0, "debiased": debiased}}
+    one_query = ("training.batch_size=1", "training.steps=1", "data.negatives=0")
+    result = rembed("train", write_run(extra={"loss": loss}), *one_query, code=code)
+    assert bool(RunFolder(tmp_path / "runs" / "run").steps()) is not debiased
+    if debiased:
+        said = " ".join(result.output.split())
+        assert "loss.anchor.debiased: the batch of step 1 has 2 distinct texts" in said
+        assert "debiased CKA is defined from 4 on" in said
+        assert "raise training.batch_size, or set loss.anchor.debiased: false" in said

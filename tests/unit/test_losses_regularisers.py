@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa import debiased_linear_cka, linear_cka
 from reasoning_embedding.losses import anchor_distance, sigreg, uniformity
+from reasoning_embedding.losses.regularisers import _hsic
 from tests.unit.loss_reference import unit_vectors
 
 
@@ -76,6 +78,25 @@ def test_the_anchor_is_one_minus_the_cka_of_the_analysis(debiased: bool) -> None
     found = float(anchor_distance(x, y, debiased=debiased, gradient=torch.zeros_like(x)))
     measure = debiased_linear_cka if debiased else linear_cka
     assert found == pytest.approx(1 - measure(x.numpy(), y.numpy()).value, rel=1e-10)
+
+
+@pytest.mark.parametrize(("debiased", "fewest"), [(False, 2), (True, 4)])
+def test_the_anchor_is_a_number_from_the_fewest_texts_on(debiased: bool, fewest: int) -> None:
+    for dtype in (torch.float32, torch.float64):
+        x, y = (unit_vectors(fewest, 8, seed).to(dtype) for seed in (0, 1))
+        gradient = torch.zeros_like(x)
+        assert math.isfinite(anchor_distance(x, y, debiased=debiased, gradient=gradient))
+        assert gradient.isfinite().all()
+        with pytest.raises(InputError, match=f"has {fewest - 1} distinct texts?, .* from {fewest} on"):
+            anchor_distance(x[1:], y[1:], debiased=debiased, gradient=gradient[1:])
+
+
+def test_the_fewest_texts_are_those_of_the_estimator() -> None:
+    """Centred as the unbiased estimate centres it, the Gram matrix of three texts is 0 and CKA 0 / 0."""
+    for texts, zero in ((3, True), (4, False)):
+        x = unit_vectors(texts, 8, 0)
+        x = x - x.mean(dim=0)
+        assert math.isclose(float(_hsic(x, x, debiased=True)), 0, abs_tol=1e-14) is zero
 
 
 def test_the_anchor_ignores_rotation_and_scale() -> None:
