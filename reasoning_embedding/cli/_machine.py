@@ -98,13 +98,17 @@ def _version(name: str) -> str | None:
 
 def cpu() -> Iterator[Finding]:
     """Cores this process may use, and memory."""
-    import psutil
+    from reasoning_embedding.host import host_memory
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = psutil.virtual_memory()
+    memory = host_memory()
     detail = f"{cores} cores, {memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB memory available"
+    cure = "close other programs"
+    if memory.limited:
+        detail += ", a limit of its container or job"
+        cure = "ask the container or the scheduler for more memory"
     low = memory.available < 2 * _GIB
-    yield Finding("cpu", "problem" if low else "ok", detail, "close other programs" if low else None)
+    yield Finding("cpu", "problem" if low else "ok", detail, cure if low else None)
 
 
 def devices() -> Iterator[Finding]:

@@ -111,6 +111,7 @@ def _run(
         return run
     if examine is not None and start == 0:
         examine(job.table)
+    memory = _memory(job, report)  # before a first evaluation, which may take long: it may find too little
     selection, first = None, None
     if settings.evaluation is not None and score is not None:
         selection = Selection(settings.evaluation, score, run, world, steps=job.plan.steps, report=report)
@@ -118,7 +119,6 @@ def _run(
             first = selection.begin(job.engine.whole())
         else:
             selection.resume(start)
-    memory = _memory(job, report)
     if world.is_main:
         describe_run(
             run,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import psutil
 import torch
 
@@ -15,13 +16,15 @@ from reasoning_embedding.backbones import Pack, make_packs
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.distributed import World, deal, max_over_ranks
 from reasoning_embedding.errors import SetupError
+from reasoning_embedding.host import host_memory
 
 from .engines import Engine
+from .exhausted import cures
 from .probe import Footprint, measure
 
 #: Share of the free memory that is planned with; the rest is for fragments, the loss and surprises.
 _SAFETY = 0.9
-_GIB = 2**30
+_MIB, _GIB = 2**20, 2**30
 #: Bytes of optimizer state a trained parameter.
 _STATE_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
 
@@ -70,7 +73,7 @@ def plan_memory(
     Raises
     ------
     SetupError
-        If the device cannot hold one pack.
+        If the device, or the memory that a recipe or a container allows, cannot hold one pack.
 
     Notes
     -----
@@ -78,45 +81,68 @@ def plan_memory(
     on the fullest rank less gradients and optimizer state to come, W the working memory of one pack and b
     the bytes a token keeps: (0.9 A - W) / b tokens are kept.
     """
+    world = engine.world
+    shares = [_fullest(bag, world.size) for bag in bags]
+    # The longest texts of the fullest share: no rank runs a larger forward, and all ranks probe the same one.
+    pack = make_packs(*shares[0], training.pack_tokens)[0][0]
     if training.memory != "auto" or training.store_tokens is not None:
-        return _given(training)
+        return _given(training, len(pack.input_ids))
     if training.activation_checkpointing in (True, "offload"):
         return MemoryPlan("store", None, "layers keep their inputs alone, so nothing is embedded twice")
-    world = engine.world
-    shares = [deal(bag.lengths, world.size) for bag in bags]
-    most = max(
-        int(bag.lengths[share].sum()) for bag, dealt in zip(bags, shares, strict=True) for share in dealt
-    )
+    most = max(sum(map(len, texts)) for texts, _ in shares)
     available = _available(training, engine)
-    pack = _probe_pack(bags[0], training.pack_tokens)
-    found = _probe(engine, pack, autocast)
+    found = _probe(engine, pack, autocast, _less(training))
+    needed = max_over_ranks(found.kept + found.working, world)
+    least = -max_over_ranks(-available, world)
+    if least < needed:
+        raise SetupError(
+            f"a pack of {len(pack.input_ids):,} tokens takes {needed / _MIB:,.1f} MiB; beside weights, gradients "
+            f"and optimizer state {max(least, 0) / _MIB:,.1f} MiB are left for it",
+            where="training.memory_gib"
+            if training.memory_gib is not None
+            else f"the memory of {world.device}",
+            todo=_less(training),
+        )
     per_token = max_over_ranks(-(-found.kept // len(pack.input_ids)), world)
     budget = -max_over_ranks(-max(int(_SAFETY * available) - found.working, 0), world)
-    return _choose(per_token, budget, most, training.pack_tokens)
+    return _choose(per_token, budget, most, len(pack.input_ids))
 
 
-def _given(training: config.Training) -> MemoryPlan:
+def _fullest(bag: Bag, ranks: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return texts and prompt lengths of the rank with the most tokens; equal on all ranks."""
+    share = max(deal(bag.lengths, ranks), key=lambda texts: bag.lengths[texts].sum())
+    return [bag.texts[text] for text in share], bag.prompt_lengths[share]
+
+
+def _given(training: config.Training, pack: int) -> MemoryPlan:
     tokens = 0 if training.memory == "replay" else training.store_tokens
     mode = "store" if tokens is None else "hybrid" if tokens else "replay"
-    return MemoryPlan(mode, tokens, "as the recipe says")
+    reason = "as the recipe says"
+    if tokens and tokens < pack:
+        reason += (
+            f"; but a pack has {pack:,} tokens, more than {tokens:,}, so that none is kept: lower pack_tokens"
+        )
+    return MemoryPlan(mode, tokens, reason)
 
 
-def _choose(per_token: int, budget: int, most: int, pack_tokens: int) -> MemoryPlan:
+def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryPlan:
     tokens = budget // max(per_token, 1)
-    mode = "store" if tokens >= most else "hybrid" if tokens >= min(pack_tokens, most) else "replay"
+    mode = "store" if tokens >= most else "hybrid" if tokens >= pack else "replay"
     reason = (
         f"{per_token / 1024:,.1f} KiB a token, {budget / _GIB:.2f} GiB for activations: room for {tokens:,} of "
         f"the {most:,} tokens a rank of the largest batch"
     )
+    if tokens < pack:
+        reason += f", less than one pack of {pack:,}: the step may run out of memory"
     return MemoryPlan(mode, 0 if mode == "replay" else tokens, reason, per_token, budget)
 
 
-def _probe_pack(bag: Bag, pack_tokens: int) -> Pack:
-    """Return the pack of a batch's longest texts, equal on all ranks."""
-    return make_packs(bag.texts, bag.prompt_lengths, pack_tokens)[0][0]
+def _less(training: config.Training) -> str:
+    """What lowers the memory that ``auto`` found missing; no other memory mode does."""
+    return f"set {'; or '.join(cures(training.model_copy(update={'memory': 'replay'})))}"
 
 
-def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None) -> Footprint:
+def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, todo: str) -> Footprint:
     device = engine.world.device
     on_device = pack.to(device)
 
@@ -134,14 +160,14 @@ def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None) -> Footprin
         raise SetupError(
             f"a pack of {len(pack.input_ids):,} tokens does not fit in the memory of {device}",
             where="training.pack_tokens",
-            todo="lower it, or set training.activation_checkpointing to selective or true",
+            todo=todo,
         ) from error
     engine.embedder.zero_grad(set_to_none=True)
     return found
 
 
 def _available(training: config.Training, engine: Engine) -> int:
-    """Bytes this rank may still use, after gradients and optimizer state that are not there yet."""
+    """Bytes this rank may still use, after gradients and optimizer state that are not there yet; may be below 0."""
     trained = [p for p in engine.embedder.parameters() if p.requires_grad]
     # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
     to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
@@ -150,7 +176,7 @@ def _available(training: config.Training, engine: Engine) -> int:
     free, used = _memory(engine.world)
     if training.memory_gib is not None:
         free = min(free, int(training.memory_gib * _GIB) - used)
-    return max(free - to_come, 0)
+    return free - to_come
 
 
 def _memory(world: World) -> tuple[int, int]:
@@ -160,4 +186,4 @@ def _memory(world: World) -> tuple[int, int]:
         used = torch.cuda.memory_allocated(world.device)
         return free + torch.cuda.memory_reserved(world.device) - used, used
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    return psutil.virtual_memory().available // neighbours, psutil.Process().memory_info().rss
+    return host_memory().available // neighbours, psutil.Process().memory_info().rss

@@ -181,7 +181,6 @@ def test_memory_modes_and_recomputation_train_to_the_same_weights(
 ) -> None:
     ways: dict[str, dict[str, Any]] = {
         "auto": {},
-        "small": {"memory_gib": 0.001},
         "replay": {"memory": "replay"},
         "layers": {"activation_checkpointing": True},
         "selective": {"activation_checkpointing": "selective", "memory": "hybrid", "store_tokens": 100},
@@ -193,11 +192,14 @@ def test_memory_modes_and_recomputation_train_to_the_same_weights(
         assert _same(_weights(tmp_path / "runs" / name, 2), _weights(tmp_path / "runs" / "auto", 2)), name
     assert modes == {
         "auto": "store",
-        "small": "replay",
         "replay": "replay",
         "layers": "store",
         "selective": "hybrid",
     }
+    refused = rembed("train", write_run("small", pack_tokens=60, memory_gib=0.001), code=3)
+    assert "training.memory_gib: a pack of" in refused.output
+    assert "set training.activation_checkpointing=selective" in refused.output
+    assert not RunFolder(tmp_path / "runs" / "small").metrics.exists(), "refused before the first step"
 
 
 def test_lora_checkpoints_are_plain_models(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:

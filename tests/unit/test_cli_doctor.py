@@ -7,6 +7,7 @@ import types
 import pytest
 import torch
 
+from reasoning_embedding import host
 from reasoning_embedding.cli import _machine
 from reasoning_embedding.cli.main import main
 
@@ -109,6 +110,17 @@ def test_disk(monkeypatch, tmp_path):
     assert only(_machine.disk()).state == "problem"
     usage.free = 2**40
     assert only(_machine.disk()).state == "ok"
+
+
+def test_a_limit_on_memory_is_named(monkeypatch):
+    for available, limited, state in ((9, True, "ok"), (1, True, "problem"), (1, False, "problem")):
+        memory = host.Memory(available * 2**30, 12 * 2**30, limited)
+        monkeypatch.setattr(host, "host_memory", lambda memory=memory: memory)
+        found = only(_machine.cpu())
+        assert found.state == state
+        assert f"{available}.0 of 12.0 GiB" in found.detail
+        assert ("limit" in found.detail) == limited
+        assert ("scheduler" in (found.todo or "")) == (limited and state == "problem")
 
 
 def test_a_gpu_is_named_with_its_memory_and_attention(monkeypatch):

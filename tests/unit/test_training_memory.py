@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Pack, make_pack
-from reasoning_embedding.distributed import World
+from reasoning_embedding.backbones import Pack, make_pack, make_packs
+from reasoning_embedding.distributed import World, deal
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step, memory
@@ -166,16 +166,62 @@ def test_auto_chooses_by_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     some = _plan(monkeypatch, half)
     assert some.mode == "hybrid"
     assert 0 < (some.store_tokens or 0) < most
-    none = _plan(monkeypatch, to_come)
+    assert "one pack" not in some.reason
+    needed = _needed()
+    none = _plan(monkeypatch, to_come + needed)
     assert (none.mode, none.store_tokens) == ("replay", 0)
+    assert "less than one pack of 38: the step may run out" in none.reason
     for plan in (plenty, some, none):
         assert "KiB a token" in plan.reason
+    with pytest.raises(
+        SetupError, match=r"takes .* MiB; beside weights, gradients and optimizer state"
+    ) as caught:
+        _plan(monkeypatch, to_come + needed - 1)
+    assert caught.value.where == "the memory of cpu"
+    assert "training.activation_checkpointing=selective" in (caught.value.todo or "")
+    assert "training.memory" not in (caught.value.todo or ""), "no mode needs less than auto found"
+
+
+def _needed() -> int:
+    """Bytes of one pack, forward and backward."""
+    embedder = tiny_embedder().train()
+    bag = random_bag()
+    pack = make_packs(bag.texts, bag.prompt_lengths, 40)[0][0]
+    found = measure(lambda: embedder(pack), lambda out: out.backward(torch.zeros_like(out)), CPU)
+    return found.kept + found.working
 
 
 def test_a_budget_counts_what_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _plan(monkeypatch, 1 << 40, memory_gib=10_000_000 / 2**30).mode == "replay"
     assert _plan(monkeypatch, 1 << 40, memory_gib=1).mode == "store"
-    assert _plan(monkeypatch, 0, memory_gib=1).mode == "replay"
+    with pytest.raises(SetupError) as caught:
+        _plan(monkeypatch, 1 << 40, memory_gib=10_000_000 / 2**30)
+    assert caught.value.where == "training.memory_gib"
+    with pytest.raises(SetupError):
+        _plan(monkeypatch, 0, memory_gib=1)
+
+
+def test_the_probe_is_a_pack_that_a_rank_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = random_bag(24)
+    probed: list[int] = []
+
+    def probe(engine: object, pack: Pack, *rest: object) -> Footprint:
+        probed.append(len(pack.input_ids))
+        return Footprint(1000, 0)
+
+    monkeypatch.setattr(memory, "_probe", probe)
+    monkeypatch.setattr(memory, "_memory", lambda world: (1 << 30, 0))
+    monkeypatch.setattr(memory, "max_over_ranks", lambda value, world: value)
+    settings = config.Training(pack_tokens=100_000)
+    engine = Replicated(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
+    for ranks in (1, 4):
+        engine.world = World(rank=ranks - 1, size=ranks)
+        plan_memory(settings, engine, [bag], None)
+    assert probed == [bag.lengths.sum(), max(bag.lengths[share].sum() for share in deal(bag.lengths, 4))]
+
+
+def test_tokens_to_store_below_a_pack_are_said_to_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "none is kept" in _plan(monkeypatch, 0, store_tokens=20).reason
+    assert "none is kept" not in _plan(monkeypatch, 0, store_tokens=50).reason
 
 
 def test_recipes_are_taken_at_their_word(monkeypatch: pytest.MonkeyPatch) -> None:
