@@ -23,7 +23,14 @@ from .cost_memory import (
     fixed_memory,
     trained_parameters,
 )
-from .cost_time import DERATING, communication_bytes, compute_seconds, link_rate, loss_seconds
+from .cost_time import (
+    DERATING,
+    communication_bytes,
+    compute_seconds,
+    forward_seconds,
+    link_rate,
+    loss_seconds,
+)
 from .flops import DEVICES, DecoderShape, Device, find_device, training_flops
 
 #: CUDA context, kernels and NCCL's buffers.
@@ -184,13 +191,17 @@ def _under(
     memory = fixed | in_batch(load)
     tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
     half = training.precision == "bf16"
-    compute = compute_seconds(shape, tokens, squares, device, compiled=training.compile, half=half)
-    again = (1 - load.stored / tokens) / 3  # a second forward is a third of forward and backward
-    if training.activation_checkpointing in (True, "offload"):
-        again = 1 / 3
+    compute = compute_seconds(
+        shape, tokens, squares, device, compiled=training.compile, half=half, lora=training.lora
+    )
     compute = {name: seconds / DERATING for name, seconds in compute.items()}
-    last_pass = 2 / 3 * sum(compute.values()) * load.pack / tokens
-    compute["second_forward"] = again * sum(compute.values())
+    forward = forward_seconds(compute, frozen=training.lora is not None)
+    last_pass = (sum(compute.values()) - forward) * load.pack / tokens
+    recomputed = training.activation_checkpointing in (True, "offload")
+    again = forward * (1 if recomputed else 1 - load.stored / tokens)
+    if training.activation_checkpointing == "selective":
+        again += (compute["elementwise"] + compute["eager_kernels"]) / 3
+    compute["second_forward"] = again
     compute["loss"] = loss_seconds(load, shape.hidden, gpus, device) / DERATING
     sent = communication_bytes(
         shape,

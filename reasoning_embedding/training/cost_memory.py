@@ -7,6 +7,7 @@ from typing import Literal
 
 from reasoning_embedding import config
 
+from .cost_adapters import adapter_bytes, adapter_parameters, widths
 from .flops import DecoderShape
 
 EngineName = Literal["replicated", "fsdp2", "zero1", "zero2", "zero3"]
@@ -41,12 +42,7 @@ class Kept:
 
     def bytes(self, shape: DecoderShape) -> float:
         """Bytes a token of all layers."""
-        return shape.layers * (
-            self.hidden * shape.hidden
-            + self.query * shape.heads * shape.head_dim
-            + self.key_value * shape.key_value_heads * shape.head_dim
-            + self.intermediate * shape.intermediate
-        )
+        return shape.layers * sum(getattr(self, name) * size for name, size in widths(shape).items())
 
 
 #: Outputs of matrix products alone, in bf16: q, k, v, attention, o; gate, up, down.
@@ -57,6 +53,9 @@ COMPILED = Kept(8, 6, 6, 8)
 #: What a layer keeps that runs as one function on a CPU, by bytes of an element it computes: its input in float32,
 #: and what matrix products give: q, k, v, attention and its projection; gate and up.
 FUSED = {2: Kept(6, 4, 4, 4), 4: Kept(8, 8, 8, 8)}
+#: What a stock layer keeps with frozen weights, by bytes of an element that products compute in. Without a gradient of
+#: its own no matrix needs its input, and no norm its normalised one.
+FROZEN = {2: Kept(8, 8, 8, 6), 4: Kept(8, 12, 12, 12)}
 #: Bytes of attention weights and of their gradient that such a layer makes at a time, by bytes of an element.
 _FUSED_SCORES = 2 << 21
 
@@ -75,7 +74,9 @@ def kept_by(training: config.Training, *, fused: bool = False) -> Kept:
     -----
     Counted from the tensors that autograd saves in a Qwen3 layer (norms: input, normalised, output; q and k:
     product, normalised, rotated; v; attention; gate, its activation, up, their product). Under bf16 autocast
-    the residual stream stays in float32, norms compute in float32, and products are saved in bf16.
+    the residual stream stays in float32, norms compute in float32, and products are saved in bf16. What adapters keep
+    beside frozen layers is not in it (:func:`~.cost_adapters.adapter_bytes`); compiled layers are taken to keep as much
+    as trained ones.
     """
     half = training.precision == "bf16"
     if training.activation_checkpointing in (True, "offload"):
@@ -86,6 +87,8 @@ def kept_by(training: config.Training, *, fused: bool = False) -> Kept:
         return Kept(8, 4, 4, 4) if half else Kept(12, 8, 8, 8)
     if training.compile and half:
         return Kept(COMPILED.hidden + 4, COMPILED.query, COMPILED.key_value, COMPILED.intermediate)
+    if training.lora is not None:
+        return FROZEN[2 if half else 4]
     return Kept(26, 12, 10, 8) if half else Kept(24, 20, 16, 16)
 
 
@@ -114,13 +117,10 @@ class Load:
 
 
 def trained_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
-    """Return the parameters that have a gradient: all, or the two factors of every linear layer."""
+    """Return the parameters that have a gradient: all, or those of the adapters."""
     if lora is None:
         return shape.parameters
-    query, key_value = shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim
-    sides = 2 * (shape.hidden + query) + 2 * (shape.hidden + key_value)
-    sides += (3 if shape.gated else 2) * (shape.hidden + shape.intermediate)
-    return shape.layers * lora.rank * sides
+    return adapter_parameters(shape, lora)
 
 
 def fixed_memory(
@@ -154,8 +154,13 @@ def _optimizer_bytes(shape: DecoderShape, training: config.Training, trained: in
 
 
 def activation_bytes(shape: DecoderShape, training: config.Training, *, fused: bool = False) -> float:
-    """Return the bytes that a stored token keeps: all layers, the last norm and the pooled states."""
-    return kept_by(training, fused=fused).bytes(shape) + 12.0 * shape.hidden
+    """Return the bytes that a stored token keeps: all layers, their adapters, the last norm and the pooled states."""
+    kept = kept_by(training, fused=fused).bytes(shape) + 12.0 * shape.hidden
+    if training.lora is None or training.activation_checkpointing in (True, "offload"):
+        return kept
+    selective = training.activation_checkpointing == "selective"
+    wide = 2 if training.precision == "bf16" else 4
+    return kept + adapter_bytes(shape, training.lora, wide=wide, selective=selective)
 
 
 def batch_memory(
@@ -184,12 +189,12 @@ def batch_memory(
 
     Notes
     -----
-    Working memory of a pack: what one layer keeps where layers are recomputed, the gradients of its MLP, and
+    Working memory of a pack: what one layer makes again where layers are recomputed, the gradients of its MLP, and
     its input's. A pack that is not stored keeps its activations while its own backward pass runs. Under bf16
     autocast every stored pack holds its own bf16 copy of the matrices, unless the engine gathers them in bf16
-    (`cast` false). Layers that run as one function cast them in each pass, and hold two blocks of attention weights
-    and another row of the MLP while they work. The loss holds three tiles and four float32 copies of the embeddings
-    (queries and documents, their gradient, the sum over ranks).
+    (`cast` false); where layers are recomputed, the one at work does. Layers that run as one function cast them in
+    each pass, and hold two blocks of attention weights and another row of the MLP while they work. The loss holds three
+    tiles and four float32 copies of the embeddings (queries and documents, their gradient, the sum over ranks).
     """
     half = training.precision == "bf16"
     per_token = activation_bytes(shape, training, fused=fused)
@@ -199,18 +204,21 @@ def batch_memory(
     if fused:
         working += load.pack * (4 * shape.hidden + wide * shape.intermediate) + wide * _FUSED_SCORES
     if training.activation_checkpointing:
+        # One layer is made again at a time; what was kept of it is part of what it then holds.
         plain = training.model_copy(update={"activation_checkpointing": False, "compile": False})
-        working += load.pack * kept_by(plain).bytes(shape) / shape.layers
-    packs = max(1.0, alive / max(load.pack, 1.0))
-    copies = (
-        packs * 2 * shape.body_parameters
-        if half and cast and not fused and not training.activation_checkpointing
-        else 0.0
-    )
+        again = activation_bytes(shape, plain) - per_token
+        working += load.pack * again / shape.layers
+    copied = 0.0
+    if half and cast and not fused:
+        matrices = shape.body_parameters + (trained_parameters(shape, training.lora) if training.lora else 0)
+        held = (
+            1 / shape.layers if training.activation_checkpointing else max(1.0, alive / max(load.pack, 1.0))
+        )
+        copied = 2.0 * matrices * held
     rows = min(tile_rows, load.queries)
     return {
         "activations": alive * per_token,
-        "weight_copies": float(copies),
+        "weight_copies": copied,
         "working": working,
         "loss": 3.0 * 4 * rows * load.documents,
         "embeddings": 4.0 * 4 * (load.texts + load.queries + load.documents) * shape.hidden,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from reasoning_embedding import config
+
+from .cost_adapters import adapter_parameters
 from .cost_memory import EngineName, Load
 from .flops import DecoderShape, Device, training_flops
 
@@ -23,7 +26,14 @@ _FLOAT32 = 1 / 15
 
 
 def compute_seconds(
-    shape: DecoderShape, tokens: float, squares: float, device: Device, *, compiled: bool, half: bool = True
+    shape: DecoderShape,
+    tokens: float,
+    squares: float,
+    device: Device,
+    *,
+    compiled: bool,
+    half: bool = True,
+    lora: config.Lora | None = None,
 ) -> dict[str, float]:
     """Return the seconds of forward and backward of some texts on one GPU, by kind of work, at the roofline.
 
@@ -39,6 +49,8 @@ def compute_seconds(
         Whether elementwise work is fused by torch.compile.
     half : bool
         Whether layers compute in bf16; else in float32.
+    lora : config.Lora, optional
+        Adapters, where they alone are trained: frozen matrices then need no gradient of their own.
 
     Notes
     -----
@@ -46,25 +58,42 @@ def compute_seconds(
     layer, 42 bytes of each element of the residual stream (two norms and residuals, forward and backward), 10
     of queries and keys (norm, rotation), 25 of the MLP (gate, activation, recomputed once); eager kernels
     move about 120 more of each. The constants reproduce the model's figures for Qwen3 at 0.6B to 8B on an
-    H200 within 6 %; eager ones within 40 %.
+    H200 within 6 %; eager ones within 40 %. An adapter's products are as narrow as its rank; what its dropout,
+    casts and additions move is not counted.
     """
     query, key_value = shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim
-    linear = training_flops(shape, tokens, 0.0)
+    linear = training_flops(shape, tokens, 0.0, full=lora is None)
     attention = training_flops(shape, 0.0, squares)
     bandwidth = _MEMORY * device.bandwidth * 1e12
     moved = 42 * shape.hidden + 10 * (query + key_value) + 25 * shape.intermediate
     eager = 0 if compiled else 120 * (shape.hidden + query + key_value + shape.intermediate)
-    rate = _PRODUCTS * device.tflops * 1e12 * shape.hidden / (shape.hidden + _NARROW)
-    attended = _ATTENTION * device.tflops * 1e12
+    peak = device.tflops * 1e12 * (1 if half else _FLOAT32)
     if not half:
-        rate, attended = rate * _FLOAT32, attended * _FLOAT32
         moved, eager = 2 * moved, 2 * eager
     return {
-        "products": linear / rate,
-        "attention": attention / attended,
+        "products": linear / (_PRODUCTS * peak * _reached(shape.hidden)),
+        "adapters": 0.0
+        if lora is None
+        else 6 * adapter_parameters(shape, lora) * tokens / (_PRODUCTS * peak * _reached(lora.rank)),
+        "attention": attention / (_ATTENTION * peak),
         "elementwise": tokens * shape.layers * moved / bandwidth,
         "eager_kernels": tokens * shape.layers * eager / bandwidth,
     }
+
+
+def _reached(width: int) -> float:
+    """Share of the rate of products that matrices of this width reach."""
+    return width / (width + _NARROW)
+
+
+def forward_seconds(compute: dict[str, float], *, frozen: bool) -> float:
+    """Return how much of :func:`compute_seconds` is the forward pass.
+
+    A third of all work, as each product is made for the output, for its input's gradient and for its matrix's; half of
+    the products with frozen matrices, which need no third.
+    """
+    thirds = sum(seconds for name, seconds in compute.items() if name != "products")
+    return compute["products"] / (2 if frozen else 3) + thirds / 3
 
 
 def loss_seconds(load: Load, dimension: int, gpus: int, device: Device) -> float:
