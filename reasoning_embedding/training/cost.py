@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.config.suggestions import did_you_mean
@@ -23,6 +21,7 @@ from .cost_memory import (
     fixed_memory,
     trained_parameters,
 )
+from .cost_texts import Texts
 from .cost_time import (
     DERATING,
     communication_bytes,
@@ -37,51 +36,6 @@ from .flops import DEVICES, DecoderShape, Device, find_device, training_flops
 _FRAMEWORK = 1.5e9
 #: Share of the memory that is planned with, as the trainer does.
 _SAFETY = 0.9
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Lengths of a run's texts.
-
-    Attributes
-    ----------
-    mean : float
-        Tokens a text.
-    mean_square : float
-        Mean of their squares.
-    each : float
-        Distinct texts a query: itself, its positive, its hard negatives.
-    rows : int or None
-        Rows of the data, where it could be read.
-    source : str
-        Where the figures come from, in words.
-    """
-
-    mean: float
-    mean_square: float
-    each: float
-    rows: int | None
-    source: str
-
-
-def assumed_texts(data: config.Data) -> Texts:
-    """Return log-normal lengths around 120 tokens and the expected rows, where the data is not at hand.
-
-    Notes
-    -----
-    The mean length of the text that a token finds itself in is taken as 230, as in a mix of short queries and
-    long documents.
-    """
-    known = [source.expected_rows for source in data.sources]
-    rows = None if None in known else sum(count for count in known if count)
-    return Texts(120.0, 120.0 * 230.0, 2.0 + data.negatives, rows, "assumed: 120 tokens a text, log-normal")
-
-
-def measured_texts(lengths: np.ndarray, data: config.Data, rows: int, source: str) -> Texts:
-    """Return the figures of texts whose lengths are known."""
-    limit = max(data.query_max_tokens, data.document_max_tokens)
-    cut = np.minimum(lengths, limit).astype(float)
-    return Texts(float(cut.mean()), float((cut**2).mean()), 2.0 + data.negatives, rows, source)
 
 
 def gpu_named(name: str) -> Device:

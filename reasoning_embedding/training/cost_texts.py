@@ -1,47 +1,119 @@
-"""How long a run's texts are: from its data where that can be read, else by assumption."""
+"""How long a run's texts are and how many: from its data where that can be read, else by assumption."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from reasoning_embedding import config
-from reasoning_embedding.data import load_table
-
-from .cost import Texts, assumed_texts, measured_texts
+from reasoning_embedding.data import Plan, Table, load_table
+from reasoning_embedding.data.order import epoch_rows
 
 _SAMPLE = 2000
+#: Batches that are looked at: with one source a batch, few would miss some.
+_BATCHES = 32
 _CHARACTERS = 4.0  # a token of English text, in vocabularies of 32,000 and more
 
 
-def run_texts(settings: config.RunConfig) -> Texts:
-    """Return the lengths of a run's texts.
+@dataclass(frozen=True)
+class Texts:
+    """Lengths of a run's texts.
+
+    Attributes
+    ----------
+    mean : float
+        Tokens a text.
+    mean_square : float
+        Mean of their squares.
+    each : float
+        Distinct texts a query: itself, its positive, its hard negatives.
+    rows : int or None
+        Rows of an epoch, where they could be told: what ``data.caps`` lets in.
+    source : str
+        Where the figures come from, in words.
+    """
+
+    mean: float
+    mean_square: float
+    each: float
+    rows: int | None
+    source: str
+
+
+def assumed_texts(data: config.Data) -> Texts:
+    """Return log-normal lengths around 120 tokens and the expected rows, where the data is not at hand.
 
     Notes
     -----
-    Sources of the Hub are not downloaded. A sample of 2000 texts is tokenized where the backbone's tokenizer
-    is a local folder; elsewhere a token counts as four characters.
+    The mean length of the text that a token finds itself in is taken as 230, as in a mix of short queries and
+    long documents. A cap counts for the source that it names, as configured; names that rows carry are unknown here.
+    """
+    known = [_expected_rows(source, data.caps or {}) for source in data.sources]
+    rows = None if None in known else sum(count for count in known if count)
+    return Texts(120.0, 120.0 * 230.0, 2.0 + data.negatives, rows, "assumed: 120 tokens a text, log-normal")
+
+
+def _expected_rows(source: config.Source, caps: Mapping[str, int]) -> int | None:
+    if source.expected_rows is None:
+        return None
+    name = source.name or (source.dataset if isinstance(source, config.HubSource) else "")
+    bounds = [source.expected_rows, source.limit, caps.get(name)]
+    return min(bound for bound in bounds if bound is not None)
+
+
+def run_texts(settings: config.RunConfig) -> Texts:
+    """Return the lengths of the texts that a run's batches draw, and the rows of its epoch.
+
+    Notes
+    -----
+    Sources of the Hub are not downloaded. Some batches of the first epoch are drawn as the run draws them, so caps,
+    weights and temperature count. Of their texts 2000 are tokenized where the backbone's tokenizer is a local folder;
+    elsewhere a token counts as four characters.
 
     Raises
     ------
     InputError
-        If local data is there but cannot be read.
+        If local data is there but cannot be read, or cannot fill a batch.
     """
     if not all(_is_local(source) for source in settings.data.sources):
         return assumed_texts(settings.data)
     table = load_table(settings.data)
-    picked = np.random.default_rng(0).permutation(len(table.texts))[:_SAMPLE]
-    texts = ["".join(table.texts[index]) for index in picked]
-    folder = _tokenizer_folder(settings.backbone)
+    plan = Plan(table, settings.training, settings.data, settings.seed)
+    texts, limits, each = _drawn(plan, settings)
+    lengths, source = _lengths(table, texts, settings.backbone)
+    cut = np.minimum(lengths, limits)
+    rows = int(epoch_rows(table, settings.data.caps).sum())
+    return Texts(float(cut.mean()), float((cut**2).mean()), each, rows, source)
+
+
+def _drawn(plan: Plan, settings: config.RunConfig) -> tuple[np.ndarray, np.ndarray, float]:
+    """Sample texts of batches: their numbers, the most tokens of each, and the distinct texts a query."""
+    last = min(plan.steps, plan.steps_per_epoch)
+    batches = [plan.batch(int(step)) for step in np.linspace(1, last, min(last, _BATCHES))]
+    queries = [np.unique(batch.query) for batch in batches]
+    documents = [np.unique(np.concatenate([batch.positive, batch.negative])) for batch in batches]
+    texts = np.concatenate([*queries, *documents])
+    data = settings.data
+    limits = np.full(len(texts), float(data.document_max_tokens))
+    limits[: sum(map(len, queries))] = data.query_max_tokens
+    picked = np.random.default_rng(0).permutation(len(texts))[:_SAMPLE]
+    return texts[picked], limits[picked], len(texts) / (len(batches) * settings.training.batch_size)
+
+
+def _lengths(table: Table, texts: np.ndarray, backbone: config.Backbone) -> tuple[np.ndarray, str]:
+    """Tokens of some texts, and how they were counted."""
+    whole = ["".join(table.texts[index]) for index in texts]
+    folder = _tokenizer_folder(backbone)
     if folder is None:
-        lengths = np.array([max(1.0, len(text) / _CHARACTERS) for text in texts])
-        return measured_texts(lengths, settings.data, len(table), "from the data, four characters a token")
+        counted = np.array([max(1.0, len(text) / _CHARACTERS) for text in whole])
+        return counted, "from the data, four characters a token"
     from reasoning_embedding.backbones.load import load_tokenizer
 
-    encoded = load_tokenizer(folder)(texts, add_special_tokens=True)["input_ids"]
-    lengths = np.array([len(ids) for ids in encoded])
-    return measured_texts(lengths, settings.data, len(table), "from the data and the tokenizer")
+    encoded = load_tokenizer(folder)(whole, add_special_tokens=True)["input_ids"]
+    return np.array([float(len(ids)) for ids in encoded]), "from the data and the tokenizer"
 
 
 def _is_local(source: config.Source) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.training.cost import Texts, cost, gpu_named
+from reasoning_embedding.training.cost import cost, gpu_named
 from reasoning_embedding.training.cost_memory import (
     COMPILED,
     PRODUCTS,
@@ -21,6 +21,7 @@ from reasoning_embedding.training.cost_memory import (
     kept_by,
     trained_parameters,
 )
+from reasoning_embedding.training.cost_texts import Texts
 from reasoning_embedding.training.cost_time import (
     communication_bytes,
     compute_seconds,

@@ -111,10 +111,9 @@ def test_what_is_not_stored_is_not_counted(recipe: dict[str, Any], kept: float) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("queries", [6, 24])
 @pytest.mark.parametrize("recipe", EVERY, ids=str)
-def test_predicted_memory_under_autocast(recipe: dict[str, Any], queries: int) -> None:
-    _check(recipe | HALF, queries=queries)
+def test_predicted_memory_under_autocast(recipe: dict[str, Any]) -> None:
+    _check(recipe | HALF, queries=12)
 
 
 @pytest.mark.parametrize(
