@@ -33,23 +33,29 @@ QUICK_CHUNKS = (64, 256, 1024)
 
 @dataclass(frozen=True)
 class Shape:
-    """Queries, each with a positive and a hard negative, and the width of the embeddings."""
+    """Queries, the width of the embeddings, and the candidates of each query: a positive and hard negatives."""
 
     queries: int
     dimension: int
+    candidates: int = 2
 
     def __str__(self) -> str:
-        return f"{self.queries}x{2 * self.queries}"
+        return f"{self.queries}x{self.candidates * self.queries}"
 
     def columns(self) -> list[Tensor]:
         """Random unit vectors: queries, positives, negatives."""
         generator = torch.Generator().manual_seed(0)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        drawn = torch.randn(3, self.queries, self.dimension, generator=generator)
-        return list(F.normalize(drawn, dim=2).to(device))
+        drawn = torch.empty(1 + self.candidates, self.queries, self.dimension)
+        for column in drawn:  # in place: at scale there is room for one copy
+            column.normal_(generator=generator)
+            F.normalize(column, dim=1, out=column)
+        return list(drawn.to(device))
 
 
 SHAPES = (Shape(8192, 256),)
+#: A batch far beyond what plain losses hold, of which one rank computes its rows: one tile of them.
+AT_SCALE, AT_SCALE_QUICK = Shape(65536, 1024, 4), Shape(8192, 1024, 4)
 
 
 def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
@@ -68,7 +74,9 @@ def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> It
         For each shape and opponent (``st-mnrl``, MultipleNegativesRankingLoss; ``st-cached-best``, the chunked
         loss of CachedMultipleNegativesRankingLoss at its fastest chunk): ``name``, ``ours`` and ``other`` in
         ``unit``, ``ratio``, ``memory_ratio``, ``cpu_ratio`` (of processor time, for busy machines), settings,
-        sweep, all timings, peaks, and the relative difference of the gradients.
+        sweep, all timings, peaks, and the relative difference of the gradients. At last ``loss/.../scores``:
+        ``ours`` is the memory of one rank's part of a batch of 65,536 queries with 4 candidates each (`quick`: an
+        eighth of it) at width 1024, one tile of rows, ``other`` what one copy of all scores would take, on paper.
 
     Notes
     -----
@@ -87,6 +95,36 @@ def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> It
         yield from _compare(
             shape, columns, {"ours": TILE_ROWS, "st-mnrl": 0, "st-cached-best": fastest}, sweep
         )
+    yield _at_scale(AT_SCALE_QUICK if quick else AT_SCALE)
+
+
+def _at_scale(shape: Shape) -> dict[str, Any]:
+    """Measure one rank's part of a large batch, and say what it is made of."""
+    tile = 4 * TILE_ROWS * shape.candidates * shape.queries
+    scores = tile * shape.queries // TILE_ROWS
+    ranks = shape.queries // TILE_ROWS
+    peak = _peak_memory("ours", shape, TILE_ROWS, ranks)
+    ratio = round(scores / 2**20 / peak, 4) if peak else None
+    return {
+        "name": f"loss/{shape}/scores/fp32",
+        "ours": peak,
+        "other": scores / 2**20,
+        "ratio": ratio,
+        "unit": "MiB",
+        "memory_ratio": ratio,
+        "peak_mib": {
+            "ours": peak,
+            "predicted": round((_held(shape) + tile) / 2**20, 1),
+            "tile": tile / 2**20,
+        },
+        "settings": {"tile_rows": TILE_ROWS, "dimension": shape.dimension, "ranks": ranks},
+        "note": "other is one copy of all scores, on paper; losses that hold them hold several copies",
+    }
+
+
+def _held(shape: Shape) -> int:
+    """Bytes beside the tile: the embeddings end to end, the vectors of both sides, and the gradient of each."""
+    return 4 * 4 * (1 + shape.candidates) * shape.queries * shape.dimension
 
 
 def _compare(
@@ -132,24 +170,25 @@ def _difference(ours: Stage, other: Stage, columns: list[Tensor]) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def _stage(side: str, chunk: int) -> Stage:
-    return _ours(chunk) if side == "ours" else _sentence_transformers(chunk)
+def _stage(side: str, chunk: int, ranks: int = 1) -> Stage:
+    return _ours(chunk, ranks) if side == "ours" else _sentence_transformers(chunk)
 
 
-def _ours(tile_rows: int) -> Stage:
+def _ours(tile_rows: int, ranks: int = 1) -> Stage:
+    """Our loss stage, of the last of `ranks` ranks."""
     loss = build_loss(config.InfoNCE(temperature=TEMPERATURE, tile_rows=tile_rows))
 
     def stage(columns: list[Tensor]) -> tuple[float, Tensor]:
         queries = len(columns[0])
-        index = torch.arange(3 * queries, device=columns[0].device)
+        index = torch.arange(len(columns) * queries, device=columns[0].device)
         slots = Slots(
             query=index[:queries],
             document=index[queries:],
-            owner=index[: 2 * queries] % queries,
+            owner=index[:-queries] % queries,
             known=index.new_zeros(2, 0),
-            score=torch.full((2 * queries,), torch.nan, device=index.device),
+            score=torch.full((len(index) - queries,), torch.nan, device=index.device),
         )
-        share = loss.share(torch.cat(columns), slots)
+        share = loss.share(torch.cat(columns), slots, rank=ranks - 1, ranks=ranks)
         return float(share.sums["loss"]), share.gradient
 
     return stage
@@ -184,17 +223,17 @@ def _timed(stage: Stage, columns: list[Tensor]) -> tuple[float, float]:
     return round(time.perf_counter() - wall, 4), round(time.process_time() - cpu, 4)
 
 
-def _peak_memory(side: str, shape: Shape, chunk: int) -> float | None:
+def _peak_memory(side: str, shape: Shape, chunk: int, ranks: int = 1) -> float | None:
     """Return MiB at the peak of one stage in a fresh process; None where the system does not tell."""
     if not torch.cuda.is_available() and not Path("/proc/self/clear_refs").exists():
         return None
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measure, side, shape, chunk).result()
+        return pool.submit(_measure, side, shape, chunk, ranks).result()
 
 
-def _measure(side: str, shape: Shape, chunk: int) -> float:
-    stage = _stage(side, chunk)
-    stage(Shape(2, shape.dimension).columns())  # first calls load libraries
+def _measure(side: str, shape: Shape, chunk: int, ranks: int) -> float:
+    _stage(side, chunk)(Shape(2, shape.dimension).columns())  # first calls load libraries
+    stage = _stage(side, chunk, ranks)
     columns = shape.columns()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

@@ -17,7 +17,7 @@ from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, sa
 
 from .bench_train_cells import ARCHITECTURES, Cell, cells, our_settings, their_settings
 from .bench_train_data import MAX_TOKENS, Triple, make_triples, standard_library_functions
-from .bench_train_exact import worst_difference
+from .bench_train_exact import RANKS, exact_record, worst_difference
 from .bench_train_memory import peak_mib, predicted_mib
 from .bench_train_sides import (
     MakeSide,
@@ -33,8 +33,6 @@ from .flops import decoder_shape, find_device, training_flops
 Report = Callable[[str], None]
 
 REPEATS = 3
-#: Largest relative difference of loss or gradient to the oracle at which a ratio counts.
-EXACT = 1e-10
 #: Of a sweep's settings those this close to the fastest are timed once more.
 _CLOSE = 1.5
 
@@ -57,10 +55,10 @@ def bench_train(
     ------
     dict
         First ``train/exact``: the bound over the largest relative difference of the step's loss and gradient
-        to a padded float64 oracle; only where its ratio exceeds 1 do the others count. Then for each cell
-        ``st-best``, ``st-unpadded``, ``st-default`` and ``st-best-replay``: ``ours`` and ``other`` in real
-        tokens a second, ``ratio``, ``memory_ratio``, ``padding`` (slots a real token of the padded batch),
-        both sides' settings, sweeps and times.
+        to a padded float64 oracle, on 1 to 4 ranks (`quick`: 2; where there is a GPU: 1); only where its ratio
+        exceeds 1 do the others count. Then for each cell ``st-best``, ``st-unpadded``, ``st-default`` and
+        ``st-best-replay``: ``ours`` and ``other`` in real tokens a second, ``ratio``, ``memory_ratio``,
+        ``padding`` (slots a real token of the padded batch), both sides' settings, sweeps and times.
 
     Notes
     -----
@@ -89,8 +87,11 @@ def bench_train(
             return place
 
         # In float64, so at the smallest shape, whatever is timed.
-        exact = worst_difference(checkpoint_of("S"), make_triples(functions, "wide", 4, tokenizer))
-        yield _exact_record(exact)
+        ranks = (1,) if gpu else (1, 2) if quick else RANKS
+        exact = worst_difference(
+            checkpoint_of("S"), make_triples(functions, "wide", 4, tokenizer), ranks=ranks
+        )
+        yield exact_record(exact, ranks)
         for cell in chosen:
             checkpoint = checkpoint_of(cell.model)
             rows = make_triples(functions, cell.mix, cell.queries, tokenizer)
@@ -99,17 +100,6 @@ def bench_train(
                     yield record if half or cell.dtype != "bf16" else {**record, "note": SOFTWARE_BFLOAT16}
             except Exception as error:  # noqa: BLE001  (it is reported, and the other cells still run)
                 yield {"name": cell.name("st-best"), "error": f"{type(error).__name__}: {error}"}
-
-
-def _exact_record(difference: float) -> dict[str, Any]:
-    return {
-        "name": "train/exact",
-        "ours": difference,
-        "other": EXACT,
-        "ratio": EXACT / max(difference, 1e-300),
-        "unit": "relative difference to a padded float64 forward and cross-entropy; other: the bound",
-        "memory_ratio": None,
-    }
 
 
 @dataclass(frozen=True)

@@ -44,19 +44,27 @@ def checkpoint(rows: list[Triple], tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def test_the_step_equals_the_padded_oracle(checkpoint: Path, rows: list[Triple]) -> None:
-    assert worst_difference(checkpoint, rows) < 1e-12
+def test_the_step_equals_the_padded_oracle_on_several_ranks(checkpoint: Path, rows: list[Triple]) -> None:
+    assert worst_difference(checkpoint, rows, ranks=(1, 2)) < 1e-12
 
 
+@pytest.mark.parametrize("wrong", ["temperature", "dropout", "gather"])
 def test_the_oracle_sees_a_wrong_step(
-    checkpoint: Path, rows: list[Triple], monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, rows: list[Triple], monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    monkeypatch.setattr("reasoning_embedding.training.bench_train_exact.TEMPERATURE", 0.05)
     from reasoning_embedding.training import bench_train_exact as exact
+    from reasoning_embedding.training import step
 
-    loss = exact.build_loss(config.InfoNCE(temperature=0.051))
-    monkeypatch.setattr(exact, "build_loss", lambda settings: loss)
-    assert worst_difference(checkpoint, rows) > 1e-3
+    if wrong == "temperature":
+        loss = exact.build_loss(config.InfoNCE(temperature=exact.TEMPERATURE * 1.02))
+        monkeypatch.setattr(exact, "build_loss", lambda settings: loss)
+    elif wrong == "dropout":  # drawn from torch's generator instead, as usual
+        real = exact.contrastive_step
+        monkeypatch.setattr(exact, "contrastive_step", lambda *a, **k: real(*a, **{**k, "dropout": None}))
+    else:  # own slice put back: what other ranks' losses say about this rank's rows is lost
+        real_sum = step.sum_over_ranks
+        monkeypatch.setattr(step, "sum_over_ranks", lambda x, world: x if x.ndim == 2 else real_sum(x, world))
+    assert worst_difference(checkpoint, rows, ranks=(2,)) > 1e-3
 
 
 def test_all_settings_of_both_sides_train_the_same(checkpoint: Path, rows: list[Triple]) -> None:
@@ -154,7 +162,7 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(bench, "standard_library_functions", lambda count: [])
     monkeypatch.setattr(bench, "make_triples", lambda *rest: rows)
     monkeypatch.setattr(bench, "save_random_model", lambda *rest, **options: None)
-    monkeypatch.setattr(bench, "worst_difference", lambda *rest: 1e-14)
+    monkeypatch.setattr(bench, "worst_difference", lambda *rest, **options: 1e-14)
     monkeypatch.setattr(bench, "our_settings", lambda *rest, **options: [{"pack_tokens": n} for n in (1, 2)])
     monkeypatch.setattr(
         bench, "their_settings", lambda *rest, **options: [{"loss": "mnrl"}, {"loss": "cached", "chunk": 2}]
