@@ -55,12 +55,13 @@ def uniformity(
     slope = torch.zeros_like(vectors)
     mass = torch.zeros((), dtype=torch.float64, device=embeddings.device)
     for rows in torch.arange(count, device=embeddings.device).split(tile_rows):
-        distances = torch.addmm(squares[None, :], vectors[rows], vectors.T, alpha=-2) + squares[rows, None]
-        potentials = distances.mul_(-t).exp_()
+        distances = torch.addmm(squares[None, :], vectors[rows], vectors.T, alpha=-2)
+        potentials = distances.add_(squares[rows, None]).mul_(-t).exp_()
         potentials[torch.arange(len(rows), device=rows.device), rows] = 0
         each = potentials.sum(dim=1, keepdim=True)
         mass += each.sum().double()
         slope[rows] = potentials @ vectors - each * vectors[rows]
+        del distances, potentials  # before the next tile takes their memory
     # Each pair is in both of its rows: d mass / dx_i = 4 t sum_j w_ij (x_j - x_i).
     gradient.index_add_(0, texts, slope * (4 * t * scale / mass).to(slope.dtype))
     return (mass / (count * (count - 1))).log()

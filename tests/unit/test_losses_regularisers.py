@@ -13,6 +13,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa import debiased_linear_cka, linear_cka
 from reasoning_embedding.losses import anchor_distance, sigreg, uniformity
 from reasoning_embedding.losses.regularisers import _hsic
+from reasoning_embedding.training.probe import LiveBytes
 from tests.unit.loss_reference import unit_vectors
 
 
@@ -43,6 +44,13 @@ def test_uniformity_of_two_points_by_hand() -> None:
     gradient = torch.zeros_like(x)
     assert float(uniformity(x, torch.arange(2), t=3.0, tile_rows=1, gradient=gradient)) == pytest.approx(-6)
     torch.testing.assert_close(gradient, torch.tensor([[-6.0, 6.0], [6.0, -6.0]], dtype=torch.float64))
+
+
+def test_uniformity_holds_one_tile() -> None:
+    x = _sphere(512, 8).float()
+    with LiveBytes() as live:
+        uniformity(x, torch.arange(512), t=2.0, tile_rows=64, gradient=torch.zeros_like(x))
+    assert live.peak < 1.5 * 64 * 512 * 4
 
 
 def test_sigreg_is_the_statistic_of_the_gaussian_under_which_it_is_small() -> None:
