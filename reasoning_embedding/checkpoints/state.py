@@ -88,7 +88,10 @@ def write_state(
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write_state` wrote: optimizer, parameters and record."""
+    """Read what :func:`write_state` wrote: optimizer, parameters and record.
+
+    Tensors lie in the mapped file: what nobody copies is never read.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     parameters: dict[str, Tensor] = {}
     for key, value in load_file(folder / "state.safetensors").items():

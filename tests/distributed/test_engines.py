@@ -56,15 +56,6 @@ FUSED = [
 SLOW = ("zero1", "zero3")
 
 
-@pytest.fixture(autouse=True)
-def _forked_ranks_share_imports(request: pytest.FixtureRequest) -> None:
-    kind = request.node.callspec.params.get("kind", "") if hasattr(request.node, "callspec") else ""
-    if kind.startswith("zero"):
-        pytest.importorskip(
-            "deepspeed.runtime.zero.muon.muon_optimizer"
-        )  # the last to be imported, in seconds
-
-
 def _check(kind: str, size: int, cases: list[Case], run: Callable[..., Any] = steps) -> None:
     targets = [wanted(case) for case in cases]  # first: forked ranks share what it imports
     for found in run_ranks(size, run, kind, cases):

@@ -22,7 +22,7 @@ from reasoning_embedding.checkpoints import (
 )
 from reasoning_embedding.checkpoints import atomic as atomic_module
 from reasoning_embedding.checkpoints.layout import newest_resumable, prune_states
-from reasoning_embedding.checkpoints.state import load_state, save_state
+from reasoning_embedding.checkpoints.state import load_state, read_state, save_state, write_state
 from reasoning_embedding.errors import InputError, SetupError
 
 
@@ -194,3 +194,17 @@ def test_a_process_killed_while_it_prunes_leaves_no_half_state(
     assert run.state_steps() == [2, 4]
     prune_states(run, 2)
     assert sorted(path.name for path in run.states.iterdir()) == ["step-000002", "step-000004"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list what is mapped")
+def test_a_state_is_mapped_and_not_read(tmp_path: Path) -> None:
+    moments = {"exp_avg": torch.rand(1000, 10), "exp_avg_sq": torch.rand(1000, 10)}
+    write_state(tmp_path / "state", {"state": {0: moments}, "param_groups": []}, {"weight": torch.rand(9)})
+    state, parameters, _ = read_state(tmp_path / "state")
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    file = str(tmp_path / "state" / "state.safetensors")
+    mapped = [[int(end, 16) for end in words[0].split("-")] for words in lines if words[-1] == file]
+    for value in (*state["state"][0].values(), *parameters.values()):
+        assert any(begin <= value.data_ptr() < end for begin, end in mapped)
+    copy = state["state"][0]["exp_avg"].clone()
+    assert not any(begin <= copy.data_ptr() < end for begin, end in mapped), "the control"

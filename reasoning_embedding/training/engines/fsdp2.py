@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from reasoning_embedding.backbones import Embedder, decoder_layers
 from reasoning_embedding.distributed import World
@@ -138,10 +138,14 @@ class FSDP2(Engine):
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Cut a whole tensor where it lies, in rows as ``fully_shard`` does; only this rank's part is copied."""
     if value.shape != parameter.shape or not isinstance(parameter, DTensor):
         return value
-    value = value.to(parameter.device)
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    mesh, own = parameter.device_mesh, parameter.to_local()
+    rows = -(-len(value) // mesh.size())
+    part: Any = value[rows * mesh.get_local_rank() :][: len(own)].to(own.device, copy=True)
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(part, mesh, parameter.placements, run_check=False, shape=shape, stride=stride)
 
 
 def _precision(compute: torch.dtype | None) -> MixedPrecisionPolicy:

@@ -128,7 +128,7 @@ class ZeRO(Engine):
         return {"state": state, "param_groups": self._groups}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Write each parameter's state into the flat partitions."""
+        """Write this rank's part of each parameter's state into the flat partitions."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         if not state["state"]:
@@ -139,13 +139,13 @@ class ZeRO(Engine):
                 if value.ndim and self._stage == 3:
                     safe_set_local_optimizer_state(parameter, self._part(value, parameter), kind)
                 elif value.ndim:
-                    safe_set_full_optimizer_state(parameter, value.to(self.world.device), kind)
+                    safe_set_full_optimizer_state(parameter, value, kind)
 
     def _part(self, value: Tensor, parameter: Any) -> Tensor:
         """Cut a whole tensor as stage 3 cuts its parameter: evenly, the last part padded."""
         size = parameter.ds_tensor.numel()
-        flat = torch.nn.functional.pad(value.flatten(), (0, size * self.world.size - value.numel()))
-        return flat[size * self.world.rank :][:size].to(self.world.device)
+        part = value.flatten()[size * self.world.rank :][:size]
+        return torch.nn.functional.pad(part, (0, size - part.numel()))
 
     def _make_states(self, example: dict[str, Tensor]) -> None:
         """Make states of the flat partitions; an optimizer makes them in its first step only."""
