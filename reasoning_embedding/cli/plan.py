@@ -13,8 +13,17 @@ from ._app import Overrides
 def command(
     config: Annotated[Path, typer.Argument(help="A YAML file of kind run.", metavar="CONFIG")],
     overrides: Overrides = None,
-    gpus: Annotated[int, typer.Option(min=1, max=65536, help="GPUs, eight a node.")] = 1,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, max=65536, help="GPUs, eight a node; absent: as many as LAUNCHER starts, or 1."),
+    ] = None,
     gpu: Annotated[str, typer.Option(help="Which GPU, such as H100, H200, A100 or MI300X.")] = "H200",
+    launcher: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file that accelerate launch --config_file will take: its engine and offloading."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Say what a run will cost: memory by part, communication, time a step, hours, and the memory mode.
@@ -24,7 +33,8 @@ def command(
     Raises
     ------
     InputError
-        If the backbone's sizes are not known, there is no such GPU, or the batch is smaller than the GPUs.
+        If the backbone's sizes are not known, there is no such GPU, the batch is smaller than the GPUs, or the
+        launcher's file cannot be used for the run.
     """
     from reasoning_embedding.config import RunConfig, load_config
 
@@ -36,7 +46,18 @@ def command(
     from reasoning_embedding.training.cost_texts import run_texts
     from reasoning_embedding.training.shapes import backbone_shape
 
-    found = cost(settings, backbone_shape(settings.backbone), run_texts(settings), gpus=gpus, gpu=gpu)
+    holding = None
+    if launcher is not None:
+        from reasoning_embedding.distributed import World
+        from reasoning_embedding.training.checks import check_launch
+        from reasoning_embedding.training.cost_holding import holding_of, read_launcher
+
+        launch, processes = read_launcher(launcher)
+        gpus = gpus or processes
+        check_launch(launch, settings.training, World(0, gpus or 1))
+        holding = holding_of(launch)
+    shape, texts = backbone_shape(settings.backbone), run_texts(settings)
+    found = cost(settings, shape, texts, gpus=gpus or 1, gpu=gpu, holding=holding)
     if json:
         from json import dumps
 
@@ -68,6 +89,13 @@ def _print(found: dict[str, Any]) -> None:
     one = found["engines"][best]
     typer.echo(f"\n{best}, GB a GPU: " + _parts(one["memory_bytes"], 1e9))
     typer.echo(f"{best}, ms a step: " + _parts(one["compute_seconds"], 1e-3))
+    if on_host := sum(one["host_memory_bytes"].values()):
+        from reasoning_embedding.training.cost_time import NODE
+
+        ranks = min(found["gpus"], NODE)
+        parts = {name: size * ranks for name, size in one["host_memory_bytes"].items()}
+        typer.echo(f"{best}, GB of host memory a node: {on_host * ranks / 1e9:.3g} ({_parts(parts, 1e9)})")
+        typer.echo(f"{best}, ms a step between GPU and host: " + _parts(one["host_seconds"], 1e-3))
     if found["engine"] is None:
         typer.echo("nothing fits: lower training.pack_tokens, recompute activations, or use more GPUs")
 

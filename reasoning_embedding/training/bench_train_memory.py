@@ -18,7 +18,9 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import packs_for
 
 from .bench_train_sides import MakeSide, Setting, Workload
-from .cost_memory import Load, batch_memory, fixed_memory
+from .cost_holding import HOLDINGS
+from .cost_memory import Load, batch_memory
+from .cost_state import fixed_memory
 from .flops import DecoderShape
 
 MIB = 2**20
@@ -84,7 +86,7 @@ def predicted_mib(
         queries=len(lengths) // 3,
         documents=len(lengths) * 2 // 3,
     )
-    parts = fixed_memory(shape, training, "replicated", 1)
+    parts = fixed_memory(shape, training, HOLDINGS["replicated"], 1)
     parts |= batch_memory(shape, training, load, tile_rows=config.InfoNCE().tile_rows, fused=fused)
     return round((sum(parts.values()) - parts["weights"]) / MIB, 1)
 

@@ -12,18 +12,14 @@ from reasoning_embedding import config
 from reasoning_embedding.config.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
-from .cost_memory import (
-    ENGINES,
-    EngineName,
-    Load,
-    activation_bytes,
-    batch_memory,
-    fixed_memory,
-    trained_parameters,
-)
+from .cost_holding import HOLDINGS, Holding
+from .cost_host import copied_bytes, copy_rate, host_activations, host_step_seconds
+from .cost_memory import Load, activation_bytes, batch_memory
+from .cost_state import fixed_memory, host_memory, reduction_memory, trained_parameters
 from .cost_texts import Texts
 from .cost_time import (
     DERATING,
+    anchor_seconds,
     communication_bytes,
     compute_seconds,
     forward_seconds,
@@ -57,7 +53,13 @@ def gpu_named(name: str) -> Device:
 
 
 def cost(
-    settings: config.RunConfig, shape: DecoderShape, texts: Texts, *, gpus: int, gpu: str
+    settings: config.RunConfig,
+    shape: DecoderShape,
+    texts: Texts,
+    *,
+    gpus: int,
+    gpu: str,
+    holding: Holding | None = None,
 ) -> dict[str, Any]:
     """Return what a step and the whole run cost under each engine.
 
@@ -73,13 +75,16 @@ def cost(
         Ranks, 1 or more.
     gpu : str
         Name of the GPU.
+    holding : Holding, optional
+        The engine to plan for, as a launcher's file asks for it. Absent: every engine there is a choice of, without
+        offloading.
 
     Returns
     -------
     dict
         ``gpu``, ``gpus``, ``parameters``, ``texts``, ``tokens_per_step``, ``steps``; ``engines``, one dict each
-        with ``fits``, ``mode``, ``memory`` by part, ``communication``, ``seconds``, ``mfu``, ``hours``; and
-        ``engine``, the fastest of those that fit (None where none does).
+        with ``fits``, ``mode``, ``memory`` and ``host_memory`` of a rank by part, ``communication``, ``seconds``,
+        ``mfu``, ``hours``; and ``engine``, the fastest of those that fit (None where none does).
 
     Raises
     ------
@@ -89,8 +94,9 @@ def cost(
     Notes
     -----
     A step is compute at the roofline over 0.8, plus what is sent and cannot hide behind it: embeddings entirely,
-    replicated gradients where they take longer than the backward pass of the last pack, gathered parameters where
-    they take longer than the compute.
+    replicated gradients where they take longer than the backward pass of the last pack, gathered parameters and
+    weights that come from the host where they take longer than the compute. All else that goes to the host and back is
+    waited for, and so is a step of the optimizer there.
     """
     device = gpu_named(gpu)
     batch = settings.training.batch_size
@@ -103,8 +109,10 @@ def cost(
     steps = settings.training.steps or (
         max(1, round((settings.training.epochs or 1) * (texts.rows // batch))) if texts.rows else None
     )
-    engines = _engines(gpus, settings.training)
-    found = {engine: _under(settings, shape, texts, device, gpus, engine, steps) for engine in engines}
+    found: dict[str, dict[str, Any]] = {
+        one.engine: _under(settings, shape, texts, device, gpus, one, steps)
+        for one in ([holding] if holding is not None else _choice(gpus, settings.training))
+    }
     fitting = [engine for engine in found if found[engine]["fits"]]
     return {
         "gpu": gpu,
@@ -120,9 +128,10 @@ def cost(
     }
 
 
-def _engines(gpus: int, training: config.Training) -> tuple[EngineName, ...]:
-    """Those that the trainer would not refuse."""
-    return ENGINES if gpus > 1 and training.optimizer.kind == "adamw" else ("replicated",)
+def _choice(gpus: int, training: config.Training) -> list[Holding]:
+    """Engines that the trainer would not refuse."""
+    every = gpus > 1 and training.optimizer.kind == "adamw"
+    return [*HOLDINGS.values()] if every else [HOLDINGS["replicated"]]
 
 
 def _under(
@@ -131,62 +140,106 @@ def _under(
     texts: Texts,
     device: Device,
     gpus: int,
-    engine: EngineName,
+    holding: Holding,
     steps: int | None,
 ) -> dict[str, Any]:
-    training = settings.training
-    fixed = fixed_memory(shape, training, engine, gpus) | {"framework": _FRAMEWORK}
+    training, anchored = settings.training, settings.loss.anchor is not None
     capacity = min(device.memory_gb * 1e9, (training.memory_gib or math.inf) * 2**30)
-    in_batch = partial(
-        batch_memory, shape, training, tile_rows=settings.loss.tile_rows, cast=engine != "fsdp2"
-    )
-    room = _SAFETY * (capacity - sum(fixed.values()))
-    load, mode = _choose(training, texts, gpus, lambda load: sum(in_batch(load).values()), room)
-    memory = fixed | in_batch(load)
+    memory, load, mode = _memory(settings, shape, texts, gpus, holding, capacity)
     tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
     half = training.precision == "bf16"
-    compute = compute_seconds(
-        shape, tokens, squares, device, compiled=training.compile, half=half, lora=training.lora
-    )
-    compute = {name: seconds / DERATING for name, seconds in compute.items()}
-    forward = forward_seconds(compute, frozen=training.lora is not None)
-    last_pass = (sum(compute.values()) - forward) * load.pack / tokens
-    recomputed = training.activation_checkpointing in (True, "offload")
-    again = forward * (1 if recomputed else 1 - load.stored / tokens)
-    if training.activation_checkpointing == "selective":
-        again += (compute["elementwise"] + compute["eager_kernels"]) / 3
-    compute["second_forward"] = again
+    compute, last_pass = _compute(training, shape, load, squares, device)
     compute["loss"] = loss_seconds(load, shape.hidden, gpus, device) / DERATING
+    if anchored:
+        compute["anchor"] = anchor_seconds(shape, load, squares, device, half=half) / DERATING
+    passes = math.ceil(tokens / load.pack) * (2 + (load.stored < tokens))
     sent = communication_bytes(
         shape,
         load,
         gpus,
-        engine,
+        holding.engine,
         trained=trained_parameters(shape, training.lora),
-        packs=math.ceil(tokens / load.pack) * (2 + (load.stored < tokens)),
-        gathered=2 if engine == "fsdp2" and half else 4,
+        packs=passes,
+        gathered=2 if holding.engine == "fsdp2" and half else 4,
+        anchored=anchored,
     )
+    copied = copied_bytes(shape, training, holding, gpus, load, passes=passes)
+    copies = {name: size / copy_rate(device) for name, size in copied.items()}
     rate = link_rate(device, gpus)
     busy = sum(compute.values())
-    hidden = sent.get("parameters", 0.0) / rate if engine in ("fsdp2", "zero3") else 0.0
-    behind_last = min(sent["gradients"] / rate, last_pass) if engine == "replicated" else 0.0
-    exposed = sum(sent.values()) / rate - hidden - behind_last
-    seconds = max(busy, hidden) + exposed
+    hidden = sent.get("parameters", 0.0) / rate if holding.sharded else 0.0
+    behind_last = min(sent["gradients"] / rate, last_pass) if holding.engine == "replicated" else 0.0
+    fetched = copies.get("weights", 0.0)
+    on_host = host_step_seconds(shape, training, holding, gpus)
+    exposed = sum(sent.values()) / rate - hidden - behind_last + sum(copies.values()) - fetched + on_host
+    seconds = max(busy, hidden, fetched) + exposed
     useful = training_flops(shape, tokens, squares, full=training.lora is None)
+    host = host_memory(shape, training, holding, gpus)
     return {
         "fits": sum(memory.values()) <= capacity,
         "mode": mode,
         "store_tokens": None if mode == "store" else int(load.stored),
         "memory_bytes": memory,
         "memory_total": sum(memory.values()),
+        "host_memory_bytes": host | {"activations": host_activations(shape, training, load)},
         "communication_bytes": sent,
         "communication_seconds": sum(sent.values()) / rate,
+        "host_seconds": copies | {"optimizer": on_host},
         "compute_seconds": compute,
         "step_seconds": seconds,
         "tokens_per_second": tokens * gpus / seconds,
         "mfu": useful / seconds / (device.tflops * 1e12),
         "hours": None if steps is None else steps * seconds / 3600,
     }
+
+
+def _memory(
+    settings: config.RunConfig,
+    shape: DecoderShape,
+    texts: Texts,
+    gpus: int,
+    holding: Holding,
+    capacity: float,
+) -> tuple[dict[str, float], Load, str]:
+    """One rank's memory by part, its load, and the memory mode."""
+    training = settings.training
+    fixed = fixed_memory(shape, training, holding, gpus) | {"framework": _FRAMEWORK}
+    if settings.loss.anchor is not None:
+        # The backbone before its first step, whole on every rank, and six copies of the embeddings to compare.
+        distinct = training.batch_size * texts.each
+        fixed["anchor"] = 4.0 * shape.parameters + 6 * 4 * distinct * shape.hidden
+    in_batch = partial(
+        batch_memory, shape, training, tile_rows=settings.loss.tile_rows, cast=holding.engine != "fsdp2"
+    )
+    room = _SAFETY * (capacity - sum(fixed.values()))
+    load, mode = _choose(training, texts, gpus, lambda load: sum(in_batch(load).values()), room)
+    batch = in_batch(load)
+    # Gradients are reduced when what the batch asked for is gone: only what that takes beyond it counts.
+    beyond = reduction_memory(shape, training, holding, gpus) - sum(batch.values())
+    return fixed | batch | {"reduction": max(0.0, beyond)}, load, mode
+
+
+def _compute(
+    training: config.Training, shape: DecoderShape, load: Load, squares: float, device: Device
+) -> tuple[dict[str, float], float]:
+    """Seconds of the encoder by kind of work, and those of the last pack's backward pass."""
+    compute = compute_seconds(
+        shape,
+        load.tokens,
+        squares,
+        device,
+        compiled=training.compile,
+        half=training.precision == "bf16",
+        lora=training.lora,
+    )
+    compute = {name: seconds / DERATING for name, seconds in compute.items()}
+    forward = forward_seconds(compute, frozen=training.lora is not None)
+    last_pass = (sum(compute.values()) - forward) * load.pack / load.tokens
+    recomputed = training.activation_checkpointing in (True, "offload")
+    again = forward * (1 if recomputed else 1 - load.stored / load.tokens)
+    if training.activation_checkpointing == "selective":
+        again += (compute["elementwise"] + compute["eager_kernels"]) / 3
+    return compute | {"second_forward": again}, last_pass
 
 
 def _choose(

@@ -1,28 +1,14 @@
-"""Memory of a training step by part, on paper."""
+"""Memory that a batch asks for, on paper: activations, copies, and what works on them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from reasoning_embedding import config
 
-from .cost_adapters import adapter_bytes, adapter_parameters, widths
+from .cost_adapters import adapter_bytes, widths
+from .cost_state import all_parameters
 from .flops import DecoderShape
-
-EngineName = Literal["replicated", "fsdp2", "zero1", "zero2", "zero3"]
-ENGINES: tuple[EngineName, ...] = ("replicated", "zero1", "zero2", "fsdp2", "zero3")
-
-#: What each engine divides by the number of ranks. Gradients stay whole on all until the step's one reduction.
-_SHARDED: dict[EngineName, frozenset[str]] = {
-    "replicated": frozenset(),
-    "zero1": frozenset({"optimizer"}),
-    "zero2": frozenset({"optimizer"}),
-    "fsdp2": frozenset({"optimizer", "weights"}),
-    "zero3": frozenset({"optimizer", "weights"}),
-}
-#: Bytes of optimizer state a trained parameter (Muon: of the body; its embeddings take AdamW's).
-OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
 
 
 @dataclass(frozen=True)
@@ -116,43 +102,6 @@ class Load:
     documents: int
 
 
-def trained_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
-    """Return the parameters that have a gradient: all, or those of the adapters."""
-    if lora is None:
-        return shape.parameters
-    return adapter_parameters(shape, lora)
-
-
-def fixed_memory(
-    shape: DecoderShape, training: config.Training, engine: EngineName, ranks: int
-) -> dict[str, float]:
-    """Return the bytes of each rank that do not depend on the batch: weights, gradients, optimizer, and copies.
-
-    Notes
-    -----
-    Weights, gradients and moments are float32. A sharded engine divides by the ranks what its name says, and
-    holds two layers whole while they compute.
-    """
-    trained = trained_parameters(shape, training.lora)
-    parts = {
-        "weights": 4.0 * (shape.parameters + (trained if training.lora else 0)),
-        "gradients": 4.0 * trained,
-        "optimizer": _optimizer_bytes(shape, training, trained),
-    }
-    parts = {name: size / (ranks if name in _SHARDED[engine] else 1) for name, size in parts.items()}
-    copied = 2 * shape.layer_parameters * 4 if "weights" in _SHARDED[engine] else 0
-    # DeepSpeed keeps a second copy of the rank's part of the weights, to step on.
-    master = 4.0 * trained / ranks if engine in ("zero1", "zero2") else 0.0
-    return parts | {"gathered_layers": float(copied if ranks > 1 else 0), "master_weights": master}
-
-
-def _optimizer_bytes(shape: DecoderShape, training: config.Training, trained: int) -> float:
-    rate = OPTIMIZER_BYTES[training.optimizer.kind]
-    if training.optimizer.kind == "muon" and training.lora is None:
-        return rate * shape.body_parameters + 8.0 * (trained - shape.body_parameters)
-    return float(rate * trained)
-
-
 def activation_bytes(shape: DecoderShape, training: config.Training, *, fused: bool = False) -> float:
     """Return the bytes that a stored token keeps: all layers, their adapters, the last norm and the pooled states."""
     kept = kept_by(training, fused=fused).bytes(shape) + 12.0 * shape.hidden
@@ -210,7 +159,7 @@ def batch_memory(
         working += load.pack * again / shape.layers
     copied = 0.0
     if half and cast and not fused:
-        matrices = shape.body_parameters + (trained_parameters(shape, training.lora) if training.lora else 0)
+        matrices = all_parameters(shape, training.lora) - shape.vocabulary * shape.hidden
         held = (
             1 / shape.layers if training.activation_checkpointing else max(1.0, alive / max(load.pack, 1.0))
         )

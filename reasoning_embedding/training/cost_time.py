@@ -5,7 +5,8 @@ from __future__ import annotations
 from reasoning_embedding import config
 
 from .cost_adapters import adapter_parameters
-from .cost_memory import EngineName, Load
+from .cost_holding import EngineName
+from .cost_memory import Load
 from .flops import DecoderShape, Device, training_flops
 
 #: Shares of the published peaks that an H200 was measured to give: bf16 products (790 of 989 TFLOP/s), memory
@@ -102,6 +103,17 @@ def loss_seconds(load: Load, dimension: int, gpus: int, device: Device) -> float
     return 3 * 2 * rows * load.documents * dimension / (_FLOAT32 * device.tflops * 1e12)
 
 
+def anchor_seconds(shape: DecoderShape, load: Load, squares: float, device: Device, *, half: bool) -> float:
+    """Return the seconds that the frozen backbone takes, which an anchored loss compares with.
+
+    A forward of its stock layers, then linear CKA in float32 on one rank, for which the others wait: three products of
+    embeddings with embeddings (texts x D x D), and three more for the gradient.
+    """
+    forward = compute_seconds(shape, load.tokens, squares, device, compiled=False, half=half)
+    products = 6 * 2 * load.texts * shape.hidden**2
+    return forward_seconds(forward, frozen=False) + products / (_FLOAT32 * device.tflops * 1e12)
+
+
 def link_rate(device: Device, gpus: int) -> float:
     """Return the bytes a second that each of `gpus` GPUs sends: NVLink in a node, the network beyond."""
     inside = device.link * 1e9
@@ -117,6 +129,7 @@ def communication_bytes(
     trained: int,
     packs: float,
     gathered: int,
+    anchored: bool = False,
 ) -> dict[str, float]:
     """Return the bytes that each GPU sends in a step, by purpose.
 
@@ -137,6 +150,8 @@ def communication_bytes(
         twice.
     gathered : int
         Bytes a parameter when it is gathered.
+    anchored : bool
+        Whether embeddings of the frozen backbone are gathered, too.
 
     Notes
     -----
@@ -146,7 +161,7 @@ def communication_bytes(
     ring = (gpus - 1) / gpus
     rows = 4.0 * load.texts * shape.hidden * ring
     gradients = 4.0 * trained * ring
-    sent = {"embeddings": rows, "embedding_gradients": 2 * rows}
+    sent = {"embeddings": (2 if anchored else 1) * rows, "embedding_gradients": 2 * rows}
     sent["gradients"] = 2 * gradients if engine in ("replicated", "zero1") else gradients
     if engine in ("fsdp2", "zero3"):
         sent["parameters"] = gathered * shape.parameters * ring * packs

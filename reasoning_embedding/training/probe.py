@@ -100,4 +100,5 @@ class LiveBytes(TorchDispatchMode):
 
 
 def _plain(value: object) -> bool:
-    return type(value) in (Tensor, torch.nn.Parameter)
+    """Whether it is a tensor of torch's own that has memory; on the meta device it is a shape alone."""
+    return isinstance(value, Tensor) and type(value) in (Tensor, torch.nn.Parameter) and not value.is_meta

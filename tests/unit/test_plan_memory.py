@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,9 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Replicated, contrastive_step, cost_memory
 from reasoning_embedding.training.cost_adapters import adapter_bytes
-from reasoning_embedding.training.cost_memory import (
-    Load,
-    activation_bytes,
-    batch_memory,
-    fixed_memory,
-    trained_parameters,
-)
+from reasoning_embedding.training.cost_holding import HOLDINGS
+from reasoning_embedding.training.cost_memory import Load, activation_bytes, batch_memory
+from reasoning_embedding.training.cost_state import fixed_memory, trained_parameters
 from reasoning_embedding.training.flops import DecoderShape, decoder_shape
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.probe import LiveBytes
@@ -48,13 +46,15 @@ EVERY: list[dict[str, Any]] = [
 ]
 
 
+@functools.cache
 def _both(
-    recipe: config.Training, *, queries: int = 6, kept: float = 1.0, fused: bool = False
+    written: str, *, queries: int = 6, kept: float = 1.0, fused: bool = False
 ) -> tuple[dict[str, float], float, int]:
     """Predicted parts, their sum without the weights, and the peak of all tensors that two steps make.
 
-    `kept` is the share of the batch's tokens whose activations are stored.
+    `written` is the recipe in JSON; `kept` is the share of the batch's tokens whose activations are stored.
     """
+    recipe = config.Training.model_validate_json(written)
     embedder = tiny_embedder(**SIZES).train()
     compute = torch.bfloat16 if recipe.precision == "bf16" else None
     if recipe.activation_checkpointing:
@@ -86,13 +86,13 @@ def _both(
     shape = decoder_shape(stock_model(embedder).config)
     stored = sum(size for size, whole in zip(packs, np.cumsum(packs), strict=True) if whole <= budget)
     load = Load(tokens, stored, max(packs), len(bag.texts), queries, 2 * queries)
-    parts = fixed_memory(shape, recipe, "replicated", 1)
+    parts = fixed_memory(shape, recipe, HOLDINGS["replicated"], 1)
     parts |= batch_memory(shape, recipe, load, tile_rows=256, fused=fused)
     return parts, sum(parts.values()) - parts["weights"], live.peak  # weights were there before
 
 
 def _check(recipe: dict[str, Any], **how: Any) -> None:
-    parts, predicted, measured = _both(config.Training.model_validate({"precision": "fp32"} | recipe), **how)
+    parts, predicted, measured = _both(json.dumps({"precision": "fp32"} | recipe), **how)
     assert predicted == pytest.approx(measured, rel=0.15)
     if recipe.get("activation_checkpointing") is not True and how.get("kept", 1) > 0:
         assert parts["activations"] > 0.25 * predicted, "what is tested is most of it"
@@ -141,9 +141,9 @@ def test_a_plan_that_forgot_what_is_frozen_or_adapted_would_be_seen() -> None:
     """The control: the plan of one recipe is not within 15 % of the memory of another."""
 
     def both(**options: Any) -> tuple[float, int]:
-        return _both(config.Training(precision="fp32", **options), queries=10)[1:]
+        return _both(json.dumps({"precision": "fp32"} | options), queries=10)[1:]
 
-    plain, few, every = both(), both(lora=config.Lora(**FEW)), both(lora=config.Lora(rank=8))
+    plain, few, every = both(), both(lora=FEW), both(lora=ADAPTERS)
     assert plain[0] > 1.15 * few[1]
     assert few[0] < 0.85 * every[1]
 
