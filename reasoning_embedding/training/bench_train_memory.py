@@ -87,7 +87,7 @@ def predicted_mib(
         documents=len(lengths) * 2 // 3,
     )
     parts = fixed_memory(shape, training, HOLDINGS["replicated"], 1)
-    parts |= batch_memory(shape, training, load, tile_rows=config.InfoNCE().tile_rows, fused=fused)
+    parts |= batch_memory(shape, training, load, loss=config.InfoNCE(), fused=fused)
     return round((sum(parts.values()) - parts["weights"]) / MIB, 1)
 
 

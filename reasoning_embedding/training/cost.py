@@ -208,9 +208,7 @@ def _memory(
         # The backbone before its first step, whole on every rank, and six copies of the embeddings to compare.
         distinct = training.batch_size * texts.each
         fixed["anchor"] = 4.0 * shape.parameters + 6 * 4 * distinct * shape.hidden
-    in_batch = partial(
-        batch_memory, shape, training, tile_rows=settings.loss.tile_rows, cast=holding.engine != "fsdp2"
-    )
+    in_batch = partial(batch_memory, shape, training, loss=settings.loss, cast=holding.engine != "fsdp2")
     room = _SAFETY * (capacity - sum(fixed.values()))
     load, mode = _choose(training, texts, gpus, lambda load: sum(in_batch(load).values()), room)
     batch = in_batch(load)

@@ -117,7 +117,7 @@ def batch_memory(
     training: config.Training,
     load: Load,
     *,
-    tile_rows: int,
+    loss: config.InfoNCE,
     cast: bool = True,
     fused: bool = False,
 ) -> dict[str, float]:
@@ -129,8 +129,8 @@ def batch_memory(
         The backbone and its recipe.
     load : Load
         What the rank does in a step.
-    tile_rows : int
-        Query rows of a tile of the loss.
+    loss : config.InfoNCE
+        The rows of a tile, and what they are contrasted with.
     cast : bool
         Whether autocast copies the matrices; not where the engine gathers them in bf16.
     fused : bool
@@ -142,8 +142,9 @@ def batch_memory(
     its input's. A pack that is not stored keeps its activations while its own backward pass runs. Under bf16
     autocast every stored pack holds its own bf16 copy of the matrices, unless the engine gathers them in bf16
     (`cast` false); where layers are recomputed, the one at work does. Layers that run as one function cast them in
-    each pass, and hold two blocks of attention weights and another row of the MLP while they work. The loss holds three
-    tiles and four float32 copies of the embeddings (queries and documents, their gradient, the sum over ranks).
+    each pass, and hold two blocks of attention weights and another row of the MLP while they work. The loss holds a tile
+    (:func:`loss_tile`) and four float32 copies of the embeddings (queries and documents, their gradient, the sum over
+    ranks).
     """
     half = training.precision == "bf16"
     per_token = activation_bytes(shape, training, fused=fused)
@@ -164,11 +165,26 @@ def batch_memory(
             1 / shape.layers if training.activation_checkpointing else max(1.0, alive / max(load.pack, 1.0))
         )
         copied = 2.0 * matrices * held
-    rows = min(tile_rows, load.queries)
     return {
         "activations": alive * per_token,
         "weight_copies": copied,
         "working": working,
-        "loss": 3.0 * 4 * rows * load.documents,
+        "loss": loss_tile(loss, load),
         "embeddings": 4.0 * 4 * (load.texts + load.queries + load.documents) * shape.hidden,
     }
+
+
+def loss_tile(loss: config.InfoNCE, load: Load) -> float:
+    """Return the bytes of one tile of the loss: its similarities, and what masks and a learnt temperature add.
+
+    Notes
+    -----
+    Similarities of each row with all queries or documents of each direction, in float32. Where texts of a batch repeat,
+    a mask of the documents that are known to answer and a copy without them, counted always; after that, all of them
+    once more for the gradient of a learnt temperature.
+    """
+    columns = sum(
+        load.documents if direction.endswith("_document") else load.queries for direction in loss.directions
+    )
+    again = 0.0 if loss.learn_temperature is None else 4.0 * columns
+    return min(loss.tile_rows, load.queries) * (4.0 * columns + max(5.0 * load.documents, again))

@@ -83,7 +83,7 @@ def test_predicted_memory_is_what_a_rank_holds(name: str) -> None:
     shape = decoder_shape(tiny_embedder(**SIZES).model.config)
     for measured, left, load in run_ranks(2, _step, launch):
         holding = holding_of(launch)
-        batch = batch_memory(shape, RECIPE, load, tile_rows=256)
+        batch = batch_memory(shape, RECIPE, load, loss=config.InfoNCE())
         parts = fixed_memory(shape, RECIPE, holding, 2)
         fixed = sum(parts.values()) + sum(host_memory(shape, RECIPE, holding, 2).values())
         predicted = fixed + max(sum(batch.values()), reduction_memory(shape, RECIPE, holding, 2))

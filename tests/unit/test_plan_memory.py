@@ -15,7 +15,7 @@ from reasoning_embedding.backbones import add_lora, fuse_layers, make_packs, sto
 from reasoning_embedding.backbones.fused import attention
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.losses import build_loss
+from reasoning_embedding.losses import Slots, build_loss
 from reasoning_embedding.training import Replicated, contrastive_step, cost_memory
 from reasoning_embedding.training.cost_adapters import adapter_bytes
 from reasoning_embedding.training.cost_holding import HOLDINGS
@@ -87,7 +87,7 @@ def _both(
     stored = sum(size for size, whole in zip(packs, np.cumsum(packs), strict=True) if whole <= budget)
     load = Load(tokens, stored, max(packs), len(bag.texts), queries, 2 * queries)
     parts = fixed_memory(shape, recipe, HOLDINGS["replicated"], 1)
-    parts |= batch_memory(shape, recipe, load, tile_rows=256, fused=fused)
+    parts |= batch_memory(shape, recipe, load, loss=config.InfoNCE(), fused=fused)
     return parts, sum(parts.values()) - parts["weights"], live.peak  # weights were there before
 
 
@@ -198,3 +198,33 @@ def test_frozen_layers_keep_less_but_for_their_adapters() -> None:
     assert kept(precision="fp32", lora=lora) == frozen + 4 * 30 + 4 * 3
     assert kept(lora=lora) == (8 * 10 + 8 * 8 + 8 * 4 + 6 * 30) + 2 * 30 + 2 * 3
     assert kept(lora=lora, activation_checkpointing=True) == 4 * 10, "inputs of layers alone"
+
+
+@pytest.mark.parametrize(
+    ("options", "copies"),
+    [
+        ({}, False),
+        ({}, True),
+        ({"directions": ("query_document", "query_query", "document_query", "document_document")}, True),
+        ({"learn_temperature": {}}, True),
+    ],
+)
+def test_the_tile_of_the_loss_is_what_it_holds(options: dict[str, Any], copies: bool) -> None:
+    loss, (queries, width) = config.InfoNCE(tile_rows=128, **options), (512, 4)
+    rows = torch.arange(3 * queries)
+    slots = Slots(
+        query=rows[:queries],
+        document=rows[queries:],
+        owner=rows[: 2 * queries] % queries,
+        known=torch.tensor([[0], [queries]]) if copies else rows.new_zeros(2, 0),
+        score=torch.full((2 * queries,), torch.nan),
+    )
+    x = torch.nn.functional.normalize(torch.randn(3 * queries, width), dim=1)
+    with LiveBytes() as live:
+        build_loss(loss).share(x, slots)
+    load = Load(0, 0, 0, texts=3 * queries, queries=queries, documents=2 * queries)
+    vectors = 3 * 4 * width * 3 * queries  # and their gradient, once in the order of texts
+    predicted = cost_memory.loss_tile(loss, load) + vectors
+    masks = 0 if copies else 5 * 128 * 2 * queries  # counted, and not there
+    assert live.peak == pytest.approx(predicted - masks, rel=0.15)
+    assert live.peak < 4 * queries * 2 * queries * len(loss.directions), "the control: all similarities"
