@@ -18,6 +18,7 @@ from reasoning_embedding.distributed import World, deal, max_over_ranks
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.host import host_memory
 
+from .cost_state import OPTIMIZER_BYTES
 from .engines import Engine
 from .exhausted import cures
 from .probe import Footprint, measure
@@ -25,8 +26,6 @@ from .probe import Footprint, measure
 #: Share of the free memory that is planned with; the rest is for fragments, the loss and surprises.
 _SAFETY = 0.9
 _MIB, _GIB = 2**20, 2**30
-#: Bytes of optimizer state a trained parameter.
-_STATE_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _available(training: config.Training, engine: Engine) -> int:
     # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
     to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
     if not engine.optimizer.state:
-        to_come += engine.state_elements() * _STATE_BYTES[training.optimizer.kind]
+        to_come += engine.state_elements() * OPTIMIZER_BYTES[training.optimizer.kind]
     free, used = _memory(engine.world)
     if training.memory_gib is not None:
         free = min(free, int(training.memory_gib * _GIB) - used)
