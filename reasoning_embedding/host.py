@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,30 @@ def host_memory(root: Path = Path("/")) -> Memory:
         limited |= free < available
         available, total = min(available, free), min(total, limit)
     return Memory(available, total, limited)
+
+
+@contextlib.contextmanager
+def at_most(extra: int) -> Generator[None]:
+    """Let this process allocate so many bytes more, and no more, within the block: allocations then fail.
+
+    Where memory is limited, the kernel kills a process that goes beyond; one that is refused memory can say so. Only on
+    Linux; elsewhere nothing is limited.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        yield
+        return
+    import resource
+
+    data = next(line for line in status.read_text().splitlines() if line.startswith("VmData"))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = int(data.split()[1]) * 1024 + max(extra, 0)
+    limits = [limit, *(bound for bound in before if bound != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, int]]:

@@ -28,8 +28,7 @@ def explain_out_of_memory(training: config.Training) -> Generator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(words in str(error) for words in _WORDS):
+        if not is_out_of_memory(error):
             raise
         said = str(error).split("\n")[0].strip()
         raise TrainingError(
@@ -37,6 +36,12 @@ def explain_out_of_memory(training: config.Training) -> Generator[None]:
             where="training",
             todo=f"set {'; or '.join(cures(training))}; a run that has begun needs another name for it",
         ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether that is what an allocator said."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(words in str(error) for words in _WORDS)
 
 
 def cures(training: config.Training) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from reasoning_embedding.backbones import Pack, make_packs
 from reasoning_embedding.data.bag import Bag
 from reasoning_embedding.distributed import World, deal, max_over_ranks
 from reasoning_embedding.errors import SetupError
-from reasoning_embedding.host import host_memory
+from reasoning_embedding.host import at_most, host_memory
 
 from .cost_state import OPTIMIZER_BYTES
 from .engines import Engine
-from .exhausted import cures
+from .exhausted import cures, is_out_of_memory
 from .probe import Footprint, measure
 
 #: Share of the free memory that is planned with; the rest is for fragments, the loss and surprises.
@@ -89,8 +90,9 @@ def plan_memory(
     if training.activation_checkpointing in (True, "offload"):
         return MemoryPlan("store", None, "layers keep their inputs alone, so nothing is embedded twice")
     most = max(sum(map(len, texts)) for texts, _ in shares)
-    available = _available(training, engine)
-    found = _probe(engine, pack, autocast, _less(training))
+    free = _free(training, engine)
+    available = free - _to_come(training, engine)
+    found = _probe(engine, pack, autocast, free=free, todo=_less(training))
     needed = max_over_ranks(found.kept + found.working, world)
     least = -max_over_ranks(-available, world)
     if least < needed:
@@ -141,7 +143,7 @@ def _less(training: config.Training) -> str:
     return f"set {'; or '.join(cures(training.model_copy(update={'memory': 'replay'})))}"
 
 
-def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, todo: str) -> Footprint:
+def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, *, free: int, todo: str) -> Footprint:
     device = engine.world.device
     on_device = pack.to(device)
 
@@ -154,8 +156,11 @@ def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, todo: str) 
             engine.backward(embeddings, torch.zeros_like(embeddings), last=True)
 
     try:
-        found = measure(forward, backward, device)
-    except torch.OutOfMemoryError as error:
+        with at_most(free) if device.type == "cpu" else contextlib.nullcontext():
+            found = measure(forward, backward, device)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise SetupError(
             f"a pack of {len(pack.input_ids):,} tokens does not fit in the memory of {device}",
             where="training.pack_tokens",
@@ -165,17 +170,22 @@ def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, todo: str) 
     return found
 
 
-def _available(training: config.Training, engine: Engine) -> int:
-    """Bytes this rank may still use, after gradients and optimizer state that are not there yet; may be below 0."""
+def _free(training: config.Training, engine: Engine) -> int:
+    """Bytes this rank may still use."""
+    free, used = _memory(engine.world)
+    if training.memory_gib is not None:
+        free = min(free, int(training.memory_gib * _GIB) - used)
+    return free
+
+
+def _to_come(training: config.Training, engine: Engine) -> int:
+    """Bytes of gradients and optimizer state that are not there yet."""
     trained = [p for p in engine.embedder.parameters() if p.requires_grad]
     # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
     to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
     if not engine.optimizer.state:
         to_come += engine.state_elements() * OPTIMIZER_BYTES[training.optimizer.kind]
-    free, used = _memory(engine.world)
-    if training.memory_gib is not None:
-        free = min(free, int(training.memory_gib * _GIB) - used)
-    return free - to_come
+    return to_come
 
 
 def _memory(world: World) -> tuple[int, int]:

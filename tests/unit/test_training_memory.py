@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
@@ -147,6 +149,7 @@ def _plan(monkeypatch: pytest.MonkeyPatch, free: int, **training: Any) -> memory
     embedder = tiny_embedder()
     embedder.train()
     monkeypatch.setattr(memory, "_memory", lambda world: (free, 10_000_000))
+    monkeypatch.setattr(memory, "at_most", lambda extra: contextlib.nullcontext())  # a few KiB tell nothing
     settings = config.Training(pack_tokens=40, **training)
     engine = Replicated(embedder, World(), lambda module: build_optimizer(module, settings))
     plan = plan_memory(settings, engine, [random_bag(seed=s) for s in range(3)], None)
@@ -204,7 +207,7 @@ def test_the_probe_is_a_pack_that_a_rank_will_run(monkeypatch: pytest.MonkeyPatc
     bag = random_bag(24)
     probed: list[int] = []
 
-    def probe(engine: object, pack: Pack, *rest: object) -> Footprint:
+    def probe(engine: object, pack: Pack, *rest: object, **limits: object) -> Footprint:
         probed.append(len(pack.input_ids))
         return Footprint(1000, 0)
 
@@ -248,6 +251,25 @@ def test_a_pack_beyond_the_device_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(memory, "measure", fail)
     with pytest.raises(SetupError, match="does not fit"):
         _plan(monkeypatch, 1 << 30)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux limits what a process allocates"
+)
+def test_a_probe_beyond_the_limit_is_refused_before_the_kernel_kills(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_memory", lambda world: (256 << 20, 0))
+
+    def probe(forward: object, backward: object, device: object) -> Footprint:
+        for wanted in (64 << 20, 1 << 30):
+            torch.ones(wanted // 4)
+        raise AssertionError("more was allocated than is free")
+
+    monkeypatch.setattr(memory, "measure", probe)
+    settings = config.Training(pack_tokens=40)
+    engine = Replicated(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
+    with pytest.raises(SetupError, match="a pack of 38 tokens does not fit in the memory of cpu"):
+        plan_memory(settings, engine, [random_bag()], None)
+    assert len(torch.ones(1 << 28)) == 1 << 28, "the control: the limit ends with the probe"
 
 
 def test_the_machines_memory_is_read() -> None:
@@ -318,6 +340,6 @@ def test_states_of_offloaded_shards_take_no_room_on_the_device() -> None:
     weights = sum(parameter.numel() for parameter in embedder.parameters())
     settings = config.Training(memory="auto")
     with mock.patch.object(memory, "_memory", return_value=(10**9, 0)):
-        here = memory._available(settings, engine)
+        here = memory._to_come(settings, engine)
         engine.world = World(device=torch.device("cuda"))
-        assert memory._available(settings, engine) - here == 8 * weights
+        assert here - memory._to_come(settings, engine) == 8 * weights
