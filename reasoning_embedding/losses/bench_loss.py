@@ -101,8 +101,8 @@ def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> It
 def _at_scale(shape: Shape) -> dict[str, Any]:
     """Measure one rank's part of a large batch, and say what it is made of."""
     tile = 4 * TILE_ROWS * shape.candidates * shape.queries
-    scores = tile * shape.queries // TILE_ROWS
     ranks = shape.queries // TILE_ROWS
+    scores = tile * ranks
     peak = _peak_memory("ours", shape, TILE_ROWS, ranks)
     ratio = round(scores / 2**20 / peak, 4) if peak else None
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reasoning_embedding import config
 
-from .cost_adapters import adapter_parameters
+from .cost_adapters import adapter_parameters, widths
 from .cost_holding import EngineName
 from .cost_memory import Load
 from .flops import DecoderShape, Device, training_flops
@@ -62,12 +62,13 @@ def compute_seconds(
     H200 within 6 %; eager ones within 40 %. An adapter's products are as narrow as its rank; what its dropout,
     casts and additions move is not counted.
     """
-    query, key_value = shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim
+    wide = widths(shape)
+    heads = wide["query"] + wide["key_value"]
     linear = training_flops(shape, tokens, 0.0, full=lora is None)
     attention = training_flops(shape, 0.0, squares)
     bandwidth = _MEMORY * device.bandwidth * 1e12
-    moved = 42 * shape.hidden + 10 * (query + key_value) + 25 * shape.intermediate
-    eager = 0 if compiled else 120 * (shape.hidden + query + key_value + shape.intermediate)
+    moved = 42 * shape.hidden + 10 * heads + 25 * shape.intermediate
+    eager = 0 if compiled else 120 * (shape.hidden + heads + shape.intermediate)
     peak = device.tflops * 1e12 * (1 if half else _FLOAT32)
     if not half:
         moved, eager = 2 * moved, 2 * eager

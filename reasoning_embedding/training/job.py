@@ -114,8 +114,8 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
     ------
     InputError
         For a launch that contradicts the run, a token budget below the longest text, or batches too small for the
-        loss's anchor; for data, a backbone or
-        a saved state that cannot be used, and for data that models are scored with.
+        loss's anchor; for data, a backbone or a saved state that cannot be used, and for data that models are scored
+        with.
     """
     launch = read_launch()
     check_launch(launch, settings.training, world)
