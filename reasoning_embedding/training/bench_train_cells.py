@@ -72,8 +72,8 @@ def cells(*, quick: bool, gpu: bool, bf16: bool = True, model: str | None = None
     gpu : bool
         Whether there is one.
     bf16 : bool
-        Whether the device has such products. Where it has none, two queries in bf16 tell how slow it is; M, and
-        the even mix of a quick comparison, are compared in fp32.
+        Whether the device has such products. Where it has none, M and a quick comparison leave bf16 out; otherwise
+        two queries tell how slow it is.
     model : str, optional
         The only shape.
 
@@ -82,11 +82,11 @@ def cells(*, quick: bool, gpu: bool, bf16: bool = True, model: str | None = None
     InputError
         If `model` is none of these shapes.
     """
-    dtypes: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
-    even = "bf16" if bf16 else "fp32"
-    small = [Cell("S", "wide", dtype, 16) for dtype in dtypes] + [Cell("S", "narrow", even, 16)]
-    full = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in dtypes]
-    larger = [Cell("M", "wide", dtype, 16) for dtype in (dtypes if bf16 else dtypes[1:])]
+    every: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
+    fast = every if bf16 else every[1:]
+    small = [Cell("S", "wide", dtype, 16) for dtype in fast] + [Cell("S", "narrow", fast[0], 16)]
+    full = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in every]
+    larger = [Cell("M", "wide", dtype, 16) for dtype in fast]
     real = [Cell(name, "wide", "bf16", 32) for name in GPU_MODELS] if gpu else []
     found = small if quick else full + larger + real
     if model is not None:

@@ -11,7 +11,7 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, make_pack, stock_model
-from reasoning_embedding.backbones.fused import attention, layers
+from reasoning_embedding.backbones.fused import attention, encoding_layers, layers
 from reasoning_embedding.backbones.fused.block import DecoderBlock
 from reasoning_embedding.backbones.fused.kernels import Eager
 from reasoning_embedding.backbones.fused.layout import Layout
@@ -20,7 +20,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.models import exact_norms, gradients, random_bag, relative, tiny_decoder, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))
@@ -165,6 +165,92 @@ def test_what_it_does_not_compute_goes_through_stock_layers(
     assert ran == []
 
 
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the weights of each layer that ran forward alone were in blocks."""
+    seen: list[bool] = []
+    real = layers.decode
+
+    def watch(states: torch.Tensor, call: Any, weights: Any) -> Any:
+        seen.append(weights.qkv.is_mkldnn)
+        return real(states, call, weights)
+
+    monkeypatch.setattr(layers, "decode", watch)
+    return seen
+
+
+def _states(embedder: Embedder) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    pack = make_pack([rng.integers(3, 90, n) for n in (30, 12, 12, 5)], [0] * 4)
+    return embedder.model(**pack.model_inputs()).last_hidden_state[0]
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral"])
+def test_layers_encode_what_stock_ones_do(family: str, decoded: list[bool]) -> None:
+    embedder = tiny_embedder(family, sliding_window=None)
+    with torch.no_grad():
+        expected = _states(embedder)
+        with encoding_layers(embedder.model, tokens=59) as whole:
+            assert len(whole) == 2
+            with torch.autocast("cpu", torch.bfloat16):  # weights are float32 already
+                torch.testing.assert_close(_states(embedder), expected, rtol=0, atol=3e-6)
+        assert decoded == [True, True]
+        assert torch.equal(_states(embedder), expected)
+        with encoding_layers(embedder.model, tokens=59):
+            embedder.model.layers[0].self_attn.q_proj.register_forward_hook(lambda *_: None)
+            _states(embedder)
+        assert len(decoded) == 3, "a layer with a hook inside goes through its stock forward"
+
+
+@pytest.mark.usefixtures("compiled")
+def test_layers_that_train_encode_with_fresh_weights_and_train_on(
+    ran: list[object], decoded: list[bool]
+) -> None:
+    embedder = tiny_embedder()
+    fuse_layers(embedder.model)
+    before = _embed(embedder)
+    with torch.no_grad():
+        embedder.model.layers[1].mlp.up_proj.weight.mul_(-1)
+        with encoding_layers(embedder.model, tokens=59):
+            found = _states(embedder)
+        fresh = tiny_embedder()
+        fresh.load_state_dict(embedder.state_dict())
+        torch.testing.assert_close(found, _states(fresh), rtol=0, atol=3e-6)
+    assert len(decoded) == 2
+    ran.clear()
+    assert relative(_embed(embedder), before) > 1e-2
+    assert len(ran) == 4
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize(
+    ("family", "changes", "dtype"),
+    [
+        ("gemma", {}, torch.float32),
+        ("qwen3", {"causal": True}, torch.float32),
+        ("qwen3", {}, torch.bfloat16),
+        ("mistral", {"sliding_window": 4}, torch.float32),
+    ],
+)
+def test_layers_that_compute_otherwise_encode_as_they_are(
+    family: str, changes: dict[str, Any], dtype: torch.dtype
+) -> None:
+    model = tiny_decoder(family, **changes).to(dtype)
+    with torch.no_grad(), encoding_layers(model, tokens=59) as whole:
+        assert whole == []
+
+
+def test_nothing_encodes_so_with_gradients_or_without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_decoder()
+    with encoding_layers(model, tokens=59) as whole:
+        assert whole == []
+    monkeypatch.setattr(layers, "kernels_for", lambda dtype: None)
+    with torch.no_grad(), encoding_layers(model, tokens=59) as whole:
+        assert whole == []
+    assert "forward" not in vars(model.layers[0])
+
+
 @pytest.mark.usefixtures("compiled")
 def test_long_texts_and_machines_without_compiler_take_stock_layers(
     monkeypatch: pytest.MonkeyPatch, ran: list[object]
@@ -209,3 +295,25 @@ def test_attention_in_blocks_is_its_gradient(monkeypatch: pytest.MonkeyPatch) ->
             found = attention.attend_backward(*arguments, upstream)
             for ours, theirs in zip(found, wanted, strict=True):
                 torch.testing.assert_close(ours, theirs)
+
+
+def test_long_texts_attend_by_torchs_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layout = Layout.of(torch.tensor([0, 6, 12, 15]))
+    query, key, value = torch.randn(15, 4 * 8), torch.randn(15, 2 * 8), torch.randn(15, 2 * 8)
+    wide = attention.attend(
+        Eager(torch.float64), layout, 8, query.double(), key.double(), value.double(), 0.7
+    )
+    longest: list[int] = []
+    real = attention.F.scaled_dot_product_attention
+
+    def watch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: float) -> torch.Tensor:
+        longest.append(k.shape[-2])
+        return real(q, k, v, **options)
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", watch)
+    for long, asked in ((7, []), (6, [6])):
+        monkeypatch.setattr(attention, "_LONG", long)
+        found = attention.attend(Eager(torch.float32), layout, 8, query, key, value, 0.7)
+        torch.testing.assert_close(found.double(), wide, rtol=1e-5, atol=1e-5)
+        assert longest == asked

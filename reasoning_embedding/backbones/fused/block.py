@@ -8,7 +8,7 @@ again in the backward pass, in one sweep over memory each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -53,7 +53,7 @@ class Weights:
 
     @classmethod
     def of(cls, parameters: Sequence[Tensor | None], compute: torch.dtype) -> Weights:
-        """Made for each pass: it costs little, and the fused optimizer does not tell when weights change."""
+        """Of :class:`DecoderBlock`'s parameters; copies but for `out`, `down` and gains of the compute dtype."""
         q, k, v, out, gate, up, down, *norms = cast("list[Tensor]", parameters[:11])
         bias = [part for part in parameters[11:] if part is not None]
         return cls(
@@ -64,6 +64,12 @@ class Weights:
             *norms,
             torch.cat(bias).to(compute) if bias else None,
         )
+
+    def reordered(self, rows: int) -> Weights:
+        """Return copies of the matrices in the blocks that oneDNN multiplies about `rows` rows by; for forwards alone."""
+        order = torch.ops.mkldnn._reorder_linear_weight
+        matrices = {name: order(getattr(self, name), rows) for name in ("qkv", "out", "opened", "down")}
+        return replace(self, **matrices)
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,27 @@ class Call:
         )
 
 
+def decode(x: Tensor, call: Call, w: Weights) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """x + attention(norm(x)), and on that its MLP: (T, d) -> (T, d) residual stream; then what products gave.
+
+    Those are queries, keys and values (T, (H + 2 H_kv) s), attention's output (T, H s), its projection (T, d), gates and
+    ups (T, 2 f).
+    """
+    kernels, eps, size = call.kernels, call.shape.eps, call.shape.size
+    _, normed = kernels.add_norm(x, None, w.before, eps, keep=False)
+    qkv = _product(normed, w.qkv, w.bias)
+    out = attend(kernels, call.layout, size, *call.heads(w, qkv), call.shape.scale)
+    attended = torch.empty_like(out)
+    kernels.from_heads(out, call.layout, size, attended)
+    branch = _product(attended, w.out)
+    h, normed = kernels.add_norm(x, branch, w.after, eps, keep=True)
+    opened = _product(normed, w.opened)
+    assert h is not None
+    return _add_product(h, kernels.swiglu(opened), w.down), qkv, attended, branch, opened
+
+
 class DecoderBlock(torch.autograd.Function):
-    """x + attention(norm(x)), and on that its MLP: (T, d) -> (T, d) residual stream.
+    """:func:`decode` with a gradient.
 
     Beside `x` and the :class:`Call` it takes the parameters that its gradients belong to: queries', keys',
     values', output, gate, up and down projection, the norms before and after attention, those of query and
@@ -108,20 +133,11 @@ class DecoderBlock(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, *parameters: Tensor | None) -> Tensor:
         """Keep what matrix products give."""
-        w = Weights.of(parameters, call.compute)
-        kernels, eps, size = call.kernels, call.shape.eps, call.shape.size
-        _, normed = kernels.add_norm(x, None, w.before, eps, keep=False)
-        qkv = _product(normed, w.qkv, w.bias)
-        out = attend(kernels, call.layout, size, *call.heads(w, qkv), call.shape.scale)
-        attended = torch.empty_like(out)
-        kernels.from_heads(out, call.layout, size, attended)
-        branch = _product(attended, w.out)
-        h, normed = kernels.add_norm(x, branch, w.after, eps, keep=True)
-        opened = _product(normed, w.opened)
-        ctx.save_for_backward(x, qkv, attended, branch, opened, *parameters)
+        # Weights are gathered for each pass: it costs little, and the fused optimizer does not tell when they change.
+        out, *kept = decode(x, call, Weights.of(parameters, call.compute))
+        ctx.save_for_backward(x, *kept, *parameters)
         ctx.call = call
-        assert h is not None
-        return _add_product(h, kernels.swiglu(opened), w.down)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -182,11 +198,15 @@ class DecoderBlock(torch.autograd.Function):
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return torch.nn.functional.linear(x, weight, bias)
 
 
 def _add_product(h: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """H + x weight', in place of `h`."""
+    """H + x weight'; `h` is given up."""
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, h, weight, None, "add")
     return h.addmm_(x, weight.T) if h.dtype == x.dtype else h.add_(x @ weight.T)
 
 

@@ -44,7 +44,7 @@ def native_kernels(dtype: torch.dtype) -> Native | None:
     try:
         return Native(ctypes.CDLL(str(_built(compiler, _DEFINED[dtype]))), dtype)
     except (OSError, subprocess.SubprocessError) as error:
-        _log.warning("no fused kernels, training goes on without: %s", error)
+        _log.warning("no fused kernels, layers run as transformers has them: %s", error)
         return None
 
 
