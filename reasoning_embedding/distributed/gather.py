@@ -14,6 +14,9 @@ from torch import Tensor
 
 from .world import World
 
+#: Its name before torch 2.13, which warns of it.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 
 def all_gather_rows(rows: Tensor, counts: Sequence[int], world: World) -> Tensor:
     """Concatenate the rows of all ranks, in rank order.
@@ -38,7 +41,7 @@ def all_gather_rows(rows: Tensor, counts: Sequence[int], world: World) -> Tensor
     padded = rows.new_zeros(width, rows.shape[1])
     padded[: len(rows)] = rows
     gathered = rows.new_empty(world.size * width, rows.shape[1])
-    dist.all_gather_into_tensor(gathered, padded)
+    _all_gather(gathered, padded)
     return torch.cat([gathered[rank * width : rank * width + count] for rank, count in enumerate(counts)])
 
 

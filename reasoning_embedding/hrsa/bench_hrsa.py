@@ -24,7 +24,7 @@ QUICK = Size(8, 1000, 512, 300, 6)
 DISTANCE_FULL = (Size(8, 1000, 2048, 0, 2), Size(8, 1000, 4096, 0, 1))
 DISTANCE_QUICK = (Size(3, 500, 1024, 0, 1),)
 LONG_FULL = Size(8, 50_000, 256, 0, 6)
-LONG_QUICK = Size(4, 50_000, 256, 0, 3)
+LONG_QUICK = Size(3, 50_000, 256, 0, 3)
 
 
 def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:

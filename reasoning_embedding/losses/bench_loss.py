@@ -53,7 +53,7 @@ class Shape:
         return list(drawn.to(device))
 
 
-SHAPES = (Shape(8192, 256),)
+SHAPES, SHAPES_QUICK = (Shape(8192, 256),), (Shape(4096, 256),)
 #: A batch far beyond what plain losses hold, of which one rank computes its rows: one tile of them.
 AT_SCALE, AT_SCALE_QUICK = Shape(65536, 1024, 4), Shape(8192, 1024, 4)
 
@@ -64,7 +64,7 @@ def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> It
     Parameters
     ----------
     quick : bool
-        Sweep fewer chunks.
+        Half the queries and fewer chunks.
     report : callable
         Takes a line of progress.
 
@@ -84,7 +84,7 @@ def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> It
     is what a fresh process holds at its peak beyond what it held before, embeddings not included; on a GPU,
     what the allocator counts.
     """
-    for shape in SHAPES:
+    for shape in SHAPES_QUICK if quick else SHAPES:
         columns = shape.columns()
         sweep = {
             chunk: _timed(_sentence_transformers(chunk), columns)[0]
@@ -227,7 +227,10 @@ def _peak_memory(side: str, shape: Shape, chunk: int, ranks: int = 1) -> float |
     """Return MiB at the peak of one stage in a fresh process; None where the system does not tell."""
     if not torch.cuda.is_available() and not Path("/proc/self/clear_refs").exists():
         return None
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    # Forked on a CPU from a server that has imported the libraries; a fork could not use a GPU.
+    context = get_context("spawn" if torch.cuda.is_available() else "forkserver")
+    context.set_forkserver_preload(["sentence_transformers.sentence_transformer.losses", __name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_measure, side, shape, chunk, ranks).result()
 
 

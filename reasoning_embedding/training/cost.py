@@ -15,7 +15,7 @@ from reasoning_embedding.errors import InputError
 from .cost_holding import HOLDINGS, Holding
 from .cost_host import copied_bytes, copy_rate, host_activations, host_step_seconds
 from .cost_memory import Load, activation_bytes, batch_memory
-from .cost_state import fixed_memory, host_memory, reduction_memory, trained_parameters
+from .cost_state import PLANNED_SHARE, fixed_memory, host_memory, reduction_memory, trained_parameters
 from .cost_texts import Texts
 from .cost_time import (
     DERATING,
@@ -30,8 +30,6 @@ from .flops import DEVICES, DecoderShape, Device, find_device, training_flops
 
 #: CUDA context, kernels and NCCL's buffers.
 _FRAMEWORK = 1.5e9
-#: Share of the memory that is planned with, as the trainer does.
-_SAFETY = 0.9
 
 
 def gpu_named(name: str) -> Device:
@@ -209,7 +207,7 @@ def _memory(
         distinct = training.batch_size * texts.each
         fixed["anchor"] = 4.0 * shape.parameters + 6 * 4 * distinct * shape.hidden
     in_batch = partial(batch_memory, shape, training, loss=settings.loss, cast=holding.engine != "fsdp2")
-    room = _SAFETY * (capacity - sum(fixed.values()))
+    room = PLANNED_SHARE * (capacity - sum(fixed.values()))
     load, mode = _choose(training, texts, gpus, lambda load: sum(in_batch(load).values()), room)
     batch = in_batch(load)
     # Gradients are reduced when what the batch asked for is gone: only what that takes beyond it counts.

@@ -22,7 +22,7 @@ class Linear:
         What goes in: the ``normed`` residual stream before attention, what is ``attended`` to, the stream
         ``before_mlp``, or the ``activated`` gate. Matrices of one source read one tensor.
     out : tuple of str
-        Widths that come out, added up: fields of :func:`widths`.
+        Widths that come out, added up: keys of :attr:`.flops.DecoderShape.widths`.
     """
 
     source: str
@@ -52,16 +52,6 @@ LINEARS = {
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-def widths(shape: DecoderShape) -> dict[str, int]:
-    """Return the four widths of a layer's tensors: residual stream, all queries, all keys (or values), MLP."""
-    return {
-        "hidden": shape.hidden,
-        "query": shape.heads * shape.head_dim,
-        "key_value": shape.key_value_heads * shape.head_dim,
-        "intermediate": shape.intermediate,
-    }
-
-
 def adapted(shape: DecoderShape, lora: config.Lora) -> list[Linear]:
     """Return the matrices of a layer that get adapters.
 
@@ -86,7 +76,7 @@ def adapted(shape: DecoderShape, lora: config.Lora) -> list[Linear]:
 
 def adapter_parameters(shape: DecoderShape, lora: config.Lora) -> int:
     """Return the parameters of all adapters: rank x (columns + rows) of each matrix that has one."""
-    wide = widths(shape)
+    wide = shape.widths
     sides = sum(
         wide[_SOURCES[one.source]] + sum(wide[out] for out in one.out) for one in adapted(shape, lora)
     )
@@ -111,7 +101,7 @@ def adapter_bytes(shape: DecoderShape, lora: config.Lora, *, wide: int, selectiv
     autocast a bf16 copy of its own, with dropout one too, and a byte an element of the mask; in float32 without
     dropout adapters of one source share the tensor that they read. Kept products are the outputs of both factors.
     """
-    sizes = widths(shape)
+    sizes = shape.widths
     linears = adapted(shape, lora)
     kept = wide * lora.rank * len(linears)
     if selective:

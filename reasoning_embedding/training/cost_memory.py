@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reasoning_embedding import config
 
-from .cost_adapters import adapter_bytes, widths
+from .cost_adapters import adapter_bytes
 from .cost_state import all_parameters
 from .flops import DecoderShape
 
@@ -28,7 +28,7 @@ class Kept:
 
     def bytes(self, shape: DecoderShape) -> float:
         """Bytes a token of all layers."""
-        return shape.layers * sum(getattr(self, name) * size for name, size in widths(shape).items())
+        return shape.layers * sum(getattr(self, name) * size for name, size in shape.widths.items())
 
 
 #: Outputs of matrix products alone, in bf16: q, k, v, attention, o; gate, up, down.

@@ -8,6 +8,8 @@ from .cost_adapters import adapter_parameters
 from .cost_holding import Holding
 from .flops import DecoderShape
 
+#: Share of the free memory that activations are planned with; the rest is for fragments, the loss and surprises.
+PLANNED_SHARE = 0.9
 #: Bytes of optimizer state a trained parameter (Muon: of the body; its embeddings take AdamW's).
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
 

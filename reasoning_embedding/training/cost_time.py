@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reasoning_embedding import config
 
-from .cost_adapters import adapter_parameters, widths
+from .cost_adapters import adapter_parameters
 from .cost_holding import EngineName
 from .cost_memory import Load
 from .flops import DecoderShape, Device, training_flops
@@ -62,7 +62,7 @@ def compute_seconds(
     H200 within 6 %; eager ones within 40 %. An adapter's products are as narrow as its rank; what its dropout,
     casts and additions move is not counted.
     """
-    wide = widths(shape)
+    wide = shape.widths
     heads = wide["query"] + wide["key_value"]
     linear = training_flops(shape, tokens, 0.0, full=lora is None)
     attention = training_flops(shape, 0.0, squares)

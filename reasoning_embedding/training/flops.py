@@ -49,6 +49,16 @@ class DecoderShape:
     gated: bool = True
 
     @property
+    def widths(self) -> dict[str, int]:
+        """Widths of a layer's tensors: residual stream, all queries, all keys (or values), MLP."""
+        return {
+            "hidden": self.hidden,
+            "query": self.heads * self.head_dim,
+            "key_value": self.key_value_heads * self.head_dim,
+            "intermediate": self.intermediate,
+        }
+
+    @property
     def layer_parameters(self) -> int:
         """Matrix parameters of one layer."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_value_heads)

@@ -19,13 +19,11 @@ from reasoning_embedding.distributed import World, deal, max_over_ranks
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.host import at_most, host_memory
 
-from .cost_state import OPTIMIZER_BYTES
+from .cost_state import OPTIMIZER_BYTES, PLANNED_SHARE
 from .engines import Engine
 from .exhausted import cures, is_out_of_memory
 from .probe import Footprint, measure
 
-#: Share of the free memory that is planned with; the rest is for fragments, the loss and surprises.
-_SAFETY = 0.9
 _MIB, _GIB = 2**20, 2**30
 
 
@@ -105,7 +103,7 @@ def plan_memory(
             todo=_less(training),
         )
     per_token = max_over_ranks(-(-found.kept // len(pack.input_ids)), world)
-    budget = -max_over_ranks(-max(int(_SAFETY * available) - found.working, 0), world)
+    budget = -max_over_ranks(-max(int(PLANNED_SHARE * available) - found.working, 0), world)
     return _choose(per_token, budget, most, len(pack.input_ids))
 
 

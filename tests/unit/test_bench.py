@@ -21,7 +21,7 @@ from reasoning_embedding.evaluation import bench_encode as bench
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REASONING_EMBEDDING_DATA", raising=False)
-    monkeypatch.setattr(bench, "BATCH_SIZES", (1, 4))
+    monkeypatch.setattr(bench, "BATCH_SIZES", (1, 2, 4))
     monkeypatch.setattr(bench, "PACK_TOKENS", (256,))
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench, "DTYPES", {"fp32": torch.float32})

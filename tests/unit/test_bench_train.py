@@ -116,6 +116,9 @@ def test_contenders_take_turns() -> None:
     results = bench.take_turns(contenders, repeats=3)
     assert "".join(calls) == "ababab"
     assert {name: len(values) for name, values in results.items()} == {"a": 3, "b": 3}
+    calls.clear()
+    bench.take_turns(contenders, repeats=3, once="b")
+    assert "".join(calls) == "abaa"
 
 
 def test_both_sides_are_swept_as_widely() -> None:
