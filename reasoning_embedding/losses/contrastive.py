@@ -14,6 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
 from .matryoshka import at_width
+from .regularisers import check_anchor_texts
 from .slots import Slots
 from .temperature import Temperature
 from .terms import Part, Term, terms
@@ -109,7 +110,11 @@ class ContrastiveLoss:
         ------
         ValueError
             If the loss has an anchor term and there is no `anchor`.
+        InputError
+            On every rank, if the batch has too few texts for the anchor term.
         """
+        if self._settings.anchor is not None:  # said by the one rank that computes it, the others would wait
+            check_anchor_texts(len(embeddings), debiased=self._settings.anchor.debiased)
         embeddings = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
         part = Part(
             embeddings=embeddings,

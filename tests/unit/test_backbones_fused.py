@@ -241,6 +241,15 @@ def test_layers_that_compute_otherwise_encode_as_they_are(
         assert whole == []
 
 
+def test_layers_whose_weights_are_elsewhere_encode_as_they_are() -> None:
+    model = tiny_decoder()
+    down = model.layers[0].mlp.down_proj
+    down.weight.data = torch.empty(0)  # as under ZeRO-3 between forwards
+    with torch.no_grad(), encoding_layers(model, tokens=59) as whole:
+        assert down not in {part for layer in whole for part in layer.modules()}
+        assert "forward" not in vars(model.layers[0])
+
+
 def test_nothing_encodes_so_with_gradients_or_without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_decoder()
     with encoding_layers(model, tokens=59) as whole:

@@ -93,7 +93,14 @@ def encoding_layers(model: nn.Module, *, tokens: int) -> Generator[list[nn.Modul
 def _is_packed_float32(layer: Any) -> bool:
     config = layer.self_attn.config
     packed = config._attn_implementation == NAME and not getattr(config, "is_causal", True)
-    return packed and all(p.dtype == torch.float32 and type(p) is nn.Parameter for p in layer.parameters())
+    inputs, rest = _linears(layer)
+    whole = all(part.weight.shape == (part.out_features, part.in_features) for part in inputs + rest)
+    return packed and whole and all(_is_plain(p, torch.float32) for p in layer.parameters())
+
+
+def _is_plain(parameter: nn.Parameter, dtype: torch.dtype) -> bool:
+    """Whether it is of a dtype, and no part of a sharded one."""
+    return parameter.dtype == dtype and type(parameter) is nn.Parameter
 
 
 def _is_known(layer: nn.Module) -> bool:
@@ -178,7 +185,7 @@ class _FusedForward:
             and angles is not None
             and states.shape[0] == 1
             and states.dtype in (torch.float32, torch.float64)
-            and all(p.dtype == states.dtype and type(p) is nn.Parameter for p in layer.parameters())
+            and all(_is_plain(p, states.dtype) for p in layer.parameters())
             and all(angle.dtype == states.dtype for angle in angles)
             and config._attn_implementation == NAME
             and not getattr(config, "is_causal", True)
