@@ -42,7 +42,7 @@ def bench_encode(*, quick: bool = False, report: Report = lambda line: None) -> 
     Parameters
     ----------
     quick : bool
-        One corpus of 80 texts in the place of three of up to 1000, and every other setting.
+        One corpus of 60 texts in the place of three of up to 1000, and every other setting.
     report : callable
         Takes a line of progress.
 
@@ -66,7 +66,7 @@ def bench_encode(*, quick: bool = False, report: Report = lambda line: None) -> 
     timed; then the sides take turns, and the median of three counts. Tokenization is inside the time. A CPU
     without bf16 products is compared in fp32 alone: in software the other side takes a minute for a page.
     """
-    for corpus, texts in _corpora(80 if quick else 1000, quick=quick):
+    for corpus, texts in _corpora(60 if quick else 1000, quick=quick):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder) / "checkpoint"
             tokens = _make_checkpoint(checkpoint, texts)

@@ -33,7 +33,7 @@ def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> It
     Parameters
     ----------
     quick : bool
-        Smaller models.
+        Smaller models, and the 50,000 tokens once.
     report : callable
         Takes a line of progress.
 
@@ -62,7 +62,7 @@ def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> It
     yield from bench_cached(size, report)
     for wide in DISTANCE_QUICK if quick else DISTANCE_FULL:
         yield bench_distance(wide, report)
-    yield bench_long(LONG_QUICK if quick else LONG_FULL, report)
+    yield bench_long(LONG_QUICK, report, 1) if quick else bench_long(LONG_FULL, report, REPEATS)
 
 
 def analysis(a: Layers, b: Layers, labels: np.ndarray, texts: int, *, every_pair: bool) -> dict[str, Any]:

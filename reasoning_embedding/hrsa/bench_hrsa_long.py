@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from . import bench_hrsa_reference as reference
-from .bench_hrsa_data import REPEATS, Size, blocks, now, peak, result, some_pairs, states
+from .bench_hrsa_data import Size, blocks, now, peak, result, some_pairs, states
 from .geometry import knn_overlap_of
 from .layer import Layer
 from .streaming import PairStream, linear_values, streamed_metrics
 
 
-def bench_long(size: Size, report: Callable[[str], None]) -> dict[str, Any]:
+def bench_long(size: Size, report: Callable[[str], None], repeats: int) -> dict[str, Any]:
     """Correlation, CKA of all pairs and Procrustes of the diagonal; neighbours of the same 1,000 rows on both sides."""
     a, b = states(size, 0), states(size, 1)
     some = some_pairs(size)
     ours, other, values, theirs = [], [], {}, []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         seconds, values = _stream(size)
         ours.append(seconds)
         start = now()

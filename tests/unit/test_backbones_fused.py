@@ -250,6 +250,17 @@ def test_layers_whose_weights_are_elsewhere_encode_as_they_are() -> None:
         assert "forward" not in vars(model.layers[0])
 
 
+def test_a_forward_that_others_put_there_stays() -> None:
+    model = tiny_decoder()
+    own = model.layers[0].forward
+    model.layers[0].forward = lambda *args, **kwargs: own(*args, **kwargs)  # as accelerate's hooks do
+    placed = model.layers[0].forward
+    with torch.no_grad(), encoding_layers(model, tokens=59) as whole:
+        assert model.layers[0] not in whole
+    fuse_layers(model)
+    assert model.layers[0].forward is placed
+
+
 def test_nothing_encodes_so_with_gradients_or_without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_decoder()
     with encoding_layers(model, tokens=59) as whole:

@@ -22,7 +22,7 @@ def small(monkeypatch):
     for name in ("QUICK", "LONG_QUICK"):
         monkeypatch.setattr(bench_hrsa, name, size)
     monkeypatch.setattr(bench_hrsa, "DISTANCE_QUICK", (bench_hrsa_data.Size(2, 20, 32, 0, 2),))
-    for module in (bench_hrsa, bench_hrsa_cached, bench_hrsa_long):
+    for module in (bench_hrsa, bench_hrsa_cached):
         monkeypatch.setattr(module, "REPEATS", 1)
     for module in (bench_hrsa_cached, bench_hrsa_long):
         monkeypatch.setattr(module, "peak", lambda work, size: 2.0 if work(size)() is None else 1.0)
