@@ -17,7 +17,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("text", "count"), zip(blocks("yaml"), (24, 6), strict=True))
+@pytest.mark.parametrize(("text", "count"), list(zip(blocks("yaml"), (24, 6), strict=True)))
 def test_sweeps_load(text: str, count: int, tmp_path: Path) -> None:
     shutil.copy(ROOT / "configs" / "sweeps" / "run.yaml", tmp_path)
     (tmp_path / "sweep.yaml").write_text(text)

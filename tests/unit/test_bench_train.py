@@ -160,7 +160,9 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(bench, "Ours", ours)
     monkeypatch.setattr(bench, "SentenceTransformers", theirs)
     monkeypatch.setattr(bench, "decoder_shape", lambda settings: None)
-    monkeypatch.setattr(bench, "predicted_mib", lambda *rest, **options: 45.0)
+    monkeypatch.setattr(
+        bench, "predicted_mib", lambda shape, lengths, setting, **options: 45.0 * setting["pack_tokens"]
+    )
     monkeypatch.setattr(bench, "ARCHITECTURES", {"S": TINY})
     monkeypatch.setattr(bench, "standard_library_functions", lambda count: [])
     monkeypatch.setattr(bench, "make_triples", lambda *rest: rows)
@@ -195,13 +197,15 @@ def test_records_divide_by_the_best_of_each_opponent(scripted: list[str]) -> Non
         "train/wide/st-best-replay/bf16": 3.2,
     }
     best = records[0]
-    assert records[3]["settings"]["ours"] == {"pack_tokens": 1, "store_tokens": 0}, "memory of one small pack"
+    assert records[3]["settings"]["ours"] == {"pack_tokens": 1, "store_tokens": 0}, (
+        "2 would take 90 of 100 MiB"
+    )
     assert best["settings"] == {"ours": {"pack_tokens": 2}, "other": {"loss": "cached", "chunk": 2}}
     assert (best["tokens"], best["ours"], best["other"]) == (40, 40.0, 10.0)
     assert (best["padding"], best["memory_ratio"], best["cpu_ratio"]) == (1.5, 2.0, 4.0)
     assert best["seconds"] == {"ours": [1.0] * 3, "other": [4.0] * 3}
     assert best["loss_difference"] == 0.0
-    assert best["peak_mib"] == {"ours": 50.0, "other": 100.0, "predicted": 45.0}
+    assert best["peak_mib"] == {"ours": 50.0, "other": 100.0, "predicted": 90.0}
     assert [each["seconds"] for each in best["sweeps"]["other"]] == [8.0, 4.0]
     assert [each["seconds"] for each in records[1]["sweeps"]["other"]] == [1.5, 3.0]
     sweeps = 2 + 2 + 2
@@ -209,6 +213,16 @@ def test_records_divide_by_the_best_of_each_opponent(scripted: list[str]) -> Non
     again = [turn for turn in turns if turn != MNRL]
     assert scripted[sweeps:] == turns + 2 * again, "three rounds; a quick one times defaults in the first"
     assert (len(set(turns)), len(again)) == (5, 4)
+
+
+@pytest.mark.parametrize(("mib", "pack"), [(200.0, 2), (112.0, 1), (10.0, 1)])
+def test_replay_takes_what_the_other_side_takes(
+    scripted: list[str], monkeypatch: pytest.MonkeyPatch, mib: float, pack: int
+) -> None:
+    monkeypatch.setattr(bench, "peak_mib", lambda *rest: mib)
+    monkeypatch.setitem(OURS, "{'pack_tokens': 2, 'store_tokens': 0}", 1.25)
+    _, *records = bench.bench_train(quick=True)
+    assert records[3]["settings"]["ours"] == {"pack_tokens": pack, "store_tokens": 0}
 
 
 def test_a_default_that_beats_the_swept_best_is_the_denominator(
