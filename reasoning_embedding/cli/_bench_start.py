@@ -29,7 +29,7 @@ def bench_start(
     Parameters
     ----------
     quick : bool
-        The same, twice instead of five times.
+        The same, once instead of five times.
     report : callable
         Takes a line of progress.
 
@@ -49,7 +49,7 @@ def bench_start(
             "other": _IMPORT,
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(2 if quick else REPEATS):
+        for _ in range(1 if quick else REPEATS):
             for name, words in commands.items():
                 seconds[name].append(_seconds(words))
     other = statistics.median(seconds["other"])

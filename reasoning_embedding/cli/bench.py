@@ -128,7 +128,8 @@ def run_all(
 
     from ._bench_record import hardware
 
-    kind = "cpu" if hardware()["gpu"] is None else "gpu"
+    # A quick record does not take the place of a whole one.
+    kind = ("quick-" if quick else "") + ("cpu" if hardware()["gpu"] is None else "gpu")
     flags = [*(["--json"] if json else []), *(["--quick"] if quick else [])]
     failed = []
     for name in available():

@@ -150,5 +150,5 @@ def test_all_runs_each_in_its_own_process_and_goes_on_after_a_failure(
         main(["bench", "all", "--quick", "--output", str(tmp_path)])
     assert done.value.code == 1
     assert [command[1] for command in commands] == verb.available()
-    assert commands[0] == ["bench", "train", "--quick", "--output", str(tmp_path / "train-cpu.json")]
+    assert commands[0] == ["bench", "train", "--quick", "--output", str(tmp_path / "train-quick-cpu.json")]
     assert len(commands) > 1
