@@ -15,7 +15,7 @@ import torch
 from reasoning_embedding.backbones import SOFTWARE_BFLOAT16, compute_dtype
 from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
 
-from .bench_train_cells import ARCHITECTURES, Cell, cells, our_settings, their_settings
+from .bench_train_cells import ARCHITECTURES, PACK_TOKENS, Cell, cells, our_settings, their_settings
 from .bench_train_data import MAX_TOKENS, Triple, make_triples, standard_library_functions
 from .bench_train_exact import RANKS, exact_record, worst_difference
 from .bench_train_memory import peak_mib, predicted_mib
@@ -151,13 +151,12 @@ class _Comparison:
         }
         swept_best = _Contender(SentenceTransformers, fastest(sweeps["st"]))
         memory = {"st-best": self._peak(swept_best)}
-        packs = sorted({setting["pack_tokens"] for setting, _ in sweeps["ours"]})
         contenders = {
             "ours": _Contender(Ours, fastest(sweeps["ours"])),
             "st-best": swept_best,
             "st-unpadded": _Contender(SentenceTransformers, fastest(sweeps["unpadded"])),
             "st-default": _Contender(SentenceTransformers, {"loss": "mnrl"}),
-            "replay": _Contender(Ours, self._replay(packs, memory["st-best"])),
+            "replay": _Contender(Ours, self._replay(memory["st-best"])),
         }
         if sweeps["st"][0][1] == math.inf:  # its default, the first setting, does not fit this GPU
             del contenders["st-default"]
@@ -179,9 +178,9 @@ class _Comparison:
             if them in turns:
                 yield self._record(opponent, us, them, contenders, turns, memory, sweeps)
 
-    def _replay(self, packs: list[int], mib: float) -> Setting:
+    def _replay(self, mib: float) -> Setting:
         """Nothing kept, and the largest packs with which that should take no more than `mib`, or the smallest."""
-        settings: list[Setting] = [{"pack_tokens": size, "store_tokens": 0} for size in packs]
+        settings: list[Setting] = [{"pack_tokens": size, "store_tokens": 0} for size in PACK_TOKENS]
         fitting = [each for each in settings if _MARGIN * self._predicted(each) <= mib]
         return fitting[-1] if fitting else settings[0]
 

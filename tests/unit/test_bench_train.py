@@ -168,6 +168,7 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(bench, "make_triples", lambda *rest: rows)
     monkeypatch.setattr(bench, "save_random_model", lambda *rest, **options: None)
     monkeypatch.setattr(bench, "worst_difference", lambda *rest, **options: 1e-14)
+    monkeypatch.setattr(bench, "PACK_TOKENS", (1, 2))
     monkeypatch.setattr(bench, "our_settings", lambda *rest, **options: [{"pack_tokens": n} for n in (1, 2)])
     monkeypatch.setattr(
         bench, "their_settings", lambda *rest, **options: [{"loss": "mnrl"}, {"loss": "cached", "chunk": 2}]
