@@ -154,9 +154,9 @@ class _Comparison:
         contenders = {
             "ours": _Contender(Ours, fastest(sweeps["ours"])),
             "st-best": swept_best,
+            "replay": _Contender(Ours, self._replay(memory["st-best"])),
             "st-unpadded": _Contender(SentenceTransformers, fastest(sweeps["unpadded"])),
             "st-default": _Contender(SentenceTransformers, {"loss": "mnrl"}),
-            "replay": _Contender(Ours, self._replay(memory["st-best"])),
         }
         if sweeps["st"][0][1] == math.inf:  # its default, the first setting, does not fit this GPU
             del contenders["st-default"]
