@@ -1,8 +1,10 @@
-"""Finding the decoder layers of a stock model."""
+"""Finding the decoder layers of a stock model, and linear layers that are as torch made them."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TypeGuard
+
+from torch import Tensor, nn
 
 from reasoning_embedding.errors import ContractError
 
@@ -21,3 +23,12 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
             "no list of decoder layers", where=type(model).__name__, todo="use a decoder backbone"
         )
     return max(lists, key=len)
+
+
+def is_plain_linear(module: nn.Module | None) -> TypeGuard[nn.Linear]:
+    """Whether a module is torch's linear layer, with its forward, and its whole weight on a CPU."""
+    if type(module) is not nn.Linear or "forward" in vars(module):  # hooks of others stand there
+        return False
+    weight = module.weight.detach()
+    whole = type(weight) is Tensor and weight.shape == (module.out_features, module.in_features)
+    return whole and weight.device.type == "cpu"

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .fused import encoding_layers
+from .layers import is_plain_linear
+from .onednn import linear, linear_with, reordered, reorders_weights
 from .precision import multiplies_bfloat16
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -50,7 +52,7 @@ def _linears(modules: Iterable[nn.Module], tokens: int) -> Generator[None]:
     changed: list[nn.Module] = []
     proven: dict[type[nn.Module], bool] = {}
     try:
-        if torch.backends.mkldnn.is_available() and not torch.is_grad_enabled():
+        if reorders_weights():
             for module in modules:
                 forward = _swiglu(module, tokens, proven) if _is_swiglu(module) else None
                 if forward is None and isinstance(module, nn.Linear) and _is_plain(module):
@@ -65,11 +67,7 @@ def _linears(modules: Iterable[nn.Module], tokens: int) -> Generator[None]:
 
 
 def _is_plain(module: nn.Module | None) -> bool:
-    if type(module) is not nn.Linear or "forward" in vars(module):  # hooks of others stand there
-        return False
-    weight = module.weight.detach()
-    whole = type(weight) is Tensor and weight.shape == (module.out_features, module.in_features)
-    return whole and weight.device.type == "cpu" and weight.dtype in _DTYPES
+    return is_plain_linear(module) and module.weight.dtype in _DTYPES
 
 
 def _is_swiglu(module: nn.Module) -> bool:
@@ -83,7 +81,7 @@ def _is_swiglu(module: nn.Module) -> bool:
 def _reordered(layer: nn.Linear, tokens: int) -> tuple[Tensor, Tensor | None]:
     dtype = _compute_dtype(layer)
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
-    return torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(dtype), tokens), bias
+    return reordered(layer.weight.detach().to(dtype), tokens), bias
 
 
 def _compute_dtype(layer: nn.Linear) -> torch.dtype:
@@ -92,7 +90,7 @@ def _compute_dtype(layer: nn.Linear) -> torch.dtype:
 
 def _linear(layer: nn.Linear, tokens: int) -> Callable[[Tensor], Tensor]:
     dtype, (weight, bias) = _compute_dtype(layer), _reordered(layer, tokens)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, "none", [], "").to(x.dtype)
+    return lambda x: linear(x.to(dtype), weight, bias).to(x.dtype)
 
 
 def _swiglu(
@@ -105,9 +103,9 @@ def _swiglu(
 
     def forward(x: Tensor) -> Tensor:
         given = x.to(dtype)
-        opened = torch.ops.mkldnn._linear_pointwise(given, gate, gate_bias, "swish", [], "")
-        product = torch.ops.mkldnn._linear_pointwise.binary(given, opened, up, up_bias, "mul")
-        return torch.ops.mkldnn._linear_pointwise(product, down, down_bias, "none", [], "").to(x.dtype)
+        opened = linear(given, gate, gate_bias, "swish")
+        product = linear_with(given, up, opened, "mul", up_bias)
+        return linear(product, down, down_bias).to(x.dtype)
 
     if type(block) not in proven:
         probe = torch.linspace(-1.0, 1.0, layers[0].out_features, dtype=layers[0].weight.dtype)[None]

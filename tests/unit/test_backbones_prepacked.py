@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reasoning_embedding.backbones import Embedder, attention, load_decoder, make_pack
 from reasoning_embedding.backbones import prepacked as module
+from reasoning_embedding.backbones.fused.native import native_kernels
 from reasoning_embedding.backbones.prepacked import prepacked
 from tests.models import tiny_decoder
 
@@ -109,7 +110,7 @@ def test_encoding_packs_and_the_next_call_sees_changed_weights(
 
     monkeypatch.setattr(embedder.model, "forward", recorded)
     first = embedder.encode(["red cat"])
-    assert {"layers.0", "layers.0.mlp"} & seen[0]
+    assert ("layers.0.mlp" if native_kernels(torch.float32) is None else "layers.0") in seen[0]
     with torch.no_grad():
         embedder.model.layers[0].mlp.up_proj.weight.mul_(-1)
     assert abs(embedder.encode(["red cat"]) - first).max() > 1e-3

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .. import onednn
 from .attention import attend, attend_backward
 from .kernels import Kernels
 from .layout import Layout
@@ -67,8 +68,8 @@ class Weights:
 
     def reordered(self, rows: int) -> Weights:
         """Return copies of the matrices in the blocks that oneDNN multiplies about `rows` rows by; for forwards alone."""
-        order = torch.ops.mkldnn._reorder_linear_weight
-        matrices = {name: order(getattr(self, name), rows) for name in ("qkv", "out", "opened", "down")}
+        names = ("qkv", "out", "opened", "down")
+        matrices = {name: onednn.reordered(getattr(self, name), rows) for name in names}
         return replace(self, **matrices)
 
 
@@ -199,14 +200,14 @@ class DecoderBlock(torch.autograd.Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return onednn.linear(x, weight, bias)
     return torch.nn.functional.linear(x, weight, bias)
 
 
 def _add_product(h: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """H + x weight'; `h` is given up."""
     if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise.binary(x, h, weight, None, "add")
+        return onednn.linear_with(x, weight, h, "add")
     return h.addmm_(x, weight.T) if h.dtype == x.dtype else h.add_(x @ weight.T)
 
 

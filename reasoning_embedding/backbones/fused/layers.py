@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import NAME
+from ..layers import is_plain_linear
+from ..onednn import reorders_weights
 from .block import Call, DecoderBlock, Shape, Weights, decode
 from .kernels import kernels_for
 from .layout import Layout
@@ -71,7 +73,7 @@ def encoding_layers(model: nn.Module, *, tokens: int) -> Generator[list[nn.Modul
         copies of their weights live as long; a weight changed meanwhile is not seen.
     """
     layers: list[Any] = []
-    if torch.backends.mkldnn.is_available() and not torch.is_grad_enabled():
+    if reorders_weights():
         layers = [module for module in model.modules() if _is_known(module) and _is_packed_float32(module)]
     if layers and kernels_for(torch.float32) is None:
         layers = []
@@ -93,9 +95,7 @@ def encoding_layers(model: nn.Module, *, tokens: int) -> Generator[list[nn.Modul
 def _is_packed_float32(layer: Any) -> bool:
     config = layer.self_attn.config
     packed = config._attn_implementation == NAME and not getattr(config, "is_causal", True)
-    inputs, rest = _linears(layer)
-    whole = all(part.weight.shape == (part.out_features, part.in_features) for part in inputs + rest)
-    return packed and whole and all(_is_plain(p, torch.float32) for p in layer.parameters())
+    return packed and all(_is_plain(p, torch.float32) for p in layer.parameters())
 
 
 def _is_plain(parameter: nn.Parameter, dtype: torch.dtype) -> bool:
@@ -113,7 +113,7 @@ def _is_known(layer: nn.Module) -> bool:
     inputs, rest = _linears(layer)
     attention: Any = layer.self_attn
     return (
-        all(type(part) is nn.Linear and "forward" not in vars(part) for part in inputs + rest)
+        all(is_plain_linear(part) for part in inputs + rest)
         and len({part.bias is None for part in inputs}) == 1
         and all(part.bias is None for part in rest)
         and getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)) is None
