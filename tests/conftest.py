@@ -52,6 +52,15 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """Folder of small pretrained models; tests of them are skipped where it is absent."""
+    folder = os.environ.get("REASONING_EMBEDDING_MODELS")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real models; REASONING_EMBEDDING_MODELS names their folder")
+    return Path(folder)
+
+
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer of about 130 entries: it splits at white space and punctuation, pads right."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers

@@ -19,3 +19,4 @@ from .packing import packs_for, streams_for
 from .packs import Pack, make_pack, make_packs
 from .pooling import mean_pool
 from .precision import SOFTWARE_BFLOAT16, compute_dtype, multiplies_bfloat16
+from .readout import require_decoder, require_packed_readout

@@ -13,6 +13,7 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import ContractError, InputError
 
 from . import attention
+from .readout import require_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -125,10 +126,13 @@ def load_decoder(
     ------
     InputError
         If the checkpoint cannot be loaded.
+    ContractError
+        If it is no decoder.
     """
     from transformers import AutoModel
 
     model_config = load_config(path, revision=revision)
+    require_decoder(model_config, path)
     if bidirectional is not None:
         # The attribute must sit on the config object: from_pretrained(is_causal=...) is refused or dropped.
         model_config.is_causal = not bidirectional

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, load_decoder, merged_state_dict, stock_model
+from reasoning_embedding.backbones import (
+    Embedder,
+    load_decoder,
+    merged_state_dict,
+    require_packed_readout,
+    stock_model,
+)
 from reasoning_embedding.errors import InputError
 
 from .atomic import atomic_folder, write_json
@@ -112,18 +118,21 @@ def load_embedder(path: str | Path, *, revision: str | None = None) -> Embedder:
     ------
     InputError
         If the folder is no such checkpoint.
+    ContractError
+        If the packed forward would not give its vectors.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(
             "no such checkpoint folder", where=str(path), todo="name a step-NNNNNN folder of a run"
         )
-    pooling = _read(folder / "1_Pooling" / "config.json")
-    mode = pooling.get("pooling_mode", "mean" if pooling.get("pooling_mode_mean_tokens") else None)
-    if mode != "mean":
+    if not require_packed_readout(str(folder)):
         raise InputError(
-            f"pooling {mode!r} is not mean pooling", where=str(folder), todo="load a mean-pooled embedder"
+            "not a sentence-transformers checkpoint",
+            where=str(folder),
+            todo="name a checkpoint folder of a run",
         )
+    pooling = _read(folder / "1_Pooling" / "config.json")
     model, tokenizer = load_decoder(str(folder), revision=revision)
     prompts = _read(folder / "config_sentence_transformers.json").get("prompts", {})
     include = bool(pooling.get("include_prompt", True))

@@ -16,7 +16,13 @@ from safetensors import SafetensorError
 from threadpoolctl import threadpool_limits
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import load_config, load_decoder, load_tokenizer
+from reasoning_embedding.backbones import (
+    load_config,
+    load_decoder,
+    load_tokenizer,
+    require_decoder,
+    require_packed_readout,
+)
 from reasoning_embedding.errors import InputError
 
 from .activations import Activations, Sample, token_hash, tokenize
@@ -116,14 +122,19 @@ class Reader:
     ------
     InputError
         If the checkpoint cannot be read.
+    ContractError
+        If it is an embedder whose states the packed forward does not compute.
     """
 
     def __init__(self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int) -> None:
         self.checkpoint = checkpoint
         path, revision = str(checkpoint.path), checkpoint.revision
+        require_packed_readout(path, revision=revision)
         self.ids = tokenize(probe.texts, load_tokenizer(path, revision=revision), max_tokens)
         self.tokens = token_hash(self.ids)
-        text = load_config(path, revision=revision).get_text_config()
+        model_config = load_config(path, revision=revision)
+        require_decoder(model_config, path)
+        text = model_config.get_text_config()
         #: Layers (embedding, decoder layers, final norm) and their width.
         self.shape: tuple[int, int] = text.num_hidden_layers + 2, text.hidden_size
 
