@@ -63,7 +63,7 @@ configs: install ## Check every configuration file
 # Speed is measured on all cores, on both sides.
 bench: export OMP_NUM_THREADS := $(or $(THREADS),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu))
 bench: install ## Measure speed and memory against other libraries, and record it (FLAGS=--quick: small inputs)
-	$(BIN)/rembed bench all --output scripts/bench/records $(FLAGS)
+	$(BIN)/rembed bench all --output benchmarks/records $(FLAGS)
 
 clean: ## Remove caches and build files; .venv and runs stay
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, Pack, make_packs, packs
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
-from reasoning_embedding.training import contrastive_step, share
+from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training import embedding_pass as share
 from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations

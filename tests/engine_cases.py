@@ -14,11 +14,11 @@ from torch import nn
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, use_text_dropout
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, contrastive_step
-from reasoning_embedding.training.share import Forwards
+from reasoning_embedding.training.embedding_pass import Forwards
 from tests.models import exact_norms, gradients, random_bag, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 

@@ -13,7 +13,7 @@ from torch import nn
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.backbones.attention import register
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 
 SIZES: dict[str, Any] = {
     "vocab_size": 100,

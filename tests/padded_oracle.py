@@ -14,7 +14,7 @@ from reasoning_embedding.backbones import Embedder, stock_model, text_keys
 from reasoning_embedding.backbones import dropout as dropout_module
 from reasoning_embedding.backbones.attention import _PLACE
 from reasoning_embedding.backbones.dropout import token_keys
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 
 TEMPERATURE = 0.05
 NAME = "padded_oracle"

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, content_hash, write_json, write_provenance
-from reasoning_embedding.evaluation.scores import revision_of
+from reasoning_embedding.checkpoints import RunFolder, content_hash, write_provenance
+from reasoning_embedding.checkpoints.scores import revision_of
+from reasoning_embedding.files import write_json
 
 PROMPT = "Instruct: find the answer\nQuery: "
 

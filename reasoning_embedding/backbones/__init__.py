@@ -9,9 +9,9 @@ from .contracts import (
     check_same_inputs,
     input_contract,
 )
+from .cpu.fused_layers import fuse_layers
 from .dropout import text_keys, use_text_dropout
 from .embedder import Embedder
-from .fused import fuse_layers
 from .layers import decoder_layers
 from .load import build_backbone, load_config, load_decoder, load_tokenizer
 from .lora import add_lora, merged_state_dict, stock_model

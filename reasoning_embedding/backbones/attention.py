@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from reasoning_embedding.errors import ContractError, SetupError
 
+from .cpu.half_attention import attend_in_half, computes_in_half
 from .dropout import KEYS, keep_mask
-from .half_attention import attend_in_half, computes_in_half
 from .precision import multiplies_bfloat16
 
 NAME = "packed"

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from reasoning_embedding import config
 from reasoning_embedding.data.tokens import tokenize
 
+from .cpu.prepacked import prepacked
 from .packs import Pack, make_packs
 from .pooling import mean_pool
-from .prepacked import prepacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

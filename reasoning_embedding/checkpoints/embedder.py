@@ -19,8 +19,8 @@ from reasoning_embedding.backbones import (
     stock_model,
 )
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_folder, write_json
 
-from .atomic import atomic_folder, write_json
 from .provenance import FILE, content_hash, read_provenance, write_provenance
 
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .atomic import PARTIAL, remove_folder
+from reasoning_embedding.files import PARTIAL, remove_folder
 
 _STEP = re.compile(r"step-(\d{6,})")
 

@@ -9,8 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from reasoning_embedding.errors import InputError
-
-from .atomic import explain_disk_errors
+from reasoning_embedding.files import explain_disk_errors
 
 
 @contextlib.contextmanager

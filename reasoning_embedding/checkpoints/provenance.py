@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.errors import InputError
-
-from .atomic import write_json
+from reasoning_embedding.files import write_json
 
 FILE = "provenance.json"
 #: Files whose bytes decide what a model computes.

@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reasoning_embedding.errors import InputError
-
-from .atomic import atomic_folder, write_json
+from reasoning_embedding.files import atomic_folder, write_json
 
 
 def save_state(

@@ -40,11 +40,11 @@ def command(
 
     quiet_libraries()
     chosen = chosen_probe(probe, text, label, texts=texts, traces=traces)
-    from reasoning_embedding.checkpoints import write_json
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.hrsa.compare import compare
-    from reasoning_embedding.sweeps import resolve
-    from reasoning_embedding.sweeps.analyses import checkpoint, make_instrument
+    from reasoning_embedding.experiments import resolve
+    from reasoning_embedding.experiments.analyses import checkpoint, make_instrument
+    from reasoning_embedding.files import write_json
+    from reasoning_embedding.hrsa.pair import compare
 
     sides = [checkpoint(resolve(reference, Path()), reference) for reference in (a, b)]
     settings = Analysis(probe=chosen, **rows)

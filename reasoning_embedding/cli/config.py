@@ -32,7 +32,7 @@ def check(
         With the problems of all files.
     """
     from reasoning_embedding.config import load_config
-    from reasoning_embedding.config.overrides import is_override
+    from reasoning_embedding.config.reading.overrides import is_override
 
     overrides = [item for item in paths if is_override(item) and not Path(item).exists()]
     files = _files([Path(item) for item in paths if item not in overrides])
@@ -97,9 +97,9 @@ def schema(
     InputError
         If there is no such kind.
     """
-    from reasoning_embedding.config.documentation import json_schema
-    from reasoning_embedding.config.loading import KINDS
-    from reasoning_embedding.config.suggestions import did_you_mean
+    from reasoning_embedding.config.json_schema import json_schema
+    from reasoning_embedding.config.reading.loading import KINDS
+    from reasoning_embedding.config.reading.suggestions import did_you_mean
 
     if kind not in KINDS:
         hint = did_you_mean(kind, KINDS)

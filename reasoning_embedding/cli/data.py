@@ -12,7 +12,7 @@ from reasoning_embedding.errors import InputError
 from ._app import Overrides, add, make_app
 
 if TYPE_CHECKING:
-    from reasoning_embedding.sweeps.searching import Searcher
+    from reasoning_embedding.preparing.search import Searcher
 
 app = make_app("Training data: mine hard negatives, filter rows, describe a data set, prepare a cache.")
 
@@ -83,9 +83,9 @@ def mine(
     from ._say import quiet_libraries, speaker
 
     quiet_libraries()
-    from reasoning_embedding.data.mining import MiningRule
-    from reasoning_embedding.sweeps.data_files import data_section
-    from reasoning_embedding.sweeps.mining import mine_file
+    from reasoning_embedding.data.mining.hard_negatives import MiningRule
+    from reasoning_embedding.preparing.files import data_section
+    from reasoning_embedding.preparing.mining import mine_file
 
     first, last = _window(ranks)
     draw: Literal["top", "random"] = "random" if sample else "top"
@@ -151,8 +151,8 @@ def filter_(
     from ._say import quiet_libraries, speaker
 
     quiet_libraries()
-    from reasoning_embedding.sweeps.data_files import data_section
-    from reasoning_embedding.sweeps.filtering import FilterRule, filter_file
+    from reasoning_embedding.preparing.files import data_section
+    from reasoning_embedding.preparing.filtering import FilterRule, filter_file
 
     repeats: Literal["exact", "near"] | None = "near" if near_duplicates else "exact" if duplicates else None
     rule = FilterRule(
@@ -190,8 +190,8 @@ def stats(
     from ._say import quiet_libraries, speaker
 
     quiet_libraries()
-    from reasoning_embedding.sweeps.data_files import data_section
-    from reasoning_embedding.sweeps.data_statistics import describe_data, statistics_lines, write_statistics
+    from reasoning_embedding.preparing.describing import describe_data, statistics_lines, write_statistics
+    from reasoning_embedding.preparing.files import data_section
 
     searcher = _searcher(model, revision, None, max_tokens, query_template, document_prompt)
     found = describe_data(data_section(rows), tokenizer=tokenizer, searcher=searcher, report=speaker())
@@ -227,7 +227,7 @@ def prepare(
     quiet_libraries()
     from reasoning_embedding.backbones.load import load_tokenizer
     from reasoning_embedding.data import load_table, table_tokens
-    from reasoning_embedding.sweeps.searching import Countdown
+    from reasoning_embedding.preparing.search import Countdown
 
     report = speaker()
     table = load_table(settings.data)
@@ -252,7 +252,7 @@ def _searcher(
 ) -> Searcher | None:
     if model is None:
         return None
-    from reasoning_embedding.sweeps.searching import Searcher
+    from reasoning_embedding.preparing.search import Searcher
 
     given: dict[str, Any] = {} if query_template is None else {"query_template": query_template}
     return Searcher(model, revision, faiss, max_tokens, document_prompt=document_prompt, **given)

@@ -33,8 +33,8 @@ def command(
     import numpy as np
     import torch
 
-    from reasoning_embedding.checkpoints import explain_disk_errors
     from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.files import explain_disk_errors
 
     embedder = load_embedder(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     vectors = embedder.encode(lines, prompt=prompt, max_tokens=max_tokens)

@@ -56,11 +56,11 @@ def command(
     )
     from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance, step_name
     from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.checkpoints.scores import revision_of
     from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
     from reasoning_embedding.evaluation.run import evaluate
-    from reasoning_embedding.evaluation.scores import revision_of
-    from reasoning_embedding.sweeps import chosen_steps, query_template
+    from reasoning_embedding.experiments import chosen_steps, query_template
 
     run = RunFolder(path)
     if run.checkpoints.is_dir():

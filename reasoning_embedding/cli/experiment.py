@@ -39,7 +39,7 @@ def command(
         _print_plan(loaded.config, config, gpus, gpu)
         return
     say = speaker()
-    from reasoning_embedding.sweeps import run_experiment
+    from reasoning_embedding.experiments import run_experiment
 
     folder = run_experiment(loaded.config, text=loaded.text, report=say)
     from reasoning_embedding.reports import build, summary_table
@@ -50,7 +50,7 @@ def command(
 
 
 def _print_plan(experiment: ExperimentConfig, path: Path, gpus: int, gpu: str) -> None:
-    from reasoning_embedding.sweeps.dry_run import chosen_engine, launch_commands, planned_runs
+    from reasoning_embedding.experiments.dry_run import chosen_engine, launch_commands, planned_runs
 
     costs = planned_runs(experiment, gpus=gpus, gpu=gpu)
     typer.echo(f"{experiment.name} on {gpus} x {gpu} (an estimate on paper, see rembed plan)\n")

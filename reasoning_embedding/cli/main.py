@@ -34,7 +34,7 @@ VERBS: dict[str, str] = {
     "config": "reasoning_embedding.cli.config",
     "runs": "reasoning_embedding.cli.runs",
     "doctor": "reasoning_embedding.cli.doctor",
-    "bench": "reasoning_embedding.cli.bench",
+    "bench": "benchmarks.command",
 }
 
 

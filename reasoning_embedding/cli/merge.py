@@ -35,10 +35,10 @@ def command(
 
     loaded = load_config(config, overrides or (), expect=MergeConfig)
     quiet_libraries()
-    from reasoning_embedding.sweeps.merges import run_merge
+    from reasoning_embedding.experiments.merges import run_merge
 
     record = run_merge(loaded.config, text=loaded.text, report=speaker())
-    from reasoning_embedding.reports.merges import build_merge_page, merge_tables
+    from reasoning_embedding.reports.pages.merge_page import build_merge_page, merge_tables
 
     folder = Path(loaded.config.output_dir) / loaded.config.name
     typer.echo("\n" + merge_tables(folder))

@@ -42,15 +42,15 @@ def command(
 
     settings = load_config(config, overrides or (), expect=RunConfig).config
     quiet_libraries()
-    from reasoning_embedding.training.cost import cost
-    from reasoning_embedding.training.cost_texts import run_texts
-    from reasoning_embedding.training.shapes import backbone_shape
+    from reasoning_embedding.planning.plan import cost
+    from reasoning_embedding.planning.shapes import backbone_shape
+    from reasoning_embedding.planning.texts import run_texts
 
     holding = None
     if launcher is not None:
         from reasoning_embedding.distributed import World
+        from reasoning_embedding.planning.engines import holding_of, read_launcher
         from reasoning_embedding.training.checks import check_launch
-        from reasoning_embedding.training.cost_holding import holding_of, read_launcher
 
         launch, processes = read_launcher(launcher)
         gpus = gpus or processes
@@ -90,7 +90,7 @@ def _print(found: dict[str, Any]) -> None:
     typer.echo(f"\n{best}, GB a GPU: " + _parts(one["memory_bytes"], 1e9))
     typer.echo(f"{best}, ms a step: " + _parts(one["compute_seconds"], 1e-3))
     if on_host := sum(one["host_memory_bytes"].values()):
-        from reasoning_embedding.training.cost_time import NODE
+        from reasoning_embedding.planning.time import NODE
 
         ranks = min(found["gpus"], NODE)
         parts = {name: size * ranks for name, size in one["host_memory_bytes"].items()}

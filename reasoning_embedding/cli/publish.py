@@ -97,7 +97,7 @@ def command(
 def _step(path: Path, step: str | None) -> int | None:
     """Turn best, last or a number into a step of a run; None for a lone checkpoint."""
     from reasoning_embedding.checkpoints import RunFolder
-    from reasoning_embedding.sweeps import pick_step
+    from reasoning_embedding.experiments import pick_step
 
     run = RunFolder(path)
     if not run.checkpoints.is_dir():

@@ -49,7 +49,7 @@ def command(
             if value is not None:
                 raise InputError(f"{option} belongs to the table", todo=f"add --table, or leave {option} out")
         if paper:
-            from reasoning_embedding.reports.paper import build_paper
+            from reasoning_embedding.reports.pages.paper import build_paper
 
             for path in build_paper(folder, typer.echo):
                 typer.echo(f"paper: {path}")
@@ -62,7 +62,7 @@ def command(
         return
     form = form or "text"
     if form not in _FORMS:
-        from reasoning_embedding.config.suggestions import did_you_mean
+        from reasoning_embedding.config.reading.suggestions import did_you_mean
 
         raise InputError(
             f"no form {form!r}{did_you_mean(form, _FORMS)}",

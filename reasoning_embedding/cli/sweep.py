@@ -15,7 +15,7 @@ from ._app import Overrides
 from ._say import columns
 
 if TYPE_CHECKING:
-    from reasoning_embedding.sweeps.sweep_ledger import Outcome
+    from reasoning_embedding.sweeps.ledger import Outcome
 
 
 def command(
@@ -54,6 +54,7 @@ def command(
     loaded = load_config(config, overrides or (), expect=SweepConfig)
     sweep, runs = loaded.config, sweep_runs(loaded)
     quiet_libraries()
+    from reasoning_embedding.sweeps.ledger import SweepLedger, sweep_folder
     from reasoning_embedding.sweeps.sweep import (
         WHOLE,
         SweepError,
@@ -63,7 +64,6 @@ def command(
         run_sweep,
         runs_to_start,
     )
-    from reasoning_embedding.sweeps.sweep_ledger import SweepLedger, sweep_folder
 
     part = parse_shard(shard) if shard is not None else WHOLE
     ledger = SweepLedger(sweep_folder(sweep))

@@ -34,10 +34,10 @@ def command(
     expect = RunConfig if run_name is None else ExperimentConfig
     loaded = load_config(config, overrides or (), expect=expect)
     quiet_libraries()
-    from reasoning_embedding.sweeps import run_config
-    from reasoning_embedding.sweeps.contamination import contamination_of
-    from reasoning_embedding.sweeps.scoring import training_score
-    from reasoning_embedding.sweeps.tracking import tracking_of
+    from reasoning_embedding.experiments import run_config
+    from reasoning_embedding.experiments.contamination import contamination_of
+    from reasoning_embedding.experiments.scoring import training_score
+    from reasoning_embedding.experiments.tracking import tracking_of
     from reasoning_embedding.training import train
 
     say = speaker()

@@ -30,7 +30,6 @@ from .evaluation import (
     TrainingEvaluation,
     WorldTask,
 )
-from .expansion import SweepRun
 from .experiment import ExperimentConfig, ExperimentRun
 from .lineage import (
     DpoStage,
@@ -44,7 +43,6 @@ from .lineage import (
     Stage,
     StageCheckpoints,
 )
-from .loading import LoadedConfig, load_config, sweep_runs
 from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
 from .merge import (
     Dare,
@@ -61,5 +59,7 @@ from .merge import (
     Trajectory,
 )
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
+from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .sweep import LocalLaunch, SlurmLaunch, SweepConfig
+from .sweep_points import SweepRun
 from .training import Checkpoints, Logging, Recipe, RunConfig, Training

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .environment import escape
-from .yaml_file import SCALARS
+from .reading.variables import escape
+from .reading.yaml_file import SCALARS
 
 #: Stands for a key that one of two configurations does not have.
 ABSENT = "(absent)"

@@ -11,7 +11,7 @@ from .backbone import Backbone
 from .base import Name, NonNegative, Positive, Section, conflict
 from .evaluation import Evaluation
 from .lineage import Lineage
-from .suggestions import did_you_mean
+from .reading.suggestions import did_you_mean
 from .training import Recipe
 
 

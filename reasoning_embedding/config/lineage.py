@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from .analysis import Tracking
 from .backbone import Architecture
 from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
+from .reading.suggestions import did_you_mean
 from .stage_data import Completions, Preferences, ProblemFiles, Problems, WorldSums
-from .suggestions import did_you_mean
 
 #: Rewards that are known by name.
 REWARDS = ("exact_match", "numeric", "multiple_choice")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reasoning_embedding.checkpoints.atomic import PARTIAL, explain_disk_errors
 from reasoning_embedding.distributed import World
+from reasoning_embedding.files import PARTIAL, explain_disk_errors
 
 from .sharding import TextEncoder, share_array
 

@@ -38,7 +38,7 @@ def model_meta(model_name: str, revision: str, **known: Any) -> ModelMeta:
     model_name : str
         The run or baseline; it is put under the organisation ``reasoning_embedding``.
     revision : str
-        :func:`reasoning_embedding.evaluation.scores.revision_of` for checkpoints.
+        :func:`reasoning_embedding.checkpoints.scores.revision_of` for checkpoints.
     **known
         Further fields of :class:`mteb.models.model_meta.ModelMeta`.
     """

@@ -11,7 +11,7 @@ from mteb.abstasks.abstask import get_abstask_prompt
 from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 from mteb.types import PromptType
 
-from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
 #: Where a task's data comes from when it is on this machine: ``metadata.dataset["path"]`` begins with it.

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from mteb.abstasks.classification import AbsTaskClassification
 
-from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
 from .local_tasks import SPLIT, fingerprint_of, local_metadata, read_columns

@@ -12,7 +12,7 @@ from typing import Any
 
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
 from .instructions import LOCAL

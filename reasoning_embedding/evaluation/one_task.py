@@ -16,14 +16,14 @@ from mteb.cache import ResultCache
 from mteb.results.task_result import TaskResult
 from mteb.types import PromptType
 
-from reasoning_embedding.checkpoints.atomic import explain_disk_errors, write_json
+from reasoning_embedding.checkpoints.scores import METRICS
 from reasoning_embedding.errors import ReasoningEmbeddingError, SetupError
+from reasoning_embedding.files import explain_disk_errors, write_json
 
 from .baselines import BM25Search
 from .encoder import MtebEncoder
 from .instructions import Instructions, is_asymmetric
 from .per_query import experiments, path_of, recorded
-from .scores import METRICS
 from .tfidf import TfIdf, task_texts
 
 #: Sub-folder of mteb's own result files.

@@ -11,14 +11,14 @@ import torch
 from mteb.abstasks.abstask import AbsTask
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
-from reasoning_embedding import config
+from reasoning_embedding import config, isolation
 from reasoning_embedding.backbones.embedder import default_pack_tokens
-from reasoning_embedding.checkpoints.atomic import write_json
 from reasoning_embedding.checkpoints.provenance import versions
+from reasoning_embedding.checkpoints.scores import FILE, load_scores
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, SetupError
+from reasoning_embedding.files import write_json
 
-from . import isolation
 from .baselines import BM25, BM25Search
 from .cache import FOLDER as CACHE_FOLDER
 from .cache import CachedEncoder, EmbeddingCache
@@ -26,7 +26,6 @@ from .encoder import QUERY_TEMPLATE, MtebEncoder, model_meta
 from .instructions import Instructions
 from .means import mean_scores
 from .one_task import identity, score_task
-from .scores import FILE, load_scores
 from .sharding import ShardedEncoder, TextEncoder, share_object
 from .suites import suite_members
 from .tasks import load_tasks
@@ -67,7 +66,7 @@ def evaluate(
         Receives ``scores.json``, ``mteb/results/<model>/<revision>/<task>.json``, ``per_query/<task>.json``
         and ``embeddings/``.
     model_name, revision : str
-        What results are filed under; :func:`~reasoning_embedding.evaluation.scores.revision_of` makes a
+        What results are filed under; :func:`~reasoning_embedding.checkpoints.scores.revision_of` makes a
         revision that changes with the weights, ``BM25().revision`` is the baseline's.
     step : int or None
         Training step, for the record.
@@ -84,7 +83,7 @@ def evaluate(
     Returns
     -------
     dict
-        What :func:`~reasoning_embedding.evaluation.scores.load_scores` returns; the same on every rank.
+        What :func:`~reasoning_embedding.checkpoints.scores.load_scores` returns; the same on every rank.
 
     Raises
     ------
@@ -96,7 +95,7 @@ def evaluate(
     world = world or World()
     say = report if world.is_main else lambda line: None
     instructions = Instructions(settings.instructions)
-    with isolation.same_random_state(), isolation.threads(settings.threads), isolation.quiet():
+    with isolation.same_random_state(), isolation.threads(settings.threads), isolation.quiet_libraries():
         loaded = _load(tasks, instructions)
         scores: dict[str, Any] = {
             "model": model_name,

@@ -17,7 +17,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.get_tasks import TASK_LIST
 
 from reasoning_embedding import config
-from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError, SetupError
 
 

@@ -8,10 +8,9 @@ from typing import Any
 from mteb.abstasks import AbsTask
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
-from reasoning_embedding import config
+from reasoning_embedding import config, isolation
 from reasoning_embedding.errors import SetupError
 
-from . import isolation
 from .tasks import load_tasks
 
 #: Columns whose words are no content of a task.
@@ -38,7 +37,7 @@ def task_texts(
     InputError
         When a local task is faulty or mteb has none of a name.
     """
-    with isolation.same_random_state(), isolation.quiet():
+    with isolation.same_random_state(), isolation.quiet_libraries():
         for task in tasks:
             if isinstance(task, config.NumberSequencesTask):
                 continue

@@ -21,20 +21,16 @@ H_inv 0.21, of a random basis 0.20
 0.46, by chance 0.01
 """
 
-from .band import SeedBand, seed_band
-from .directions import Isotropy, isotropy
-from .equivalence import Equivalence, equivalence_of_replicates, equivalence_of_runs
-from .function import ProbeTransfer, linear_probe_transfer
-from .geometry import KnnOverlap, debiased_linear_cka, knn_overlap, linear_cka
-from .inference import bootstrap_mean, permutation_null
-from .kernels import cknna, rbf_cka
-from .permutation import PermutationMatch, permutation_match
-from .procrustes import Procrustes, h_inv_floor, orthogonal_procrustes
-from .registry import METRICS, TRANSFORMATIONS, Level, MetricSpec
-from .representation import DimensionCorrelation, dimension_wise_correlation
-from .result import Interval, Metric, NullTest
-from .shape import Gulp, ProcrustesDistance, gulp, procrustes_distance
-from .spectrum import (
+from .metrics.correlation import DimensionCorrelation, dimension_wise_correlation
+from .metrics.distances import Gulp, ProcrustesDistance, gulp, procrustes_distance
+from .metrics.isotropy import Isotropy, isotropy
+from .metrics.kernels import cknna, rbf_cka
+from .metrics.neighbours_and_cka import KnnOverlap, debiased_linear_cka, knn_overlap, linear_cka
+from .metrics.permutation import PermutationMatch, permutation_match
+from .metrics.probe_transfer import ProbeTransfer, linear_probe_transfer
+from .metrics.procrustes import Procrustes, h_inv_floor, orthogonal_procrustes
+from .metrics.result import Interval, Metric, NullTest
+from .metrics.spectrum import (
     AlphaReq,
     PowerLaw,
     alpha_req,
@@ -43,7 +39,11 @@ from .spectrum import (
     participation_ratio,
     rankme,
 )
-from .uncertainty import with_inference
+from .registry import METRICS, TRANSFORMATIONS, Level, MetricSpec
+from .uncertainty.equivalence import Equivalence, equivalence_of_replicates, equivalence_of_runs
+from .uncertainty.resampling import bootstrap_mean, permutation_null
+from .uncertainty.seed_band import SeedBand, seed_band
+from .uncertainty.with_inference import with_inference
 
 __all__ = [
     "METRICS",

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .activations import Activations, Sample
+from .capture import Activations, Sample
 
 _SUFFIX = ".safetensors"
 

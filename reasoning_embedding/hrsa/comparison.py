@@ -10,13 +10,13 @@ import numpy as np
 from reasoning_embedding import config
 
 from .instrument import Sides, matched_layers
-from .intervals import quick_intervals, recomputed_intervals
-from .layer import Layer
-from .levels import LINEAR, Measured, finite, knn_rows, measure, metric_names
+from .measure import LINEAR, Measured, finite, knn_rows, measure, metric_names
+from .metrics.layer import Layer
+from .metrics.result import Interval, Metric
+from .moments import CrossMoments
 from .probes import ProbeSet
-from .result import Interval, Metric
-from .statistics import CrossMoments
 from .streaming import heldout_texts, streamed_metrics
+from .uncertainty.intervals import quick_intervals, recomputed_intervals
 
 #: Of a metric at the final norm, the ends of its 95 % interval over texts.
 Intervals = dict[str, list[float]]

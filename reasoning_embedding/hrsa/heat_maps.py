@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .layer import Layer, frobenius_square
-from .linear_algebra import product
+from .metrics.layer import Layer, frobenius_square
+from .metrics.linear_algebra import product
 
 #: Rows of a tile of the Gram matrices: a tile of one layer has as many squared.
 TILE = 512

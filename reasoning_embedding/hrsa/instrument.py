@@ -12,8 +12,8 @@ from reasoning_embedding import config
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 
-from .activations import Activations, Sample, check_finite, draw_sample, read
 from .cache import ActivationCache, activation_key
+from .capture import Activations, Sample, check_finite, draw_sample, read
 from .heat_maps import TILE
 from .probes import ProbeSet
 from .side import Checkpoint, Reader, Side

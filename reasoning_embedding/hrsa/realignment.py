@@ -11,9 +11,9 @@ from reasoning_embedding.errors import InputError
 
 from .comparison import Comparison
 from .instrument import Instrument
-from .levels import finite, merged_warnings
+from .measure import finite, merged_warnings
 from .side import Checkpoint, limited_threads
-from .spectra import spectrum
+from .spectral_records import spectrum
 
 _SPECTRUM = ("rankme_sigma", "rankme_lambda", "participation_ratio", "isotropy", "alpha")
 

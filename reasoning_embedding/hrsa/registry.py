@@ -34,9 +34,12 @@ from typing import Any
 
 import numpy as np
 
-from .directions import isotropy
-from .function import linear_probe_transfer
-from .geometry import (
+from .metrics.correlation import correlation_of, dimension_wise_correlation
+from .metrics.distances import gulp, gulp_of, procrustes_distance, procrustes_distance_of
+from .metrics.isotropy import isotropy
+from .metrics.kernels import cknna, cknna_of, rbf_cka, rbf_cka_of
+from .metrics.layer import Layer
+from .metrics.neighbours_and_cka import (
     cka_of,
     debiased_cka_of,
     debiased_linear_cka,
@@ -44,14 +47,11 @@ from .geometry import (
     knn_overlap_of,
     linear_cka,
 )
-from .kernels import cknna, cknna_of, rbf_cka, rbf_cka_of
-from .layer import Layer
-from .permutation import permutation_match, permutation_match_of
-from .procrustes import orthogonal_procrustes, procrustes_of
-from .representation import correlation_of, dimension_wise_correlation
-from .result import Metric
-from .shape import gulp, gulp_of, procrustes_distance, procrustes_distance_of
-from .spectrum import alpha_req, participation_ratio, rankme
+from .metrics.permutation import permutation_match, permutation_match_of
+from .metrics.probe_transfer import linear_probe_transfer
+from .metrics.procrustes import orthogonal_procrustes, procrustes_of
+from .metrics.result import Metric
+from .metrics.spectrum import alpha_req, participation_ratio, rankme
 
 #: The transformations: rows (n, D) and a generator to rows (n, D).
 TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {

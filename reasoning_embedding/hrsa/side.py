@@ -25,8 +25,8 @@ from reasoning_embedding.backbones import (
 )
 from reasoning_embedding.errors import InputError
 
-from .activations import Activations, Sample, token_hash, tokenize
-from .layer import Layer
+from .capture import Activations, Sample, token_hash, tokenize
+from .metrics.layer import Layer
 from .probes import ProbeSet
 
 

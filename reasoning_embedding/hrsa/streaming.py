@@ -11,8 +11,8 @@ import torch
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 
-from .procrustes import doubts, split_rows
-from .statistics import (
+from .metrics.procrustes import doubts, split_rows
+from .moments import (
     CrossMoments,
     Moments,
     StreamedProcrustes,

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_embedding.checkpoints.atomic import atomic_folder, atomic_write, remove_folder, write_json
 from reasoning_embedding.checkpoints.provenance import content_hash, write_provenance
 from reasoning_embedding.config.lineage import (
     DpoStage,
@@ -26,6 +25,7 @@ from reasoning_embedding.config.lineage import (
 from reasoning_embedding.config.stage_data import WorldSums
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import SetupError
+from reasoning_embedding.files import atomic_folder, atomic_write, remove_folder, write_json
 
 from .corpus import corpus_texts
 from .fine_tune import Start

@@ -16,14 +16,9 @@ from transformers import (
 )
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import (
-    RunFolder,
-    atomic_folder,
-    checkpoint_steps,
-    step_name,
-    write_provenance,
-)
+from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps, step_name, write_provenance
 from reasoning_embedding.config.lineage import StageBase, TrainedStage
+from reasoning_embedding.files import atomic_folder
 
 
 def wanted_steps(stage: StageBase) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 
 
 @dataclass(frozen=True)

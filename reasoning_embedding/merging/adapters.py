@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from reasoning_embedding.backbones import load_decoder, load_tokenizer
-from reasoning_embedding.checkpoints import content_hash, read_json
+from reasoning_embedding.checkpoints import content_hash
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

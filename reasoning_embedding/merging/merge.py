@@ -13,15 +13,11 @@ from typing import Any
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import check_attention
-from reasoning_embedding.checkpoints import (
-    atomic_folder,
-    read_provenance,
-    write_json,
-    write_provenance,
-)
+from reasoning_embedding.checkpoints import read_provenance, write_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_folder, write_json
 
 from .geometry import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member

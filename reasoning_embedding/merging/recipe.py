@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
-from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError, SetupError
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reasoning_embedding.checkpoints import write_json
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import write_json
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

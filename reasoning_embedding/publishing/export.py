@@ -10,15 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import (
-    atomic_folder,
-    explain_disk_errors,
-    read_provenance,
-    step_name,
-    write_json,
-)
+from reasoning_embedding.checkpoints import read_provenance, step_name
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_folder, explain_disk_errors, write_json
 
 from .card import write_card
 from .facts import About, Facts

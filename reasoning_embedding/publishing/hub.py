@@ -165,7 +165,7 @@ class Hub:
         spaces = [account["name"], *(org["name"] for org in account.get("orgs") or [])]
         owner = self.repo.partition("/")[0]
         if owner.lower() not in {name.lower() for name in spaces}:
-            from reasoning_embedding.config.suggestions import did_you_mean
+            from reasoning_embedding.config.reading.suggestions import did_you_mean
 
             raise InputError(
                 f"the token's account cannot write to {owner!r}{did_you_mean(owner, spaces)}",

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import write_json
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import write_json
 
 FILE = "ledger.json"
 

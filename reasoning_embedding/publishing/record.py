@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, content_hash, read_json, read_provenance
+from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance
+from reasoning_embedding.checkpoints.scores import FILE as SCORES
+from reasoning_embedding.checkpoints.scores import load_scores, revision_of
 from reasoning_embedding.evaluation.means import mean_scores
-from reasoning_embedding.evaluation.scores import FILE as SCORES
-from reasoning_embedding.evaluation.scores import load_scores, revision_of
+from reasoning_embedding.files import read_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

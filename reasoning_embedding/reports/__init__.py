@@ -1,5 +1,5 @@
 """Tables, figures and one self-contained HTML page of an experiment or a run."""
 
-from .assemble import build, summary_table
+from .pages.experiment_page import build, summary_table
 
 __all__ = ["build", "summary_table"]

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, read_json
+from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
 from .records import Experiment, Realignment, Run, Scores, Stage
 from .similarity import read_pair, read_realignment

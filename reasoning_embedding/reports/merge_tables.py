@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, read_json
+from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
 from .grid import Cell, Column, Grid
 from .labels import number

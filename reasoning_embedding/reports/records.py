@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.hrsa.band import seed_band
+from reasoning_embedding.hrsa.uncertainty.seed_band import seed_band
 
 from .labels import metric_label
 

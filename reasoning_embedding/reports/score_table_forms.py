@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reasoning_embedding.checkpoints.atomic import atomic_write
+from reasoning_embedding.files import atomic_write
 
 from .grid import Cell, Column, Grid, markdown_list, to_markdown, to_text
 from .labels import number, signed

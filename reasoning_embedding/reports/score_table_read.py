@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, read_json
-from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.means import mean_scores
+from reasoning_embedding.files import read_json
 
 #: Scores are shown on the scale of the field's tables.
 POINTS = 100.0

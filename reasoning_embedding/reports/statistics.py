@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from reasoning_embedding.hrsa.equivalence import mean_difference, student_below
+from reasoning_embedding.hrsa.uncertainty.equivalence import mean_difference, student_below
 
 #: Level of the tests; intervals cover 1 - ALPHA.
 ALPHA = 0.05

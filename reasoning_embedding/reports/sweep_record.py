@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from scipy.special import stdtrit
 
-from reasoning_embedding.checkpoints import read_json
+from reasoning_embedding.files import read_json
 
 from .statistics import ALPHA, mean_std
 
 if TYPE_CHECKING:
     from reasoning_embedding.config import SweepConfig
-    from reasoning_embedding.sweeps.sweep_ledger import Outcome
+    from reasoning_embedding.sweeps.ledger import Outcome
 
 #: Key whose values are repetitions, not choices.
 SEED = "seed"
@@ -87,7 +87,7 @@ def read_sweep(folder: Path) -> SweepRecord:
         If no sweep lies there, or a file of it is damaged.
     """
     from reasoning_embedding.config.sweep import SweepConfig
-    from reasoning_embedding.sweeps.sweep_ledger import SweepLedger
+    from reasoning_embedding.sweeps.ledger import SweepLedger
 
     ledger = SweepLedger(folder)
     runs = ledger.runs()

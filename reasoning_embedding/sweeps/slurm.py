@@ -9,9 +9,9 @@ from typing import Any
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import SetupError
+from reasoning_embedding.experiments.processes import QUIET, Ended, Report
 
-from .pool import QUIET, Ended, Report
-from .sweep_ledger import SweepLedger
+from .ledger import SweepLedger
 
 
 class TrainJob:

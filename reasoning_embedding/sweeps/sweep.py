@@ -13,10 +13,10 @@ from pathlib import Path
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
+from reasoning_embedding.experiments.processes import Ended, Pool, Report
 
-from .pool import Ended, Pool, Report
+from .ledger import SweepLedger, sweep_folder
 from .slurm import submit_runs
-from .sweep_ledger import SweepLedger, sweep_folder
 
 
 class SweepError(ReasoningEmbeddingError):

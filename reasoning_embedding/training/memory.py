@@ -14,14 +14,14 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Pack, make_packs
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 from reasoning_embedding.distributed import World, deal, max_over_ranks
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.host import at_most, host_memory
+from reasoning_embedding.planning.state import OPTIMIZER_BYTES, PLANNED_SHARE
 
-from .cost_state import OPTIMIZER_BYTES, PLANNED_SHARE
 from .engines import Engine
-from .exhausted import cures, is_out_of_memory
+from .out_of_memory import cures, is_out_of_memory
 from .probe import Footprint, measure
 
 _MIB, _GIB = 2**20, 2**30

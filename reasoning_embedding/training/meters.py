@@ -14,11 +14,12 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, stock_model
-from reasoning_embedding.checkpoints import RunFolder, atomic_write, explain_disk_errors
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.data.batch import Bag
 from reasoning_embedding.distributed import World
+from reasoning_embedding.files import atomic_write, explain_disk_errors
+from reasoning_embedding.planning.flops import decoder_shape, find_device, training_flops
 
-from .flops import decoder_shape, find_device, training_flops
 from .step import StepOutput
 from .trackers import Report, Tracker
 

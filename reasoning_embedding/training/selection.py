@@ -14,10 +14,11 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.checkpoints import RunFolder, write_json
-from reasoning_embedding.config.suggestions import did_you_mean
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.distributed import World, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
+from reasoning_embedding.files import write_json
 
 from .meters import Report
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 from reasoning_embedding.distributed import World, all_gather_rows, deal, imbalance, sum_over_ranks
 from reasoning_embedding.losses import ContrastiveLoss, Slots
 
+from .embedding_pass import Forwards, Share
 from .engines import Engine, Replicated
-from .share import Forwards, Share
 from .timers import phase
 
 

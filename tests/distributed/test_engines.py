@@ -14,13 +14,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding.backbones import Pack, make_pack
-from reasoning_embedding.backbones.fused.block import DecoderBlock
+from reasoning_embedding.backbones.cpu.block import DecoderBlock
 from reasoning_embedding.distributed import World, explain_lost_ranks
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import step as step_module
-from reasoning_embedding.training.share import Share
+from reasoning_embedding.training.embedding_pass import Share
 from tests.engine_cases import (
     DROPOUT,
     ENGINES,

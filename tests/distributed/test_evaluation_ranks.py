@@ -134,7 +134,7 @@ def test_an_experiments_evaluation_scores_alike_on_two_ranks(tiny_backbone: Path
     from reasoning_embedding.backbones import Embedder, load_decoder
     from reasoning_embedding.checkpoints import RunFolder
     from reasoning_embedding.checkpoints.embedder import save_checkpoint
-    from reasoning_embedding.sweeps.evaluations import evaluate_runs
+    from reasoning_embedding.experiments.evaluations import evaluate_runs
 
     experiment = config.ExperimentConfig.model_validate(
         {

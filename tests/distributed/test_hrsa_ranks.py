@@ -11,7 +11,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from reasoning_embedding import config
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
-from reasoning_embedding.hrsa import activations
+from reasoning_embedding.hrsa import capture as activations
 from reasoning_embedding.hrsa import instrument as instrument_module
 from reasoning_embedding.hrsa.comparison import Comparison
 from reasoning_embedding.hrsa.instrument import Instrument

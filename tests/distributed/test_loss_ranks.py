@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.data.bag import Bag
+from reasoning_embedding.data.batch import Bag
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.losses import build_loss

@@ -11,12 +11,12 @@ from reasoning_embedding.backbones import make_packs
 from reasoning_embedding.distributed import World, deal
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.losses import build_loss
+from reasoning_embedding.planning.engines import HOLDINGS, Holding, holding_of
+from reasoning_embedding.planning.flops import DecoderShape, decoder_shape
+from reasoning_embedding.planning.memory import Load, batch_memory
+from reasoning_embedding.planning.state import fixed_memory, host_memory, reduction_memory
 from reasoning_embedding.training import contrastive_step
-from reasoning_embedding.training.cost_holding import HOLDINGS, Holding, holding_of
-from reasoning_embedding.training.cost_memory import Load, batch_memory
-from reasoning_embedding.training.cost_state import fixed_memory, host_memory, reduction_memory
 from reasoning_embedding.training.engines import Launch, build_engine
-from reasoning_embedding.training.flops import DecoderShape, decoder_shape
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.probe import LiveBytes
 from tests.models import random_bag, tiny_embedder

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from reasoning_embedding.cli.main import app
 from reasoning_embedding.config import ExperimentConfig, GivenStage, load_config
 from reasoning_embedding.data.plan import Plan
-from reasoning_embedding.sweeps import run_config
+from reasoning_embedding.experiments import run_config
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 PAIRS = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "recipe.yaml")

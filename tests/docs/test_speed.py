@@ -11,7 +11,7 @@ TEXT = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 
 
 def recorded(file: str, name: str) -> str:
-    record = json.loads((ROOT / "scripts" / "bench" / "records" / file).read_text())
+    record = json.loads((ROOT / "benchmarks" / "records" / file).read_text())
     [found] = [result for result in record["results"] if result["name"] == name]
     memory = found["memory_ratio"]
     return f"{found['ratio']:.2f}" + ("" if memory is None else f" ({memory:.2f})")

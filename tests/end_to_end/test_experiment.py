@@ -160,7 +160,7 @@ def test_a_task_that_fails_fails_the_evaluation(
     from reasoning_embedding.distributed import World
     from reasoning_embedding.errors import ReasoningEmbeddingError
     from reasoning_embedding.evaluation import run as engine
-    from reasoning_embedding.sweeps import evaluations
+    from reasoning_embedding.experiments import evaluations
 
     settings = load_config(experiment, [f"output_dir={tmp_path}"]).config
     assert isinstance(settings, ExperimentConfig)

@@ -24,13 +24,13 @@ from reasoning_embedding.data.world import SUMS, Sum
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import InputError, QualityGateError, SetupError, TrainingError
+from reasoning_embedding.experiments import resolve
+from reasoning_embedding.experiments.analyses import analyze_pairs, follow_runs
 from reasoning_embedding.lineages import gates, grow, grow_stage, is_current, rlvr
 from reasoning_embedding.lineages.dpo import world_preferences
 from reasoning_embedding.lineages.pretrain import pretrain
 from reasoning_embedding.lineages.steps import StepSaver
 from reasoning_embedding.lineages.tokenizer import load_tokenizer
-from reasoning_embedding.sweeps import resolve
-from reasoning_embedding.sweeps.analyses import analyze_pairs, follow_runs
 
 ARCHITECTURE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,

@@ -180,8 +180,8 @@ def test_merging(write_run: Write, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scheduler and its runs are killed together; real runs, started as the sweep starts them."""
+    from reasoning_embedding.sweeps.ledger import SweepLedger, sweep_folder
     from reasoning_embedding.sweeps.sweep import run_sweep
-    from reasoning_embedding.sweeps.sweep_ledger import SweepLedger, sweep_folder
 
     base = write_run("base", {"checkpoints": {"every": 1}}, steps=40)
     path = tmp_path / "sweep.yaml"

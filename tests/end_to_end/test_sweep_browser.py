@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import write_json
+from reasoning_embedding.files import write_json
 from reasoning_embedding.reports import build
-from reasoning_embedding.sweeps.sweep_ledger import SweepLedger
+from reasoning_embedding.sweeps.ledger import SweepLedger
 from tests.end_to_end.test_report_browser import NAMES, render
 
 SWEEPS = Path(__file__).resolve().parents[2] / "configs" / "sweeps"

@@ -442,7 +442,7 @@ def test_a_compiler_makes_elementwise_work_again_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: list[tuple[str, bool]] = []
-    job = "reasoning_embedding.training.job"
+    job = "reasoning_embedding.training.setup"
     monkeypatch.setattr(
         f"{job}.compile_layers", lambda model, *, selective: found.append(("compile", selective))
     )

@@ -14,12 +14,13 @@ import torch
 
 from reasoning_embedding import config, training
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.checkpoints import RunFolder, write_json
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.references import pick_step
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.sweeps import chosen_steps, resolve
-from reasoning_embedding.sweeps.references import pick_step
-from reasoning_embedding.sweeps.work import work
+from reasoning_embedding.experiments import chosen_steps, resolve
+from reasoning_embedding.experiments.work import work
+from reasoning_embedding.files import write_json
 
 Write = Callable[..., Path]
 Rembed = Callable[..., Any]

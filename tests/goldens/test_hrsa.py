@@ -20,20 +20,20 @@ import torch
 
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.compare import compare
-from reasoning_embedding.hrsa.inference import bootstrap_similarity
 from reasoning_embedding.hrsa.instrument import Instrument
-from reasoning_embedding.hrsa.intervals import quick_intervals, recomputed_intervals
-from reasoning_embedding.hrsa.layer import Layer
-from reasoning_embedding.hrsa.levels import measure
+from reasoning_embedding.hrsa.measure import measure
+from reasoning_embedding.hrsa.metrics.layer import Layer
+from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.probes import load_probe
 from reasoning_embedding.hrsa.realignment import realign
 from reasoning_embedding.hrsa.registry import SPECTRUM
 from reasoning_embedding.hrsa.side import Checkpoint
 from reasoning_embedding.hrsa.streaming import PairStream, heldout_texts, streamed_metrics
-from reasoning_embedding.hrsa.track import SCHEMA, Against, TrackTable, track
+from reasoning_embedding.hrsa.trajectory import SCHEMA, Against, TrackTable, track
+from reasoning_embedding.hrsa.uncertainty.intervals import quick_intervals, recomputed_intervals
+from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_similarity
 from tests.goldens.golden import Goldens
-from tests.unit.hrsa_models import qwen3, save
+from tests.hrsa.hrsa_models import qwen3, save
 
 GOLDENS = Goldens(Path(__file__).with_name("hrsa.json"))
 

@@ -30,7 +30,7 @@ from reasoning_embedding import __version__
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
-from reasoning_embedding.reports.merges import build_merge_page, merge_tables
+from reasoning_embedding.reports.pages.merge_page import build_merge_page, merge_tables
 from tests.published import write_checkpoint, write_run
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 

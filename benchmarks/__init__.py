@@ -1,0 +1,1 @@
+"""Speed and memory against the libraries one would use instead: ``python -m benchmarks``."""

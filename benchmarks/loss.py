@@ -1,0 +1,254 @@
+"""Speed and memory of the tiled loss against sentence-transformers', from embeddings to their gradient."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reasoning_embedding import config
+from reasoning_embedding.losses.contrastive import build_loss
+from reasoning_embedding.losses.slots import Slots
+
+Report = Callable[[str], None]
+#: Takes (queries, positives, negatives) and returns the loss and the gradient of all three, end to end.
+Stage = Callable[[list[Tensor]], tuple[float, Tensor]]
+
+REPEATS = 3
+TEMPERATURE = 0.05
+TILE_ROWS = config.InfoNCE().tile_rows
+CHUNKS = (16, 32, 64, 128, 256, 512, 1024, 2048)
+QUICK_CHUNKS = (64, 256, 1024)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Queries, the width of the embeddings, and the candidates of each query: a positive and hard negatives."""
+
+    queries: int
+    dimension: int
+    candidates: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.queries}x{self.candidates * self.queries}"
+
+    def columns(self) -> list[Tensor]:
+        """Random unit vectors: queries, positives, negatives."""
+        generator = torch.Generator().manual_seed(0)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        drawn = torch.empty(1 + self.candidates, self.queries, self.dimension)
+        for column in drawn:  # in place: at scale there is room for one copy
+            column.normal_(generator=generator)
+            F.normalize(column, dim=1, out=column)
+        return list(drawn.to(device))
+
+
+SHAPES, SHAPES_QUICK = (Shape(8192, 256),), (Shape(4096, 256),)
+#: A batch far beyond what plain losses hold, of which one rank computes its rows: one tile of them.
+AT_SCALE, AT_SCALE_QUICK = Shape(65536, 1024, 4), Shape(8192, 1024, 4)
+
+
+def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
+    """Compare the loss stage of a step: the same embeddings, float32, device and threads on both sides.
+
+    Parameters
+    ----------
+    quick : bool
+        Half the queries and fewer chunks.
+    report : callable
+        Takes a line of progress.
+
+    Yields
+    ------
+    dict
+        For each shape and opponent (``st-mnrl``, MultipleNegativesRankingLoss; ``st-cached-best``, the chunked
+        loss of CachedMultipleNegativesRankingLoss at its fastest chunk): ``name``, ``ours`` and ``other`` in
+        ``unit``, ``ratio``, ``memory_ratio``, ``cpu_ratio`` (of processor time, for busy machines), settings,
+        sweep, all timings, peaks, and the relative difference of the gradients. At last ``loss/.../scores``:
+        ``ours`` is the memory of one rank's part of a batch of 65,536 queries with 4 candidates each (`quick`: an
+        eighth of it) at width 1024, one tile of rows, ``other`` what one copy of all scores would take, on paper.
+
+    Notes
+    -----
+    Their chunk is swept, our tile is the default; then all take turns, and the median of three counts. Memory
+    is what a fresh process holds at its peak beyond what it held before, embeddings not included; on a GPU,
+    what the allocator counts.
+    """
+    for shape in SHAPES_QUICK if quick else SHAPES:
+        columns = shape.columns()
+        sweep = {
+            chunk: _timed(_sentence_transformers(chunk), columns)[0]
+            for chunk in (QUICK_CHUNKS if quick else CHUNKS)
+        }
+        fastest = min(sweep, key=lambda chunk: sweep[chunk])
+        report(f"loss/{shape} st-cached: fastest at a chunk of {fastest}, {sweep[fastest]:.2f} s")
+        yield from _compare(
+            shape, columns, {"ours": TILE_ROWS, "st-mnrl": 0, "st-cached-best": fastest}, sweep
+        )
+    yield _at_scale(AT_SCALE_QUICK if quick else AT_SCALE)
+
+
+def _at_scale(shape: Shape) -> dict[str, Any]:
+    """Measure one rank's part of a large batch, and say what it is made of."""
+    tile = 4 * TILE_ROWS * shape.candidates * shape.queries
+    ranks = shape.queries // TILE_ROWS
+    scores = tile * ranks
+    peak = _peak_memory("ours", shape, TILE_ROWS, ranks)
+    ratio = round(scores / 2**20 / peak, 4) if peak else None
+    return {
+        "name": f"loss/{shape}/scores/fp32",
+        "ours": peak,
+        "other": scores / 2**20,
+        "ratio": ratio,
+        "unit": "MiB",
+        "memory_ratio": ratio,
+        "peak_mib": {
+            "ours": peak,
+            "predicted": round((_held(shape) + tile) / 2**20, 1),
+            "tile": tile / 2**20,
+        },
+        "settings": {"tile_rows": TILE_ROWS, "dimension": shape.dimension, "ranks": ranks},
+        "note": "other is one copy of all scores, on paper; losses that hold them hold several copies",
+    }
+
+
+def _held(shape: Shape) -> int:
+    """Bytes beside the tile: the embeddings end to end, the vectors of both sides, and the gradient of each."""
+    return 4 * 4 * (1 + shape.candidates) * shape.queries * shape.dimension
+
+
+def _compare(
+    shape: Shape, columns: list[Tensor], knobs: dict[str, int], sweep: dict[int, float]
+) -> Iterator[dict[str, Any]]:
+    stages = {side: _stage(side, knob) for side, knob in knobs.items()}
+    seconds: dict[str, list[float]] = {side: [] for side in stages}
+    processor: dict[str, list[float]] = {side: [] for side in stages}
+    for _ in range(REPEATS):
+        for side, stage in stages.items():
+            wall, cpu = _timed(stage, columns)
+            seconds[side].append(wall)
+            processor[side].append(cpu)
+    memory = {side: _peak_memory(side, shape, knob) for side, knob in knobs.items()}
+    for other in ("st-mnrl", "st-cached-best"):
+        ours, theirs = (statistics.median(seconds[side]) for side in ("ours", other))
+        least, most = memory["ours"], memory[other]
+        yield {
+            "name": f"loss/{shape}/{other}/fp32",
+            "ours": ours,
+            "other": theirs,
+            "ratio": round(theirs / ours, 4),
+            "unit": "s",
+            "memory_ratio": round(most / least, 4) if least and most else None,
+            "peak_mib": {"ours": least, "other": most},
+            "cpu_ratio": round(statistics.median(processor[other]) / statistics.median(processor["ours"]), 4),
+            "settings": {
+                "tile_rows": knobs["ours"],
+                "mini_batch_size": knobs[other] or None,
+                "dimension": shape.dimension,
+            },
+            "sweep": sweep,
+            "seconds": {"ours": seconds["ours"], "other": seconds[other]},
+            "cpu_seconds": {"ours": processor["ours"], "other": processor[other]},
+            "largest_difference": _difference(stages["ours"], stages[other], columns),
+        }
+
+
+def _difference(ours: Stage, other: Stage, columns: list[Tensor]) -> float:
+    """Return how far the gradients differ, relatively, along the sphere: theirs normalises once more."""
+    x = torch.cat(columns)
+    a, b = (g - (g * x).sum(dim=1, keepdim=True) * x for g in (ours(columns)[1], other(columns)[1]))
+    return float((a - b).norm() / b.norm())
+
+
+def _stage(side: str, chunk: int, ranks: int = 1) -> Stage:
+    return _ours(chunk, ranks) if side == "ours" else _sentence_transformers(chunk)
+
+
+def _ours(tile_rows: int, ranks: int = 1) -> Stage:
+    """Our loss stage, of the last of `ranks` ranks."""
+    loss = build_loss(config.InfoNCE(temperature=TEMPERATURE, tile_rows=tile_rows))
+
+    def stage(columns: list[Tensor]) -> tuple[float, Tensor]:
+        queries = len(columns[0])
+        index = torch.arange(len(columns) * queries, device=columns[0].device)
+        slots = Slots(
+            query=index[:queries],
+            document=index[queries:],
+            owner=index[:-queries] % queries,
+            known=index.new_zeros(2, 0),
+            score=torch.full((len(index) - queries,), torch.nan, device=index.device),
+        )
+        share = loss.share(torch.cat(columns), slots, rank=ranks - 1, ranks=ranks)
+        return float(share.sums["loss"]), share.gradient
+
+    return stage
+
+
+def _sentence_transformers(chunk: int) -> Stage:
+    """The loss stage of MultipleNegativesRankingLoss, or of its cached form for a `chunk` above 0."""
+    from sentence_transformers.sentence_transformer import losses
+
+    model: Any = torch.nn.Sequential(torch.nn.Identity())  # the loss stage embeds nothing
+    plain = losses.MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
+    cached = losses.CachedMultipleNegativesRankingLoss(
+        model, scale=1 / TEMPERATURE, mini_batch_size=chunk or 1
+    )
+
+    def stage(columns: list[Tensor]) -> tuple[float, Tensor]:
+        leaves = [column.detach().requires_grad_() for column in columns]
+        if chunk:
+            value = cached.calculate_loss([[leaf] for leaf in leaves], with_backward=True)
+        else:
+            value = plain.compute_loss_from_embeddings(leaves, torch.empty(0))
+            value.backward()
+        return value.item(), torch.cat([leaf.grad for leaf in leaves if leaf.grad is not None])
+
+    return stage
+
+
+def _timed(stage: Stage, columns: list[Tensor]) -> tuple[float, float]:
+    """Return seconds on the clock and of the processor; the loss is read, so a GPU has finished."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    stage(columns)
+    return round(time.perf_counter() - wall, 4), round(time.process_time() - cpu, 4)
+
+
+def _peak_memory(side: str, shape: Shape, chunk: int, ranks: int = 1) -> float | None:
+    """Return MiB at the peak of one stage in a fresh process; None where the system does not tell."""
+    if not torch.cuda.is_available() and not Path("/proc/self/clear_refs").exists():
+        return None
+    # Forked on a CPU from a server that has imported the libraries; a fork could not use a GPU.
+    context = get_context("spawn" if torch.cuda.is_available() else "forkserver")
+    context.set_forkserver_preload(["sentence_transformers.sentence_transformer.losses", __name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measure, side, shape, chunk, ranks).result()
+
+
+def _measure(side: str, shape: Shape, chunk: int, ranks: int) -> float:
+    _stage(side, chunk)(Shape(2, shape.dimension).columns())  # first calls load libraries
+    stage = _stage(side, chunk, ranks)
+    columns = shape.columns()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        stage(columns)
+        return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
+    before = _status("VmRSS")
+    stage(columns)
+    return round((_status("VmHWM") - before) / 1024, 1)
+
+
+def _status(field: str) -> int:
+    """KiB of a line of this process's status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))

@@ -1,0 +1,1 @@
+"""Layers and kernels for CPUs, each with its slow twin."""

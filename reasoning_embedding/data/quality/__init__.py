@@ -1,0 +1,1 @@
+"""What a data set holds, and rows that should not be trained on."""

@@ -1,0 +1,79 @@
+"""Comparing the models of an experiment, pair by pair and step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import content_hash
+from reasoning_embedding.checkpoints.references import resolve, series_folder
+from reasoning_embedding.files import write_json
+
+if TYPE_CHECKING:
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.hrsa.instrument import Instrument
+    from reasoning_embedding.hrsa.side import Checkpoint
+
+Report = Callable[[str], None]
+
+
+def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> None:
+    """Compare every pair of an analysis."""
+    from reasoning_embedding.hrsa.pair import compare
+
+    instrument = make_instrument(analysis, folder / "hrsa", report)
+    for pair in analysis.pairs:
+        a, b = (checkpoint(resolve(reference, folder), reference) for reference in (pair.a, pair.b))
+        result = compare(pair.name, a, b, instrument)
+        write_json(folder / "hrsa" / "pairs" / f"{pair.name}.json", result)
+        report(f"pair {pair.name}: done")
+
+
+def follow_runs(analysis: config.Analysis, folder: Path, report: Report) -> None:
+    """Follow every trajectory of an analysis."""
+    from reasoning_embedding.hrsa.realignment import realign
+
+    instrument = make_instrument(analysis, folder / "hrsa", report)
+    for track in analysis.realignment:
+        run = series_folder(track.run, folder)
+        named = track.run if ":" in track.run else f"run:{track.run}"
+        against = f"{named}@first" if track.against == "first" else track.against
+        result = realign(
+            track.name,
+            checkpoint(resolve(against, folder), against),
+            {step: checkpoint(run.checkpoint(step), f"{track.run}@{step}") for step in run.steps()},
+            instrument,
+            run=track.run,
+        )
+        write_json(folder / "hrsa" / "realignment" / f"{track.name}.json", result)
+        report(f"realignment {track.name}: done")
+
+
+def make_instrument(
+    settings: config.Measuring, folder: Path | None, report: Report, world: World | None = None
+) -> Instrument:
+    """Read the probe set; kept rows are cached below `folder`, an ``hrsa`` folder.
+
+    Raises
+    ------
+    InputError
+        If the probe set cannot be used.
+    """
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.hrsa.cache import ActivationCache
+    from reasoning_embedding.hrsa.instrument import Instrument
+    from reasoning_embedding.hrsa.probes import load_probe
+
+    cache = None
+    if folder is not None and settings.cache_mib:
+        cache = ActivationCache(folder / ".cache", settings.cache_mib)
+    return Instrument(load_probe(settings.probe), settings, cache, world or World(), report)
+
+
+def checkpoint(path: Path, reference: str) -> Checkpoint:
+    """Return a local model with the hash of its content, by which caches know it."""
+    from reasoning_embedding.hrsa.side import Checkpoint
+
+    return Checkpoint(path, reference, content=content_hash(path))

@@ -1,0 +1,210 @@
+"""Merges of a configuration: made, scored and held against their models, once each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_write, write_json
+
+from .analyses import checkpoint, make_instrument
+from .evaluations import query_template
+from .merge_inputs import Point, folder_of, models_of, points_of
+
+if TYPE_CHECKING:
+    from reasoning_embedding.merging.merge import Models
+
+Report = Callable[[str], None]
+
+
+def run_merge(
+    settings: config.MergeConfig, *, text: str | None = None, report: Report = print
+) -> dict[str, Any]:
+    """Make, score and analyse what a configuration describes; what is done already is kept.
+
+    Parameters
+    ----------
+    settings : config.MergeConfig
+        What to merge.
+    text : str, optional
+        The configuration as written, kept in the folder.
+    report : callable
+        Takes lines of progress.
+
+    Returns
+    -------
+    dict
+        What ``merge.json`` holds: ``name``; ``models``, as the user calls them; ``points``, one a merge (``name``,
+        ``method``, ``t``, ``model``, ``tensors`` (the report), ``summary``, ``warnings``, ``scores`` by task, and
+        ``similarity`` by model and metric: value, low and high at the final norm); ``probe``; ``failed`` tasks.
+
+    Raises
+    ------
+    InputError
+        If a model is missing, damaged or does not fit the others, the folder holds something else or is in use by
+        another process, or a task or the probe set cannot be used.
+
+    Notes
+    -----
+    Merges are known again by the content of their models and their parameters, scores by the content of the merge,
+    similarities by the content of both sides: a call that was stopped goes on.
+    """
+    from reasoning_embedding.merging.merge import open_models
+
+    folder = Path(settings.output_dir) / settings.name
+    named = models_of(settings)
+    reference = getattr(settings.method, "base", None)
+    base = (reference, folder_of(reference)) if reference else None
+    points = points_of(settings)
+    with open_models(named, base) as models, _held(folder):
+        _write_settings(settings, text, folder)
+        record: dict[str, Any] = {
+            "name": settings.name,
+            "models": [name for name, _ in named],
+            "points": [_merged(point, models, folder, report) for point in points],
+            "failed": [],
+        }
+        if settings.evaluation is not None:
+            _evaluate(settings, settings.evaluation, folder, record, named[0][1], report)
+        if settings.analysis is not None:
+            _analyze(settings.analysis, folder, record, models, report)
+        write_json(RunFolder(folder).merge, record)
+    return record
+
+
+@contextmanager
+def _held(folder: Path) -> Generator[None]:
+    """Keep the folder to this process, and refuse one that is something else's.
+
+    Raises
+    ------
+    InputError
+        If a run or an experiment lies there, or another process merges into it.
+    """
+    settings = RunFolder(folder).config_json
+    kind = json.loads(settings.read_text(encoding="utf-8")).get("kind") if settings.is_file() else "merge"
+    if kind != "merge":
+        raise InputError(f"this folder holds the {kind} of that name", where=str(folder), todo="change name")
+    with hold(
+        RunFolder(folder).lock,
+        refusal="another process merges into this folder",
+        todo="wait for it, or change name",
+    ):
+        yield
+
+
+def _write_settings(settings: config.MergeConfig, text: str | None, folder: Path) -> None:
+    run = RunFolder(folder)
+    if text is not None:
+        atomic_write(run.config_yaml, text)
+    write_json(run.config_json, settings.model_dump(mode="json"))
+
+
+def _merged(point: Point, models: Models, folder: Path, report: Report) -> dict[str, Any]:
+    """Make one merge, and say what the record says of it."""
+    from reasoning_embedding.merging.merge import merge
+
+    model, file = folder / "models" / point.name, folder / "tensors" / f"{point.name}.json"
+    found = merge(models, point.method, model, file)
+    report(f"{point.name}: {'merged' if found['made'] else 'there already'}{_said(found['summary'])}")
+    return {
+        "name": point.name,
+        "method": point.method.kind,
+        "t": point.t,
+        "model": model.relative_to(folder).as_posix(),
+        "tensors": file.relative_to(folder).as_posix(),
+        "summary": found["summary"],
+        "warnings": found["warnings"],
+    }
+
+
+def _said(summary: dict[str, Any]) -> str:
+    if summary["lerp_tensors"] is None:
+        return ""
+    return (
+        f", LERP in {summary['lerp_tensors']:.1%} of tensors, {summary['lerp_parameters']:.1%} of parameters"
+    )
+
+
+def _evaluate(
+    settings: config.MergeConfig,
+    evaluation: config.Evaluation,
+    folder: Path,
+    record: dict[str, Any],
+    first: Path,
+    report: Report,
+) -> None:
+    """Score every merge as a run's checkpoints are scored, queries written as the first model's were."""
+    from reasoning_embedding.checkpoints import content_hash
+    from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.checkpoints.scores import revision_of
+    from reasoning_embedding.distributed import joined_world
+    from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
+    from reasoning_embedding.evaluation.run import evaluate
+
+    template = query_template(RunFolder(first.resolve().parent.parent)) or QUERY_TEMPLATE
+    with joined_world() as world:
+        for point in record["points"]:
+            model = folder / point["model"]
+            scores = evaluate(
+                load_embedder(model).to(world.device),
+                evaluation.tasks,
+                folder / "evaluation" / point["name"],
+                model_name=f"{settings.name}-{point['name']}",
+                revision=revision_of(None, content_hash(model)),
+                step=None,
+                settings=evaluation,
+                query_template=template,
+                report=report,
+                world=world,
+            )
+            point["scores"] = {entry["task"]: _numbers(entry) for entry in scores["tasks"]}
+            record["failed"] += [
+                f"{point['name']}: {entry['task']}: {entry['error']}" for entry in scores["failed"]
+            ]
+
+
+def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a task without what only its own figure needs."""
+    numbers = {key: value for key, value in entry.items() if isinstance(value, int | float)}
+    return {"main_metric": entry.get("main_metric", "main_score"), **numbers}
+
+
+def _analyze(
+    settings: config.Measuring, folder: Path, record: dict[str, Any], models: Models, report: Report
+) -> None:
+    """Hold every merge against every model; ``hrsa/track.parquet`` has all layers, the record the final norm."""
+    from reasoning_embedding.hrsa.capture import FINAL
+    from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
+
+    instrument = make_instrument(settings, folder / "hrsa", report)
+    table = TrackTable(RunFolder(folder).track)
+    ends = {member.reference: checkpoint(member.folder, member.reference) for member in models.members}
+    against = [Against(name, {None: end}) for name, end in ends.items()]
+    for method in dict.fromkeys(point["method"] for point in record["points"]):
+        points = [point for point in record["points"] if point["method"] == method]
+        merges = {i: checkpoint(folder / point["model"], point["name"]) for i, point in enumerate(points)}
+        track(method, merges, against, instrument, table)
+        for index, point in enumerate(points):
+            rows = [
+                row
+                for row in table.rows
+                if (row["run"], row["step"], row["layer"]) == (method, index, FINAL)
+                and row["content"] == merges[index].content
+            ]
+            point["similarity"] = {
+                name: {
+                    row["metric"]: [row["value"], row["low"], row["high"]]
+                    for row in rows
+                    if row["against"] == name
+                }
+                for name in ends
+            }
+    record["probe"] = {"kind": instrument.probe.kind, "texts": len(instrument.probe.texts)}

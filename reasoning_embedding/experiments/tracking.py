@@ -1,0 +1,258 @@
+"""Trajectories of runs and of series of models: which checkpoints, against what, written where."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import RunFolder, read_provenance
+from reasoning_embedding.checkpoints.references import pick_step, resolve
+from reasoning_embedding.errors import InputError
+
+from .analyses import checkpoint, make_instrument
+
+if TYPE_CHECKING:
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.hrsa.side import Checkpoint
+    from reasoning_embedding.hrsa.trajectory import Against
+
+Report = Callable[[str], None]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Models of one trajectory.
+
+    Parameters
+    ----------
+    name : str
+        What results call it.
+    models : dict of int to str
+        Folder, or Hub id with ``@revision``, by step.
+    run : RunFolder or None
+        The run they belong to.
+    """
+
+    name: str
+    models: dict[int, str]
+    run: RunFolder | None = None
+
+    def chosen(self, steps: str | list[int] | config.EverySteps) -> Series:
+        """Return the part that a run's ``hrsa.steps`` names.
+
+        Raises
+        ------
+        InputError
+            If a step is asked for that is not there.
+        """
+        if isinstance(steps, config.EverySteps):
+            kept = [step for step in self.models if step % steps.every == 0 or step == max(self.models)]
+        elif isinstance(steps, list):
+            kept = steps
+        else:
+            return self
+        if missing := [step for step in kept if step not in self.models]:
+            raise InputError(
+                f"{self.name} has no step {missing[0]}",
+                where="steps",
+                todo=f"steps there: {', '.join(map(str, self.models))}",
+            )
+        return Series(self.name, {step: self.models[step] for step in kept}, self.run)
+
+
+def series_of(arguments: Sequence[str]) -> list[Series]:
+    """Sort run folders, each a series of its own, from models, which together are one.
+
+    Raises
+    ------
+    InputError
+        If a run has no checkpoints yet.
+    """
+    found: list[Series] = []
+    models: list[str] = []
+    for argument in arguments:
+        run = RunFolder(Path(argument))
+        if not run.checkpoints.is_dir():
+            models.append(argument)
+            continue
+        steps = {step: str(run.checkpoint(step)) for step in run.steps()}
+        if not steps:
+            raise InputError("the run has no checkpoints yet", where=argument, todo="train it first")
+        found.append(Series(run.path.resolve().name, steps, run))
+    if models:
+        steps = _steps_of(models)
+        found.append(Series(_name_of(models), dict(sorted(zip(steps, models, strict=True)))))
+    return found
+
+
+def track_series(
+    series: Series,
+    settings: config.Tracking,
+    report: Report,
+    *,
+    output: Path | None = None,
+    world: World | None = None,
+) -> Path:
+    """Measure a series against its references and write the tidy parquet file; what is there already stays.
+
+    Parameters
+    ----------
+    series : Series
+        The models.
+    settings : config.Tracking
+        Steps, references, probe set, rows.
+    report : callable
+        Takes a line at a time.
+    output : Path, optional
+        The file; default ``hrsa/track.parquet`` in the run folder, or here for plain models.
+    world : World, optional
+        Ranks that share the texts.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If a model, a reference or the probe set cannot be used; what was measured before is on disk.
+    """
+    from reasoning_embedding.hrsa.trajectory import TrackTable, track
+
+    path = output or (series.run or RunFolder(Path())).track
+    chosen = series.chosen(settings.steps)
+    references = [against(name, series) for name in settings.references]
+    instrument = make_instrument(settings, path.parent, report, world)
+    table = TrackTable(path)
+    instrument.world.barrier()  # every rank has read the table before the main one writes it
+    models = {step: model_of(model, f"{series.name}@{step}") for step, model in chosen.models.items()}
+    made = track(series.name, models, references, instrument, table)
+    report(f"{series.name}: {made} comparisons measured, {len(table.rows)} rows in {path}")
+    return path
+
+
+def against(reference: str, series: Series) -> Against:
+    """Return what a series is held against.
+
+    Parameters
+    ----------
+    reference : str
+        ``first``; ``run:NAME``, ``run:PATH`` or the path of a run folder (step by step); ``run:NAME@STEP``,
+        ``lineage:STAGE``, the folder of a model or a Hub id with its revision.
+    series : Series
+        Names are looked up where its run lies.
+
+    Raises
+    ------
+    InputError
+        If there is no such model.
+    """
+    from reasoning_embedding.hrsa.trajectory import Against
+
+    if reference == "first":
+        step = min(series.models)
+        return Against(reference, {None: model_of(series.models[step], f"{series.name}@{step}")}, step)
+    scheme, _, rest = reference.partition(":")
+    name, _, step = rest.partition("@") if scheme == "run" else ("", "", "")
+    run = _sibling(name, series) if scheme == "run" else RunFolder(Path(reference))
+    if scheme == "run" and step:
+        number = pick_step(run, step, reference)
+        return Against(reference, {None: checkpoint(run.checkpoint(number), reference)}, number)
+    if run.checkpoints.is_dir():
+        shared = [number for number in run.steps() if number in series.models]
+        models = {number: checkpoint(run.checkpoint(number), f"{reference}@{number}") for number in shared}
+        return Against(reference, dict(models))
+    if scheme == "run":
+        raise InputError(f"{reference!r} names no run", where=str(run.path), todo="train it first")
+    if scheme == "lineage":
+        experiment = series.run.path.resolve().parents[1] if series.run else Path()
+        return Against(reference, {None: checkpoint(resolve(reference, experiment), reference)})
+    return Against(reference, {None: model_of(reference, reference)})
+
+
+def model_of(reference: str, name: str) -> Checkpoint:
+    """Return the model of a folder, or of a Hub id with an optional ``@revision``.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    from reasoning_embedding.hrsa.side import Checkpoint
+
+    if Path(reference).is_dir():
+        return checkpoint(Path(reference), name)
+    repository, _, revision = reference.partition("@")
+    if not _HUB_ID.fullmatch(repository):
+        raise InputError(
+            f"{reference!r} names neither a run nor a model",
+            where=str(Path(reference).resolve()),
+            todo="name a run folder, a model's folder, or OWNER/NAME@REVISION of the Hub",
+        )
+    # Without a revision the Hub may hand out another model tomorrow: nothing of it is taken for known.
+    return Checkpoint(repository, name, revision=revision or None, content=reference if revision else None)
+
+
+def _sibling(name: str, series: Series) -> RunFolder:
+    """Run of that name beside the series' own, or at that path."""
+    beside = series.run.path.resolve().parent / name if series.run else None
+    return RunFolder(beside if beside is not None and beside.is_dir() else Path(name))
+
+
+def _steps_of(models: list[str]) -> list[int]:
+    """Steps of plain models: from provenance, else the last number of each name, else their places."""
+    steps = [_step_of(model) for model in models]
+    known = [step for step in steps if step is not None]
+    return known if len(set(known)) == len(models) else list(range(len(models)))
+
+
+def _step_of(model: str) -> int | None:
+    record = read_provenance(Path(model)) if Path(model).is_dir() else None
+    if record is not None and isinstance(record.get("step"), int):
+        return record["step"]
+    numbers = re.findall(r"\d+", model.partition("@")[2] or Path(model).name)
+    return int(numbers[-1]) if numbers else None
+
+
+def _name_of(models: list[str]) -> str:
+    """What the models have in common: their repository, or the folder they lie in."""
+    names = {model.partition("@")[0] for model in models}
+    if len(names) == 1:
+        return names.pop()
+    parents = {Path(model).resolve().parent.name for model in models}
+    return parents.pop() if len(parents) == 1 else "series"
+
+
+def tracking_of(settings: config.RunConfig, report: Report) -> Callable[[RunFolder], None] | None:
+    """Return what measures a run after its last step, or None where it has no ``hrsa`` section.
+
+    The probe set and references that are models are looked at now, so that a wrong name costs no training.
+
+    Raises
+    ------
+    InputError
+        If the probe set cannot be used, or a reference is a path that is not there.
+    """
+    section = settings.hrsa
+    if section is None:
+        return None
+    make_instrument(section, None, report)
+    for name in section.references:
+        looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+        if looks_local and not Path(name).is_dir():
+            raise InputError(f"{name!r} names no model", where="hrsa.against", todo="name a model's folder")
+
+    def measure(run: RunFolder) -> None:
+        if os.environ.get("RANK", "0") != "0":
+            return  # the ranks of a job that has ended are connected no more: the main one measures alone
+        [series] = series_of([str(run.path)])
+        track_series(series, section, report)
+
+    return measure

@@ -1,0 +1,1 @@
+"""How sure a number is: resampling, nulls, intervals, equivalence, replicate designs."""

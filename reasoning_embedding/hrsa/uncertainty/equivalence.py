@@ -1,0 +1,255 @@
+"""Is a value different, the same within a margin, or not known: two one-sided tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from reasoning_embedding.errors import InputError
+
+from .seed_band import SeedBand, finite_values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equivalence:
+    """Two one-sided tests (TOST), and the test of a difference beside them.
+
+    Parameters
+    ----------
+    estimate : float
+        The difference, ratio or value tested.
+    low, high : float
+        Its interval at 1 - 2 alpha: within the margin exactly if the tests say so.
+    margin : (float, float)
+        What counts as no difference.
+    p_value : float
+        Of equivalence, the larger of `p_lower` and `p_upper`.
+    p_lower, p_upper : float
+        Against lying at or below the lower end of the margin, and at or above the upper.
+    p_difference : float
+        Two-sided, against no difference (against lying within the band, where the margin is one).
+    alpha : float
+        Level of all tests.
+    method : str
+        ``bootstrap``, ``paired t`` or ``Welch t``.
+    n : int
+        Replicates, or runs a side (the smaller number).
+    """
+
+    estimate: float
+    low: float
+    high: float
+    margin: tuple[float, float]
+    p_value: float
+    p_lower: float
+    p_upper: float
+    p_difference: float
+    alpha: float
+    method: str
+    n: int
+
+    @property
+    def verdict(self) -> Literal["equivalent within margin", "different", "undecided"]:
+        """Equivalence goes first: a difference may be certain and too small to matter."""
+        if self.p_value < self.alpha:
+            return "equivalent within margin"
+        return "different" if self.p_difference < self.alpha else "undecided"
+
+
+def equivalence_of_replicates(
+    estimate: float,
+    replicates: np.ndarray,
+    margin: float | SeedBand,
+    *,
+    ratio: bool = False,
+    alpha: float = 0.05,
+) -> Equivalence:
+    """Test from bootstrap replicates whether a difference or ratio is none, or a value lies in a seed band.
+
+    Parameters
+    ----------
+    estimate : float
+        The difference, the ratio, or with a band the value itself.
+    replicates : array, shape (B,)
+        Of the same quantity, such as ``a.interval.replicates - b.interval.replicates`` of one seed.
+    margin : float or SeedBand
+        Differences below it count as none, > 0; ratios between 1 / margin and margin, > 1; or the band.
+    ratio : bool
+        Whether `estimate` is a ratio.
+    alpha : float
+        Level, in (0, 0.5).
+
+    Raises
+    ------
+    InputError
+        For fewer than two replicates, values that are not finite, or a margin that is none.
+
+    Notes
+    -----
+    ``p_lower = (1 + #{r <= low}) / (1 + B)``, ``p_upper = (1 + #{r >= high}) / (1 + B)`` (Schuirmann 1987; Efron
+    and Tibshirani 1993, chapter 16).
+
+    Examples
+    --------
+    >>> differences = 0.01 * np.random.RandomState(0).randn(2000) + 0.005
+    >>> equivalence_of_replicates(0.005, differences, margin=0.05).verdict
+    'equivalent within margin'
+    >>> equivalence_of_replicates(0.105, differences + 0.1, margin=0.05).verdict
+    'different'
+    """
+    found = np.sort(finite_values(replicates, "replicates"))
+    size = len(found)
+    return _decide(
+        estimate,
+        lambda bound: (1 + float(np.searchsorted(found, bound, side="right"))) / (1 + size),
+        lambda bound: (1 + float(size - np.searchsorted(found, bound, side="left"))) / (1 + size),
+        lambda share: float(np.quantile(found, share)),
+        _bounds(margin, ratio),
+        alpha=alpha,
+        method="bootstrap",
+        n=size,
+    )
+
+
+def equivalence_of_runs(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    margin: float,
+    *,
+    paired: bool = False,
+    ratio: bool = False,
+    alpha: float = 0.05,
+) -> Equivalence:
+    """Test over runs whether two recipes give the same value of a metric.
+
+    Parameters
+    ----------
+    a, b : sequence of float
+        One value a run, at least two a side; positive for a ratio.
+    margin : float
+        Differences b - a below it count as none, > 0; ratios b / a between 1 / margin and margin, > 1.
+    paired : bool
+        Run i of both shares its seed; then the lengths are equal.
+    ratio : bool
+        Compare geometric means: the same tests on logarithms.
+    alpha : float
+        Level, in (0, 0.5).
+
+    Raises
+    ------
+    InputError
+        For too few runs, unequal lengths of pairs, ratios of values that are not positive, or a bad margin.
+
+    Notes
+    -----
+    t tests of the mean difference with n - 1 degrees of freedom if paired, else Welch's (Biometrika 34, 1947).
+
+    Examples
+    --------
+    >>> same = equivalence_of_runs([0.90, 0.91, 0.92], [0.91, 0.90, 0.92], margin=0.05)
+    >>> print(same.verdict, f"(p = {same.p_value:.3f})")
+    equivalent within margin (p = 0.002)
+    """
+    x, y = finite_values(a, "a"), finite_values(b, "b")
+    low, high, null_low, null_high = _bounds(margin, ratio)
+    if ratio and min(x.min(), y.min()) <= 0:
+        raise InputError("a ratio needs positive values", where="a, b", todo="compare differences instead")
+    if paired and len(x) != len(y):
+        raise InputError(f"{len(x)} and {len(y)} runs", todo="pairs need the same seeds on both sides")
+    forward, back = (np.log, np.exp) if ratio else (np.asarray, np.asarray)
+    x, y = forward(x), forward(y)
+    middle, error, degrees = mean_difference(x, y, paired=paired)
+
+    def below(bound: float) -> float:
+        return student_below(float(forward(bound)) - middle, error, degrees)
+
+    return _decide(
+        float(back(middle)),
+        below,
+        lambda bound: 1 - below(bound),
+        lambda share: float(back(middle + float(stdtrit(degrees, share)) * error)),
+        (low, high, null_low, null_high),
+        alpha=alpha,
+        method="paired t" if paired else "Welch t",
+        n=min(len(x), len(y)),
+    )
+
+
+def mean_difference(x: np.ndarray, y: np.ndarray, *, paired: bool) -> tuple[float, float, float]:
+    """Mean of y less that of x, its standard error, and its degrees of freedom.
+
+    Parameters
+    ----------
+    x : array, shape (n,)
+        n >= 2.
+    y : array, shape (m,)
+        m >= 2; equal to n if paired.
+    paired : bool
+        Entry i of both belongs together.
+
+    Notes
+    -----
+    Paired: ``std(y - x) / sqrt(n)`` and n - 1. Else, with ``v = s^2 / n`` of each, ``sqrt(v_x + v_y)`` and
+    Satterthwaite's ``(v_x + v_y)^2 / (v_x^2 / (n - 1) + v_y^2 / (m - 1))`` (Welch, Biometrika 34, 1947).
+    """
+    if paired:
+        differences = y - x
+        error = float(differences.std(ddof=1) / np.sqrt(len(x)))
+        return float(differences.mean()), error, float(len(x) - 1)
+    parts = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])
+    variance, spread = parts.sum(), (parts**2 / (len(x) - 1, len(y) - 1)).sum()
+    degrees = float(variance**2 / spread) if spread else float(len(x) + len(y) - 2)
+    return float(y.mean() - x.mean()), float(np.sqrt(variance)), degrees
+
+
+def student_below(distance: float, error: float, degrees: float) -> float:
+    """Chance that Student's t, times a standard error, lies below a distance; certain where the error is 0."""
+    return float(stdtr(degrees, distance / error)) if error else float(np.heaviside(distance, 0.5))
+
+
+def _decide(
+    estimate: float,
+    below: Callable[[float], float],
+    above: Callable[[float], float],
+    quantile: Callable[[float], float],
+    bounds: tuple[float, float, float, float],
+    *,
+    alpha: float,
+    method: str,
+    n: int,
+) -> Equivalence:
+    """Run the tests from the chances that the quantity lies at or below, or at or above, a bound."""
+    if not 0 < alpha < 0.5:
+        raise InputError(f"a test's level lies in (0, 0.5), not at {alpha}")
+    low, high, null_low, null_high = bounds
+    p_lower, p_upper = below(low), above(high)
+    return Equivalence(
+        estimate=float(estimate),
+        low=quantile(alpha),
+        high=quantile(1 - alpha),
+        margin=(low, high),
+        p_value=max(p_lower, p_upper),
+        p_lower=p_lower,
+        p_upper=p_upper,
+        p_difference=min(1.0, 2 * min(below(null_high), above(null_low))),
+        alpha=alpha,
+        method=method,
+        n=n,
+    )
+
+
+def _bounds(margin: float | SeedBand, ratio: bool) -> tuple[float, float, float, float]:
+    """The margin's ends, and the range of "no difference": a point, or the whole of a band."""
+    if isinstance(margin, SeedBand):
+        return margin.low, margin.high, margin.low, margin.high
+    if not (np.isfinite(margin) and margin > (1 if ratio else 0)):
+        raise InputError(
+            f"no {'ratio' if ratio else 'difference'} lies within a margin of {margin}",
+            where="margin",
+            todo="give a ratio above 1, such as 1.25" if ratio else "give a number above 0",
+        )
+    return (1 / margin, margin, 1.0, 1.0) if ratio else (-margin, margin, 0.0, 0.0)

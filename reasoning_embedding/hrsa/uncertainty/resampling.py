@@ -1,0 +1,225 @@
+"""How sure a number is: intervals over documents, nulls over permuted rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.metrics.layer import Layer
+from reasoning_embedding.hrsa.metrics.linear_algebra import product
+from reasoning_embedding.hrsa.metrics.result import Interval, NullTest, as_rows, same_rows
+
+#: Rows of a block of the Gram matrices, which are never held whole.
+_BLOCK = 1024
+
+
+def permutation_null(
+    statistic: Callable[[np.ndarray, np.ndarray], Any],
+    x: Any,
+    y: Any,
+    *,
+    permutations: int = 200,
+    seed: int = 0,
+    documents: np.ndarray | None = None,
+    distance: bool = False,
+) -> NullTest:
+    """Test whether the rows of X and Y belong together by shuffling the rows of Y.
+
+    Parameters
+    ----------
+    statistic : callable
+        Two arrays (n, D) to a number (or a metric); large = similar.
+    x, y : array or tensor, shape (n, D)
+        The same rows in two models.
+    permutations : int
+        B >= 1; the smallest p is 1 / (B + 1).
+    seed : int
+        Seed of the shuffles.
+    documents : array of int, shape (n,), optional
+        The document of each row; documents are shuffled whole.
+    distance : bool
+        Small = similar instead.
+
+    Raises
+    ------
+    InputError
+        On NaN rows, different numbers of rows, or no permutations.
+
+    Examples
+    --------
+    >>> from reasoning_embedding.hrsa import linear_cka
+    >>> x, y = np.random.RandomState(0).randn(2, 60, 4)
+    >>> print(permutation_null(linear_cka, x, x + y).p < 0.01, permutation_null(linear_cka, x, y).p < 0.01)
+    True False
+    """
+    x, y = as_rows(x, "X"), as_rows(y, "Y")
+    same_rows(x, y)
+    orders = shuffles(len(y) if documents is None else documents, permutations, seed)
+    return null_test(
+        float(statistic(x, y)), [float(statistic(x, y[order])) for order in orders], distance=distance
+    )
+
+
+def shuffles(documents: int | np.ndarray, permutations: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Give B orders of the rows: of all of them if a number is given, else of whole documents.
+
+    Rows of one document are alike, so shuffling rows would make the null too narrow. Rows keep their order
+    within a document; documents of different lengths shift each other along.
+    """
+    if permutations < 1:
+        raise InputError(f"a null needs at least one permutation, got {permutations}")
+    rng = np.random.default_rng(seed)
+    if isinstance(documents, int):
+        return (rng.permutation(documents) for _ in range(permutations))
+    _, codes = np.unique(documents, return_inverse=True)
+    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return (np.concatenate([rows[i] for i in rng.permutation(len(rows))]) for _ in range(permutations))
+
+
+def null_test(value: float, null: Sequence[float], *, distance: bool = False) -> NullTest:
+    """Where a value stands among those of permuted rows."""
+    found = np.asarray(null, dtype=np.float64)
+    beyond = (found <= value) if distance else (found >= value)
+    p = (1 + int(beyond.sum())) / (1 + len(found))
+    return NullTest(value, float(found.mean()), float(found.std()), p, len(found))
+
+
+def resampled_counts(documents: int, replicates: int, seed: int = 0) -> np.ndarray:
+    """How often each document is drawn in each bootstrap replicate, shape (B, documents)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(documents, np.full(documents, 1 / documents), size=replicates)
+
+
+def halves(codes: np.ndarray, replicates: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Rows of random halves of the documents, drawn without repetition; `codes` (n,) numbers documents from 0."""
+    count = int(codes.max()) + 1
+    rng = np.random.default_rng(seed)
+    for _ in range(replicates):
+        yield np.flatnonzero(np.isin(codes, rng.permutation(count)[: (count + 1) // 2]))
+
+
+def interval(value: float, replicates: np.ndarray, level: float = 0.95) -> Interval:
+    """Percentile interval of bootstrap replicates, moved so that their median lies on the estimate.
+
+    Resampled documents repeat, which shifts biased similarities (CKA) upward; the shift is taken off.
+    """
+    tails = [50 * (1 - level), 50, 50 * (1 + level)]
+    low, middle, high = np.percentile(replicates, tails)
+    moved = np.asarray(replicates) + (value - middle)
+    return Interval(float(value + low - middle), float(value + high - middle), level, moved)
+
+
+def bootstrap_mean(
+    values: np.ndarray, documents: np.ndarray, *, replicates: int = 200, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Interval of the mean of per-row values, documents resampled whole.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+        One number a row.
+    documents : array of int, shape (n,)
+        The document of each row.
+    replicates : int
+        B.
+    seed : int
+        Seed of the resampling.
+    level : float
+        In (0, 1).
+
+    Examples
+    --------
+    >>> found = bootstrap_mean(np.random.RandomState(0).randn(400), np.repeat(np.arange(100), 4))
+    >>> found.low < 0 < found.high
+    True
+    """
+    names, codes = np.unique(documents, return_inverse=True)
+    sums, sizes = np.bincount(codes, weights=values), np.bincount(codes)
+    counts = resampled_counts(len(names), replicates, seed)
+    return interval(float(values.mean()), (counts @ sums) / (counts @ sizes), level)
+
+
+def bootstrap_similarity(
+    a: Layer, b: Layer, documents: np.ndarray, *, replicates: int = 200, seed: int = 0, level: float = 0.95
+) -> dict[str, Interval]:
+    """Intervals of linear CKA and, at equal widths, of dimension-wise correlation; documents resampled whole.
+
+    Parameters
+    ----------
+    a, b : Layer
+        The same n rows in two models.
+    documents : array of int, shape (n,), ascending
+        The document of each row; rows of a document stand together.
+    replicates : int
+        B.
+    seed : int
+        Seed of the resampling.
+    level : float
+        In (0, 1).
+
+    Returns
+    -------
+    dict
+        ``cka`` and, where the widths are equal, ``dimension_correlation``.
+
+    Notes
+    -----
+    Nothing is recomputed from rows: with document counts w, ``|sum_d w_d X_d'Y_d|_F^2 = w'Gw`` where ``G`` holds
+    block sums of the elementwise product of the two Gram matrices, and the centring term needs only the
+    documents' sums. One pass costs n^2 D; a replicate costs documents^2.
+    """
+    names, starts, sizes = np.unique(documents, return_index=True, return_counts=True)
+    counts = resampled_counts(len(names), replicates, seed).astype(np.float64)
+    found = {}
+    draws = np.vstack([np.ones(len(names)), counts])  # the first row is the sample itself
+    cross, own_a, own_b = (
+        _centred_squares(first, second, starts, sizes, draws) for first, second in ((a, b), (a, a), (b, b))
+    )
+    cka = cross / np.sqrt(own_a * own_b)
+    found["cka"] = interval(float(cka[0]), cka[1:], level)
+    if a.width == b.width:
+        correlation = _correlations(a, b, starts, sizes, draws)
+        found["dimension_correlation"] = interval(float(correlation[0]), correlation[1:], level)
+    return found
+
+
+def _sums(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(rows, starts, axis=0).astype(np.float64)
+
+
+def _centred_squares(
+    a: Layer, b: Layer, starts: np.ndarray, sizes: np.ndarray, draws: np.ndarray
+) -> np.ndarray:
+    """``|X'Y - s t' / n|_F^2`` of each weighted draw, s and t the weighted column sums."""
+    x, y = a.centred, b.centred
+    blocks = np.empty((len(starts), len(starts)))
+    ends = np.append(starts[1:], len(x))
+    for first in range(0, len(starts), max(1, _BLOCK * len(starts) // len(x))):
+        last = min(len(starts), first + max(1, _BLOCK * len(starts) // len(x)))
+        rows = slice(starts[first], ends[last - 1])
+        gram = product(x[rows], x.T)
+        gram *= gram if b is a else product(y[rows], y.T)
+        by_column = np.add.reduceat(gram, starts, axis=1)
+        blocks[first:last] = np.add.reduceat(by_column, starts[first:last] - starts[first], axis=0)
+    n = draws @ sizes
+    s, t = draws @ _sums(x, starts), draws @ _sums(y, starts)
+    plain = np.einsum("bd,bd->b", draws @ blocks, draws)
+    # <sum_d w_d X_d'Y_d, s t'> = sum_d w_d sum_(i in d) (x_i s)(y_i t)
+    projected = np.add.reduceat((x @ s.T) * (y @ t.T), starts, axis=0)
+    mixed = np.einsum("bd,db->b", draws, projected)
+    return plain - 2 * mixed / n + (s * s).sum(axis=1) * (t * t).sum(axis=1) / n**2
+
+
+def _correlations(a: Layer, b: Layer, starts: np.ndarray, sizes: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Mean dimension-wise correlation of each weighted draw; dimensions constant in the sample are left out."""
+    alive = ~(a.constant | b.constant)
+    x, y = a.centred[:, alive], b.centred[:, alive]
+    n = (draws @ sizes)[:, None]
+    sx, sy = draws @ _sums(x, starts), draws @ _sums(y, starts)
+    xx, yy, xy = (draws @ _sums(p, starts) for p in (x * x, y * y, x * y))
+    spread = np.sqrt(np.maximum(xx - sx * sx / n, 0) * np.maximum(yy - sy * sy / n, 0))
+    rho = np.where(spread > 0, (xy - sx * sy / n) / np.where(spread > 0, spread, 1), np.nan)
+    return np.nanmean(rho, axis=1)

@@ -1,0 +1,179 @@
+"""Any metric with an interval over documents and a null over permuted rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.metrics.layer import Layer
+from reasoning_embedding.hrsa.metrics.neighbours_and_cka import distinct_in_all
+from reasoning_embedding.hrsa.metrics.result import Interval, Metric, NullTest, as_rows, same_rows
+from reasoning_embedding.hrsa.registry import METRICS, Level, MetricSpec
+
+from .resampling import (
+    bootstrap_mean,
+    bootstrap_similarity,
+    halves,
+    interval,
+    null_test,
+    resampled_counts,
+    shuffles,
+)
+
+#: Metrics whose bootstrap needs sufficient statistics only, and what they are called there.
+_FROM_SUMS = {"linear_cka": "cka", "dimension_wise_correlation": "dimension_correlation"}
+#: Percentile intervals of fewer documents are too short.
+_FEW = 20
+_UNKNOWN = Level("unknown", "a metric from elsewhere", frozenset(), frozenset())
+
+
+def with_inference(
+    metric: Callable[..., Metric],
+    x: Any,
+    y: Any = None,
+    *,
+    documents: np.ndarray | None = None,
+    null: int = 200,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    **options: Any,
+) -> Metric:
+    """Compute a metric, how far it would move with other documents, and what unrelated rows give.
+
+    Parameters
+    ----------
+    metric : callable
+        A function of this package, or one's own: rows (and rows) to a :class:`Metric`.
+    x : array or tensor, shape (n, D_x)
+    y : array or tensor, shape (n, D_y), optional
+        The same rows in two models; no `y` for metrics of one model, which have no null.
+    documents : array, shape (n,), optional
+        The document of each row; documents are resampled and shuffled whole. Absent: each row is one.
+    null : int
+        Permutations B; 0 leaves the null out. The smallest p is 1 / (B + 1).
+    bootstrap : int
+        Replicates; 0 leaves the interval out.
+    seed : int
+        Seed of both; intervals of one metric on two pairs of models have matching replicates under one seed.
+    level : float
+        Of the interval, in (0, 1).
+    **options
+        Passed to `metric` (its own `seed` keeps its default).
+
+    Returns
+    -------
+    Metric
+        What `metric` gives, with ``interval`` and ``null``; ``chance`` is the null's mean where it had none.
+
+    Raises
+    ------
+    InputError
+        On bad rows (see `metric`), other than n documents, or fewer than four different ones.
+
+    Notes
+    -----
+    Means over rows (k-NN overlap, probe accuracy) resample the rows' values; CKA and dimension-wise correlation
+    use sums per document; the rest are recomputed, B times. Metrics that repeated rows spoil are recomputed on
+    random halves of the documents, whose spread is that of the whole sample (McCarthy 1969). Work on a layer is
+    done once for all permutations.
+
+    Examples
+    --------
+    >>> from reasoning_embedding import hrsa
+    >>> x, noise = np.random.RandomState(0).randn(2, 200, 8)
+    >>> found = hrsa.with_inference(hrsa.linear_cka, x, x + noise, null=99)
+    >>> print(f"{found.value:.2f} [{found.interval.low:.2f}, {found.interval.high:.2f}], p = {found.null.p:.2f}")
+    0.53 [0.50, 0.57], p = 0.01
+    """
+    sides = [as_rows(x, "X")] if y is None else [as_rows(x, "X"), as_rows(y, "Y")]
+    same_rows(sides[0], sides[-1])
+    codes = _codes(documents, len(sides[0]))
+    spec = METRICS.get(getattr(metric, "__name__", ""))
+    if spec is None or spec.function is not metric:
+        spec = MetricSpec(metric, _UNKNOWN)
+    job = _Job(spec, sides, codes, options)
+    result = job.compute(np.arange(len(codes)))
+    changes: dict[str, Any] = {}
+    if bootstrap:
+        changes["interval"] = _interval(job, result, bootstrap, seed, level)
+    if null and len(sides) == 2:
+        changes["null"] = _null(job, result.value, null, seed)
+        if result.chance is None:
+            changes["chance"] = changes["null"].mean
+    count = int(codes.max()) + 1
+    if count < _FEW:
+        changes["warnings"] = (*result.warnings, f"{count} documents: intervals are too short below {_FEW}")
+    return replace(result, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A metric, the rows it is asked about, their documents and its options."""
+
+    spec: MetricSpec
+    sides: list[np.ndarray]
+    codes: np.ndarray
+    options: dict[str, Any]
+
+    def compute(self, rows: np.ndarray) -> Metric:
+        """Compute the metric on some of the rows."""
+        options = {"documents": self.codes[rows]} if self.spec.takes_documents else {}
+        return self.spec.function(*(side[rows] for side in self.sides), **(options | self.options))
+
+
+def _codes(documents: np.ndarray | None, n: int) -> np.ndarray:
+    """Documents as numbers from 0."""
+    if documents is None:
+        return np.arange(n)
+    names, codes = np.unique(np.asarray(documents), return_inverse=True)
+    if codes.shape != (n,) or len(names) < 4:
+        raise InputError(
+            f"{len(names)} different documents for {codes.size} of {n} rows",
+            where="documents",
+            todo="name the document of each row; at least four are needed to resample",
+        )
+    return codes
+
+
+def _interval(job: _Job, result: Metric, replicates: int, seed: int, level: float) -> Interval:
+    if result.row_values is not None:
+        values, rows = result.row_values
+        return bootstrap_mean(values, job.codes[rows], replicates=replicates, seed=seed, level=level)
+    if job.spec.name in _FROM_SUMS:
+        order = np.argsort(job.codes, kind="stable")
+        a, b = (Layer(side[order]) for side in job.sides)
+        found = bootstrap_similarity(a, b, job.codes[order], replicates=replicates, seed=seed, level=level)
+        return found[_FROM_SUMS[job.spec.name]]
+    draws = _resampled(job.codes, replicates, seed, halve=job.spec.needs_distinct)
+    return interval(result.value, np.array([float(job.compute(rows)) for rows in draws]), level)
+
+
+def _resampled(codes: np.ndarray, replicates: int, seed: int, *, halve: bool) -> Iterator[np.ndarray]:
+    """Rows of resampled documents: as many as there are, with replacement, or half of them, without."""
+    if halve:
+        yield from halves(codes, replicates, seed)
+        return
+    for times in resampled_counts(int(codes.max()) + 1, replicates, seed):
+        yield np.repeat(np.arange(len(codes)), times[codes])
+
+
+def _null(job: _Job, value: float, permutations: int, seed: int) -> NullTest:
+    x, y = job.sides
+    of_layers, codes = job.spec.of_layers, job.codes
+    if of_layers is None:
+        orders = shuffles(codes, permutations, seed)
+        return null_test(value, [float(job.spec.function(x, y[order], **job.options)) for order in orders])
+    a, b = Layer(x, "X"), Layer(y, "Y")
+    if job.spec.needs_distinct:
+        rows = distinct_in_all([a, b])
+        a, b, codes = a.taken(rows), b.taken(rows), codes[rows]
+    options = ({"documents": codes} if job.spec.takes_documents else {}) | job.options
+    of_layers(a, b, **options)  # what belongs to one layer is computed before rows are shuffled
+    orders = shuffles(codes, permutations, seed)
+    values = [float(of_layers(a, b.reordered(order), **options)) for order in orders]
+    return null_test(value, values, distance=job.spec.distance)

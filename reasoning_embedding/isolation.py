@@ -1,0 +1,68 @@
+"""What a piece of work must leave as it found it: random states, threads, the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from collections.abc import Generator
+
+
+@contextlib.contextmanager
+def same_random_state() -> Generator[None]:
+    """Undo what is done to any global random state of Python, NumPy and torch within the block.
+
+    mteb seeds them all when a task is made: without this, evaluating amid a training run would change the run.
+    """
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Generator[None]:
+    """Compute with `count` threads, in torch and in NumPy's BLAS; None leaves both as they are."""
+    if count is None:
+        yield
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Generator[None]:
+    """Keep bars of datasets and transformers, and notes on loaded weights, off the screen; we tell progress in lines."""
+    import datasets
+    from transformers.utils import logging
+
+    bars = datasets.is_progress_bar_enabled(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            # trl still uses names of arguments that transformers has replaced.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars[0]:
+            datasets.enable_progress_bars()
+        if bars[1]:
+            logging.enable_progress_bar()

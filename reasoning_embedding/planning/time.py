@@ -1,0 +1,171 @@
+"""Time of a training step on paper: what a GPU computes, reads and sends, against its published peaks."""
+
+from __future__ import annotations
+
+from reasoning_embedding import config
+
+from .adapters import adapter_parameters
+from .engines import EngineName
+from .flops import DecoderShape, Device, training_flops
+from .memory import Load
+
+#: Shares of the published peaks that an H200 was measured to give: bf16 products (790 of 989 TFLOP/s), memory
+#: (4.3 of 4.8 TB/s); variable-length attention forward and backward (166 of 989); NCCL on NVLink (375 of 450).
+_PRODUCTS, _MEMORY, _ATTENTION, _LINK = 0.8, 0.9, 0.168, 0.83
+#: Products of matrices narrower than this many columns lose half of their rate.
+_NARROW = 171
+#: A whole step reaches this share of the roofline (against torchtitan's published H100 figures).
+DERATING = 0.8
+#: Between nodes: 400 Gb/s InfiniBand a GPU, in bytes a second.
+_NETWORK = 50e9
+NODE = 8
+
+
+#: Products in float32, without tensor cores, to the bf16 peak: 67 of 989 TFLOP/s on an H100 or H200, 19.5 of 312 on an
+#: A100. torch leaves TF32 off.
+_FLOAT32 = 1 / 15
+
+
+def compute_seconds(
+    shape: DecoderShape,
+    tokens: float,
+    squares: float,
+    device: Device,
+    *,
+    compiled: bool,
+    half: bool = True,
+    lora: config.Lora | None = None,
+) -> dict[str, float]:
+    """Return the seconds of forward and backward of some texts on one GPU, by kind of work, at the roofline.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+        The encoder.
+    tokens, squares : float
+        Tokens of the texts, and the sum of their squared lengths.
+    device : Device
+        Its peaks.
+    compiled : bool
+        Whether elementwise work is fused by torch.compile.
+    half : bool
+        Whether layers compute in bf16; else in float32.
+    lora : config.Lora, optional
+        Adapters, where they alone are trained: frozen matrices then need no gradient of their own.
+
+    Notes
+    -----
+    Products reach w / (w + 171) of the measured rate at width w. Fused elementwise work moves, a token and
+    layer, 42 bytes of each element of the residual stream (two norms and residuals, forward and backward), 10
+    of queries and keys (norm, rotation), 25 of the MLP (gate, activation, recomputed once); eager kernels
+    move about 120 more of each. The constants reproduce the model's figures for Qwen3 at 0.6B to 8B on an
+    H200 within 6 %; eager ones within 40 %. An adapter's products are as narrow as its rank; what its dropout,
+    casts and additions move is not counted.
+    """
+    wide = shape.widths
+    heads = wide["query"] + wide["key_value"]
+    linear = training_flops(shape, tokens, 0.0, full=lora is None)
+    attention = training_flops(shape, 0.0, squares)
+    bandwidth = _MEMORY * device.bandwidth * 1e12
+    moved = 42 * shape.hidden + 10 * heads + 25 * shape.intermediate
+    eager = 0 if compiled else 120 * (shape.hidden + heads + shape.intermediate)
+    peak = device.tflops * 1e12 * (1 if half else _FLOAT32)
+    if not half:
+        moved, eager = 2 * moved, 2 * eager
+    return {
+        "products": linear / (_PRODUCTS * peak * _reached(shape.hidden)),
+        "adapters": 0.0
+        if lora is None
+        else 6 * adapter_parameters(shape, lora) * tokens / (_PRODUCTS * peak * _reached(lora.rank)),
+        "attention": attention / (_ATTENTION * peak),
+        "elementwise": tokens * shape.layers * moved / bandwidth,
+        "eager_kernels": tokens * shape.layers * eager / bandwidth,
+    }
+
+
+def _reached(width: int) -> float:
+    """Share of the rate of products that matrices of this width reach."""
+    return width / (width + _NARROW)
+
+
+def forward_seconds(compute: dict[str, float], *, frozen: bool) -> float:
+    """Return how much of :func:`compute_seconds` is the forward pass.
+
+    A third of all work, as each product is made for the output, for its input's gradient and for its matrix's; half of
+    the products with frozen matrices, which need no third.
+    """
+    thirds = sum(seconds for name, seconds in compute.items() if name != "products")
+    return compute["products"] / (2 if frozen else 3) + thirds / 3
+
+
+def loss_seconds(load: Load, dimension: int, gpus: int, device: Device) -> float:
+    """Return the seconds of the loss: three products of this rank's queries with all documents, in float32."""
+    rows = load.queries / gpus
+    return 3 * 2 * rows * load.documents * dimension / (_FLOAT32 * device.tflops * 1e12)
+
+
+def anchor_seconds(shape: DecoderShape, load: Load, squares: float, device: Device, *, half: bool) -> float:
+    """Return the seconds that the frozen backbone takes, which an anchored loss compares with.
+
+    A forward of its stock layers, then linear CKA in float32 on one rank, for which the others wait: three products of
+    embeddings with embeddings (texts x D x D), and three more for the gradient.
+    """
+    forward = compute_seconds(shape, load.tokens, squares, device, compiled=False, half=half)
+    products = 6 * 2 * load.texts * shape.hidden**2
+    return forward_seconds(forward, frozen=False) + products / (_FLOAT32 * device.tflops * 1e12)
+
+
+def link_rate(device: Device, gpus: int) -> float:
+    """Return the bytes a second that each of `gpus` GPUs sends: NVLink in a node, the network beyond."""
+    inside = device.link * 1e9
+    return _LINK * (inside if gpus <= NODE else min(inside, _NETWORK))
+
+
+def communication_bytes(
+    shape: DecoderShape,
+    load: Load,
+    gpus: int,
+    engine: EngineName,
+    *,
+    trained: int,
+    packs: float,
+    gathered: int,
+    anchored: bool = False,
+) -> dict[str, float]:
+    """Return the bytes that each GPU sends in a step, by purpose.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+        The encoder.
+    load : Load
+        The batch.
+    gpus : int
+        Number of ranks.
+    engine : str
+        How they hold the model.
+    trained : int
+        Parameters with a gradient.
+    packs : float
+        Forwards and backwards in which sharded layers are gathered: two of each pack, three of one embedded
+        twice.
+    gathered : int
+        Bytes a parameter when it is gathered.
+    anchored : bool
+        Whether embeddings of the frozen backbone are gathered, too.
+
+    Notes
+    -----
+    A ring sends (n - 1) / n of the whole for a gather or a reduce-scatter, and twice that for an all-reduce
+    (Patarasuk and Yuan 2009). Embeddings are gathered and their float32 gradients all-reduced.
+    """
+    ring = (gpus - 1) / gpus
+    rows = 4.0 * load.texts * shape.hidden * ring
+    gradients = 4.0 * trained * ring
+    sent = {"embeddings": (2 if anchored else 1) * rows, "embedding_gradients": 2 * rows}
+    sent["gradients"] = 2 * gradients if engine in ("replicated", "zero1") else gradients
+    if engine in ("fsdp2", "zero3"):
+        sent["parameters"] = gathered * shape.parameters * ring * packs
+    elif engine in ("zero1", "zero2"):
+        sent["parameters"] = 4.0 * trained * ring
+    return sent

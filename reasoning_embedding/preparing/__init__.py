@@ -1,0 +1,1 @@
+"""Work on data files with models: mining, filtering, describing."""

@@ -1,0 +1,185 @@
+"""What is known of a sweep's runs: written by whoever ends one, read from the run folders otherwise.
+
+Nothing is kept that a SIGKILL could leave wrong: a run is running while a process holds its lock, finished when
+its last checkpoint is there, interrupted when it began and neither holds. Only what no folder can tell, that a
+run failed and why, or that it waits in a cluster's queue, is a record of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.locks import is_held, take_turns
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_write, write_json
+
+State = Literal["waiting", "submitted", "running", "interrupted", "failed", "finished"]
+_INDEX = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a run is, what it measured, and what a failed or submitted one left to say."""
+
+    run: config.SweepRun
+    state: State
+    value: float | None
+    step: int | None
+    note: str = ""
+
+
+class SweepLedger:
+    """The runs of a sweep, below its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The sweep's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run_folder(self, name: str) -> RunFolder:
+        """Where a run lies."""
+        return RunFolder(self.folder / "runs" / name)
+
+    def config_file(self, name: str) -> Path:
+        """A run's configuration, as ``rembed train`` takes it."""
+        return self.folder / "configs" / f"{name}.yaml"
+
+    def write(self, sweep: config.SweepConfig, runs: Sequence[config.SweepRun], text: str | None) -> None:
+        """Write the sweep and a configuration a run, before anything is launched."""
+        own = RunFolder(self.folder)
+        with take_turns(self.folder / ".lock-write"):  # parts of a sweep start at the same moment
+            if text is not None:
+                atomic_write(own.config_yaml, text)
+            write_json(own.config_json, config.resolved_json(sweep))
+            for run in runs:
+                if not (file := self.config_file(run.name)).exists():
+                    atomic_write(file, config.to_yaml(run.config))
+            points = [{"name": run.name, "point": run.point} for run in runs]
+            write_json(self.folder / _INDEX, {"runs": points})
+
+    def runs(self) -> list[config.SweepRun]:
+        """Read the runs back.
+
+        Raises
+        ------
+        InputError
+            If this is no sweep's folder.
+        """
+        index = _read(self.folder / _INDEX)
+        if "runs" not in index:
+            raise InputError(
+                "no sweep lies here", where=str(self.folder), todo="run `rembed sweep CONFIG` first"
+            )
+        return [
+            config.SweepRun(
+                entry["name"],
+                entry["point"],
+                config.load_config(self.config_file(entry["name"]), expect=config.RunConfig).config,
+            )
+            for entry in index["runs"]
+        ]
+
+    def record(self, name: str, state: Literal["submitted", "failed", "finished"], note: str = "") -> None:
+        """Note how a run ended, or where it was submitted."""
+        write_json(self._record(name), {"state": state, "note": note})
+
+    def recorded(self, name: str) -> bool:
+        """Whether there is a note of a run."""
+        return self._record(name).exists()
+
+    def forget(self, name: str) -> None:
+        """Let a run count as neither failed nor submitted, because it is started now."""
+        self._record(name).unlink(missing_ok=True)
+
+    def state(self, run: config.SweepRun) -> tuple[State, str]:
+        """How far a run is, and the note of its record."""
+        folder, record = self.run_folder(run.name), _read(self._record(run.name))
+        note, said = str(record.get("note", "")), record.get("state")
+        if is_held(folder.lock):
+            return "running", ""
+        if trained(folder) and (said == "finished" or run.config.hrsa is None):
+            return "finished", ""
+        if said == "failed":
+            return "failed", note
+        if folder.steps():
+            return "interrupted", ""
+        return ("submitted", note) if said == "submitted" else ("waiting", "")
+
+    def outcome(self, sweep: config.SweepConfig, run: config.SweepRun) -> Outcome:
+        """How far a run is, and what it measured if it is finished."""
+        state, note = self.state(run)
+        folder = self.run_folder(run.name)
+        value = measured(folder, sweep.metric) if state == "finished" else None
+        return Outcome(run, state, value, max(folder.steps(), default=None), note)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "ledger" / f"{name}.json"
+
+
+def sweep_folder(sweep: config.SweepConfig) -> Path:
+    """Where a sweep lies."""
+    return Path(sweep.output_dir) / sweep.name
+
+
+def trained(run: RunFolder) -> bool:
+    """Whether a run's last planned step is saved."""
+    planned = _read(run.manifest).get("steps")
+    return planned is not None and planned in run.steps()
+
+
+def measured(run: RunFolder, metric: str | None) -> float | None:
+    """Value of a metric at the last step that logged it; without a metric the best score, or else the loss.
+
+    Parameters
+    ----------
+    run : RunFolder
+        A run that has ended.
+    metric : str or None
+        A key of ``metrics.jsonl``, ``evaluation.TASK`` for one within.
+    """
+    if metric is None:
+        if (score := _number(_read(run.best).get("score"))) is not None:
+            return score
+        metric = "loss"
+    if not run.metrics.exists():
+        return None
+    for line in reversed(run.metrics.read_text(encoding="utf-8", errors="replace").splitlines()):
+        try:
+            value = _number(_within(json.loads(line), metric))
+        except json.JSONDecodeError:  # the line a killed process was writing
+            continue
+        if value is not None:
+            return value
+    return None
+
+
+def _within(record: Any, key: str) -> Any:
+    if not isinstance(record, dict) or key in record:
+        return record.get(key) if isinstance(record, dict) else None
+    head, _, rest = key.partition(".")
+    return _within(record.get(head), rest) if rest else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        todo = "delete the file; what the run folders hold stays known"
+        raise InputError(f"not JSON: {error}", where=str(path), todo=todo) from error
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,230 @@
+"""Everything a run needs before its first step, made and checked in order."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import (
+    SOFTWARE_BFLOAT16,
+    Embedder,
+    InputContract,
+    add_lora,
+    build_backbone,
+    check_attention,
+    compile_layers,
+    compute_dtype,
+    fuse_layers,
+    input_contract,
+    stock_model,
+    use_text_dropout,
+)
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
+from reasoning_embedding.checkpoints.layout import prune_states
+from reasoning_embedding.checkpoints.state import (
+    explain_damage,
+    put_parameters,
+    read_state,
+    trainable,
+    write_state,
+)
+from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, table_tokens
+from reasoning_embedding.data.batch import Bag, make_bag
+from reasoning_embedding.data.cache import on_disk
+from reasoning_embedding.data.quality.evaluation_sources import (
+    refuse_evaluation_rows,
+    refuse_evaluation_sources,
+)
+from reasoning_embedding.distributed import World
+from reasoning_embedding.losses import ContrastiveLoss, build_loss
+
+from .checks import check_anchor, check_budget, check_launch
+from .engines import Engine, build_engine, read_launch
+from .folder import parent_record
+from .meters import Report
+from .optimizers import build_optimizer
+from .recompute import recompute_activations
+
+
+@dataclass
+class Job:
+    """A run in memory: model, engine, loss, data plan, and where it writes."""
+
+    settings: config.RunConfig
+    run: RunFolder
+    world: World
+    embedder: Embedder
+    engine: Engine
+    loss: ContrastiveLoss
+    anchor: Embedder | None
+    table: Table
+    plan: Plan
+    store: TokenStore
+    inputs: InputContract
+    parent: dict[str, Any]
+    compute: torch.dtype | None
+
+    def bag(self, step: int) -> tuple[Bag, str]:
+        """Texts of a step, and the source they come from."""
+        batch = self.plan.batch(step)
+        return make_bag(batch, self.store), batch.source
+
+    def save(self, step: int) -> None:
+        """Write checkpoint, then state: a process killed in between resumes from the state before."""
+        weights, optimizer = self.engine.weights(), self.engine.optimizer_state()  # all ranks gather
+        if self.world.is_main:
+            data = self.settings.data
+            save_checkpoint(
+                self.run.checkpoint(step),
+                self.embedder,
+                max_tokens=max(data.query_max_tokens, data.document_max_tokens),
+                parent=self.parent,
+                weights=weights,
+                run=self.settings.name,
+                step=step,
+            )
+            adapters = trainable(self.embedder) if self.settings.training.lora is not None else {}
+            kept = {name: weights[name] for name in adapters}
+            write_state(self.run.state(step), optimizer, kept, step=step, loss=self.loss.state())
+            prune_states(self.run, self.settings.checkpoints.keep_states)
+        self.world.barrier()
+
+
+def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: int, report: Report) -> Job:
+    """Load data and backbone, check the attention contract, build the optimizer, and restore step `start`.
+
+    Parameters
+    ----------
+    settings : config.RunConfig
+        The run.
+    run : RunFolder
+        Its folder.
+    world : World
+        The job's ranks.
+    start : int
+        0, or the step whose saved state the run goes on from.
+    report : callable
+        Takes lines of progress.
+
+    Raises
+    ------
+    InputError
+        For a launch that contradicts the run, a token budget below the longest text, or batches too small for the
+        loss's anchor; for data, a backbone or a saved state that cannot be used, and for data that models are scored
+        with.
+    """
+    launch = read_launch()
+    check_launch(launch, settings.training, world)
+    tasks = settings.evaluation.tasks if settings.evaluation else []
+    refuse_evaluation_sources(settings.data, tasks)
+    # A folder a machine: a lock need not hold between two of them.
+    data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
+    table = load_table(data)
+    refuse_evaluation_rows(settings.data, table.sources, tasks)
+    if settings.loss.distillation is not None:
+        require_scores(table)
+    plan = Plan(table, settings.training, settings.data, settings.seed)
+    check_anchor(settings.loss.anchor, plan, settings.training.batch_size)
+    skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
+    report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
+
+    embedder = _embedder(settings, run, table, start)
+    loss = build_loss(settings.loss, embedder.dimension)
+    inputs = input_contract(embedder.tokenizer)
+    store = table_tokens(table, embedder.tokenizer, data)
+    report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
+    check_budget(store.lengths, settings.training.pack_tokens)
+    embedder.to(world.device)
+    check_attention(stock_model(embedder), where=_name(settings.backbone))
+    embedder.train()
+    training = settings.training
+    compute = compute_dtype(training.precision, world.device)
+    if training.precision == "bf16" and compute is None:
+        report(SOFTWARE_BFLOAT16)
+    if training.compile:
+        compile_layers(stock_model(embedder), selective=training.activation_checkpointing == "selective")
+    elif training.fused_layers and launch.engine == "replicated":
+        fused = fuse_layers(stock_model(embedder), compute or torch.float32)
+        if fused:
+            report(f"{fused} layers run as one function each on this CPU")
+
+    def engine() -> Engine:
+        return build_engine(
+            launch,
+            embedder,
+            world,
+            lambda module: build_optimizer(module, training),
+            max_norm=training.max_grad_norm,
+            compute=compute,
+        )
+
+    held = _resumed(run.state(start), embedder, engine, loss) if start else engine()
+    if start:
+        report(f"resumed after step {start}")
+    anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
+    parent = parent_record(settings.backbone)
+    return Job(
+        settings, run, world, embedder, held, loss, anchor, table, plan, store, inputs, parent, compute
+    )
+
+
+def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss: ContrastiveLoss) -> Engine:
+    """Put a saved state back; parameters go in while the module is whole, moments once it is cut."""
+    with explain_damage(folder):
+        optimizer, parameters, record = read_state(folder)
+        put_parameters(embedder, parameters)
+    engine = build()
+    with explain_damage(folder):
+        engine.load_optimizer_state(optimizer)
+    loss.restore(record.get("loss", {}))
+    return engine
+
+
+def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:
+    lora = settings.training.lora
+    backbone = settings.backbone
+    if start:
+        verify_content(run.checkpoint(start))
+        if lora is None:
+            backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
+    model, tokenizer = build_backbone(backbone)
+    recompute = settings.training.activation_checkpointing
+    if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
+        recompute_activations(model, recompute)
+    embedder = Embedder(model, tokenizer, settings.pooling, _prompts(table))
+    if lora is not None:
+        # Adapters start from the run's seed, whatever was drawn before.
+        torch.manual_seed(settings.seed)
+        add_lora(embedder, lora)
+    use_text_dropout(stock_model(embedder))
+    return embedder
+
+
+def _untrained(settings: config.RunConfig) -> Embedder:
+    """Return the run's embedder before its first step, frozen."""
+    model, tokenizer = build_backbone(settings.backbone)
+    return Embedder(model, tokenizer, settings.pooling).eval().requires_grad_(False)
+
+
+def _prompts(table: Table) -> dict[str, str]:
+    """Return the query prompt of each source, under ``query`` too where all agree."""
+    prompts: dict[str, str] = {}
+    for index, source in enumerate(table.sources):
+        rows = (table.source == index).nonzero()[0]
+        if len(rows):
+            prompts[source] = table.texts[table.query[rows[0]]][0]
+    distinct = set(prompts.values())
+    return prompts | ({"query": distinct.pop()} if len(distinct) == 1 else {})
+
+
+def _name(backbone: config.Backbone) -> str:
+    return (
+        backbone.path if isinstance(backbone, config.PretrainedBackbone) else backbone.architecture.model_type
+    )

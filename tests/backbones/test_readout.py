@@ -1,0 +1,151 @@
+"""A model whose vectors the packed forward would not give is refused by name, by every verb that would use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from reasoning_embedding.backbones import Embedder, load_config, load_decoder
+from reasoning_embedding.backbones.readout import pooling_mode, require_decoder, require_packed_readout
+from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
+from reasoning_embedding.errors import ContractError, InputError
+from reasoning_embedding.files import write_json
+from tests.conftest import build_tiny_tokenizer
+
+_DENSE = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Path:
+    """A checkpoint of ours."""
+    folder = tmp_path_factory.mktemp("readout") / "checkpoint"
+    save_checkpoint(folder, Embedder(*load_decoder(str(tiny_backbone))), max_tokens=64, parent=None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """A BERT under the modules of a checkpoint of ours: all that a folder says is "mean pooling"."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("readout") / "bert"
+    shutil.copytree(checkpoint, folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(build_tiny_tokenizer()), **sizes)).save_pretrained(folder)
+    return folder
+
+
+def _edited(source: Path, target: Path, file: str, edit: Callable[[Any], Any]) -> Path:
+    shutil.copytree(source, target)
+    write_json(target / file, edit(json.loads((target / file).read_text())))
+    return target
+
+
+EDITS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "a dense head": ("modules.json", lambda modules: [*modules, _DENSE], r"Normalize \+ Dense"),
+    "not normalised": ("modules.json", lambda modules: modules[:2], r"Transformer \+ Pooling;"),
+    "last token": ("1_Pooling/config.json", lambda old: {**old, "pooling_mode": "lasttoken"}, "'lasttoken'"),
+    "an old form of cls": (
+        "1_Pooling/config.json",
+        lambda _: {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+        "'cls'",
+    ),
+    "two poolings": (
+        "1_Pooling/config.json",
+        lambda _: {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True},
+        r"'max\+mean'",
+    ),
+    "lower case": (
+        "sentence_bert_config.json",
+        lambda old: {**old, "do_lower_case": True},
+        "lowers the case",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_another_readout_is_refused(tmp_path: Path, checkpoint: Path, what: str) -> None:
+    file, edit, words = EDITS[what]
+    assert require_packed_readout(str(checkpoint))
+    other = _edited(checkpoint, tmp_path / "other", file, edit)
+    with pytest.raises(ContractError, match=words) as caught:
+        load_embedder(other)
+    assert caught.value.where == str(other)
+
+
+def test_a_chat_template_that_would_wrap_texts_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+    other = tmp_path / "chat"
+    shutil.copytree(checkpoint, other)
+    (other / "chat_template.jinja").write_text("{{ messages }}")
+    assert require_packed_readout(str(other))  # pinned to plain text
+    settings = json.loads((other / "sentence_bert_config.json").read_text())
+    del settings["modality_config"]
+    write_json(other / "sentence_bert_config.json", settings)
+    with pytest.raises(ContractError, match="chat template"):
+        load_embedder(other)
+
+
+def test_an_old_form_of_mean_pooling_is_known(tmp_path: Path, checkpoint: Path) -> None:
+    old = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False, "word_embedding_dimension": 32}
+    assert pooling_mode(old) == "mean"
+    same = _edited(checkpoint, tmp_path / "old", "1_Pooling/config.json", lambda _: old)
+    assert torch.equal(
+        torch.from_numpy(load_embedder(same).encode(["red cat"])),
+        torch.from_numpy(load_embedder(checkpoint).encode(["red cat"])),
+    )
+
+
+def test_a_damaged_list_of_modules_is_an_input_error(tmp_path: Path, checkpoint: Path) -> None:
+    other = tmp_path / "damaged"
+    shutil.copytree(checkpoint, other)
+    for text in ("[", json.dumps([{"idx": 0}]), json.dumps(3)):
+        (other / "modules.json").write_text(text)
+        with pytest.raises(InputError, match=r"modules\.json: not a file of a sentence-transformers model"):
+            load_embedder(other)
+
+
+def test_encoders_are_refused_and_decoders_are_not(encoder: Path, tiny_backbone: Path) -> None:
+    require_decoder(load_config(str(tiny_backbone)), "decoder")
+    with pytest.raises(ContractError, match="bert is no decoder language model"):
+        load_decoder(str(encoder))
+    assert not require_packed_readout(str(tiny_backbone))  # a language model has no modules
+
+
+@pytest.mark.parametrize("verb", ["embed", "evaluate", "analyze", "track"])
+def test_every_verb_refuses_an_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, encoder: Path, checkpoint: Path
+) -> None:
+    from reasoning_embedding.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    texts, probe, task = tmp_path / "texts.txt", tmp_path / "probe.jsonl", tmp_path / "task"
+    texts.write_text("red cat\nblue fish\n")
+    probe.write_text("".join(json.dumps({"text": f"red cat {number}"}) + "\n" for number in range(12)))
+    task.mkdir()
+    (task / "corpus.jsonl").write_text(json.dumps({"_id": "d", "title": "", "text": "red cat"}))
+    (task / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "red"}))
+    (task / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    words = {
+        "embed": [encoder, texts, "-o", "vectors.npy"],
+        "evaluate": [encoder, "--task", task, "-o", "scores"],
+        "analyze": [checkpoint, encoder, "--probe", probe, "-o", "pair.json"],
+        "track": [checkpoint, encoder, "--probe", probe, "-o", "track.parquet"],
+    }[verb]
+    result = CliRunner().invoke(app, [verb, *map(str, words)])
+    assert result.exit_code == 2, result.output
+    assert "bert is no decoder language model" in result.output
+    assert not (tmp_path / "vectors.npy").exists()
+
+
+def test_a_published_encoder_is_refused(real_models: Path) -> None:
+    """It scored .179 on cranfield where it has .503."""
+    with pytest.raises(ContractError, match="bert is no decoder language model"):
+        load_embedder(real_models / "minilm")

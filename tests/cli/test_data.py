@@ -1,0 +1,378 @@
+"""The data verbs: what they write, what they refuse, and going on after a kill."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reasoning_embedding import config
+from reasoning_embedding.cli.main import main
+from reasoning_embedding.data import load_table
+from reasoning_embedding.data.mining.hard_negatives import MiningRule
+from reasoning_embedding.data.quality.shingles import normalise
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.preparing import filtering, mining
+from reasoning_embedding.preparing.files import data_section
+from reasoning_embedding.preparing.search import Countdown, Searcher, encoded
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", *map(str, arguments)])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def tiny_embedder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
+    """Folder of a random embedder with its provenance: a checkpoint of ours."""
+    from reasoning_embedding.backbones.load import load_tokenizer
+    from reasoning_embedding.checkpoints.random_model import save_random_model
+
+    folder = tmp_path_factory.mktemp("embedder") / "step-000000"
+    shape = config.Architecture(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+    )
+    save_random_model(folder, shape, load_tokenizer(str(tiny_tokenizer)), max_tokens=64)
+    return folder
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Forty questions about animals; each answer shares words with the next ones."""
+    names = "red green blue old new big small fast slow hot cold light dark".split()
+    texts = [f"the {names[i % 13]} cat sees {i % 10} birds and {i} dogs" for i in range(40)]
+    records = [
+        {"query": ["find", f"who sees {i} dogs {names[i % 13]}"], "pos": [text], "neg": [texts[i - 1]]}
+        for i, text in enumerate(texts)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return file
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_mined_rows_are_read_back_with_their_scores(rows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out" / "mined.jsonl.gz"
+    assert run("mine", rows, "-o", output, "--model", "bm25", "-k", 3, "--ranks", "2-20") == 0
+    mined = read(output)
+    assert len(mined) == 40
+    for record in mined:
+        assert record["prompt"] == "find"
+        assert len(record["neg_scores"]) == len(record["neg"]) <= 3
+        assert not set(record["pos"]) & set(record["neg"])
+        assert all(score <= 0.95 * record["pos_scores"][0] + 1e-6 for score in record["neg_scores"])
+    found = json.loads((tmp_path / "out" / "mined.jsonl.gz.report.json").read_text())
+    assert found["negatives"] == sum(len(record["neg"]) for record in mined) > 40
+    table = load_table(data_section(output))
+    assert table.negative_scores is not None
+    assert len(table.negative_scores) == found["negatives"]
+    assert {path.name for path in output.parent.iterdir()} == {"mined.jsonl.gz", "mined.jsonl.gz.report.json"}
+
+
+def test_a_killed_miner_goes_on_and_writes_the_same(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_embedder: Path
+) -> None:
+    monkeypatch.setattr(mining, "ROWS", 8)
+    data, searcher = data_section(rows), Searcher(str(tiny_embedder), max_tokens=32)
+    rule = MiningRule(negatives=2, last=10, positive_share=None, draw="random")
+    mining.mine_file(data, tmp_path / "whole.jsonl", searcher, rule)
+    real, calls = mining.mine, []
+
+    def stopping(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(mining, "mine", stopping)
+    output = tmp_path / "part.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        mining.mine_file(data, output, searcher, rule)
+    assert not output.exists()
+    folder = tmp_path / "part.jsonl.progress"
+    assert len(list(folder.glob("rows-*.jsonl"))) == 2
+    with pytest.raises(InputError, match="another rule"):
+        mining.mine_file(data, output, searcher, MiningRule(negatives=1))
+    # The vectors are there already: another process needs no model to go on.
+    monkeypatch.setattr("reasoning_embedding.preparing.search.load_encoder", lambda searcher: None)
+    mining.mine_file(data, output, searcher, rule)
+    assert len(calls) == 6
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not folder.exists()
+
+
+def test_vectors_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reasoning_embedding.preparing.search._CHUNK", 4)
+    pairs = [("a" if i % 3 else "b", "x" * i) for i in range(10)]
+    seen: list[str] = []
+
+    def encode(texts: Any, prompt: str) -> np.ndarray:
+        seen.extend(texts)
+        if len(seen) > 7 and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        return np.array([[len(text), ord(prompt)] for text in texts], np.float32)
+
+    with pytest.raises(KeyboardInterrupt):
+        encoded(tmp_path, "texts", pairs, encode, lambda line: None)
+    (tmp_path / "again").touch()
+    seen.clear()
+    vectors = encoded(tmp_path, "texts", pairs, encode, lambda line: None)
+    assert vectors.tolist() == [[len(text), ord(prompt)] for prompt, text in pairs]
+    assert len(seen) == 6
+    with pytest.raises(InputError, match="not finite"):
+        encoded(tmp_path, "bad", pairs, lambda texts, _: np.full((len(texts), 2), np.nan), lambda line: None)
+
+
+def test_our_encoder_and_sentence_transformers_mine_the_same(
+    rows: Path, tmp_path: Path, tiny_embedder: Path
+) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_embedder, other)
+    (other / "provenance.json").unlink()  # no checkpoint of ours any more: sentence-transformers loads it
+    mined = []
+    for number, model in enumerate((tiny_embedder, other)):
+        output = tmp_path / f"{number}.jsonl"
+        assert (
+            run(
+                "mine",
+                rows,
+                "-o",
+                output,
+                "--model",
+                model,
+                "-k",
+                5,
+                "--positive-share",
+                0,
+                "--max-tokens",
+                32,
+            )
+            == 0
+        )
+        mined.append(read(output))
+    for ours, theirs in zip(*mined, strict=True):
+        assert ours["neg_scores"] == pytest.approx(theirs["neg_scores"], abs=1e-5)
+        assert ours["pos_scores"] == pytest.approx(theirs["pos_scores"], abs=1e-5)
+
+
+def test_filters_count_what_they_drop(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    doubled = tmp_path / "doubled.jsonl"
+    doubled.write_text(rows.read_text() * 2)
+    output = tmp_path / "kept.jsonl"
+    arguments = (
+        "filter",
+        doubled,
+        "-o",
+        output,
+        "--duplicates",
+        "--consistency",
+        3,
+        "--margin",
+        0.5,
+    )
+    assert run(*arguments, "--model", "bm25", "--min-length", 21) == 0
+    found = json.loads((tmp_path / "kept.jsonl.report.json").read_text())
+    assert found["rows"] == 80
+    assert found["kept"] == len(read(output)) == 80 - sum(found["dropped"].values())
+    assert found["dropped"]["repeats an earlier row"] == found["kept"] + sum(
+        found["dropped"][name] for name in ("margin too narrow", "positive not among the best")
+    )
+    assert f"{found['kept']} of 80 rows kept" in capsys.readouterr().out
+
+
+def test_a_model_scores_rows_for_the_filter_and_its_vectors_outlive_a_stop(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_embedder: Path
+) -> None:
+    output, searcher = tmp_path / "kept.jsonl", Searcher(str(tiny_embedder), max_tokens=32)
+    data = data_section(rows)
+    with pytest.raises(InputError, match="40 x margin too narrow"):
+        filtering.filter_file(data, output, filtering.FilterRule(margin=9.0), searcher=searcher)
+    assert (tmp_path / "kept.jsonl.progress").is_dir()
+    monkeypatch.setattr("reasoning_embedding.preparing.search.load_encoder", lambda searcher: None)
+    filtering.filter_file(data, output, filtering.FilterRule(margin=0.0), searcher=searcher)
+    kept = read(output)
+    assert 0 < len(kept) < 40
+    assert all(min(row["pos_scores"]) >= max(row["neg_scores"]) for row in kept)
+    assert not (tmp_path / "kept.jsonl.progress").exists()
+
+
+def test_statistics_are_printed_and_written(
+    rows: Path, tmp_path: Path, tiny_tokenizer: Path, capsys: Any
+) -> None:
+    hostile = tmp_path / "hostile.jsonl"
+    text = "<script>alert(1)</script>"
+    hostile.write_text(
+        rows.read_text() + json.dumps({"query": text, "pos": [text], "neg": ["n"], "source": text}) + "\n"
+    )
+    assert (
+        run("stats", hostile, "-o", tmp_path / "stats", "--tokenizer", tiny_tokenizer, "--model", "bm25") == 0
+    )
+    printed = capsys.readouterr().out
+    assert "tokens of a query" in printed
+    assert "negatives above 95 % of their positive" in printed
+    found = json.loads((tmp_path / "stats" / "statistics.json").read_text())
+    assert found["unit"] == "tokens"
+    assert found["suspects"]["the query is its own positive"]["rows"] == 1
+    page = (tmp_path / "stats" / "index.html").read_text()
+    assert "<script" not in page
+    assert page.count("<svg") == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mine", "ROWS", "-o", "NEW"], "no model is named"),
+        (["mine", "ROWS", "-o", "NEW", "--model", "bm25", "-k", 60], "smaller than the 60 negatives"),
+        (["mine", "ROWS", "-o", "NEW", "--model", "bm25", "--ranks", "10"], "no window of ranks"),
+        (["mine", "ROWS", "-o", "NEW", "--model", "bm25", "--faiss", "Flat"], "no vectors to index"),
+        (
+            ["mine", "ROWS", "-o", "NEW", "--model", "bm25", "--min-score", 9e9],
+            "none of 40 rows has a negative",
+        ),
+        (["mine", "ROWS", "-o", "NEW", "--model", "/nowhere"], "no such folder"),
+        (["mine", "ROWS", "-o", "ROWS", "--model", "bm25"], "exists and is not overwritten"),
+        (["mine", "ROWS", "-o", "x.csv", "--model", "bm25"], "written as JSON Lines"),
+        (["mine", "nowhere.jsonl", "-o", "NEW", "--model", "bm25"], "no such file"),
+        (["filter", "ROWS", "-o", "NEW"], "no rule is given"),
+        (
+            ["filter", "ROWS", "-o", "NEW", "--min-length", 9999],
+            "every one of 40 rows is dropped (40 x fewer",
+        ),
+        (["filter", "ROWS", "-o", "NEW", "--margin", 1], "40 of 40 rows with negatives have no scores"),
+        (["filter", "ROWS", "-o", "NEW", "--consistency", 1], "needs a model"),
+        (["filter", "ROWS", "-o", "NEW", "--min-length", 9, "--max-length", 8], "at least 9 and at most 8"),
+        (["filter", "ROWS", "-o", "NEW", "--decontaminate", "/nowhere"], "no such folder"),
+        (["stats", "ROWS", "--tokenizer", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_overwritten(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[object], message: str
+) -> None:
+    if arguments[-1] == 60:
+        message = "smaller than the 60 negatives"
+    before = rows.read_bytes()
+    places = {"ROWS": rows, "NEW": tmp_path / "new.jsonl"}
+    command = [places.get(str(one), one) for one in arguments]
+    if "-k" in command:
+        command += ["--ranks", "1-60"]
+    assert run(*command) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert rows.read_bytes() == before
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+@pytest.mark.parametrize("line", ['{"query": "q"}', '{"query": "q", "pos": ["p"], "pos_scores": ["high"]}'])
+def test_rows_without_positives_or_with_broken_scores_are_placed(
+    tmp_path: Path, line: str, capsys: Any
+) -> None:
+    (tmp_path / "bad.jsonl").write_text(line + "\n")
+    assert run("stats", tmp_path / "bad.jsonl") == 2
+    assert "bad.jsonl:1" in capsys.readouterr().err
+
+
+def test_a_configuration_names_the_rows(rows: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"kind: run\nname: x\nbackbone: {{kind: pretrained, path: x}}\n"
+        f"data:\n  sources:\n    - {{kind: files, path: {rows}, limit: 3}}\n"
+    )
+    assert len(load_table(data_section(file))) == 3
+    assert isinstance(data_section(rows).sources[0], config.FilesSource)
+
+
+def test_the_real_mix_is_mined_and_never_answers_itself(real_data: Path, tmp_path: Path) -> None:
+    mix = real_data / "derived" / "mix"
+    source = {
+        "kind": "mix",
+        "rows": str(mix / "train.jsonl.gz"),
+        "corpus": str(mix / "corpus.jsonl.gz"),
+        "limit": 150,
+    }
+    file = tmp_path / "run.yaml"
+    settings = {
+        "kind": "run",
+        "name": "x",
+        "backbone": {"kind": "pretrained", "path": "x"},
+        "data": {"sources": [source]},
+    }
+    file.write_text(json.dumps(settings))
+    output = tmp_path / "mined.jsonl"
+    assert run("mine", file, "-o", output, "--model", "bm25", "-k", 5) == 0
+    mined = read(output)
+    assert len(mined) == 150
+    assert {row["source"] for row in mined} >= {"gsm8k", "medquad", "clinc150"}
+    answers: dict[str, set[str]] = {}
+    for row in mined:
+        answers.setdefault(normalise(row["query"]), {normalise(row["query"])}).update(
+            map(normalise, row["pos"])
+        )
+    for row in mined:
+        assert not answers[normalise(row["query"])] & set(map(normalise, row["neg"]))
+        assert len(set(row["neg"])) == len(row["neg"]) == len(row["neg_scores"])
+        assert row["neg_scores"] == sorted(row["neg_scores"], reverse=True)
+    assert sum(len(row["neg"]) for row in mined) > 150
+
+
+def test_progress_says_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 5.0, 20.0, 40.0, 41.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    lines: list[str] = []
+    countdown = Countdown(lines.append, "rows", 1000, done=100)
+    for done in (150, 200, 300, 1000):
+        countdown(done)
+    assert lines == [
+        "rows: 200 of 1,000, 3 min left",
+        "rows: 300 of 1,000, 2 min left",
+        "rows: 1,000 of 1,000",
+    ]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("mine", "--model", "bm25", "-k", 2, "--ranks", "1-20"),
+        ("filter", "--duplicates", "--near-duplicates", "--max-length", 37),
+        ("stats",),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_large_rows_are_read_from_disk_and_give_the_same(
+    verb: tuple, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reasoning_embedding.data import cache
+
+    name, *options = verb
+    made: list[Path] = []
+    table = cache.cached_table
+
+    def spy(data: config.Data) -> Any:
+        made.append(Path(data.cache_dir or ""))
+        return table(data)
+
+    monkeypatch.setattr(cache, "cached_table", spy)
+    content = []
+    for limit in (cache.LARGE, 1):
+        monkeypatch.setattr(cache, "LARGE", limit)
+        output = tmp_path / f"{limit}.jsonl"
+        assert run(name, rows, "-o", output, *options) == 0
+        content.append((output / "statistics.json" if name == "stats" else output).read_bytes())
+    assert content[0] == content[1]
+    assert len(made) == 1
+    assert not made[0].exists()

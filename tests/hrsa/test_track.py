@@ -1,0 +1,231 @@
+"""Trajectories as tidy parquet: what is measured, against what, and what is not measured twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.cli.main import main
+from reasoning_embedding.data.world import World
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.experiments.analyses import make_instrument
+from reasoning_embedding.experiments.tracking import against, model_of, series_of, track_series, tracking_of
+from reasoning_embedding.hrsa import trajectory as track_module
+from reasoning_embedding.hrsa.pair import compare
+from reasoning_embedding.hrsa.trajectory import SCHEMA
+from tests.hrsa.hrsa_models import qwen3, save
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Runs ``one`` (steps 0, 2, 10) and ``two`` (0, 10), moving away from their starts, and a probe of 40 lines."""
+    root = tmp_path_factory.mktemp("tracks")
+    for seed, (run, steps) in enumerate({"one": (0, 2, 10), "two": (0, 10)}.items()):
+        model = qwen3(seed, hidden=32, layers=2)
+        for step in steps:
+            save(model, root / run / "checkpoints" / f"step-{step:06d}")
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+    lines = [question for question, _, _ in World(0).pairs("train")][:40]
+    (root / "probe.txt").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture
+def runs(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "runs")
+
+
+def settings(runs, **changes) -> config.Tracking:
+    probe = {"kind": "text", "path": str(runs / "probe.txt")}
+    return config.Tracking.model_validate({"probe": probe, "k": [5], **changes})
+
+
+def tracked(runs, run="one", **changes) -> list[dict]:
+    [series] = series_of([str(runs / run)])
+    return pq.read_table(track_series(series, settings(runs, **changes), lambda line: None)).to_pylist()
+
+
+def values(rows: list[dict], metric: str, layer: str = "final norm", **where) -> list[float]:
+    found = [row for row in rows if row["metric"] == metric and row["layer"] == layer]
+    return [row["value"] for row in found if all(row[key] == value for key, value in where.items())]
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[int]:
+    made: list[int] = []
+    comparison = track_module.Comparison
+
+    def spy(*arguments):
+        made.append(1)
+        return comparison(*arguments)
+
+    monkeypatch.setattr(track_module, "Comparison", spy)
+    return made
+
+
+def test_rows_are_tidy_and_agree_with_a_pair(runs):
+    rows = tracked(runs, against=["first", "run:two"])
+    assert list(rows[0]) == SCHEMA.names
+    first = values(rows, "cka", against="first")
+    assert first[0] == pytest.approx(1, abs=1e-6)
+    assert first[0] > first[1] > first[2]
+    assert {row["step"] for row in rows if row["against"] == "run:two"} == {0, 10}
+    sibling = [row for row in rows if row["against"] == "run:two"]
+    assert all(row["against_step"] == row["step"] for row in sibling)
+    models = [model_of(str(runs / run / "checkpoints" / "step-000010"), run) for run in ("one", "two")]
+    pair = compare("pair", *models, make_instrument(settings(runs), None, lambda line: None))
+    for metric in ("cka", "h_inv", "knn_jaccard@5", "dimension_correlation"):
+        assert values(rows, metric, against="run:two", step=10) == pytest.approx(
+            [pair["last"][metric]], abs=1e-6
+        )
+    [row] = [
+        row for row in sibling if row["metric"] == "cka" and row["layer"] == "final norm" and row["step"]
+    ]
+    assert [row["low"], row["high"]] == pair["intervals"]["cka"]
+    assert row["low"] < row["value"] < row["high"]
+    assert row["chance"] == pytest.approx(pair["chance"]["cka"], abs=1e-6)
+    assert (row["n"], row["tokens"]) == (pair["probe"]["rows"], "all")
+    assert row["probe"] == pair["probe"]["hash"]
+    assert {row["layer"] for row in sibling} == set(pair["layers"])
+    own = [row for row in rows if row["against"] is None]
+    assert {row["tokens"] for row in own} == {"last", "mean"}
+    assert values(own, "rankme_sigma", step=10, tokens="mean") == pytest.approx(
+        [pair["spectrum_mean"]["a"]["rankme_sigma"]], abs=1e-4
+    )
+    assert all(row["definition"] for row in rows)
+
+
+def test_a_measured_step_stays_and_a_changed_checkpoint_is_measured_again(runs, counted):
+    before = tracked(runs)
+    assert len(counted) == 3
+    assert tracked(runs) == before
+    assert len(counted) == 3
+    shutil.rmtree(runs / "one" / "checkpoints" / "step-000002")
+    save(qwen3(7, hidden=32, layers=2), runs / "one" / "checkpoints" / "step-000002")
+    after = tracked(runs)
+    assert len(counted) == 4
+    assert len(after) == len(before)
+    assert values(after, "cka", step=2, against="first") != values(before, "cka", step=2, against="first")
+    assert values(after, "cka", step=10, against="first") == values(before, "cka", step=10, against="first")
+    tracked(runs, max_tokens=6)  # other settings: everything anew, and in the place of the old rows
+    assert len(counted) == 7
+
+
+def test_all_intervals_of_a_step_are_those_of_a_pair(runs, counted):
+    def ends(rows, metric):
+        return [
+            [row["low"], row["high"]]
+            for row in rows
+            if (row["metric"], row["layer"], row["step"]) == (metric, "final norm", 10)
+        ]
+
+    quick = tracked(runs, steps=[10], bootstrap=9)
+    assert ends(quick, "h_inv") == ends(quick, "cknna@5") == [[None, None]]
+    tracked(runs, steps=[10], bootstrap=8)  # moves no quick interval: nothing is measured again
+    assert len(counted) == 1
+    every = tracked(runs, steps=[10], bootstrap=9, intervals="all")
+    models = [model_of(str(runs / "one" / "checkpoints" / f"step-{step:06d}"), "one") for step in (0, 10)]
+    pair = compare("pair", *models, make_instrument(settings(runs, bootstrap=9), None, lambda line: None))
+    for metric in ("cka", "h_inv", "cka_rbf", "cknna@5"):
+        assert ends(every, metric) == [pair["intervals"][metric]]
+    tracked(runs, steps=[10], bootstrap=8, intervals="all")
+    assert len(counted) == 3
+
+
+def test_an_interrupted_track_keeps_its_steps(runs, counted, monkeypatch):
+    (runs / "one" / "checkpoints" / "step-000010" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError):
+        tracked(runs)
+    kept = pq.read_table(runs / "one" / "hrsa" / "track.parquet").to_pylist()
+    assert {row["step"] for row in kept} == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [("saved", {0, 2, 10}), ([2], {2}), ({"every": 5}, {0, 10})], ids=str
+)
+def test_chosen_steps(runs, steps, expected):
+    [series] = series_of([str(runs / "one")])
+    assert set(series.chosen(settings(runs, steps=steps).steps).models) == expected
+
+
+def test_plain_folders_and_revisions_are_one_series(runs):
+    folders = [str(runs / "one" / "checkpoints" / f"step-{step:06d}") for step in (10, 0)]
+    [series] = series_of(folders)
+    assert list(series.models) == [0, 10]
+    [hub] = series_of([f"owner/olmo@step{step}-tokens5B" for step in (1000, 2000)])
+    assert list(hub.models) == [0, 1]  # the last number is the same: their order counts
+    [pythia] = series_of(["owner/pythia@step512", "owner/pythia@step8"])
+    assert (pythia.name, list(pythia.models)) == ("owner/pythia", [8, 512])
+    model = model_of("owner/pythia@step8", "m")
+    assert (model.path, model.revision, model.content) == ("owner/pythia", "step8", "owner/pythia@step8")
+    assert model_of("owner/pythia", "m").content is None
+
+
+def test_references(runs):
+    [series] = series_of([str(runs / "one")])
+    assert against("first", series).at(10)[0] == 0
+    assert against("run:two@last", series).at(2)[0] == 10
+    assert against(str(runs / "two"), series).at(2) is None
+    assert against(f"run:{runs / 'two'}", series).at(10)[0] == 10
+    assert against(str(runs / "two" / "checkpoints" / "step-000000"), series).at(2)[0] is None
+    for wrong in ("run:three", "run:two@7", "lineage:none", "./nothing"):
+        with pytest.raises(InputError):
+            against(wrong, series)
+
+
+def test_a_run_is_measured_by_its_own_section_after_its_last_step(runs):
+    section = {"probe": {"kind": "text", "path": str(runs / "probe.txt")}, "k": [5], "steps": [0, 10]}
+    run = config.RunConfig.model_validate(
+        {
+            "name": "one",
+            "backbone": {"kind": "pretrained", "path": "x"},
+            "data": {"sources": [{"kind": "world"}]},
+            "hrsa": {**section, "against": "first"},
+        }
+    )
+    measure = tracking_of(run, lambda line: None)
+    measure(RunFolder(runs / "one"))
+    rows = pq.read_table(runs / "one" / "hrsa" / "track.parquet").to_pylist()
+    assert {row["step"] for row in rows} == {0, 10}
+    assert tracking_of(run.model_copy(update={"hrsa": None}), lambda line: None) is None
+    for change in ({"against": "./absent"}, {"probe": {"kind": "text", "path": "absent.txt"}}):
+        wrong = config.Tracking.model_validate({**section, **change})
+        with pytest.raises(InputError):
+            tracking_of(run.model_copy(update={"hrsa": wrong}), lambda line: None)
+
+
+def test_the_verb(runs, capsys, tmp_path, monkeypatch):
+    (runs / "one" / "config.resolved.json").write_text(
+        json.dumps({"hrsa": settings(runs, steps=[0]).model_dump(mode="json")})
+    )
+    with pytest.raises(SystemExit) as caught:
+        main(["track", str(runs / "one"), "--against", "run:two"])
+    assert not caught.value.code
+    assert "track: " in capsys.readouterr().out
+    rows = pq.read_table(runs / "one" / "hrsa" / "track.parquet").to_pylist()
+    assert {(row["step"], row["against"]) for row in rows} == {(0, "run:two"), (0, None)}
+    assert not [row for row in rows if row["metric"] == "knn_jaccard@50"]  # the run's own k
+    for words in (
+        ["track", str(runs / "none")],
+        ["track", str(runs / "one"), "--steps", "some"],
+        ["track", str(runs / "one"), "--steps", "3"],
+        ["track", str(runs / "one"), "--tokens", "some"],
+        ["track", str(runs / "one"), str(runs / "two"), "--output", str(tmp_path / "t.parquet")],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+    (runs / "two" / "hrsa").mkdir()
+    (runs / "two" / "hrsa" / "track.parquet").write_text("no parquet")
+    with pytest.raises(SystemExit) as caught:
+        main(["track", str(runs / "two"), "--probe", str(runs / "probe.txt")])
+    assert caught.value.code == 2
+    assert "no track" in capsys.readouterr().err

@@ -1,0 +1,190 @@
+"""Nothing is published that the card's own code does not reproduce."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reasoning_embedding import config
+from reasoning_embedding.backbones import Embedder, load_decoder
+from reasoning_embedding.checkpoints import content_hash, write_provenance
+from reasoning_embedding.checkpoints.embedder import save_checkpoint
+from reasoning_embedding.errors import ContractError, InputError
+from reasoning_embedding.files import write_json
+from reasoning_embedding.publishing import Release, export, plan_release
+from reasoning_embedding.publishing.facts import About
+from reasoning_embedding.publishing.ledger import Ledger
+from reasoning_embedding.publishing.usage import SENTENCE_TRANSFORMERS, TRANSFORMERS
+from reasoning_embedding.publishing.verify import TOLERANCE, run_fresh, verify
+from tests.published import PROMPT
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def run_here(codes: Sequence[dict[str, str]], probes: Sequence[list[Any]]) -> dict[str, np.ndarray]:
+    """The card's code for transformers in this process, also in place of the slower library's."""
+    arrays = {}
+    for index, code in enumerate(codes):
+        names: dict[str, Any] = {}
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(code[TRANSFORMERS], names)
+        for number, (prompt, texts) in enumerate(probes[index]):
+            vectors = names["embed"](texts, prompt).float().numpy()
+            arrays |= {
+                f"{index}/{library}/{number}": vectors for library in (TRANSFORMERS, SENTENCE_TRANSFORMERS)
+            }
+    return arrays
+
+
+@pytest.fixture
+def publish(tmp_path: Path, tiny_backbone: Path) -> Callable[..., Release]:
+    """Save, change and export a checkpoint; `change` sees the folder before its hash is recorded."""
+
+    def make(change: Callable[[Path], None] | None = None, *, include_prompt: bool = False) -> Release:
+        model, tokenizer = load_decoder(str(tiny_backbone), bidirectional=True)
+        pooling = config.Pooling(include_prompt=include_prompt)
+        folder = tmp_path / "model"
+        prompts = {"query": PROMPT, "other": "what is "}
+        save_checkpoint(
+            folder, Embedder(model, tokenizer, pooling, prompts), max_tokens=32, parent=None, step=6
+        )
+        if change:
+            change(folder)
+            write_provenance(folder, kind="contrastive", parent=None, step=6)
+        release = plan_release(folder, "me/model")
+        export(release, About(), quiet)
+        return release
+
+    return make
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    write_json(path, {**json.loads(path.read_text()), **changes})
+
+
+@pytest.mark.parametrize("include_prompt", [False, True])
+def test_the_cards_code_gives_the_trainers_embeddings(
+    publish: Callable[..., Release], include_prompt: bool
+) -> None:
+    release = publish(include_prompt=include_prompt)
+    ledger = Ledger(release.folder)
+    verify(release, ledger, quiet, run_here)
+    record = json.loads((release.folder / "ledger.json").read_text())["revisions"]["main"]["verified"]
+    assert all(0 <= value <= TOLERANCE for value in record["differences"].values())
+
+    def never(*_: object) -> dict[str, np.ndarray]:
+        raise AssertionError("verified twice")
+
+    export(release, About(), quiet)
+    verify(release, Ledger(release.folder), quiet, never)
+    export(release, About("mit"), quiet)  # another card
+    with pytest.raises(AssertionError, match="verified twice"):
+        verify(release, Ledger(release.folder), quiet, never)
+
+
+def in_bfloat16(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    halved = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+    save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+    rewrite(folder / "config.json", dtype="bfloat16")
+
+
+def test_half_precision_weights_compute_in_float32(publish: Callable[..., Release]) -> None:
+    """Merged models are often saved so; without its dtype the card's code would be off by 1e-2."""
+    release = publish(in_bfloat16)
+    verify(release, Ledger(release.folder), quiet, run_here)
+    readme = release.exported(release.main) / "README.md"
+    readme.write_text(readme.read_text().replace(", dtype=torch.float32", ""))
+    with pytest.raises(ContractError, match="embeddings differ"):
+        verify(release, Ledger(release.folder), quiet, run_here)
+
+
+def test_a_card_that_lies_is_found_out(publish: Callable[..., Release]) -> None:
+    release = publish()
+    readme = release.exported(release.main) / "README.md"
+    lines = readme.read_text().splitlines()
+    readme.write_text("\n".join(line for line in lines if "kept[:, :" not in line) + "\n")
+    with pytest.raises(
+        ContractError, match=r"for sentence-transformers embeddings differ .* by 0\."
+    ) as caught:
+        verify(release, Ledger(release.folder), quiet, run_here)
+    assert caught.value.exit_code == 2
+    assert not (release.folder / "ledger.json").exists()
+    readme.write_text("# no code")
+    with pytest.raises(InputError, match="lacks its code"):
+        verify(release, Ledger(release.folder), quiet, run_here)
+
+
+def test_a_model_left_causal_is_refused(publish: Callable[..., Release]) -> None:
+    release = publish(lambda folder: rewrite(folder / "config.json", is_causal=True))
+    with pytest.raises(ContractError, match="not bidirectional"):
+        verify(release, Ledger(release.folder), quiet, run_here)
+
+
+def test_remote_code_is_refused(publish: Callable[..., Release]) -> None:
+    release = publish(lambda folder: rewrite(folder / "config.json", auto_map={"AutoModel": "modeling.Mine"}))
+    with pytest.raises(ContractError, match="auto_map"):
+        verify(release, Ledger(release.folder), quiet, run_here)
+
+
+def test_a_flipped_byte_is_refused(publish: Callable[..., Release]) -> None:
+    release = publish()
+    weights = release.main.checkpoint / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="differ from what"):
+        verify(release, Ledger(release.folder), quiet, run_here)
+
+
+def test_another_tokenizer_than_the_runs_is_refused(publish: Callable[..., Release], tmp_path: Path) -> None:
+    lone = publish()
+    run = tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step-000006"
+    checkpoint.parent.mkdir(parents=True)
+    lone.main.checkpoint.rename(checkpoint)
+    write_json(run / "manifest.json", {"input_contract": {"token_hash": "0" * 64}})
+    release = plan_release(run, "me/model")
+    export(release, About(), quiet)
+    with pytest.raises(ContractError, match="input contract"):
+        verify(release, Ledger(release.folder), quiet, run_here)
+
+
+def test_the_fresh_process_knows_neither_this_package_nor_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "s" * 34)
+    code = """
+import os, sys
+import numpy
+assert "reasoning_embedding" not in sys.modules
+assert not any(path.endswith("publishing") for path in sys.path)
+assert not any("TOKEN" in name for name in os.environ if name != "TOKENIZERS_PARALLELISM"), "a token"
+assert os.environ["HF_HUB_OFFLINE"] == "1"
+class Vectors(list):
+    def float(self):
+        return self
+    def numpy(self):
+        return numpy.full((len(self), 2), 7.0)
+def embed(texts, prompt):
+    return Vectors(prompt + text for text in texts)
+"""
+    found = run_fresh([{TRANSFORMERS: code}], [[("p", ["a", "b"])]])
+    assert {key: value.tolist() for key, value in found.items()} == {"0/transformers/0": [[7.0, 7.0]] * 2}
+    with pytest.raises(ContractError, match=r"fails in a fresh process: ValueError: boom \*\*\*"):
+        run_fresh([{TRANSFORMERS: f"raise ValueError('boom hf_{'s' * 34}')"}], [[]])
+
+
+def test_the_export_has_the_checkpoints_hash(publish: Callable[..., Release]) -> None:
+    release = publish()
+    assert content_hash(release.exported(release.main)) == content_hash(release.main.checkpoint)
