@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def batch(step: int, queries: int = 7, negatives: int = 9) -> Bag:
     )
 
 
-def projection(tensors: list[torch.Tensor]) -> float:
+def projection(tensors: Sequence[torch.Tensor]) -> float:
     """What these have of one random direction, over their length: about 1 whatever their size, and of every entry."""
     vector = torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors]).numpy()
     return float(vector @ np.random.RandomState(5).normal(size=len(vector)) / np.linalg.norm(vector))
@@ -250,7 +250,10 @@ def write_rows(folder: Path) -> list[dict[str, Any]]:
                 " ".join(chance.sample(WORDS, chance.randint(1, 5))) for _ in range(chance.randint(1, 2))
             ]
             negatives = [" ".join(chance.sample(WORDS, 4)) for _ in range(chance.randint(1, 4))]
-            row = {"query": ["find the answer", query], "pos": [f"{query} {more}" for more in extra]}
+            row: dict[str, Any] = {
+                "query": ["find the answer", query],
+                "pos": [f"{query} {more}" for more in extra],
+            }
             row |= {"neg": negatives, "pos_scores": [round(chance.random() + 1, 3) for _ in extra]}
             row["neg_scores"] = [round(chance.random(), 3) for _ in negatives]
             lines.append(json.dumps(row) + "\n")
