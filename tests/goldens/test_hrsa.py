@@ -20,6 +20,7 @@ import torch
 
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.heat_maps import cka_map, correlation_map
 from reasoning_embedding.hrsa.instrument import Instrument
 from reasoning_embedding.hrsa.measure import measure
 from reasoning_embedding.hrsa.metrics.layer import Layer
@@ -236,6 +237,7 @@ for _name, _arrays in itertools.product(hrsa.METRICS, ("tall", "duplicates")):
 @GOLDENS.case("bootstraps and nulls")
 def _bootstraps() -> Any:
     x, y, documents = ARRAYS["tall"]()
+    few = [side[:12] for side in ARRAYS["few rows"]()[:2]]
     a, b = Layer(x), Layer(y)
     return {
         "mean": hrsa.bootstrap_mean(x[:, 0], documents, replicates=40, seed=1),
@@ -249,6 +251,9 @@ def _bootstraps() -> Any:
         "null, distance": hrsa.permutation_null(hrsa.gulp, x, y, permutations=9, distance=True),
         "few documents": hrsa.with_inference(
             hrsa.gulp, x, y, documents=np.arange(len(x)) % 6, null=3, bootstrap=4
+        ).warnings,
+        "few documents and a warning": hrsa.with_inference(
+            hrsa.linear_cka, *few, documents=np.arange(12) // 2, null=0, bootstrap=4
         ).warnings,
     }
 
@@ -304,6 +309,20 @@ def _layer_pair(arrays: str) -> Any:
 
 for _arrays in ("tall", "tall float32", "unequal widths", "duplicates", "published"):
     GOLDENS.case(f"layer pair, {_arrays}")(functools.partial(_layer_pair, _arrays))
+
+
+@GOLDENS.case("heat maps")
+def _heat_maps() -> Any:
+    """Every pair of three and two layers, some with constant dimensions, one constant throughout."""
+    x, y, _ = ARRAYS["duplicates"]()
+    flat = np.ones_like(x)
+    flat[:, 2] = x[:, 0]
+    a, b = [Layer(rows) for rows in (x, np.ones_like(x), flat)], [Layer(rows) for rows in (y, flat[:, ::-1])]
+    return {
+        "cka by features": cka_map(a, b, gram=False),
+        "cka by Gram matrices": cka_map(a, b, gram=True),
+        "correlation": correlation_map(a, b),
+    }
 
 
 # Sums over rows
