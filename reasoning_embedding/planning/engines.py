@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.training.engines import Launch, read_launch
+
+if TYPE_CHECKING:
+    from reasoning_embedding.training.engines import Launch
 
 EngineName = Literal["replicated", "fsdp2", "zero1", "zero2", "zero3"]
 ENGINES: tuple[EngineName, ...] = ("replicated", "zero1", "zero2", "fsdp2", "zero3")
@@ -89,6 +91,8 @@ def read_launcher(file: Path) -> tuple[Launch, int | None]:
     if not isinstance(found, dict):
         raise InputError("not a file of accelerate", where=str(file), todo="see configs/accelerate")
     processes = found.get("num_processes")
+    from reasoning_embedding.training.engines import read_launch
+
     return read_launch(_environment(found)), processes if isinstance(processes, int) else None
 
 
