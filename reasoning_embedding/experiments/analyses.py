@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import content_hash
+from reasoning_embedding.checkpoints import RunFolder, content_hash
 from reasoning_embedding.checkpoints.references import resolve, series_folder
 from reasoning_embedding.files import write_json
 
@@ -32,23 +32,21 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
 
 
 def follow_runs(analysis: config.Analysis, folder: Path, report: Report) -> None:
-    """Follow every trajectory of an analysis."""
-    from reasoning_embedding.hrsa.realignment import realign
+    """Follow every trajectory of an analysis; one table, ``hrsa/track.parquet``, holds them all."""
+    from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
 
     instrument = make_instrument(analysis, folder / "hrsa", report)
-    for track in analysis.realignment:
-        run = series_folder(track.run, folder)
-        named = track.run if ":" in track.run else f"run:{track.run}"
-        against = f"{named}@first" if track.against == "first" else track.against
-        result = realign(
-            track.name,
-            checkpoint(resolve(against, folder), against),
-            {step: checkpoint(run.checkpoint(step), f"{track.run}@{step}") for step in run.steps()},
-            instrument,
-            run=track.run,
-        )
-        write_json(folder / "hrsa" / "realignment" / f"{track.name}.json", result)
-        report(f"realignment {track.name}: done")
+    table = TrackTable(RunFolder(folder).track)
+    for wanted in analysis.realignment:
+        run = series_folder(wanted.run, folder)
+        named = wanted.run if ":" in wanted.run else f"run:{wanted.run}"
+        reference = f"{named}@first" if wanted.against == "first" else wanted.against
+        models = {step: checkpoint(run.checkpoint(step), f"{wanted.run}@{step}") for step in run.steps()}
+        against = Against(reference, {None: checkpoint(resolve(reference, folder), reference)})
+        table.keep_steps(wanted.name, wanted.run, reference, models)
+        track(wanted.run, models, [against], instrument, table, name=wanted.name)
+        report(f"realignment {wanted.name}: done")
+    table.write()
 
 
 def make_instrument(

@@ -157,7 +157,8 @@ class Ledger:
             CONTAMINATION: ("contamination.json",),
             "evaluate": ("evaluation/*/scores.json", "runs/*/evaluation/*/scores.json"),
             "analyze": ("hrsa/pairs/*.json",),
-            "track": ("hrsa/realignment/*.json",),
+            # Experiments of older versions left a JSON file a trajectory.
+            "track": ("hrsa/track.parquet", "hrsa/realignment/*.json"),
         }[name]
         files = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
         digest = hashlib.sha256()
