@@ -19,7 +19,8 @@ from benchmarks.train_memory import peak_mib, predicted_mib
 from benchmarks.train_sides import MakeSide, Ours, SentenceTransformers, Setting, Side, Time, Workload
 from reasoning_embedding.backbones import SOFTWARE_BFLOAT16, compute_dtype
 from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
-from reasoning_embedding.planning.flops import decoder_shape, find_device, training_flops
+from reasoning_embedding.planning.devices import find_device
+from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 
 Report = Callable[[str], None]
 
