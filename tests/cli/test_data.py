@@ -30,8 +30,8 @@ def run(*arguments: object) -> int:
 @pytest.fixture(scope="module")
 def tiny_embedder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
     """Folder of a random embedder with its provenance: a checkpoint of ours."""
+    from benchmarks.random_model import save_random_model
     from reasoning_embedding.backbones.load import load_tokenizer
-    from reasoning_embedding.checkpoints.random_model import save_random_model
 
     folder = tmp_path_factory.mktemp("embedder") / "step-000000"
     shape = config.Architecture(
