@@ -63,8 +63,8 @@ configs: install ## Check every configuration file
 # Speed is measured on all cores, on both sides.
 bench: export OMP_NUM_THREADS := $(or $(THREADS),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu))
 bench: install ## Measure speed and memory against other libraries, and record it (FLAGS=--quick: small inputs)
-	$(BIN)/rembed bench all --output benchmarks/records $(FLAGS)
+	$(BIN)/python -m benchmarks all --output benchmarks/records $(FLAGS)
 
 clean: ## Remove caches and build files; .venv and runs stay
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find reasoning_embedding tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find reasoning_embedding benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

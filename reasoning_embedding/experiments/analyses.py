@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder, content_hash
-from reasoning_embedding.checkpoints.references import resolve, series_folder
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
 from reasoning_embedding.files import write_json
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
 
     instrument = make_instrument(analysis, folder / "hrsa", report)
     for pair in analysis.pairs:
-        a, b = (checkpoint(resolve(reference, folder), reference) for reference in (pair.a, pair.b))
+        a, b = (checkpoint(resolve(reference, folder)) for reference in (pair.a, pair.b))
         result = compare(pair.name, a, b, instrument)
         write_json(folder / "hrsa" / "pairs" / f"{pair.name}.json", result)
         report(f"pair {pair.name}: done")
@@ -38,11 +38,15 @@ def follow_runs(analysis: config.Analysis, folder: Path, report: Report) -> None
     instrument = make_instrument(analysis, folder / "hrsa", report)
     table = TrackTable(RunFolder(folder).track)
     for wanted in analysis.realignment:
-        run = series_folder(wanted.run, folder)
         named = wanted.run if ":" in wanted.run else f"run:{wanted.run}"
+        run = series_of_steps(named, folder)
+        assert run is not None  # the configuration was checked: it names a run or a stage
         reference = f"{named}@first" if wanted.against == "first" else wanted.against
-        models = {step: checkpoint(run.checkpoint(step), f"{wanted.run}@{step}") for step in run.steps()}
-        against = Against(reference, {None: checkpoint(resolve(reference, folder), reference)})
+        models = {
+            step: checkpoint(ResolvedModel(f"{wanted.run}@{step}", run.checkpoint(step)))
+            for step in run.steps()
+        }
+        against = Against(reference, {None: checkpoint(resolve(reference, folder))})
         table.keep_steps(wanted.name, wanted.run, reference, models)
         track(wanted.run, models, [against], instrument, table, name=wanted.name)
         report(f"realignment {wanted.name}: done")
@@ -70,8 +74,8 @@ def make_instrument(
     return Instrument(load_probe(settings.probe), settings, cache, world or World(), report)
 
 
-def checkpoint(path: Path, reference: str) -> Checkpoint:
-    """Return a local model with the hash of its content, by which caches know it."""
+def checkpoint(model: ResolvedModel, name: str | None = None) -> Checkpoint:
+    """Return a model to be measured, with what caches know it by; absent: named as it was referred to."""
     from reasoning_embedding.hrsa.side import Checkpoint
 
-    return Checkpoint(path, reference, content=content_hash(path))
+    return Checkpoint(model.path, name or model.reference, revision=model.revision, content=model.content)
