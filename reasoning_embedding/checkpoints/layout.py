@@ -84,6 +84,11 @@ class ResultFolder:
 class RunFolder(ResultFolder):
     """Paths of one run; those of checkpoints and metrics also hold for a stage of a lineage."""
 
+    @classmethod
+    def of(cls, settings: config.RunConfig) -> Self:
+        """Folder of a configured run."""
+        return cls(Path(settings.output_dir) / settings.name)
+
     @property
     def manifest(self) -> Path:
         """Versions, data fingerprint, token hash, seeds, hardware."""
