@@ -16,7 +16,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.experiments import chosen_steps, read_experiment, resolve, run_experiment
+from reasoning_embedding.experiments import chosen_steps, read_experiment, run_experiment
 from reasoning_embedding.experiments import stages as stages_module
 from reasoning_embedding.experiments.records import StageRecords
 from reasoning_embedding.experiments.runner import StageError, run_stages
@@ -245,17 +245,9 @@ def test_a_stored_experiment_has_nothing_left_to_measure(
     assert checked == ["contamination", "evaluate", "analyze", "track"]
 
 
-def test_references(tmp_path: Path) -> None:
-    (tmp_path / "lineage" / "base").mkdir(parents=True)
+def test_the_steps_to_score(tmp_path: Path) -> None:
     for step in (0, 50, 200):
         RunFolder(tmp_path / "runs" / "a").checkpoint(step).mkdir(parents=True)
-    assert resolve("lineage:base", tmp_path).name == "base"
-    names = {"run:a@first": 0, "run:a@last": 200, "run:a@50": 50, "run:a": 200}
-    for reference, step in names.items():
-        assert resolve(reference, tmp_path) == RunFolder(tmp_path / "runs" / "a").checkpoint(step)
-    for missing in ("run:a@51", "lineage:absent", str(tmp_path / "absent")):
-        with pytest.raises(InputError):
-            resolve(missing, tmp_path)
     run = RunFolder(tmp_path / "runs" / "a")
     assert chosen_steps(run, "ends") == [0, 200]
     assert chosen_steps(run, "all") == [0, 50, 200]
