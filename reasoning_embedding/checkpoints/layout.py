@@ -26,12 +26,6 @@ class ResultFolder:
     path: Path
 
     @property
-    def experiment(self) -> Path:
-        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
-        home = self.path.resolve().parent
-        return home.parent if home.name == "runs" else home
-
-    @property
     def config_yaml(self) -> Path:
         """The configuration as written."""
         return self.path / "config.yaml"
@@ -90,6 +84,17 @@ class ResultFolder:
 class RunFolder(ResultFolder):
     """Paths of one run; those of checkpoints and metrics also hold for a stage of a lineage."""
 
+    @classmethod
+    def of(cls, settings: config.RunConfig) -> Self:
+        """Folder of a configured run."""
+        return cls(Path(settings.output_dir) / settings.name)
+
+    @property
+    def experiment(self) -> Path:
+        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
+        home = self.path.resolve().parent
+        return home.parent if home.name == "runs" else home
+
     @property
     def manifest(self) -> Path:
         """Versions, data fingerprint, token hash, seeds, hardware."""
@@ -146,12 +151,6 @@ class ExperimentFolder(ResultFolder):
         """Folder of an experiment, or of a lineage that is grown by itself."""
         return cls(Path(experiment.output_dir) / experiment.name)
 
-    @classmethod
-    def around(cls, run: Path) -> Self | None:
-        """Folder of the experiment that a run's folder lies in, or None where it lies elsewhere."""
-        runs = run.resolve().parent
-        return cls(runs.parent) if cls(runs.parent).runs == runs else None
-
     @property
     def lineage(self) -> Path:
         """Folder of the backbones."""
@@ -197,12 +196,8 @@ class ExperimentFolder(ResultFolder):
 
     @property
     def realignments(self) -> Path:
-        """Folder of the trajectories that the analysis names."""
+        """Folder in which experiments of older versions kept a JSON file a trajectory; now :attr:`track` holds them."""
         return self.hrsa / "realignment"
-
-    def realignment(self, name: str) -> Path:
-        """One of these trajectories, as JSON."""
-        return self.realignments / f"{name}.json"
 
     @property
     def records(self) -> Path:

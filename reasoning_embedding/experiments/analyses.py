@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import ExperimentFolder
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
 from reasoning_embedding.files import write_json
 
@@ -36,7 +36,7 @@ def follow_runs(analysis: config.Analysis, folder: Path, report: Report) -> None
     from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
 
     instrument = make_instrument(analysis, folder / "hrsa", report)
-    table = TrackTable(RunFolder(folder).track)
+    table = TrackTable(ExperimentFolder(folder).track)
     for wanted in analysis.realignment:
         named = wanted.run if ":" in wanted.run else f"run:{wanted.run}"
         run = series_of_steps(named, folder)

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json
 
@@ -165,15 +166,11 @@ def find_trajectories(folder: Path) -> list[Trajectory]:
     InputError
         If a file is damaged.
     """
-    table = folder / "hrsa" / "track.parquet"
-    found = read_trajectories(table) if table.exists() else []
+    paths = ExperimentFolder(folder)
+    found = read_trajectories(paths.track) if paths.track.exists() else []
     names = {one.name for one in found}
     known = {(one.run, one.against, one.probe.hash) for one in found}
-    older = [
-        one
-        for path in sorted((folder / "hrsa" / "realignment").glob("*.json"))
-        for one in read_trajectories(path)
-    ]
+    older = [one for path in sorted(paths.realignments.glob("*.json")) for one in read_trajectories(path)]
     return [
         *found,
         *(o for o in older if o.name not in names and (o.run, o.against, o.probe.hash) not in known),
