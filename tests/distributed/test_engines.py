@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding.backbones import Pack, make_pack
-from reasoning_embedding.backbones.cpu.block import DecoderBlock
+from reasoning_embedding.backbones.cpu.decoder_block import DecoderBlock
 from reasoning_embedding.distributed import World, explain_lost_ranks
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError

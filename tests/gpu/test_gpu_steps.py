@@ -78,7 +78,7 @@ def test_packs_equal_padded_sdpa_forward_and_backward(dtype: torch.dtype | None,
 
 def test_a_bf16_step_goes_through_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fused = attention._varlen
+    fused = attention.attend_by_kernel
     monkeypatch.setattr(
         attention,
         "_varlen",

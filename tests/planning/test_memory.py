@@ -12,7 +12,7 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, fuse_layers, make_packs, stock_model, use_text_dropout
-from reasoning_embedding.backbones.cpu import attention
+from reasoning_embedding.backbones.cpu import block_attention as attention
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import Slots, build_loss
