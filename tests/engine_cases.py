@@ -112,7 +112,7 @@ def build(kind: str, embedder: Embedder, world: World, **options: Any) -> Engine
 
         if kind == "zero3":  # refuses float64 where the processor can compute in fp16
             embedder = embedder.float()
-        settings = {"zero_optimization": {"stage": int(kind[-1])}}
+        settings = config.EngineSettings.of_deepspeed({"zero_optimization": {"stage": int(kind[-1])}})
         return ZeRO(embedder, world, adamw, settings=settings, **options)
     return Replicated(embedder, world, adamw, **options)
 

@@ -21,7 +21,8 @@ from benchmarks.train.memory import predicted_mib, step_mib
 from benchmarks.train.texts import MAX_TOKENS, Triple, make_triples, standard_library_functions
 from benchmarks.train.trainers import MakeTrainer, Ours, SentenceTransformers, Setting, Trainer, Workload
 from reasoning_embedding.backbones import SOFTWARE_BFLOAT16, compute_dtype
-from reasoning_embedding.planning.flops import decoder_shape, find_device, training_flops
+from reasoning_embedding.planning.devices import find_device
+from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 from reasoning_embedding.progress import Report
 
 #: A measured peak over a predicted one, at most: what allocator and libraries hold is not predicted.

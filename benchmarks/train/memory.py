@@ -12,10 +12,9 @@ from benchmarks.measure import MIB, added_mib, in_new_process
 from benchmarks.train.trainers import MakeTrainer, Setting, Workload
 from reasoning_embedding import config
 from reasoning_embedding.backbones import packs_for
-from reasoning_embedding.planning.engines import HOLDINGS
-from reasoning_embedding.planning.flops import DecoderShape
-from reasoning_embedding.planning.memory import Load, batch_memory
-from reasoning_embedding.planning.state import fixed_memory
+from reasoning_embedding.config import EngineSettings
+from reasoning_embedding.planning.memory import RankLoad, batch_memory, fixed_memory
+from reasoning_embedding.planning.shapes import DecoderShape
 
 
 def step_mib(
@@ -72,7 +71,7 @@ def predicted_mib(
     )
     packs = packs_for(lengths, setting["pack_tokens"])
     tokens, kept = int(lengths.sum()), setting.get("store_tokens")
-    load = Load(
+    load = RankLoad(
         tokens=tokens,
         stored=tokens if kept is None else kept,
         pack=max(int(lengths[pack].sum()) for pack in packs),
@@ -80,6 +79,6 @@ def predicted_mib(
         queries=len(lengths) // 3,
         documents=len(lengths) * 2 // 3,
     )
-    parts = fixed_memory(shape, training, HOLDINGS["replicated"], 1)
+    parts = fixed_memory(shape, training, EngineSettings(), 1)
     parts |= batch_memory(shape, training, load, loss=config.InfoNCE(), fused=fused)
     return round((sum(parts.values()) - parts["weights"]) / MIB, 1)

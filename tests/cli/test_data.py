@@ -244,7 +244,7 @@ def test_statistics_are_printed_and_written(
             ["mine", "ROWS", "-o", "NEW", "--model", "bm25", "--min-score", 9e9],
             "none of 40 rows has a negative",
         ),
-        (["mine", "ROWS", "-o", "NEW", "--model", "/nowhere"], "no such folder"),
+        (["mine", "ROWS", "-o", "NEW", "--model", "/nowhere"], "names no model"),
         (["mine", "ROWS", "-o", "ROWS", "--model", "bm25"], "exists and is not overwritten"),
         (["mine", "ROWS", "-o", "x.csv", "--model", "bm25"], "written as JSON Lines"),
         (["mine", "nowhere.jsonl", "-o", "NEW", "--model", "bm25"], "no such file"),

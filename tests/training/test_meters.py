@@ -14,7 +14,7 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.losses import build_loss
-from reasoning_embedding.planning.flops import decoder_shape, training_flops
+from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.meters import Gauges, Meters
 from reasoning_embedding.training.step import StepOutput
