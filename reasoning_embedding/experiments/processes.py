@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from reasoning_embedding.config.secrets import known_secrets, mask
 from reasoning_embedding.files import explain_disk_errors
+from reasoning_embedding.secrets import known_secrets, mask
 
 Report = Callable[[str], None]
 #: Keeps libraries' own progress bars and advice out of what a process says.
