@@ -14,7 +14,7 @@ from .contrastive import ContrastiveLoss, LossShare, build_loss
 from .distillation import distillation
 from .infonce import LossOutput, infonce
 from .regularisers import anchor_distance, check_anchor_texts, sigreg, uniformity
-from .slots import Slots
+from reasoning_embedding.data.batch import Batch
 from .temperature import Temperature
 from .terms import Part, Term
 from .tiles import RowSums, tiled_infonce

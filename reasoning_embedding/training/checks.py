@@ -163,6 +163,6 @@ def check_anchor(anchor: config.Anchor | None, plan: Plan, batch_size: int) -> N
     if anchor is None or batch_size >= 4:
         return
     for step in range(1, plan.steps + 1):
-        batch = plan.batch(step)
-        texts = np.unique(np.concatenate([batch.query, batch.positive, batch.negative]))
+        rows = plan.at(step)
+        texts = np.unique(np.concatenate([rows.query, rows.positive, rows.negative]))
         check_anchor_texts(len(texts), debiased=anchor.debiased, batch=f"the batch of step {step}")
