@@ -36,12 +36,16 @@ from tests.goldens.golden import Goldens
 from tests.models import exact_norms, tiny_embedder
 
 GOLDENS = Goldens(Path(__file__).with_name("training.json"))
-#: Relative. Measured over all cases: two threads against one move float64 by at most 1e-13 and float32 by 1.3e-5 (in
-#: layers fused; 5e-6 elsewhere). A processor without vector instructions against one with AVX-512 moves both by up to
-#: 8e-5: first weights are drawn, and rotary angles computed, in float32 even where a model is then float64, and the
-#: gradient of a temperature of 0.05 enlarges that. Muon divides matrices by their small singular values: 1.1e-3.
-TOLERANCE = {"float64": 3e-4, "float32": 3e-4, "exact": 1e-9}
-MUON = 5e-3
+#: Relative. Measured over all cases: two threads against one move float64 by 1e-13 and float32 by 1.3e-5; a processor
+#: without vector instructions against one with AVX-512 moves float64 by 6e-11 and float32 by 5e-5. Adapters move by
+#: 1e-6, as torch draws them; what Muon makes by 1e-3, as it lets small singular values count as much as large ones.
+TOLERANCE = {"float64": 1e-8, "float32": 3e-4, "exact": 1e-9}
+WIDER = {
+    "float64/lora": 1e-5,
+    "float64/two-ranks/lora": 1e-5,
+    "float64/optimizer/muon": 5e-3,
+    "float32/run/muon": 5e-3,
+}
 TOKENS_KEPT = {"store": None, "hybrid": 30, "replay": 0}
 
 Case = Callable[[], Any]
@@ -75,6 +79,16 @@ def projection(tensors: Sequence[torch.Tensor]) -> float:
     return float(vector @ np.random.RandomState(5).normal(size=len(vector)) / np.linalg.norm(vector))
 
 
+def model(family: str = "qwen3", **settings: Any) -> Any:
+    """A tiny embedder whose weights numpy draws: what torch draws depends on the processor's instructions."""
+    embedder = tiny_embedder(family, **settings)
+    draw = np.random.RandomState(0)
+    for parameter in embedder.parameters():
+        if parameter.ndim == 2:
+            parameter.data.copy_(torch.from_numpy(draw.normal(scale=0.02, size=parameter.shape)))
+    return embedder
+
+
 def steps(
     world: World,
     *,
@@ -97,7 +111,7 @@ def steps(
     settings = config.Training.model_validate(
         {"optimizer": {"kind": optimizer}, "learning_rate": 2e-3, "steps": count, "warmup_ratio": 0.4}
     )
-    embedder = tiny_embedder(family, double=double, attention_dropout=dropout, **sizes)
+    embedder = model(family, double=double, attention_dropout=dropout, **sizes)
     embedder.pooling = config.Pooling(include_prompt=include_prompt)
     if recompute:
         recompute_activations(embedder.model, recompute)
@@ -114,7 +128,7 @@ def steps(
     objective = build_loss(config.InfoNCE.model_validate(loss or {"temperature": 0.05}), embedder.dimension)
     anchor = None
     if objective.needs_anchor:
-        anchor = tiny_embedder(double=double, num_hidden_layers=1).eval().requires_grad_(False)
+        anchor = model(double=double, num_hidden_layers=1).eval().requires_grad_(False)
     found: list[dict[str, Any]] = []
     for step in range(1, count + 1):
         output = contrastive_step(
@@ -404,7 +418,7 @@ for _name, _settings in RUNS.items():
 # ------------------------------------------------------------------ comparing
 
 for _name, _case in CASES.items():
-    _rel = MUON if "muon" in _name else TOLERANCE[_name.split("/")[0]]
+    _rel = next((_wide for _part, _wide in WIDER.items() if _part in _name), TOLERANCE[_name.split("/")[0]])
     GOLDENS.case(_name, rel=_rel, abs=_rel / 100)(_case)
 
 
