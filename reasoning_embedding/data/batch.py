@@ -132,7 +132,8 @@ class Batch:
 
 def _answers_in_other_slots(query: np.ndarray, document: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """(2, P) pairs (query's text, text that answers it) whose answer fills a slot other than the query's own."""
-    texts, drawn = int(max(query.max(), document.max())) + 1, document[: len(query)]
+    texts = int(np.concatenate([query, document, answers.ravel()]).max()) + 1
+    drawn = document[: len(query)]
     # One number a pair: sorting those is much faster than sorting rows.
     pairs = np.concatenate([query * texts + drawn, answers[:, 0] * texts + answers[:, 1]])
     asked, answer = np.divmod(np.unique(pairs), texts)
@@ -141,4 +142,5 @@ def _answers_in_other_slots(query: np.ndarray, document: np.ndarray, answers: np
     own = np.full(texts, -1)
     own[query] = drawn
     own[np.bincount(query, minlength=texts) > 1] = -1
-    return np.stack([asked, answer])[:, copies[answer] > (own[asked] == answer)]
+    elsewhere = copies[answer] > (own[asked] == answer)
+    return np.stack([asked[elsewhere], answer[elsewhere]])

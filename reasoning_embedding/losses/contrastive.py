@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.errors import InputError
 
 from .matryoshka import at_width
 from .regularisers import check_anchor_texts
-from reasoning_embedding.data.batch import Batch
 from .temperature import Temperature
 from .terms import Part, Term, terms
 from .tiles import tiled_infonce

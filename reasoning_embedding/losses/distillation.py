@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 
 from .masks import brought_by
-from reasoning_embedding.data.batch import Batch
 
 
 def distillation(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 
 from .distillation import distillation
 from .regularisers import anchor_distance, sigreg, uniformity
-from reasoning_embedding.data.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 
 from .masks import brought_by, known_answers
-from reasoning_embedding.data.batch import Batch
 
 
 @dataclass(frozen=True)
