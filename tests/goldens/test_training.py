@@ -31,7 +31,7 @@ from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Replicated, contrastive_step, train
 from reasoning_embedding.training.optimizers import build_optimizer, learning_rate_at
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.conftest import build_tiny_tokenizer
+from tests.factories import build_tiny_tokenizer
 from tests.goldens.golden import Goldens
 from tests.models import exact_norms, tiny_embedder
 
