@@ -28,7 +28,8 @@ from reasoning_embedding.training import embedding_pass as share
 from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 WORLD = World(device=torch.device("cuda", 0))
 #: Qwen3-0.6B but for its depth.

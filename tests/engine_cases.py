@@ -18,7 +18,8 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, contrastive_step
 from reasoning_embedding.training.embedding_pass import Forwards
-from tests.models import exact_norms, gradients, random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 ENGINES = ["replicated", "fsdp2", "zero1", "zero2", "zero3"]
@@ -111,7 +112,7 @@ def build(kind: str, embedder: Embedder, world: World, **options: Any) -> Engine
 
         if kind == "zero3":  # refuses float64 where the processor can compute in fp16
             embedder = embedder.float()
-        settings = {"zero_optimization": {"stage": int(kind[-1])}}
+        settings = config.EngineSettings.of_deepspeed({"zero_optimization": {"stage": int(kind[-1])}})
         return ZeRO(embedder, world, adamw, settings=settings, **options)
     return Replicated(embedder, world, adamw, **options)
 

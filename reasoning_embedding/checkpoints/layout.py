@@ -26,6 +26,12 @@ class ResultFolder:
     path: Path
 
     @property
+    def experiment(self) -> Path:
+        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
+        home = self.path.resolve().parent
+        return home.parent if home.name == "runs" else home
+
+    @property
     def config_yaml(self) -> Path:
         """The configuration as written."""
         return self.path / "config.yaml"

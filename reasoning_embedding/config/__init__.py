@@ -17,6 +17,7 @@ from .analysis import (
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
 from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
 from .diff import changed_since, diff, resolved_json, to_yaml, unpaired
+from .engine import EngineSettings, check_engine
 from .evaluation import (
     BeirTask,
     BrightTask,

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_embedding.backbones import compute_dtype
-from reasoning_embedding.backbones.build import build_config
+from reasoning_embedding.backbones.architecture import build_config
 from reasoning_embedding.checkpoints.state import load_state, read_record, save_state
 from reasoning_embedding.config.lineage import PretrainStage
 from reasoning_embedding.distributed import World

@@ -94,7 +94,7 @@ def tiled_infonce(
     document_document is judged by its similarity to q_i.
 
     Beside embeddings and gradient this holds 2 (B + C) D numbers, the vectors of both sides and their gradient,
-    and tile_rows similarities for each candidate of each direction: never B x C. ``rembed bench loss`` measures
+    and tile_rows similarities for each candidate of each direction: never B x C. ``python -m benchmarks loss`` measures
     one tile of 65,536 queries with 4 candidates each at D = 1024: 5393 MiB with embeddings and gradient, where
     this count gives 5376, 256 of them for the tile; one copy of the scores would take 65,536.
     """

@@ -18,7 +18,7 @@ from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World, deal, max_over_ranks
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.host import at_most, host_memory
-from reasoning_embedding.planning.state import OPTIMIZER_BYTES, PLANNED_SHARE
+from reasoning_embedding.planning.memory import OPTIMIZER_BYTES, PLANNED_SHARE
 
 from .engines import Engine
 from .out_of_memory import cures, is_out_of_memory

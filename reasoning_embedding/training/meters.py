@@ -18,7 +18,8 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.files import atomic_write, explain_disk_errors
-from reasoning_embedding.planning.flops import decoder_shape, find_device, training_flops
+from reasoning_embedding.planning.devices import find_device
+from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 
 from .step import StepOutput
 from .trackers import Report, Tracker

@@ -33,7 +33,8 @@ from tests.engine_cases import (
     steps,
     wanted,
 )
-from tests.models import exact_norms, gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 from tests.padded_oracle import padded_loss
 
 #: Both architectures, every memory mode, checkpointing, adapters, a batch that leaves ranks idle, and texts
@@ -126,10 +127,8 @@ def test_the_popular_wrong_gather_fails_on_every_engine(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["fsdp2", "zero2"])
 def test_bf16_is_computed_and_gradients_stay_in_fp32(kind: str) -> None:
-    from reasoning_embedding.training.engines.fsdp2 import Sharding
-
     half = torch.bfloat16
-    wish = {"sharding": Sharding(compute=half)} if kind == "fsdp2" else {"compute": half}
+    wish = {"compute": half}
 
     def losses(world: World) -> list[float]:
         found = []

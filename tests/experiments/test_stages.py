@@ -13,7 +13,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.experiments import chosen_steps, resolve, run_experiment
+from reasoning_embedding.experiments import chosen_steps, run_experiment
 from reasoning_embedding.experiments import processes as pool
 from reasoning_embedding.experiments.scheduler import StageError, run_stages
 from reasoning_embedding.experiments.stages import Ledger, Stage, plan_stages
@@ -196,17 +196,9 @@ time.sleep(60)
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_references(tmp_path: Path) -> None:
-    (tmp_path / "lineage" / "base").mkdir(parents=True)
+def test_the_steps_to_score(tmp_path: Path) -> None:
     for step in (0, 50, 200):
         RunFolder(tmp_path / "runs" / "a").checkpoint(step).mkdir(parents=True)
-    assert resolve("lineage:base", tmp_path).name == "base"
-    names = {"run:a@first": 0, "run:a@last": 200, "run:a@50": 50, "run:a": 200}
-    for reference, step in names.items():
-        assert resolve(reference, tmp_path) == RunFolder(tmp_path / "runs" / "a").checkpoint(step)
-    for missing in ("run:a@51", "lineage:absent", str(tmp_path / "absent")):
-        with pytest.raises(InputError):
-            resolve(missing, tmp_path)
     run = RunFolder(tmp_path / "runs" / "a")
     assert chosen_steps(run, "ends") == [0, 200]
     assert chosen_steps(run, "all") == [0, 50, 200]

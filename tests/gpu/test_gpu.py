@@ -16,7 +16,8 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.probe import measure
 from reasoning_embedding.training.recompute import recompute_activations
 from reasoning_embedding.training.timers import Timers
-from tests.models import gradients, random_batch, relative, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_decoder, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,

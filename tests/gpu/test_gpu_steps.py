@@ -20,7 +20,8 @@ from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.memory import plan_memory
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,

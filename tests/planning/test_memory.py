@@ -14,21 +14,27 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, fuse_layers, make_packs, stock_model, use_text_dropout
 from reasoning_embedding.backbones.cpu import attention
+from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.planning import memory as cost_memory
 from reasoning_embedding.planning.adapters import adapter_bytes
-from reasoning_embedding.planning.engines import HOLDINGS
-from reasoning_embedding.planning.flops import DecoderShape, decoder_shape
-from reasoning_embedding.planning.memory import Load, activation_bytes, batch_memory
-from reasoning_embedding.planning.state import fixed_memory, trained_parameters
+from reasoning_embedding.planning.memory import (
+    RankLoad,
+    activation_bytes,
+    batch_memory,
+    fixed_memory,
+    trained_parameters,
+)
+from reasoning_embedding.planning.shapes import DecoderShape, decoder_shape
 from reasoning_embedding.training import Replicated, contrastive_step
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.probe import LiveBytes
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 SIZES: dict[str, int] = {
     "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -88,8 +94,8 @@ def _both(
             engine.update(1e-5)
     shape = decoder_shape(stock_model(embedder).config)
     stored = sum(size for size, whole in zip(packs, np.cumsum(packs), strict=True) if whole <= budget)
-    load = Load(tokens, stored, max(packs), len(batch.texts), queries, 2 * queries)
-    parts = fixed_memory(shape, recipe, HOLDINGS["replicated"], 1)
+    load = RankLoad(tokens, stored, max(packs), len(batch.texts), queries, 2 * queries)
+    parts = fixed_memory(shape, recipe, EngineSettings("replicated"), 1)
     parts |= batch_memory(shape, recipe, load, loss=config.InfoNCE(), fused=fused)
     return parts, sum(parts.values()) - parts["weights"], live.peak  # weights were there before
 
@@ -220,7 +226,7 @@ def test_the_tile_of_the_loss_is_what_it_holds(options: dict[str, Any], copies: 
     x = torch.nn.functional.normalize(torch.randn(3 * queries, width), dim=1)
     with LiveBytes() as live:
         build_loss(loss).share(x, batch)
-    load = Load(0, 0, 0, texts=3 * queries, queries=queries, documents=2 * queries)
+    load = RankLoad(0, 0, 0, texts=3 * queries, queries=queries, documents=2 * queries)
     vectors = 3 * 4 * width * 3 * queries  # and their gradient, once in the order of texts
     predicted = cost_memory.loss_tile(loss, load) + vectors
     masks = 0 if copies else 5 * 128 * 2 * queries  # counted, and not there

@@ -1,16 +1,16 @@
-"""``rembed bench``: speed and memory against the libraries one would use instead."""
+"""``python -m benchmarks``: one command a benchmark, and ``all``."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from reasoning_embedding.cli._app import add, make_app
+from reasoning_embedding.cli._errors import handled
 
 app = make_app("Speed and memory against the libraries one would use instead.")
 
@@ -18,7 +18,7 @@ app = make_app("Speed and memory against the libraries one would use instead.")
 #: ``ours`` and ``other`` in ``unit``, ``ratio`` (above 1: ours is better), ``memory_ratio`` and its settings;
 #: or ``name`` and ``error`` where it failed.
 BENCHMARKS: dict[str, str] = {
-    "train": "benchmarks.train:bench_train",
+    "train": "benchmarks.train.compare:bench_train",
     "loss": "benchmarks.loss:bench_loss",
     "encode": "benchmarks.encode:bench_encode",
     "hrsa": "benchmarks.hrsa:bench_hrsa",
@@ -131,8 +131,8 @@ def run_all(
     kind = ("quick-" if quick else "") + ("cpu" if hardware()["gpu"] is None else "gpu")
     flags = [*(["--json"] if json else []), *(["--quick"] if quick else [])]
     failed = []
-    for name in available():
-        command = [sys.executable, "-m", "reasoning_embedding", "bench", name, *flags]
+    for name in BENCHMARKS:
+        command = [sys.executable, "-m", "benchmarks", name, *flags]
         if output is not None:
             command += ["--output", str(output / f"{name}-{kind}.json")]
         if subprocess.run(command, check=False).returncode:
@@ -142,12 +142,7 @@ def run_all(
         raise typer.Exit(1)
 
 
-def available() -> list[str]:
-    """Return the benchmarks of this installation."""
-    return [name for name, place in BENCHMARKS.items() if importlib.util.find_spec(place.partition(":")[0])]
-
-
-def _verb(name: str) -> Callable[..., None]:
+def _command(name: str) -> Callable[..., None]:
     def run(json: Json = False, quick: Quick = False, output: Output = None) -> None:
         run_one(name, json=json, quick=quick, output=output)
 
@@ -169,5 +164,21 @@ def _train(
 
 _train.__doc__ = HELP["train"]
 for _name in BENCHMARKS:
-    add(app, _train if _name == "train" else _verb(_name), _name)
+    add(app, _train if _name == "train" else _command(_name), _name)
 add(app, run_all, "all")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 where a comparison failed, 2 bad input, 3 machine, 130 Ctrl-C.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Words after ``python -m benchmarks``; absent: those of the process.
+    """
+    with handled():
+        app(args=None if arguments is None else list(arguments), prog_name="python -m benchmarks")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.train_data import Triple
-from benchmarks.train_sides import TEMPERATURE, batch_of, tokenize_rows
+from benchmarks.train.texts import Triple
+from benchmarks.train.trainers import TEMPERATURE, batch_of, tokenize_rows
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, fuse_layers
 from reasoning_embedding.checkpoints.embedder import load_embedder

@@ -1,11 +1,11 @@
-"""What ``rembed bench train`` compares, and the settings it tries on either side."""
+"""What ``python -m benchmarks train`` compares, and the settings it tries on either side."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.train_sides import Setting
+from benchmarks.train.trainers import Setting
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.planning.shapes import known_shape

@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.train_cells import ARCHITECTURES, PACK_TOKENS, Cell, cells, our_settings, their_settings
-from benchmarks.train_data import MAX_TOKENS, Triple, make_triples, standard_library_functions
-from benchmarks.train_exact import RANKS, exact_record, worst_difference
-from benchmarks.train_memory import peak_mib, predicted_mib
-from benchmarks.train_sides import MakeSide, Ours, SentenceTransformers, Setting, Side, Time, Workload
+from benchmarks.measure import REPEATS, cpu_ratio, cpu_seconds, take_turns, wall_seconds
+from benchmarks.random_model import byte_pair_tokenizer, save_random_model
+from benchmarks.train.cells import ARCHITECTURES, PACK_TOKENS, Cell, cells, our_settings, their_settings
+from benchmarks.train.exact import RANKS, exact_record, worst_difference
+from benchmarks.train.memory import predicted_mib, step_mib
+from benchmarks.train.texts import MAX_TOKENS, Triple, make_triples, standard_library_functions
+from benchmarks.train.trainers import MakeTrainer, Ours, SentenceTransformers, Setting, Trainer, Workload
 from reasoning_embedding.backbones import SOFTWARE_BFLOAT16, compute_dtype
-from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
-from reasoning_embedding.planning.flops import decoder_shape, find_device, training_flops
+from reasoning_embedding.planning.devices import find_device
+from reasoning_embedding.planning.shapes import decoder_shape, training_flops
+from reasoning_embedding.progress import Report
 
-Report = Callable[[str], None]
-
-REPEATS = 3
 #: A measured peak over a predicted one, at most: what allocator and libraries hold is not predicted.
 _MARGIN = 1.25
 #: Of a sweep's settings those this close to the fastest are timed once more.
@@ -98,7 +99,7 @@ def bench_train(
 
 @dataclass(frozen=True)
 class _Contender:
-    side: MakeSide
+    trainer: MakeTrainer
     setting: Setting
 
 
@@ -111,7 +112,7 @@ class _Comparison:
         self._cell, self._quick, self._report = cell, quick, report
         self._work = Workload(checkpoint, rows, cell.dtype)
         self._ours = ours = Ours(self._work)
-        self._sides: dict[MakeSide, Side] = {
+        self._trainers: dict[MakeTrainer, Trainer] = {
             Ours: ours,
             SentenceTransformers: SentenceTransformers(self._work),
         }
@@ -176,19 +177,21 @@ class _Comparison:
         return fitting[-1] if fitting else settings[0]
 
     def _peak(self, contender: _Contender) -> float:
-        return peak_mib(contender.side, self._work, contender.setting, self._batches)
+        return step_mib(contender.trainer, self._work, contender.setting, self._batches)
 
-    def _turn(self, contender: _Contender) -> Callable[[], tuple[Time, float]]:
-        def run() -> tuple[Time, float]:
-            times, losses = self._sides[contender.side].run(contender.setting, self._batches)
+    def _turn(self, contender: _Contender) -> Callable[[], tuple[np.ndarray, float]]:
+        def run() -> tuple[np.ndarray, float]:
+            times, losses = self._trainers[contender.trainer].run(contender.setting, self._batches)
             return times[-1], losses[-1]
 
         return run
 
-    def _sweep(self, name: str, side: MakeSide, settings: Sequence[Setting]) -> list[tuple[Setting, float]]:
+    def _sweep(
+        self, name: str, trainer: MakeTrainer, settings: Sequence[Setting]
+    ) -> list[tuple[Setting, float]]:
         def seconds_at(setting: Setting) -> float:
             try:
-                return self._turn(_Contender(side, setting))()[0][0]
+                return float(self._turn(_Contender(trainer, setting))()[0][0])
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 return math.inf
@@ -213,12 +216,11 @@ class _Comparison:
         us: str,
         them: str,
         contenders: dict[str, _Contender],
-        turns: dict[str, list[tuple[Time, float]]],
+        turns: dict[str, list[tuple[np.ndarray, float]]],
         memory: dict[str, float],
         sweeps: dict[str, list[tuple[Setting, float]]],
     ) -> dict[str, Any]:
-        wall = {side: [round(time[0], 4) for time, _ in turns[side]] for side in (us, them)}
-        processor = {side: [round(time[1], 4) for time, _ in turns[side]] for side in (us, them)}
+        times = {side: [seconds for seconds, _ in turns[side]] for side in (us, them)}
         speed = {side: self._tokens / _median_seconds(turns[side]) for side in (us, them)}
         loss = {side: turns[side][0][1] for side in (us, them)}
         theirs = "unpadded" if opponent == "st-unpadded" else "st"
@@ -238,9 +240,9 @@ class _Comparison:
             "tokens": self._tokens,
             "queries": self._cell.queries,
             "settings": {"ours": contenders[us].setting, "other": contenders[them].setting},
-            "seconds": {"ours": wall[us], "other": wall[them]},
-            "cpu_seconds": {"ours": processor[us], "other": processor[them]},
-            "cpu_ratio": round(statistics.median(processor[them]) / statistics.median(processor[us]), 4),
+            "seconds": {"ours": wall_seconds(times[us]), "other": wall_seconds(times[them])},
+            "cpu_seconds": {"ours": cpu_seconds(times[us]), "other": cpu_seconds(times[them])},
+            "cpu_ratio": cpu_ratio(times[us], times[them]),
             "loss_difference": abs(loss[us] - loss[them]) / loss[them],
             "sweeps": {
                 side: [
@@ -270,22 +272,10 @@ class _Comparison:
         }
 
 
-def _median_seconds(turns: list[tuple[Time, float]]) -> float:
-    return statistics.median(time[0] for time, _ in turns)
+def _median_seconds(turns: list[tuple[np.ndarray, float]]) -> float:
+    return statistics.median(float(seconds[0]) for seconds, _ in turns)
 
 
 def fastest(sweep: list[tuple[Setting, float]]) -> Setting:
     """Return the setting of the fewest seconds."""
     return min(sweep, key=lambda item: item[1])[0]
-
-
-def take_turns(
-    contenders: dict[str, Callable[[], Any]], *, repeats: int, once: Sequence[str] = ()
-) -> dict[str, list[Any]]:
-    """Call every contender once a round, so that a busy spell of the machine meets all; those of `once` in the first."""
-    results: dict[str, list[Any]] = {name: [] for name in contenders}
-    for number in range(repeats):
-        for name, run in contenders.items():
-            if not (number and name in once):
-                results[name].append(run())
-    return results

@@ -10,10 +10,9 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.backbones.architecture import build_config
 from reasoning_embedding.backbones.attention import register
-from reasoning_embedding.backbones.build import build_config
-
-from .embedder import save_checkpoint
+from reasoning_embedding.checkpoints.embedder import save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""What ``rembed bench train`` trains on: triples cut from the sources of Python's standard library."""
+"""What ``python -m benchmarks train`` trains on: triples cut from the sources of Python's standard library."""
 
 from __future__ import annotations
 

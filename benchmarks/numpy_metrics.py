@@ -1,6 +1,6 @@
 """What the benchmark compares with: the five metrics as textbooks and released code compute them, in numpy.
 
-Its matrix products and factorisations are those of :mod:`.linear_algebra`, which on x86 are the faster ones: a ratio is
+Its matrix products and factorisations are those of HRSA itself, which on x86 are the faster ones: a ratio is
 that of two algorithms on one library.
 """
 

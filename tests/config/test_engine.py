@@ -1,4 +1,4 @@
-"""What a launcher asks for, from accelerate's own files to an engine."""
+"""What a launcher asks for, from accelerate's own files and variables, and what contradicts a run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.distributed import World, start_world
-from reasoning_embedding.errors import InputError, SetupError
-from reasoning_embedding.training.checks import check_budget, check_launch
-from reasoning_embedding.training.engines import Launch, read_launch
+from reasoning_embedding.config import EngineSettings, check_engine
+from reasoning_embedding.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+#: What each file makes, and the processes that it starts: what a plan assumes of an engine is what its file here says.
 WANTED = {
-    "1gpu": ("replicated", 1),
-    "8gpu-ddp": ("replicated", 8),
-    "8gpu-fsdp2": ("fsdp2", 8),
-    "multi-node-fsdp2": ("fsdp2", 32),
-    "8gpu-zero2": ("zero", 8),
-    "8gpu-zero3-offload": ("zero", 8),
+    "1gpu": (EngineSettings("replicated"), 1),
+    "8gpu-ddp": (EngineSettings("replicated"), 8),
+    "8gpu-fsdp2": (EngineSettings("fsdp2"), 8),
+    "multi-node-fsdp2": (EngineSettings("fsdp2"), 32),
+    "8gpu-zero2": (EngineSettings("zero2"), 8),
+    "8gpu-zero3-offload": (EngineSettings("zero3", optimizer_on_host=True, weights_on_host=True), 8),
 }
 
 
@@ -42,26 +39,23 @@ def _environment(file: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_launcher_file_asks_for_its_engine_and_contradicts_no_default_run(
+def test_every_launcher_file_makes_its_engine_and_contradicts_no_default_run(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The file read here, and the environment that accelerate makes of it, are one engine."""
     from accelerate.commands.config.config_args import load_config_from_file
 
-    monkeypatch.chdir(ROOT)
-    engine, ranks = WANTED[file.stem]
+    monkeypatch.chdir(ROOT)  # where a job is launched
+    wanted, ranks = WANTED[file.stem]
     loaded: Any = load_config_from_file(str(file))
     assert loaded.num_processes == ranks
-    launch = read_launch(_environment(file)) if ranks > 1 else read_launch({})
-    assert launch.engine == engine
+    launched = EngineSettings.from_environment(_environment(file) if ranks > 1 else {})
+    assert launched == wanted
+    assert EngineSettings.from_launcher_file(file) == (wanted, ranks)
     for precision in ("bf16", "fp32"):
-        check_launch(launch, config.Training(precision=precision), World(0, ranks))
-    if engine == "zero":
-        offloaded = "offload_param" in launch.deepspeed["zero_optimization"]
-        assert launch.deepspeed["zero_optimization"]["stage"] == (3 if offloaded else 2)
-        assert ("offload" in file.stem) == offloaded
-    if engine == "fsdp2":
-        assert launch.reshard
-        assert not launch.offload
+        check_engine(launched, config.Training(precision=precision), ranks=ranks)
+    if wanted.is_deepspeed:
+        assert launched.deepspeed["zero_optimization"]["stage"] == int(wanted.name[-1])
 
 
 def test_every_engine_has_a_launcher_file() -> None:
@@ -85,7 +79,7 @@ def test_a_launcher_that_asks_for_what_there_is_not_is_refused(
     environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        read_launch(environment)
+        EngineSettings.from_environment(environment)
 
 
 @pytest.mark.parametrize("stage", [None, 0, 4, "2"])
@@ -94,11 +88,11 @@ def test_a_stage_there_is_not_is_refused(stage: object, tmp_path: Path) -> None:
     file.write_text(json.dumps({"zero_optimization": {"stage": stage}} if stage is not None else {}))
     environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
     with pytest.raises(InputError, match=r"zero_optimization\.stage"):
-        read_launch(environment)
+        EngineSettings.from_environment(environment)
 
 
 def test_what_fsdp_is_asked_for_is_read() -> None:
-    launch = read_launch(
+    launch = EngineSettings.from_environment(
         {
             "ACCELERATE_USE_FSDP": "true",
             "FSDP_VERSION": "2",
@@ -108,9 +102,11 @@ def test_what_fsdp_is_asked_for_is_read() -> None:
             "ACCELERATE_MIXED_PRECISION": "bf16",
         }
     )
-    assert launch == Launch("fsdp2", "bf16", reshard=False, offload=True, recompute=True)
+    assert launch == EngineSettings(
+        "fsdp2", "bf16", reshard=False, optimizer_on_host=True, weights_on_host=True, recompute=True
+    )
     with pytest.raises(InputError) as error:
-        check_launch(launch, config.Training(precision="fp32", optimizer=config.Muon()), World(0, 2))
+        check_engine(launch, config.Training(precision="fp32", optimizer=config.Muon()), ranks=2)
     for part in ("mixed_precision is bf16", "muon", "fsdp_activation_checkpointing is true"):
         assert part in str(error.value)
 
@@ -142,7 +138,7 @@ def test_what_agrees_is_accepted_and_each_key_alone_may_contradict(key: str, oth
     def said(settings: dict[str, Any]) -> str:
         recipe = config.Training(batch_size=64, ranks=4)
         try:
-            check_launch(Launch("zero", deepspeed=settings), recipe, World(0, 4))
+            check_engine(EngineSettings("zero2", deepspeed=settings), recipe, ranks=4)
         except InputError as error:
             return error.what
         return ""
@@ -150,14 +146,6 @@ def test_what_agrees_is_accepted_and_each_key_alone_may_contradict(key: str, oth
     assert said(AGREEING) == said({**AGREEING, key: "auto" if key not in ("fp16", "bf16") else {}}) == ""
     _, *contradictions = said({**AGREEING, key: other}).splitlines()
     assert [line.split()[0].split(".")[0] for line in contradictions] == [key]
-
-
-def test_a_budget_below_the_longest_text_is_refused_with_the_one_it_takes() -> None:
-    check_budget(np.array([3, 4]), 4)
-    check_budget(np.array([], dtype=int), 4)
-    with pytest.raises(InputError, match="2 of 3 texts") as error:
-        check_budget(np.array([3, 5, 9]), 4)
-    assert "at least 9" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -176,44 +164,54 @@ def test_a_deepspeed_file_of_another_form_is_refused(settings: object, said: str
     file.write_text(json.dumps(settings))
     environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
     with pytest.raises(InputError, match=said) as error:
-        read_launch(environment)
+        EngineSettings.from_environment(environment)
     assert str(file) in str(error.value)
 
 
 def test_auto_leaves_sections_to_the_run_and_gradients_travel_in_fp32() -> None:
     settings = {"zero_optimization": {"stage": 2}, "bf16": "auto", "optimizer": "auto"}
-    check_launch(Launch("zero", deepspeed=settings), config.Training(), World(0, 4))
+    check_engine(EngineSettings("zero2", deepspeed=settings), config.Training(), ranks=4)
     with pytest.raises(InputError, match="communication_data_type is fp16"):
-        check_launch(
-            Launch("zero", deepspeed=settings | {"communication_data_type": "fp16"}),
+        check_engine(
+            EngineSettings("zero2", deepspeed=settings | {"communication_data_type": "fp16"}),
             config.Training(),
-            World(0, 4),
+            ranks=4,
         )
 
 
-@pytest.mark.parametrize("given", [{"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "two"}])
-def test_a_half_told_launch_is_refused(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SetupError, match="WORLD_SIZE"):
-        start_world()
+def test_other_launchers_files(tmp_path: Path) -> None:
+    file, inner = tmp_path / "accelerate.yaml", tmp_path / "deepspeed.json"
+
+    def read(zero: dict[str, Any]) -> EngineSettings:
+        inner.write_text(json.dumps({"zero_optimization": zero}))
+        file.write_text(
+            f"distributed_type: DEEPSPEED\ndeepspeed_config: {{deepspeed_config_file: {inner}}}\n"
+        )
+        return EngineSettings.from_launcher_file(file)[0]
+
+    assert read({"stage": 1}) == EngineSettings("zero1", bucket_elements=500_000_000, buckets=1), (
+        "DeepSpeed's own"
+    )
+    assert read(
+        {"stage": 3, "reduce_bucket_size": "auto", "stage3_max_live_parameters": 7}
+    ) == EngineSettings("zero3", bucket_elements=500_000_000, live_elements=7)
+    assert read(
+        {"stage": 2, "contiguous_gradients": False, "offload_optimizer": {"device": "cpu"}}
+    ) == EngineSettings("zero2", optimizer_on_host=True, bucket_elements=0, buckets=1)
+    assert not read({"stage": 2, "offload_optimizer": {"device": "none"}}).optimizer_on_host
+    file.write_text(
+        "distributed_type: FSDP\nfsdp_config: {fsdp_version: 2, fsdp_offload_params: true, "
+        "fsdp_reshard_after_forward: false}\n"
+    )
+    offloaded = EngineSettings("fsdp2", optimizer_on_host=True, weights_on_host=True, reshard=False)
+    assert EngineSettings.from_launcher_file(file)[0] == offloaded
 
 
-def test_a_process_that_was_given_no_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SetupError, match="no RANK"):
-        start_world()
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    assert start_world().size == 1
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_ranks_that_do_not_find_each_other_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(SetupError, match="did not find the others"):
-        start_world()
+@pytest.mark.parametrize("content", ["a: [", "- 1\n", "distributed_type: FSDP\n"])
+def test_files_that_are_no_launchers(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError):
+        EngineSettings.from_launcher_file(file)
+    with pytest.raises(InputError, match="cannot be read"):
+        EngineSettings.from_launcher_file(tmp_path / "absent.yaml")

@@ -1,8 +1,7 @@
-"""The two trainers that ``rembed bench train`` compares, each running given batches of the same rows."""
+"""The two trainers that ``python -m benchmarks train`` compares, each running given batches of the same rows."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from benchmarks.train_data import MAX_TOKENS, Triple
+from benchmarks.measure import now
+from benchmarks.train.texts import MAX_TOKENS, Triple
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, compile_layers, compute_dtype, fuse_layers, stock_model
 from reasoning_embedding.backbones.attention import NAME, register
@@ -28,9 +28,7 @@ from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.step import contrastive_step
 
-#: Seconds of one step by the clock, and of processor time, which tells a busy machine from a slow trainer.
-Time = tuple[float, float]
-#: What a side can be told, such as ``{"pack_tokens": 4096}`` or ``{"loss": "cached", "chunk": 8}``.
+#: What a trainer can be told, such as ``{"pack_tokens": 4096}`` or ``{"loss": "cached", "chunk": 8}``.
 Setting = dict[str, Any]
 TEMPERATURE = 0.05
 _RECIPE = config.Training(learning_rate=1e-5, weight_decay=0.0)
@@ -55,15 +53,15 @@ class Workload:
     dtype: Literal["fp32", "bf16"]
 
 
-class Side(Protocol):
-    """A trainer that can be timed."""
+class Trainer(Protocol):
+    """What can be timed."""
 
-    def run(self, setting: Setting, batches: Sequence[Sequence[int]]) -> tuple[list[Time], list[float]]:
+    def run(self, setting: Setting, batches: Sequence[Sequence[int]]) -> tuple[list[np.ndarray], list[float]]:
         """Train the initial weights on `batches` (row numbers), a step each; return times and losses."""
         ...
 
 
-MakeSide = Callable[[Workload], Side]
+MakeTrainer = Callable[[Workload], Trainer]
 
 
 class Ours:
@@ -82,8 +80,8 @@ class Ours:
         self._world = World(device=device)
         self.store = tokenize_rows(self.embedder, work.rows)
 
-    def run(self, setting: Setting, batches: Sequence[Sequence[int]]) -> tuple[list[Time], list[float]]:
-        """Train on `batches`; see :class:`Side`."""
+    def run(self, setting: Setting, batches: Sequence[Sequence[int]]) -> tuple[list[np.ndarray], list[float]]:
+        """Train on `batches`; see :class:`Trainer`."""
         options = dict(setting)
         embedder = self._compiled if options.pop("compile", False) else self.embedder
         embedder.load_state_dict(self._initial)
@@ -146,14 +144,14 @@ class SentenceTransformers:
         names = ("anchor", "positive", "negative")
         self._rows = Dataset.from_dict(dict(zip(names, map(list, zip(*work.rows, strict=True)), strict=True)))
 
-    def run(self, setting: Setting, batches: Sequence[Sequence[int]]) -> tuple[list[Time], list[float]]:
-        """Train on `batches`; see :class:`Side`."""
+    def run(self, setting: Setting, batches: Sequence[Sequence[int]]) -> tuple[list[np.ndarray], list[float]]:
+        """Train on `batches`; see :class:`Trainer`."""
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
         from transformers import TrainerCallback
         from transformers.trainer_callback import PrinterCallback
 
         self.model.load_state_dict(self._initial)
-        times: list[Time] = []
+        times: list[np.ndarray] = []
         timer = _Timer(times)
 
         class Clock(TrainerCallback):
@@ -249,23 +247,16 @@ def _set_padding(model: Any, *, unpadded: bool) -> None:
 
 
 class _Timer:
-    """Append what passes between entering and leaving to a list."""
+    """Append the seconds between entering and leaving to a list."""
 
-    def __init__(self, times: list[Time]) -> None:
-        self._times, self._start = times, (0.0, 0.0)
+    def __init__(self, times: list[np.ndarray]) -> None:
+        self._times, self._start = times, np.zeros(2)
 
     def __enter__(self) -> None:
-        self._start = _now()
+        self._start = now()
 
     def __exit__(self, *error: object) -> None:
-        wall, processor = _now()
-        self._times.append((wall - self._start[0], processor - self._start[1]))
-
-
-def _now() -> Time:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter(), time.process_time()
+        self._times.append(now() - self._start)
 
 
 def _copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
