@@ -196,12 +196,8 @@ class ExperimentFolder(ResultFolder):
 
     @property
     def realignments(self) -> Path:
-        """Folder of the trajectories that the analysis names."""
+        """Folder in which experiments of older versions kept a JSON file a trajectory; now :attr:`track` holds them."""
         return self.hrsa / "realignment"
-
-    def realignment(self, name: str) -> Path:
-        """One of these trajectories, as JSON."""
-        return self.realignments / f"{name}.json"
 
     @property
     def records(self) -> Path:

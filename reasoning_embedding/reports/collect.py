@@ -10,10 +10,10 @@ from typing import Any
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
+from reasoning_embedding.hrsa.trajectory import Trajectory, find_trajectories
 
-from .records import Experiment, Realignment, Run, Scores, Stage
-from .similarity import read_pair, read_realignment
-from .tracks import read_track
+from .records import Experiment, Run, Scores, Stage
+from .similarity import read_pair
 
 
 def collect(folder: Path) -> Experiment:
@@ -56,13 +56,7 @@ def collect(folder: Path) -> Experiment:
             folder / "hrsa" / "pairs", _names(analysis.get("pairs")), "analysed pair", missing
         )
     )
-    tracks = tuple(
-        read_realignment(read_json(path), path)
-        for path in _listed(
-            folder / "hrsa" / "realignment", _names(analysis.get("realignment")), "track", missing
-        )
-    )
-    tracks += _tracked(folder, tracks)
+    tracks = _trajectories(folder, _names(analysis.get("realignment")), missing)
     baselines = {} if is_run else _read_baselines(folder, config, missing)
     if not pairs and not analysis.get("pairs"):
         missing.append("HRSA pairs: no analysis was asked for or run")
@@ -175,17 +169,21 @@ def _folders(parent: Path) -> dict[str, Path]:
     }
 
 
-def _tracked(folder: Path, known: tuple[Realignment, ...]) -> tuple[Realignment, ...]:
-    """Trajectories of track files, here and in the runs, that the analysis does not hold already."""
-    folders = [folder, *_folders(folder / "runs").values()]
-    seen = {(track.run, track.against, track.probe.hash) for track in known}
-    return tuple(
-        track
-        for path in (RunFolder(run).track for run in folders)
-        if path.exists()
-        for track in read_track(path)
-        if (track.run, track.against, track.probe.hash) not in seen
+def _trajectories(folder: Path, names: list[str], missing: list[str]) -> tuple[Trajectory, ...]:
+    """Trajectories: the configured ones in their order, then others of this folder, then those of its runs."""
+    found = {one.name: one for one in find_trajectories(folder)}
+    missing.extend(
+        f"track {name!r}: hrsa/track.parquet does not hold it" for name in names if name not in found
     )
+    known = [*(found.pop(name) for name in names if name in found), *found.values()]
+    seen = {(one.run, one.against, one.probe.hash) for one in known}
+    of_runs = [
+        one
+        for run in _folders(folder / "runs").values()
+        for one in find_trajectories(run)
+        if (one.run, one.against, one.probe.hash) not in seen
+    ]
+    return (*known, *of_runs)
 
 
 def _read_runs(folder: Path, config: dict[str, Any], missing: list[str]) -> tuple[Run, ...]:
