@@ -26,12 +26,6 @@ class ResultFolder:
     path: Path
 
     @property
-    def experiment(self) -> Path:
-        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
-        home = self.path.resolve().parent
-        return home.parent if home.name == "runs" else home
-
-    @property
     def config_yaml(self) -> Path:
         """The configuration as written."""
         return self.path / "config.yaml"
@@ -89,6 +83,11 @@ class ResultFolder:
 @dataclass(frozen=True)
 class RunFolder(ResultFolder):
     """Paths of one run; those of checkpoints and metrics also hold for a stage of a lineage."""
+
+    @property
+    def experiment(self) -> ExperimentFolder:
+        """The experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
+        return ExperimentFolder.around(self.path) or ExperimentFolder(self.path.resolve().parent)
 
     @property
     def manifest(self) -> Path:
