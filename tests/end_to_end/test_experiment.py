@@ -18,6 +18,7 @@ from reasoning_embedding.errors import ReasoningEmbeddingError
 from reasoning_embedding.experiments import scoring
 from reasoning_embedding.experiments.records import StageRecords
 from reasoning_embedding.experiments.stages import plan_stages
+from reasoning_embedding.hrsa.trajectory import read_trajectories
 
 Rembed = Callable[..., Any]
 
@@ -105,9 +106,10 @@ def test_an_experiment_runs_once_and_every_verb_reads_it(
     assert json.loads((finished.baseline("bm25") / "scores.json").read_text())["tasks"][0]["main_score"] == 1
     pair = json.loads(finished.pair("seeds").read_text())
     assert 0 < pair["last"]["cka"] <= 1
-    drift = json.loads(finished.realignment("drift").read_text())
-    assert drift["steps"] == [0, 2, 4]
-    assert drift["series"]["cka"][0] == pytest.approx(1)
+    [drift] = read_trajectories(finished.track)
+    assert (drift.name, drift.run, drift.against) == ("drift", "one", "run:one@first")
+    assert drift.steps == (0, 2, 4)
+    assert drift.series["cka"][0] == pytest.approx(1)
     assert "seeds" in finished.page.read_text()
 
     scored = rembed("evaluate", one.path, "--task", beir, "--steps", "2", "--output", tmp_path / "scores")
