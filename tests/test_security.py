@@ -22,10 +22,10 @@ from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.checkpoints.state import explain_damage, read_state
 from reasoning_embedding.config import load_config
 from reasoning_embedding.config.reading.loading import KINDS
-from reasoning_embedding.config.reading.schema import field_annotation, sections
-from reasoning_embedding.config.secrets import is_secret_name, mask, masked
+from reasoning_embedding.config.reading.sections import field_annotation, sections
 from reasoning_embedding.errors import ConfigError, InputError
 from reasoning_embedding.experiments.processes import ProcessPool
+from reasoning_embedding.secrets import is_secret_name, mask, masked
 
 ESCAPES = ["../x", "..", ".", "/abs", "a/b", "a\\b", "a\0b", "", "-rf", "~", "a b", "x" * 121, "ä"]
 TOKEN = "hf_" + "aB3" * 11

@@ -90,10 +90,10 @@ class RunFolder(ResultFolder):
         return cls(Path(settings.output_dir) / settings.name)
 
     @property
-    def experiment(self) -> Path:
-        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
+    def experiment(self) -> ExperimentFolder:
+        """The experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
         home = self.path.resolve().parent
-        return home.parent if home.name == "runs" else home
+        return around if (around := ExperimentFolder(home.parent)).runs == home else ExperimentFolder(home)
 
     @property
     def manifest(self) -> Path:

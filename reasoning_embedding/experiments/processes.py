@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from reasoning_embedding.config.secrets import known_secrets, mask
 from reasoning_embedding.files import explain_disk_errors
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import known_secrets, mask
 
 #: Keeps libraries' own progress bars and advice out of what a process says.
 QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"}

@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, step_name
+from reasoning_embedding.checkpoints.scores import WHILE_TRAINING, load_scores, scores_by_step
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
 from reasoning_embedding.hrsa.trajectory import Trajectory, find_trajectories
@@ -113,20 +114,11 @@ def read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
     return tuple(rows[step] | {"step": step} for step in sorted(rows))
 
 
-def read_scores(path: Path, step: int | None, missing: list[str]) -> Scores:
-    """Scores of one model; ``ndcg_at_10`` falls back on the task's main score.
-
-    Raises
-    ------
-    InputError
-        If an entry names no task.
-    """
-    record = read_json(path)
+def read_scores(record: dict[str, Any], step: int | None, missing: list[str], name: str) -> Scores:
+    """Scores of one model; ``ndcg_at_10`` falls back on the task's main score."""
     tasks: dict[str, dict[str, float]] = {}
     sequences: dict[str, dict[str, Any]] = {}
     for task in record.get("tasks") or []:
-        if "task" not in task:
-            raise InputError("a task without a name", where=str(path), todo="evaluate the model again")
         if "tsne" in task:
             sequences[str(task["task"])] = task
             continue
@@ -135,8 +127,8 @@ def read_scores(path: Path, step: int | None, missing: list[str]) -> Scores:
             values.setdefault("ndcg_at_10", values["main_score"])
         tasks[str(task["task"])] = values
     for entry in record.get("failed") or []:
-        missing.append(f"{path.parent.name}: task {entry.get('task')!r} failed: {entry.get('error')}")
-    model = str(record.get("model", path.parent.name))
+        missing.append(f"{name}: task {entry.get('task')!r} failed: {entry.get('error')}")
+    model = str(record.get("model") or name)
     return Scores(model=model, step=step, tasks=tasks, sequences=sequences)
 
 
@@ -196,12 +188,12 @@ def _read_runs(folder: Path, config: dict[str, Any], missing: list[str]) -> tupl
 
 def _read_run(folder: Path, entry: dict[str, Any], missing: list[str]) -> Run:
     paths = RunFolder(folder)
-    scores = {}
-    for name, step_folder in _folders(paths.evaluation).items():
-        file = step_folder / "scores.json"
-        if name.startswith("step-") and file.exists():
-            step = int(name.removeprefix("step-"))
-            scores[step] = read_scores(file, step, missing)
+    records = scores_by_step(paths)
+    scores = {step: read_scores(record, step, missing, step_name(step)) for step, record in records.items()}
+    if any(entry.get(WHILE_TRAINING) for record in records.values() for entry in record["tasks"]):
+        missing.append(
+            f"run {folder.name!r}: no checkpoint was evaluated; the scores are those taken while it trained"
+        )
     if not scores:
         missing.append(f"run {folder.name!r}: no checkpoint was evaluated")
     elif 0 not in scores or max(scores) == 0:
@@ -223,7 +215,7 @@ def _read_run(folder: Path, entry: dict[str, Any], missing: list[str]) -> Run:
 def _read_baselines(folder: Path, config: dict[str, Any], missing: list[str]) -> dict[str, Scores]:
     asked = (config.get("evaluation") or {}).get("baselines") or []
     found = {
-        name: read_scores(path / "scores.json", None, missing)
+        name: read_scores(load_scores(path), None, missing, name)
         for name, path in _folders(folder / "evaluation").items()
         if (path / "scores.json").exists()
     }

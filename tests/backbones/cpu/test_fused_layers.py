@@ -11,18 +11,19 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, make_pack, stock_model
-from reasoning_embedding.backbones.cpu import attention
+from reasoning_embedding.backbones.cpu import block_attention as attention
 from reasoning_embedding.backbones.cpu import fused_layers as layers
-from reasoning_embedding.backbones.cpu.block import DecoderBlock
+from reasoning_embedding.backbones.cpu.decoder_block import DecoderBlock
+from reasoning_embedding.backbones.cpu.elementwise import Eager
+from reasoning_embedding.backbones.cpu.elementwise_native import native_kernels
 from reasoning_embedding.backbones.cpu.fused_layers import encoding_layers
-from reasoning_embedding.backbones.cpu.kernels import Eager
 from reasoning_embedding.backbones.cpu.layout import Layout
-from reasoning_embedding.backbones.cpu.native import native_kernels
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import exact_norms, gradients, random_bag, relative, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_decoder, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))
@@ -64,18 +65,18 @@ def _embed(embedder: Embedder, autocast: bool = False) -> torch.Tensor:
 @pytest.mark.parametrize("store_tokens", [None, 50, 0])
 def test_a_step_equals_one_padded_forward(family: str, store_tokens: int | None, ran: list[object]) -> None:
     with exact_norms():
-        embedder, bag = tiny_embedder(family, double=True), random_bag()
-        expected = padded_loss(embedder, bag)
+        embedder, batch = tiny_embedder(family, double=True), random_batch()
+        expected = padded_loss(embedder, batch)
         expected.backward()
         wanted = gradients(embedder)
         embedder.zero_grad()
         assert fuse_layers(embedder.model, torch.float64) == 2
-        output = contrastive_step(embedder, bag, LOSS, World(), pack_tokens=40, store_tokens=store_tokens)
+        output = contrastive_step(embedder, batch, LOSS, World(), pack_tokens=40, store_tokens=store_tokens)
         assert set(ran) == {torch.float64}
         assert output.loss == pytest.approx(expected.item(), rel=1e-12)
         assert relative(gradients(embedder), wanted) < 1e-12
         embedder.zero_grad()
-        padded_loss(embedder, bag, causal=True).backward()
+        padded_loss(embedder, batch, causal=True).backward()
         assert relative(gradients(embedder), wanted) > 1e-2, "the control: causal attention differs"
 
 
