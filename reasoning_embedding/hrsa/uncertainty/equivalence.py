@@ -193,7 +193,7 @@ def equivalence_of_runs(
         float(back(middle)),
         lambda bound: student_below(float(forward(bound)) - middle, error, degrees),
         lambda bound: student_below(middle - float(forward(bound)), error, degrees),
-        lambda share: float(back(middle + float(stdtrit(degrees, share)) * error)),
+        lambda share: float(back(middle + _student_quantile(degrees, share) * error)),
         (low, high, null_low, null_high),
         alpha=alpha,
         method="paired t" if paired else "Welch t",
@@ -249,7 +249,7 @@ def equivalence_of_estimate(
         estimate,
         lambda bound: student_below(bound - estimate, error, degrees),
         lambda bound: student_below(estimate - bound, error, degrees),
-        lambda share: estimate + float(stdtrit(degrees, share)) * error,
+        lambda share: estimate + _student_quantile(degrees, share) * error,
         bounds,
         alpha=alpha,
         method=method,
@@ -287,6 +287,11 @@ def mean_difference(x: np.ndarray, y: np.ndarray, *, paired: bool) -> tuple[floa
 def student_below(distance: float, error: float, degrees: float) -> float:
     """Chance that Student's t, times a standard error, lies below a distance; certain where the error is 0."""
     return float(stdtr(degrees, distance / error)) if error else float(np.heaviside(distance, 0.5))
+
+
+def _student_quantile(degrees: float, share: float) -> float:
+    """Quantile of Student's t; those of a share and of the rest are exact opposites."""
+    return float(stdtrit(degrees, share)) if share >= 0.5 else -float(stdtrit(degrees, 1 - share))
 
 
 def _decide(
