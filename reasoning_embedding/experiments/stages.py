@@ -220,7 +220,7 @@ class Track(Stage):
 
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of all trajectories."""
-        return _hash_files(folder, folder.realignments.glob("*.json"))
+        return _hash_files(folder, [folder.track, *folder.realignments.glob("*.json")])
 
 
 def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:

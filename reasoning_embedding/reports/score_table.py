@@ -136,7 +136,7 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[Pair, ...]]:
 def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, ...]]:
     """Return tasks, suites and means over all tasks, and the names of those for the main table.
 
-    The means are those of :func:`reasoning_embedding.evaluation.means.mean_scores`, as weights.
+    The means are those of :func:`reasoning_embedding.checkpoints.scores.mean_scores`, as weights.
     """
     tasks = list(dict.fromkeys(task for run in runs for task in [*run.tasks, *run.failed]))
     types = {task: kind for run in runs for task, kind in run.types.items()}

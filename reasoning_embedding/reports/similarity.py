@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.trajectory import ProbeSummary
 
 from .labels import metric_label
-from .records import Band, Model, Pair, Probe, Realignment
+from .records import Band, Model, Pair
 from .statistics import Comparison, tost
 
 #: Half the width of a 95 % interval in standard errors.
@@ -76,44 +77,6 @@ def read_pair(record: dict[str, Any], path: Path) -> Pair:
     )
 
 
-def read_realignment(record: dict[str, Any], path: Path) -> Realignment:
-    """Record of a realignment file.
-
-    Raises
-    ------
-    InputError
-        If the file lacks a part that gives its numbers their meaning.
-    """
-    _require(record, ("name", "run", "against", "probe", "steps", "series"), path)
-    series, mean, spectrum = (
-        {k: _values(values) for k, values in (record.get(key) or {}).items() if isinstance(values, list)}
-        for key in ("series", "series_mean", "spectrum")
-    )
-    return Realignment(
-        name=str(record["name"]),
-        run=str(record["run"]),
-        against=_model(record["against"]).reference,
-        probe=_probe(record["probe"]),
-        steps=tuple(int(step) for step in record["steps"]),
-        series=series,
-        series_mean=mean,
-        spectrum=spectrum,
-        features=str((record.get("spectrum") or {}).get("features", "")),
-        chance=_chance(record),
-        warnings=tuple(str(warning) for warning in record.get("warnings") or []),
-        intervals={
-            metric: [_ends(bounds) for bounds in values]
-            for metric, values in (record.get("intervals") or {}).items()
-        },
-        layers=tuple(str(label) for label in record.get("layers") or []),
-        series_layers={
-            metric: [_values(row) for row in rows]
-            for metric, rows in (record.get("series_layers") or {}).items()
-        },
-        definitions=_definitions(record),
-    )
-
-
 def verdict(pair: Pair, band: Band | None, metric: str) -> Verdict | None:
     """Test whether a pair's last layer lies within the seed band.
 
@@ -176,8 +139,8 @@ def _model(record: dict[str, Any] | str) -> Model:
     )
 
 
-def _probe(record: dict[str, Any]) -> Probe:
-    return Probe(
+def _probe(record: dict[str, Any]) -> ProbeSummary:
+    return ProbeSummary(
         kind=str(record.get("kind", "")),
         texts=record.get("texts"),
         rows=record.get("rows"),

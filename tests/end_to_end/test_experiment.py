@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.hrsa.trajectory import read_trajectories
 
 Rembed = Callable[..., Any]
 
@@ -102,9 +103,10 @@ def test_an_experiment_runs_once_and_every_verb_reads_it(
     )
     pair = json.loads((folder / "hrsa" / "pairs" / "seeds.json").read_text())
     assert 0 < pair["last"]["cka"] <= 1
-    drift = json.loads((folder / "hrsa" / "realignment" / "drift.json").read_text())
-    assert drift["steps"] == [0, 2, 4]
-    assert drift["series"]["cka"][0] == pytest.approx(1)
+    [drift] = read_trajectories(folder / "hrsa" / "track.parquet")
+    assert (drift.name, drift.run, drift.against) == ("drift", "one", "run:one@first")
+    assert drift.steps == (0, 2, 4)
+    assert drift.series["cka"][0] == pytest.approx(1)
     page = (folder / "report" / "index.html").read_text()
     assert "seeds" in page
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.means import mean_scores
 from reasoning_embedding.reports import build
 from reasoning_embedding.reports.grid import Cell, Column, Grid
 from reasoning_embedding.reports.latex import escape, to_latex
