@@ -119,7 +119,7 @@ def _check_inputs(experiment: config.ExperimentConfig) -> None:
 
 def _set_aside_stale(settings: config.RunConfig, report: Report) -> None:
     """Move away a run made with other settings or from another backbone; an unfinished one of these stays."""
-    from reasoning_embedding.training.folder import parent_record
+    from reasoning_embedding.training.run_folder import parent_record
 
     run = RunFolder(Path(settings.output_dir) / settings.name)
     if not run.steps():

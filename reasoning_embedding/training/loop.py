@@ -15,11 +15,11 @@ from reasoning_embedding.data import Table
 from reasoning_embedding.distributed import World, explain_lost_ranks, joined_world, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
 
-from .folder import describe_run, first_step, locked
-from .memory import MemoryPlan, plan_memory
+from .memory_mode import MemoryPlan, plan_memory
 from .meters import Gauges, Meters, Report
 from .optimizers import learning_rate_at
 from .out_of_memory import explain_out_of_memory
+from .run_folder import describe_run, first_step, locked
 from .selection import Score, Selection
 from .setup import Job, prepare
 from .signals import StoppedError, StopRequest

@@ -48,10 +48,10 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 
 from .engines import Engine, build_engine
-from .folder import parent_record
 from .meters import Report
 from .optimizers import build_optimizer
 from .recompute import recompute_activations
+from .run_folder import parent_record
 
 
 @dataclass

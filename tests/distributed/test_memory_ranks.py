@@ -10,8 +10,9 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
-from reasoning_embedding.training import contrastive_step, memory
-from reasoning_embedding.training.memory import MemoryPlan, plan_memory
+from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training import memory_mode as memory
+from reasoning_embedding.training.memory_mode import MemoryPlan, plan_memory
 from tests.engine_cases import DROPOUT, ENGINES, LOSS, TOLERANCE, Case, build, gradient, wanted
 from tests.models import exact_norms, relative
 

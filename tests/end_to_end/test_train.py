@@ -261,7 +261,7 @@ def test_killed_and_terminated_runs_go_on_to_the_same_weights(
 
 
 def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
-    from reasoning_embedding.training.folder import locked
+    from reasoning_embedding.training.run_folder import locked
 
     with locked(RunFolder(tmp_path / "runs" / "run")):
         assert "another process" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]

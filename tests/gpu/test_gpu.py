@@ -13,7 +13,7 @@ from reasoning_embedding.backbones import attention, check_attention, compile_la
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
-from reasoning_embedding.training.probe import measure
+from reasoning_embedding.training.activation_memory import measure
 from reasoning_embedding.training.recompute import recompute_activations
 from reasoning_embedding.training.timers import Timers
 from tests.models import gradients, random_bag, relative, tiny_decoder, tiny_embedder

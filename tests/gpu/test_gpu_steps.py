@@ -17,7 +17,7 @@ from reasoning_embedding.hrsa.capture import capture, draw_sample
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.engines import Replicated
-from reasoning_embedding.training.memory import plan_memory
+from reasoning_embedding.training.memory_mode import plan_memory
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
 from tests.models import gradients, random_bag, relative, tiny_embedder

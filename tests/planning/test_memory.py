@@ -28,8 +28,8 @@ from reasoning_embedding.planning.memory import (
 )
 from reasoning_embedding.planning.shapes import DecoderShape, decoder_shape
 from reasoning_embedding.training import Replicated, contrastive_step
+from reasoning_embedding.training.activation_memory import LiveBytes
 from reasoning_embedding.training.optimizers import build_optimizer
-from reasoning_embedding.training.probe import LiveBytes
 from reasoning_embedding.training.recompute import recompute_activations
 from tests.models import random_bag, tiny_embedder
 

@@ -19,11 +19,12 @@ from reasoning_embedding.backbones import Pack, make_pack, make_packs
 from reasoning_embedding.distributed import World, deal
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.losses import build_loss
-from reasoning_embedding.training import contrastive_step, memory
+from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training import memory_mode as memory
+from reasoning_embedding.training.activation_memory import Footprint, LiveBytes, measure
 from reasoning_embedding.training.engines import Replicated
-from reasoning_embedding.training.memory import plan_memory
+from reasoning_embedding.training.memory_mode import plan_memory
 from reasoning_embedding.training.optimizers import build_optimizer
-from reasoning_embedding.training.probe import Footprint, LiveBytes, measure
 from reasoning_embedding.training.recompute import recompute_activations
 from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
 

@@ -25,7 +25,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, write_json
 
-from .memory import MemoryPlan
+from .memory_mode import MemoryPlan
 
 
 @contextlib.contextmanager

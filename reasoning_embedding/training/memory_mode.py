@@ -20,9 +20,9 @@ from reasoning_embedding.errors import SetupError
 from reasoning_embedding.host import at_most, host_memory
 from reasoning_embedding.planning.memory import OPTIMIZER_BYTES, PLANNED_SHARE
 
+from .activation_memory import Footprint, measure
 from .engines import Engine
 from .out_of_memory import cures, is_out_of_memory
-from .probe import Footprint, measure
 
 _MIB, _GIB = 2**20, 2**30
 
