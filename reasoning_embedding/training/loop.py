@@ -116,7 +116,7 @@ def _run(
     if settings.evaluation is not None and score is not None:
         selection = Selection(settings.evaluation, score, run, world, steps=job.plan.steps, report=report)
         if start == 0:
-            first = selection.begin(job.engine.whole())
+            first = selection.begin(job.engine.full_embedder())
         else:
             selection.resume(start)
     if world.is_main:
@@ -185,7 +185,7 @@ def _steps(
             with phase("evaluation"):
                 scores, best = None, False
                 if selection is not None and selection.due(step):
-                    scores, best = selection.at(job.engine.whole(), step)
+                    scores, best = selection.at(job.engine.full_embedder(), step)
             times = timers.take()
             if meters is not None:
                 record: dict[str, Any] = {"step": step, "loss": output.loss, "accuracy": output.accuracy}

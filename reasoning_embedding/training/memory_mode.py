@@ -22,7 +22,7 @@ from reasoning_embedding.planning.memory import OPTIMIZER_BYTES, PLANNED_SHARE
 
 from .activation_memory import Footprint, measure
 from .engines import Engine
-from .out_of_memory import cures, is_out_of_memory
+from .out_of_memory import is_out_of_memory, remedies
 
 _MIB, _GIB = 2**20, 2**30
 
@@ -90,7 +90,7 @@ def plan_memory(
     most = max(sum(map(len, texts)) for texts, _ in shares)
     free = _free(training, engine)
     available = free - _to_come(training, engine)
-    found = _probe(engine, pack, autocast, free=free, todo=_less(training))
+    found = _probe(engine, pack, autocast, free=free, todo=_smaller_settings(training))
     needed = max_over_ranks(found.kept + found.working, world)
     least = -max_over_ranks(-available, world)
     if least < needed:
@@ -100,7 +100,7 @@ def plan_memory(
             where="training.memory_gib"
             if training.memory_gib is not None
             else f"the memory of {world.device}",
-            todo=_less(training),
+            todo=_smaller_settings(training),
         )
     per_token = max_over_ranks(-(-found.kept // len(pack.input_ids)), world)
     budget = -max_over_ranks(-max(int(PLANNED_SHARE * available) - found.working, 0), world)
@@ -136,9 +136,9 @@ def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryPlan:
     return MemoryPlan(mode, 0 if mode == "replay" else tokens, reason, per_token, budget)
 
 
-def _less(training: config.Training) -> str:
+def _smaller_settings(training: config.Training) -> str:
     """What lowers the memory that ``auto`` found missing; no other memory mode does."""
-    return f"set {'; or '.join(cures(training.model_copy(update={'memory': 'replay'})))}"
+    return f"set {'; or '.join(remedies(training.model_copy(update={'memory': 'replay'})))}"
 
 
 def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, *, free: int, todo: str) -> Footprint:
@@ -179,7 +179,7 @@ def _free(training: config.Training, engine: Engine) -> int:
 def _to_come(training: config.Training, engine: Engine) -> int:
     """Bytes of gradients and optimizer state that are not there yet."""
     trained = [p for p in engine.embedder.parameters() if p.requires_grad]
-    # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
+    # A gradient stays unsharded until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
     to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
     if not engine.optimizer.state:
         to_come += engine.state_elements() * OPTIMIZER_BYTES[training.optimizer.kind]

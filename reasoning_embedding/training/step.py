@@ -85,9 +85,9 @@ def contrastive_step(
     autocast : torch.dtype, optional
         Compute dtype of the encoder; pooling, loss and gradients stay in float32.
     engine : Engine, optional
-        How the ranks hold the model. Absent: each holds it whole, with equal weights.
+        How the ranks hold the model. Absent: each holds all of it, with equal weights.
     anchor : Embedder, optional
-        The frozen backbone that the loss compares with, if it does; whole on every rank.
+        The frozen backbone that the loss compares with, if it does; unsharded on every rank.
     dropout : tuple of int, optional
         What dropout is a function of, beside the text: seed and step. It is then the same for any number of
         ranks and any packs. Absent: it is drawn from torch's generator.

@@ -216,7 +216,7 @@ def test_ranks_score_a_whole_copy_each_by_itself(kind: str) -> None:
 
     def score(world: World) -> torch.Tensor:
         engine = build(kind, case.embedder(), world)
-        whole = engine.whole().eval()
+        whole = engine.full_embedder().eval()
         pack = make_pack(case.bag().texts, case.bag().prompt_lengths)
         with torch.no_grad():
             return [whole(pack) for _ in range(world.rank + 1)][-1]
