@@ -171,7 +171,7 @@ def our_side(folder: Path, cache: Path, processes: int) -> tuple[float, float]:
     plan = Plan(table, config.Training(batch_size=BATCH), data, seed=0)
     tokens = 0
     for step in range(1, min(BATCHES, plan.steps) + 1):
-        batch = plan.batch(step)
+        batch = plan.at(step)
         for text in np.concatenate([batch.query, batch.positive, batch.negative]).tolist():
             tokens += len(store[text].tolist())
     return time.perf_counter() - started, _peak_mib(0)

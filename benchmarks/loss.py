@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,8 +25,8 @@ from benchmarks.measure import (
     wall_seconds,
 )
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.losses.contrastive import build_loss
-from reasoning_embedding.losses.slots import Slots
 from reasoning_embedding.progress import Report
 
 #: Takes (queries, positives, negatives) and returns the loss and the gradient of all three, end to end.
@@ -184,15 +185,12 @@ def _ours(tile_rows: int, ranks: int = 1) -> Stage:
 
     def stage(columns: list[Tensor]) -> tuple[float, Tensor]:
         queries = len(columns[0])
-        index = torch.arange(len(columns) * queries, device=columns[0].device)
-        slots = Slots(
-            query=index[:queries],
-            document=index[queries:],
-            owner=index[:-queries] % queries,
-            known=index.new_zeros(2, 0),
-            score=torch.full((len(index) - queries,), torch.nan, device=index.device),
+        index = np.arange(len(columns) * queries)
+        batch = Batch.from_arrays(
+            [], np.zeros(0), index[:queries], index[queries:], index[:-queries] % queries
         )
-        share = loss.share(torch.cat(columns), slots, rank=ranks - 1, ranks=ranks)
+        batch = batch.to(columns[0].device)
+        share = loss.share(torch.cat(columns), batch, rank=ranks - 1, ranks=ranks)
         return float(share.sums["loss"]), share.gradient
 
     return stage

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, Pack, make_packs, packs
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
@@ -28,7 +28,7 @@ from reasoning_embedding.training import embedding_pass as share
 from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import random_bag, tiny_embedder
+from tests.models import random_batch, tiny_embedder
 
 WORLD = World(device=torch.device("cuda", 0))
 #: Qwen3-0.6B but for its depth.
@@ -106,11 +106,11 @@ def step(
             optimizer=config.AdamW(), learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.1
         )
         engine = Replicated(embedder, WORLD, lambda model: build_optimizer(model, recipe), max_norm=1.0)
-        bag = random_bag()
+        batch = random_batch()
         contrastive_step(
             embedder,
             # Without the document that is there twice: finding copies needs values.
-            Bag(bag.texts, bag.prompt_lengths, bag.query, bag.document[:-1]),
+            Batch.from_arrays(batch.texts, batch.prompt_lengths, batch.query, batch.document[:-1]),
             build_loss(config.InfoNCE()),
             WORLD,
             pack_tokens=64,
@@ -131,9 +131,9 @@ def encode() -> None:
     with WORLD.device:
         embedder = tiny_embedder(**SMALL)
     torch.set_default_dtype(torch.float32)
-    bag = random_bag()
+    batch = random_batch()
     with torch.no_grad():
-        for pack, _ in make_packs(bag.texts, bag.prompt_lengths, 64):
+        for pack, _ in make_packs(batch.texts, batch.prompt_lengths, 64):
             embedder(pack.to(WORLD.device))
 
 
@@ -141,8 +141,8 @@ def meet_the_host() -> None:
     """A pack that was left on the host."""
     with WORLD.device:
         embedder = tiny_embedder(**SMALL)
-    bag = random_bag()
-    embedder(packs.make_pack(bag.texts, bag.prompt_lengths))
+    batch = random_batch()
+    embedder(packs.make_pack(batch.texts, batch.prompt_lengths))
 
 
 def recompute(kind: Any) -> Callable[[Embedder], None]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.train.texts import Triple
-from benchmarks.train.trainers import TEMPERATURE, make_bag_of, tokenize_rows
+from benchmarks.train.trainers import TEMPERATURE, batch_of, tokenize_rows
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, fuse_layers
 from reasoning_embedding.checkpoints.embedder import load_embedder
@@ -104,11 +104,11 @@ def _step(
         embedder.train()
     else:
         fuse_layers(embedder.model, torch.float64)  # as on a CPU; elsewhere the stock layers are what runs
-    bag = make_bag_of(tokenize_rows(embedder, rows), range(len(rows)))
-    share = int(bag.lengths.sum()) // world.size
+    batch = batch_of(tokenize_rows(embedder, rows), range(len(rows)))
+    share = int(batch.lengths.sum()) // world.size
     output = contrastive_step(
         embedder,
-        bag,
+        batch,
         build_loss(config.InfoNCE(temperature=TEMPERATURE)),
         world,
         pack_tokens=share // packs,

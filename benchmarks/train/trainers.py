@@ -18,8 +18,8 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, compile_layers, compute_dtype, fuse_layers, stock_model
 from reasoning_embedding.backbones.attention import NAME, register
 from reasoning_embedding.checkpoints.embedder import load_embedder
-from reasoning_embedding.data.batch import Bag, make_bag
-from reasoning_embedding.data.plan import Batch
+from reasoning_embedding.data.batch import Batch
+from reasoning_embedding.data.plan import PlannedRows
 from reasoning_embedding.data.tokens import TokenStore, tokenize
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import SetupError
@@ -92,9 +92,9 @@ class Ours:
         times, losses = [], []
         for rows in batches:
             with _Timer(times):
-                bag = make_bag_of(self.store, rows)
+                batch = batch_of(self.store, rows)
                 output = contrastive_step(
-                    embedder, bag, loss, self._world, autocast=self.compute, engine=engine, **options
+                    embedder, batch, loss, self._world, autocast=self.compute, engine=engine, **options
                 )
                 engine.update(_RECIPE.learning_rate)
             losses.append(output.loss)
@@ -117,11 +117,13 @@ def tokenize_rows(embedder: Embedder, rows: Sequence[Triple]) -> TokenStore:
     )
 
 
-def make_bag_of(store: TokenStore, rows: Sequence[int]) -> Bag:
+def batch_of(store: TokenStore, rows: Sequence[int]) -> Batch:
     """The batch of these rows, as a data plan would give it."""
     query = 3 * np.asarray(rows, np.int32)
     owner = np.arange(len(rows), dtype=np.int32)
-    return make_bag(Batch(query, query + 1, query + 2, owner, query.astype(np.int64), "bench"), store)
+    return Batch.from_plan(
+        PlannedRows(query, query + 1, query + 2, owner, query.astype(np.int64), "bench"), store
+    )
 
 
 class SentenceTransformers:

@@ -94,7 +94,7 @@ def run_texts(settings: config.RunConfig) -> TextLengths:
 def _drawn(plan: Plan, settings: config.RunConfig) -> tuple[np.ndarray, np.ndarray, float]:
     """Sample texts of batches: their numbers, the most tokens of each, and the distinct texts a query."""
     last = min(plan.steps, plan.steps_per_epoch)
-    batches = [plan.batch(int(step)) for step in np.linspace(1, last, min(last, _BATCHES))]
+    batches = [plan.at(int(step)) for step in np.linspace(1, last, min(last, _BATCHES))]
     queries = [np.unique(batch.query) for batch in batches]
     documents = [np.unique(np.concatenate([batch.positive, batch.negative])) for batch in batches]
     texts = np.concatenate([*queries, *documents])

@@ -37,7 +37,7 @@ from reasoning_embedding.checkpoints.state import (
     write_state,
 )
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, table_tokens
-from reasoning_embedding.data.batch import Bag, make_bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
@@ -72,10 +72,9 @@ class Job:
     parent: dict[str, Any]
     compute: torch.dtype | None
 
-    def bag(self, step: int) -> tuple[Bag, str]:
-        """Texts of a step, and the source they come from."""
-        batch = self.plan.batch(step)
-        return make_bag(batch, self.store), batch.source
+    def batch(self, step: int) -> Batch:
+        """What a step trains on."""
+        return Batch.from_plan(self.plan.at(step), self.store)
 
     def save(self, step: int) -> None:
         """Write checkpoint, then state: a process killed in between resumes from the state before."""
@@ -275,6 +274,6 @@ def check_anchor(anchor: config.Anchor | None, plan: Plan, batch_size: int) -> N
     if anchor is None or batch_size >= 4:
         return
     for step in range(1, plan.steps + 1):
-        batch = plan.batch(step)
-        texts = np.unique(np.concatenate([batch.query, batch.positive, batch.negative]))
+        rows = plan.at(step)
+        texts = np.unique(np.concatenate([rows.query, rows.positive, rows.negative]))
         check_anchor_texts(len(texts), debiased=anchor.debiased, batch=f"the batch of step {step}")

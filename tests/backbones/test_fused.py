@@ -22,7 +22,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import exact_norms, gradients, random_bag, relative, tiny_decoder, tiny_embedder
+from tests.models import exact_norms, gradients, random_batch, relative, tiny_decoder, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))
@@ -64,18 +64,18 @@ def _embed(embedder: Embedder, autocast: bool = False) -> torch.Tensor:
 @pytest.mark.parametrize("store_tokens", [None, 50, 0])
 def test_a_step_equals_one_padded_forward(family: str, store_tokens: int | None, ran: list[object]) -> None:
     with exact_norms():
-        embedder, bag = tiny_embedder(family, double=True), random_bag()
-        expected = padded_loss(embedder, bag)
+        embedder, batch = tiny_embedder(family, double=True), random_batch()
+        expected = padded_loss(embedder, batch)
         expected.backward()
         wanted = gradients(embedder)
         embedder.zero_grad()
         assert fuse_layers(embedder.model, torch.float64) == 2
-        output = contrastive_step(embedder, bag, LOSS, World(), pack_tokens=40, store_tokens=store_tokens)
+        output = contrastive_step(embedder, batch, LOSS, World(), pack_tokens=40, store_tokens=store_tokens)
         assert set(ran) == {torch.float64}
         assert output.loss == pytest.approx(expected.item(), rel=1e-12)
         assert relative(gradients(embedder), wanted) < 1e-12
         embedder.zero_grad()
-        padded_loss(embedder, bag, causal=True).backward()
+        padded_loss(embedder, batch, causal=True).backward()
         assert relative(gradients(embedder), wanted) > 1e-2, "the control: causal attention differs"
 
 

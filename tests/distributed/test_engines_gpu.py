@@ -15,7 +15,7 @@ from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 from reasoning_embedding.training import contrastive_step
 from tests.engine_cases import LOSS, build, gradient
-from tests.models import random_bag, relative, tiny_embedder
+from tests.models import random_batch, relative, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +38,7 @@ def _step(
     embedder = tiny_embedder().to(world.device)
     engine = build(kind, embedder, world, **options)
     output = contrastive_step(
-        embedder, random_bag(7), LOSS, world, pack_tokens=64, autocast=autocast, engine=engine
+        embedder, random_batch(7), LOSS, world, pack_tokens=64, autocast=autocast, engine=engine
     )
     found = gradient(engine, kind).float().cpu()
     return output.loss, found, engine.update(1e-3)

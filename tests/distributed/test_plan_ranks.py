@@ -25,7 +25,7 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.activation_memory import LiveBytes
 from reasoning_embedding.training.engines import build_engine
 from reasoning_embedding.training.optimizers import build_optimizer
-from tests.models import random_bag, tiny_embedder
+from tests.models import random_batch, tiny_embedder
 
 SIZES: dict[str, int] = {
     "hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -57,7 +57,7 @@ QUICK = ("fsdp2", "zero3")
 def _step(world: World, engine_settings: EngineSettings) -> tuple[int, int, RankLoad]:
     """The peak of two steps, what is left after them, and the rank's load."""
     embedder = tiny_embedder(**SIZES).train()
-    bag = random_bag(QUERIES, QUERIES, longest=60)
+    batch = random_batch(QUERIES, QUERIES, longest=60)
     with LiveBytes() as live:
         engine = build_engine(
             engine_settings,
@@ -69,16 +69,16 @@ def _step(world: World, engine_settings: EngineSettings) -> tuple[int, int, Rank
         )
         for _ in range(2):
             contrastive_step(
-                embedder, bag, build_loss(config.InfoNCE()), world, pack_tokens=PACK, engine=engine
+                embedder, batch, build_loss(config.InfoNCE()), world, pack_tokens=PACK, engine=engine
             )
             engine.update(1e-5)
-    mine = deal(bag.lengths, world.size)[world.rank]
-    texts = [bag.texts[text] for text in mine]
-    packs = [len(pack.input_ids) for pack, _ in make_packs(texts, bag.prompt_lengths[mine], PACK)]
+    mine = deal(batch.lengths, world.size)[world.rank]
+    texts = [batch.texts[text] for text in mine]
+    packs = [len(pack.input_ids) for pack, _ in make_packs(texts, batch.prompt_lengths[mine], PACK)]
     return (
         live.peak,
         live.now,
-        RankLoad(sum(packs), sum(packs), max(packs), len(bag.texts), QUERIES, 2 * QUERIES),
+        RankLoad(sum(packs), sum(packs), max(packs), len(batch.texts), QUERIES, 2 * QUERIES),
     )
 
 
