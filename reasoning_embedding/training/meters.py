@@ -144,7 +144,7 @@ class Gauges:
             "tokens": output.tokens,
             "tokens_per_second": output.tokens / seconds,
             "queries_per_second": len(batch.query) / seconds,
-            "padding_efficiency": output.tokens / output.slots,
+            "padding_efficiency": output.tokens / output.computed_tokens,
             "token_imbalance": output.imbalance,
             "mfu": flops / seconds / peak if peak is not None else None,
             "seconds": seconds,

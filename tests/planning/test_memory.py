@@ -224,7 +224,7 @@ def test_the_tile_of_the_loss_is_what_it_holds(options: dict[str, Any], copies: 
     batch = replace(batch, known=torch.tensor([[0], [queries]])) if copies else batch
     x = torch.nn.functional.normalize(torch.randn(3 * queries, width), dim=1)
     with LiveBytes() as live:
-        build_loss(loss).share(x, batch)
+        build_loss(loss).compute(x, batch)
     load = RankLoad(0, 0, 0, texts=3 * queries, queries=queries, documents=2 * queries)
     vectors = 3 * 4 * width * 3 * queries  # and their gradient, once in the order of texts
     predicted = cost_memory.loss_tile(loss, load) + vectors

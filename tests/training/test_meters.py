@@ -37,7 +37,7 @@ def _settings(**logging: Any) -> config.RunConfig:
 
 
 def _output(tokens: int) -> StepOutput:
-    return StepOutput(loss=1.0, accuracy=0.5, tokens=tokens, slots=2 * tokens, imbalance=0.01)
+    return StepOutput(loss=1.0, accuracy=0.5, tokens=tokens, computed_tokens=2 * tokens, imbalance=0.01)
 
 
 def test_rates_are_over_the_step_alone() -> None:
@@ -75,7 +75,7 @@ def test_a_step_is_timed_by_phase_and_counts_its_slots() -> None:
     times = timers.take()
     assert set(times) == {"other", "forward", "communication", "loss", "backward"}
     assert all(seconds > 0 for seconds in times.values())
-    assert output.slots == output.tokens == int(random_batch().lengths.sum())
+    assert output.computed_tokens == output.tokens == int(random_batch().lengths.sum())
     assert output.imbalance == 0
 
 
@@ -85,7 +85,7 @@ def test_ranks_report_the_whole_batch() -> None:
 
     first, second = run_ranks(2, step)
     assert first == second
-    assert first.slots == first.tokens == int(random_batch(16).lengths.sum())
+    assert first.computed_tokens == first.tokens == int(random_batch(16).lengths.sum())
     assert 0 <= first.imbalance < 0.02
 
 
