@@ -28,7 +28,7 @@ _MIB, _GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class MemoryMode:
     """What a step keeps, and why.
 
     Attributes
@@ -52,9 +52,9 @@ class MemoryPlan:
     budget_bytes: int | None = None
 
 
-def plan_memory(
+def choose_memory_mode(
     training: config.Training, engine: Engine, batches: Sequence[Batch], autocast: torch.dtype | None
-) -> MemoryPlan:
+) -> MemoryMode:
     """Choose what a step keeps, equally on all ranks.
 
     Parameters
@@ -86,7 +86,7 @@ def plan_memory(
     if training.memory != "auto" or training.store_tokens is not None:
         return _given(training, len(pack.input_ids))
     if training.activation_checkpointing in (True, "offload"):
-        return MemoryPlan("store", None, "layers keep their inputs alone, so nothing is embedded twice")
+        return MemoryMode("store", None, "layers keep their inputs alone, so nothing is embedded twice")
     most = max(sum(map(len, texts)) for texts, _ in shares)
     free = _free(training, engine)
     available = free - _to_come(training, engine)
@@ -113,7 +113,7 @@ def _fullest(batch: Batch, ranks: int) -> tuple[list[np.ndarray], np.ndarray]:
     return [batch.texts[text] for text in share], batch.prompt_lengths[share]
 
 
-def _given(training: config.Training, pack: int) -> MemoryPlan:
+def _given(training: config.Training, pack: int) -> MemoryMode:
     tokens = 0 if training.memory == "replay" else training.store_tokens
     mode = "store" if tokens is None else "hybrid" if tokens else "replay"
     reason = "as the recipe says"
@@ -121,10 +121,10 @@ def _given(training: config.Training, pack: int) -> MemoryPlan:
         reason += (
             f"; but a pack has {pack:,} tokens, more than {tokens:,}, so that none is kept: lower pack_tokens"
         )
-    return MemoryPlan(mode, tokens, reason)
+    return MemoryMode(mode, tokens, reason)
 
 
-def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryPlan:
+def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryMode:
     tokens = budget // max(per_token, 1)
     mode = "store" if tokens >= most else "hybrid" if tokens >= pack else "replay"
     reason = (
@@ -133,7 +133,7 @@ def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryPlan:
     )
     if tokens < pack:
         reason += f", less than one pack of {pack:,}: the step may run out of memory"
-    return MemoryPlan(mode, 0 if mode == "replay" else tokens, reason, per_token, budget)
+    return MemoryMode(mode, 0 if mode == "replay" else tokens, reason, per_token, budget)
 
 
 def _smaller_settings(training: config.Training) -> str:
