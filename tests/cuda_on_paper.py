@@ -28,7 +28,8 @@ from reasoning_embedding.training import embedding_pass as share
 from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 WORLD = World(device=torch.device("cuda", 0))
 #: Qwen3-0.6B but for its depth.
@@ -37,6 +38,9 @@ WIDE = {
     "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151_936,
 }  # fmt: skip
 SMALL = {"head_dim": 64}
+_DRAWN = random_batch()
+#: Made where tensors have values. Without the document that is there twice: finding copies needs values.
+BATCH = Batch.from_arrays(_DRAWN.texts, _DRAWN.prompt_lengths, _DRAWN.query, _DRAWN.document[:-1])
 
 
 class Events(TorchDispatchMode):
@@ -106,11 +110,9 @@ def step(
             optimizer=config.AdamW(), learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.1
         )
         engine = Replicated(embedder, WORLD, lambda model: build_optimizer(model, recipe), max_norm=1.0)
-        batch = random_batch()
         contrastive_step(
             embedder,
-            # Without the document that is there twice: finding copies needs values.
-            Batch.from_arrays(batch.texts, batch.prompt_lengths, batch.query, batch.document[:-1]),
+            BATCH,
             build_loss(config.InfoNCE()),
             WORLD,
             pack_tokens=64,
@@ -131,9 +133,8 @@ def encode() -> None:
     with WORLD.device:
         embedder = tiny_embedder(**SMALL)
     torch.set_default_dtype(torch.float32)
-    batch = random_batch()
     with torch.no_grad():
-        for pack, _ in make_packs(batch.texts, batch.prompt_lengths, 64):
+        for pack, _ in make_packs(BATCH.texts, BATCH.prompt_lengths, 64):
             embedder(pack.to(WORLD.device))
 
 
@@ -141,8 +142,7 @@ def meet_the_host() -> None:
     """A pack that was left on the host."""
     with WORLD.device:
         embedder = tiny_embedder(**SMALL)
-    batch = random_batch()
-    embedder(packs.make_pack(batch.texts, batch.prompt_lengths))
+    embedder(packs.make_pack(BATCH.texts, BATCH.prompt_lengths))
 
 
 def recompute(kind: Any) -> Callable[[Embedder], None]:

@@ -19,7 +19,8 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, contrastive_step
 from reasoning_embedding.training.embedding_pass import EmbeddingPass
-from tests.models import exact_norms, gradients, random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 ENGINES = ["replicated", "fsdp2", "zero1", "zero2", "zero3"]

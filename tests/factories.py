@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from reasoning_embedding.config import RunConfig
-    from reasoning_embedding.data.batch import Bag
+    from reasoning_embedding.data.batch import Batch
 
 #: Words of the tiny tokenizer, after its special tokens; anything else is ``<unk>``.
 TINY_WORDS = """
@@ -107,7 +107,7 @@ def write_beir(
 
 def random_batch(
     queries: int = 6, negatives: int = 7, *, seed: int = 0, longest: int = 14, copies: bool = False
-) -> Bag:
+) -> Batch:
     """A batch of uneven texts of 3 to `longest` tokens, with prompts before queries.
 
     The last document slot holds the first row's positive again. With `copies`, rows own their negatives, two
@@ -116,7 +116,7 @@ def random_batch(
     """
     import numpy as np
 
-    from reasoning_embedding.data.batch import Bag
+    from reasoning_embedding.data.batch import Batch
 
     rng = np.random.default_rng(seed)
     texts = 2 * queries + negatives - 1
@@ -126,14 +126,14 @@ def random_batch(
     query = np.arange(queries)
     document = np.concatenate([np.arange(queries, texts), [queries]])
     if not copies:
-        return Bag(tokens, prompts, query, document)
+        return Batch.from_arrays(tokens, prompts, query, document)
     query[-1] = query[0]
     document[1] = document[2]
     document[-2] = query[1]
     known = np.stack([rng.choice(query, 3), rng.choice(document, 3)], axis=1)
     owner = np.concatenate([np.arange(queries), np.sort(rng.integers(0, queries, negatives))])
     scores = rng.normal(size=queries + negatives).astype(np.float32)
-    return Bag(tokens, prompts, query, document, owner, known, scores, seed)
+    return Batch.from_arrays(tokens, prompts, query, document, owner, known, scores, seed=seed)
 
 
 # ------------------------------------------------------------------ a tokenizer and a backbone

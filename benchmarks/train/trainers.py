@@ -16,7 +16,8 @@ from benchmarks.measure import now
 from benchmarks.train.texts import MAX_TOKENS, Triple
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, compile_layers, compute_dtype, fuse_layers, stock_model
-from reasoning_embedding.backbones.attention import NAME, register
+from reasoning_embedding.backbones.attention import register
+from reasoning_embedding.backbones.layers import PACKED
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.data.plan import PlannedRows
@@ -232,7 +233,7 @@ def _set_padding(model: Any, *, unpadded: bool) -> None:
     """
     module = model[0]
     module.model.set_attn_implementation(register() if unpadded else "sdpa")
-    found = ((None, NAME, None, None), None)
+    found = ((None, PACKED, None, None), None)
     with (
         mock.patch.object(module, "_is_flash_attention_requested", return_value=True),
         mock.patch(

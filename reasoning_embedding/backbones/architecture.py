@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from reasoning_embedding.config.backbone import Architecture
+from reasoning_embedding.config.reading.suggestions import closest
 from reasoning_embedding.errors import InputError
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "see the architecture's page in the transformers docs"
+def _advice(word: str, known: list[str]) -> str:
+    close = closest(word, known)
+    return f"did you mean {close!r}?" if close else "see the architecture's page in the transformers docs"
 
 
 def _rope(defaults: PreTrainedConfig, theta: float) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def build_config(
         raise InputError(
             f"transformers has no architecture {kind!r}",
             where="architecture.model_type",
-            todo=_did_you_mean(kind, list(CONFIG_MAPPING)),
+            todo=_advice(kind, list(CONFIG_MAPPING)),
         )
     if len(tokenizer) > vocab_size:
         raise InputError(
@@ -83,7 +83,9 @@ def build_config(
     for field in architecture.extra:
         if field not in known:
             raise InputError(
-                f"{kind} has no field {field!r}", where="architecture.extra", todo=_did_you_mean(field, known)
+                f"{kind} has no field {field!r}",
+                where="architecture.extra",
+                todo=_advice(field, known),
             )
     fields = {
         "hidden_size": hidden,

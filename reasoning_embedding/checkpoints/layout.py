@@ -26,12 +26,6 @@ class ResultFolder:
     path: Path
 
     @property
-    def experiment(self) -> Path:
-        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
-        home = self.path.resolve().parent
-        return home.parent if home.name == "runs" else home
-
-    @property
     def config_yaml(self) -> Path:
         """The configuration as written."""
         return self.path / "config.yaml"
@@ -90,6 +84,17 @@ class ResultFolder:
 class RunFolder(ResultFolder):
     """Paths of one run; those of checkpoints and metrics also hold for a stage of a lineage."""
 
+    @classmethod
+    def of(cls, settings: config.RunConfig) -> Self:
+        """Folder of a configured run."""
+        return cls(Path(settings.output_dir) / settings.name)
+
+    @property
+    def experiment(self) -> Path:
+        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
+        home = self.path.resolve().parent
+        return home.parent if home.name == "runs" else home
+
     @property
     def manifest(self) -> Path:
         """Versions, data fingerprint, token hash, seeds, hardware."""
@@ -145,12 +150,6 @@ class ExperimentFolder(ResultFolder):
     def of(cls, experiment: config.ExperimentConfig | config.LineageConfig) -> Self:
         """Folder of an experiment, or of a lineage that is grown by itself."""
         return cls(Path(experiment.output_dir) / experiment.name)
-
-    @classmethod
-    def around(cls, run: Path) -> Self | None:
-        """Folder of the experiment that a run's folder lies in, or None where it lies elsewhere."""
-        runs = run.resolve().parent
-        return cls(runs.parent) if cls(runs.parent).runs == runs else None
 
     @property
     def lineage(self) -> Path:

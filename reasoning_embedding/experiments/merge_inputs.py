@@ -26,7 +26,7 @@ def points_of(settings: config.MergeConfig) -> list[Point]:
     """List the merges of a configuration in order."""
     if settings.path is None:
         return [Point(settings.method.kind, settings.method)]
-    from reasoning_embedding.merging.recipe import at
+    from reasoning_embedding.merging.tensor_merge import at
 
     methods = [settings.method, *settings.path.beside]
     return [

@@ -23,7 +23,8 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
 

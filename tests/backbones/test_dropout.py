@@ -9,7 +9,8 @@ from torch import nn
 
 from reasoning_embedding.backbones import make_packs, text_keys, use_text_dropout
 from reasoning_embedding.backbones.dropout import KEYS, TextDropout, keep_mask, token_keys
-from tests.models import random_batch, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_decoder, tiny_embedder
 from tests.padded_oracle import keep_by_numpy
 
 

@@ -8,7 +8,8 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, merged_state_dict, stock_model
 from reasoning_embedding.errors import InputError
-from tests.models import random_batch, relative, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import relative, tiny_decoder, tiny_embedder
 
 
 def _adapted():  # type: ignore[no-untyped-def]

@@ -209,13 +209,6 @@ def test_a_state_is_mapped_and_not_read(tmp_path: Path) -> None:
     assert not any(begin <= copy.data_ptr() < end for begin, end in mapped), "the control"
 
 
-def test_a_run_knows_the_experiment_it_lies_in(tmp_path: Path) -> None:
-    folder = ExperimentFolder(tmp_path / "pair")
-    folder.run("a").checkpoint(0).mkdir(parents=True)
-    assert ExperimentFolder.around(folder.run("a").path) == ExperimentFolder(folder.path.resolve())
-    assert ExperimentFolder.around(tmp_path / "alone") is None
-
-
 def test_what_is_set_aside_never_takes_the_place_of_what_was(tmp_path: Path) -> None:
     folder = ExperimentFolder(tmp_path)
     places = []

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding.backbones import Pack, make_pack
-from reasoning_embedding.backbones.cpu.block import DecoderBlock
+from reasoning_embedding.backbones.cpu.decoder_block import DecoderBlock
 from reasoning_embedding.distributed import World, explain_lost_ranks
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
@@ -32,7 +32,8 @@ from tests.engine_cases import (
     steps,
     wanted,
 )
-from tests.models import exact_norms, gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 from tests.padded_oracle import padded_loss
 
 #: Both architectures, every memory mode, checkpointing, adapters, a batch that leaves ranks idle, and texts

@@ -15,7 +15,8 @@ from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 from reasoning_embedding.training import contrastive_step
 from tests.engine_cases import LOSS, build, gradient
-from tests.models import random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import relative, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,

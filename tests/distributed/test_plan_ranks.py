@@ -25,7 +25,8 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.activation_memory import LiveBytes
 from reasoning_embedding.training.engines import build_engine
 from reasoning_embedding.training.optimizers import build_optimizer
-from tests.models import random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 SIZES: dict[str, int] = {
     "hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,

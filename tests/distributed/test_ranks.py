@@ -23,7 +23,8 @@ from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import step as step_module
-from tests.models import exact_norms, gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05, tile_rows=2))
 

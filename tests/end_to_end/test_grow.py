@@ -29,7 +29,7 @@ from reasoning_embedding.experiments.analyses import analyze_pairs, follow_runs
 from reasoning_embedding.lineages import gates, grow, grow_stage, is_current, rlvr
 from reasoning_embedding.lineages.dpo import world_preferences
 from reasoning_embedding.lineages.pretrain import pretrain
-from reasoning_embedding.lineages.steps import StepSaver
+from reasoning_embedding.lineages.step_checkpoints import StepSaver
 from reasoning_embedding.lineages.tokenizer import load_tokenizer
 
 ARCHITECTURE = {

@@ -14,12 +14,13 @@ import torch
 
 from reasoning_embedding import config, training
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.references import pick_step, resolve
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
 from reasoning_embedding.experiments import chosen_steps
-from reasoning_embedding.experiments.work import work
+from reasoning_embedding.experiments.runner import read_experiment
+from reasoning_embedding.experiments.stages import find_stage
 from reasoning_embedding.files import write_json
 
 Write = Callable[..., Path]
@@ -231,6 +232,12 @@ def _experiment(folder: Path, rows: Path, tiny_backbone: Path, beir: Path, sourc
     )
     write_json(folder / "pair" / "config.resolved.json", settings.model_dump(mode="json"))
     return folder / "pair"
+
+
+def work(folder: Path, name: str, report: Callable[[str], None]) -> None:
+    """Do a stage in this process."""
+    experiment = ExperimentFolder(folder)
+    find_stage(read_experiment(experiment), name).work(experiment, report)
 
 
 def test_an_experiment_compares_its_data_and_scores_its_runs(

@@ -16,7 +16,8 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.activation_memory import measure
 from reasoning_embedding.training.recompute import recompute_activations
 from reasoning_embedding.training.timers import Timers
-from tests.models import gradients, random_batch, relative, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_decoder, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,7 +37,7 @@ def test_the_fused_kernel_equals_text_by_text_attention(causal: bool, window: in
     ]
     upstream = torch.randn(shapes[0], device="cuda", dtype=torch.bfloat16)
     found = []
-    for attend in (attention._varlen, attention._segments):
+    for attend in (attention.attend_by_kernel, attention.attend_by_runs):
         out = attend(*tensors, boundaries, 70, dropout=0.0, scale=0.125, causal=causal, window=window)
         found.append([out, *torch.autograd.grad(out, tensors, upstream)])
     for fused, slow in zip(*found, strict=True):

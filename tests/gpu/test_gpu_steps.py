@@ -20,7 +20,8 @@ from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.memory_mode import choose_memory_mode
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -78,7 +79,7 @@ def test_packs_equal_padded_sdpa_forward_and_backward(dtype: torch.dtype | None,
 
 def test_a_bf16_step_goes_through_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fused = attention._varlen
+    fused = attention.attend_by_kernel
     monkeypatch.setattr(
         attention,
         "_varlen",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reasoning_embedding.config.stage_data import CompletionFiles, PreferenceFiles, ProblemFiles
+from reasoning_embedding.config.lineage import CompletionFiles, PreferenceFiles, ProblemFiles
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.lineages.rewards import Judge
-from reasoning_embedding.lineages.rows import completion_rows, fill, preference_rows, problem_rows
+from reasoning_embedding.lineages.training_rows import completion_rows, fill, preference_rows, problem_rows
 from tests.factories import build_tiny_tokenizer
 
 PLAIN, CHAT = build_tiny_tokenizer(), build_tiny_tokenizer()

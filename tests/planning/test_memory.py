@@ -13,7 +13,7 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, fuse_layers, make_packs, stock_model, use_text_dropout
-from reasoning_embedding.backbones.cpu import attention
+from reasoning_embedding.backbones.cpu import block_attention as attention
 from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
@@ -33,7 +33,8 @@ from reasoning_embedding.training import Replicated, contrastive_step
 from reasoning_embedding.training.activation_memory import LiveBytes
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 SIZES: dict[str, int] = {
     "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,

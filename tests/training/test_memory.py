@@ -26,7 +26,8 @@ from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.memory_mode import choose_memory_mode
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import exact_norms, gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
 #: The proportions of Qwen3-0.6B, at an eighth of its width.

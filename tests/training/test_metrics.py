@@ -19,7 +19,8 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.metrics import Metrics, Throughput
 from reasoning_embedding.training.step import StepOutput
 from reasoning_embedding.training.timers import Timers
-from tests.models import random_batch, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
 TIMES = {"forward": 1.0, "backward": 2.5, "other": 0.5, "save": 7.0, "evaluation": 9.0}

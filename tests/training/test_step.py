@@ -12,7 +12,8 @@ from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
-from tests.models import exact_norms, gradients, random_batch, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_embedding.config import changed_since, diff, load_config, resolved_json, to_yaml
-from reasoning_embedding.config.diff import ABSENT
+from reasoning_embedding.config.resolved import ABSENT
 from reasoning_embedding.config.training import RunConfig
 from tests.config.config_files import EXPERIMENT, RUN
 

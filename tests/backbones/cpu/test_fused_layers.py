@@ -11,18 +11,19 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, make_pack, stock_model
-from reasoning_embedding.backbones.cpu import attention
+from reasoning_embedding.backbones.cpu import block_attention as attention
 from reasoning_embedding.backbones.cpu import fused_layers as layers
-from reasoning_embedding.backbones.cpu.block import DecoderBlock
+from reasoning_embedding.backbones.cpu.decoder_block import DecoderBlock
+from reasoning_embedding.backbones.cpu.elementwise import Eager
+from reasoning_embedding.backbones.cpu.elementwise_native import native_kernels
 from reasoning_embedding.backbones.cpu.fused_layers import encoding_layers
-from reasoning_embedding.backbones.cpu.kernels import Eager
 from reasoning_embedding.backbones.cpu.layout import Layout
-from reasoning_embedding.backbones.cpu.native import native_kernels
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import exact_norms, gradients, random_batch, relative, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_decoder, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_embedding.config.stage_data import (
+from reasoning_embedding.config.lineage import (
     CompletionFiles,
     PreferenceFiles,
     ProblemFiles,

@@ -77,7 +77,7 @@ def _address(tensor: Tensor | None) -> int | None:
 
 
 class Native:
-    """The functions of :class:`.eager.Eager` by compiled code, for tensors on a CPU.
+    """The functions of :class:`.elementwise_torch.Eager` by compiled code, for tensors on a CPU.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Native:
     def add_norm(
         self, x: Tensor, branch: Tensor | None, gain: Tensor, eps: float, *, keep: bool
     ) -> tuple[Tensor | None, Tensor]:
-        """See :meth:`.eager.Eager.add_norm`."""
+        """See :meth:`.elementwise_torch.Eager.add_norm`."""
         total = torch.empty_like(x) if keep else None
         out = torch.empty(x.shape, dtype=self._dtype)
         self._call("add_norm", *x.shape, x, branch, gain, eps, total, out)
@@ -122,7 +122,7 @@ class Native:
         upstream: Tensor,
         residual: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`.eager.Eager.norm_backward`."""
+        """See :meth:`.elementwise_torch.Eager.norm_backward`."""
         out, by_gain = torch.empty_like(x), self._sums(x.shape[1])
         half = None if self._dtype == torch.float32 else torch.empty(x.shape, dtype=self._dtype)
         self._call("norm_backward", *x.shape, x, branch, gain, eps, upstream, residual, out, half, by_gain)
@@ -137,7 +137,7 @@ class Native:
         eps: float = 0.0,
         rotary: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
     ) -> Tensor:
-        """See :meth:`.eager.Eager.to_heads`."""
+        """See :meth:`.elementwise_torch.Eager.to_heads`."""
         tokens, width = packed.shape
         out = torch.empty(tokens, width, dtype=self._dtype)
         self._call(
@@ -157,7 +157,7 @@ class Native:
         eps: float = 0.0,
         rotary: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
     ) -> Tensor | None:
-        """See :meth:`.eager.Eager.from_heads`."""
+        """See :meth:`.elementwise_torch.Eager.from_heads`."""
         tokens, width = out.shape
         by_gain = None if gain is None else self._sums(size)
         self._call(
@@ -168,27 +168,27 @@ class Native:
         return None if by_gain is None else by_gain.sum(0)
 
     def swiglu(self, opened: Tensor) -> Tensor:
-        """See :meth:`.eager.Eager.swiglu`."""
+        """See :meth:`.elementwise_torch.Eager.swiglu`."""
         rows, width = opened.shape
         out = opened.new_empty(rows, width // 2)
         self._call("swiglu", rows, width // 2, opened, out)
         return out
 
     def swiglu_backward(self, opened: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`.eager.Eager.swiglu_backward`."""
+        """See :meth:`.elementwise_torch.Eager.swiglu_backward`."""
         by_opened, out = torch.empty_like(opened), torch.empty_like(upstream)
         self._call("swiglu_backward", *upstream.shape, opened, upstream, by_opened, out)
         return by_opened, out
 
     def softmax(self, scores: Tensor, scale: float) -> Tensor:
-        """See :meth:`.eager.Eager.softmax`; in place, of rows of at most :data:`LONGEST`."""
+        """See :meth:`.elementwise_torch.Eager.softmax`; in place, of rows of at most :data:`LONGEST`."""
         if scores.shape[-1] > LONGEST:
             raise ValueError(f"a row of {scores.shape[-1]} scores does not fit the kernel's {LONGEST}")
         self._call("softmax", scores.numel() // scores.shape[-1], scores.shape[-1], scores, scale)
         return scores
 
     def softmax_backward(self, weights: Tensor, upstream: Tensor, scale: float) -> Tensor:
-        """See :meth:`.eager.Eager.softmax_backward`; in place of `upstream`."""
+        """See :meth:`.elementwise_torch.Eager.softmax_backward`; in place of `upstream`."""
         rows = weights.numel() // weights.shape[-1]
         self._call("softmax_backward", rows, weights.shape[-1], weights, upstream, scale)
         return upstream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_embedding.backbones.load import load_tokenizer
 from reasoning_embedding.config.lineage import GivenStage
 from reasoning_embedding.errors import InputError, SetupError
+from reasoning_embedding.files import read_json
 
 _WEIGHTS = "*.safetensors"
 _TOKENIZER = (
@@ -69,7 +69,7 @@ def take_given(stage: GivenStage, tokenizer_folder: Path | None, target: Path) -
             todo="name another folder",
         )
     tokenizer = load_tokenizer(str(target))
-    rows = json.loads((target / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    rows = read_json(target / "config.json").get("vocab_size")
     if isinstance(rows, int) and len(tokenizer) > rows:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}",

@@ -1,7 +1,7 @@
 """What stands between the matrix products of a decoder layer, and its gradient, in torch.
 
 Everything is computed in the dtype of the residual stream and rounded once to the compute dtype. The compiled
-twin of these functions is :mod:`.native`. Shapes: T tokens, width d, head size s, MLP width f.
+twin of these functions is :mod:`.elementwise_native`. Shapes: T tokens, width d, head size s, MLP width f.
 """
 
 from __future__ import annotations

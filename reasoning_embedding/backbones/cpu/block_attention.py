@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .kernels import Kernels
+from .elementwise import Kernels
 from .layout import Layout
 
 #: Attention weights made at a time, at most: 8 MiB in float32.

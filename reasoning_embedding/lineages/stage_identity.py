@@ -1,14 +1,11 @@
-"""What a grown stage remembers: is it still the one a section describes, and does it pass its gates?"""
+"""Whether a grown stage is still the one that its section describes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_embedding.checkpoints import RunFolder, content_hash, hash_file, read_provenance
 from reasoning_embedding.config.lineage import (
@@ -16,20 +13,14 @@ from reasoning_embedding.config.lineage import (
     GivenStage,
     Lineage,
     PretrainStage,
-    SftStage,
+    PromptFiles,
     Stage,
-    StageBase,
     TextCorpus,
-    WorldTokenizer,
 )
-from reasoning_embedding.config.stage_data import PromptFiles, WorldSums
 from reasoning_embedding.errors import InputError
 
 from .corpus import existing_file
-from .gates import Format, check_gates, measure
-from .steps import wanted_steps
-
-GATES = "gates.json"
+from .step_checkpoints import wanted_steps
 
 
 def find_stage(lineage: Lineage, name: str) -> Stage:
@@ -90,7 +81,7 @@ def _folder_files(path: str) -> list[Path]:
 
 
 def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -> bool:
-    """Tell whether `folder` holds this stage, whole, grown with these settings from this very parent."""
+    """Tell whether `folder` holds all of this stage, grown with these settings from this very parent."""
     record = read_provenance(folder)
     if record is None or record.get("settings_hash") != settings_hash(lineage, name):
         return False
@@ -102,56 +93,3 @@ def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -
     if parent is None or isinstance(stage, GivenStage):
         return True
     return parent.is_dir() and record["parent"]["content_hash"] == content_hash(parent)
-
-
-def check_recorded_gates(stage: Stage, folder: Path) -> None:
-    """Hold the values recorded when a stage was grown against its present gates.
-
-    Raises
-    ------
-    QualityGateError
-        When one is missed.
-    """
-    record = json.loads((folder / GATES).read_text(encoding="utf-8"))
-    if record["measured"] is not None:
-        check_gates(stage, record["measured"])
-
-
-def asks_for_sums(lineage: Lineage, stage: StageBase) -> bool:
-    """Whether a stage is measured: a model of plain text has no sums to be asked for, unless its gates say so."""
-    return isinstance(lineage.tokenizer, WorldTokenizer) or bool(stage.gates.model_dump(exclude_none=True))
-
-
-def gate_record(
-    stage: StageBase, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
-    """Return what ``gates.json`` holds: thresholds, and how well a model adds in its own and the other format.
-
-    Parameters
-    ----------
-    stage : StageBase
-        Its gates; supervised fine-tuning on the world makes worked solutions its own format.
-    model : PreTrainedModel or None
-        None where it is not to be asked.
-    tokenizer : PreTrainedTokenizerBase
-        Its tokenizer.
-    """
-    worked = isinstance(stage, SftStage) and isinstance(stage.data, WorldSums)
-    formats: tuple[Format, Format] = ("worked", "direct") if worked else ("direct", "worked")
-    own, other = (
-        None if model is None else asdict(measure(model, tokenizer, form=form, seed=stage.seed))
-        for form in formats
-    )
-    thresholds = stage.gates.model_dump(exclude_none=True)
-    return {"thresholds": thresholds, "measured": own, "other_format": other}
-
-
-def spoken_gates(gates: dict[str, Any]) -> str:
-    """Return the end of a sentence about what was measured; empty where nothing was."""
-    measured = gates["measured"]
-    if measured is None:
-        return ""
-    return (
-        f"; {measured['format']} sums: sampled {measured['sampled_accuracy']:.2f}, "
-        f"greedy {measured['greedy_accuracy']:.2f}, pass@8 {measured['pass_at_8']:.2f}"
-    )

@@ -2,7 +2,7 @@
 
 A weight lies in memory as (out, in); oneDNN's kernels want it in blocks. Reordered once for many packs, matrix
 products run about 1.2 times as fast in float32, and the gate of a SwiGLU block is applied while its product is
-still in cache. Layers that run as one function (:mod:`.fused`) take their weights in blocks too.
+still in cache. Layers that run as one function (:mod:`.fused_layers`) take their weights in blocks too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SWIGLU = ("down_proj", "gate_proj", "up_proj")
 
 
 @contextmanager
-def prepacked(model: nn.Module, *, tokens: int) -> Generator[None]:
+def fast_encoding(model: nn.Module, *, tokens: int) -> Generator[None]:
     """Let the layers of a model use reordered copies of their weights.
 
     Parameters
@@ -42,8 +42,8 @@ def prepacked(model: nn.Module, *, tokens: int) -> Generator[None]:
     seen, and no gradient flows. Results differ from the stock layers' by rounding. Where the processor has no
     bfloat16 products the copies are in float32, twice as large.
     """
-    with encoding_layers(model, tokens=tokens) as whole:
-        inside = {part for layer in whole for part in layer.modules()}
+    with encoding_layers(model, tokens=tokens) as fused:
+        inside = {part for layer in fused for part in layer.modules()}
         with _linears([module for module in model.modules() if module not in inside], tokens):
             yield
 

@@ -1,4 +1,4 @@
-"""Walking the schema: which section a pydantic error speaks of, and where else a key exists."""
+"""The sections of a configuration: which one a pydantic error speaks of, and where else a key exists."""
 
 from __future__ import annotations
 

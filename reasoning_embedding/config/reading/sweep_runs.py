@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .diff import diff, resolved_json, unpaired
-from .reading.overrides import set_value
-from .reading.tree import Node, Place, Problems, find, plain
-from .sweep import OWN, SweepConfig
-from .training import RunConfig
+from reasoning_embedding.config.resolved import diff, resolved_json, unpaired
+from reasoning_embedding.config.sweep import OWN, SweepConfig
+from reasoning_embedding.config.training import RunConfig
+
+from .overrides import set_value
+from .tree import Node, Place, Problems, find, plain
 
 #: Checks a tree as a run; None where it is none, and then the problems say why.
 Check = Callable[[Node, Problems], RunConfig | None]

@@ -18,8 +18,8 @@ from reasoning_embedding.errors import InputError, SetupError
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
-class Recipe:
-    """A method, ready for tensor after tensor.
+class TensorMerge:
+    """A method, ready to merge tensor after tensor.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""Which twin of the elementwise functions computes."""
+"""What stands between the matrix products of a layer: which of its two twins computes."""
 
 from __future__ import annotations
 
 import torch
 
-from .eager import Eager
-from .native import Native, native_kernels
+from .elementwise_native import Native, native_kernels
+from .elementwise_torch import Eager
 
 Kernels = Eager | Native
 

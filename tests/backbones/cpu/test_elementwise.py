@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from reasoning_embedding.backbones.cpu import native
-from reasoning_embedding.backbones.cpu.eager import Eager
-from reasoning_embedding.backbones.cpu.kernels import Kernels
+from reasoning_embedding.backbones.cpu import elementwise_native as native
+from reasoning_embedding.backbones.cpu.elementwise import Kernels
+from reasoning_embedding.backbones.cpu.elementwise_native import Native, native_kernels
+from reasoning_embedding.backbones.cpu.elementwise_torch import Eager
 from reasoning_embedding.backbones.cpu.layout import Layout
-from reasoning_embedding.backbones.cpu.native import Native, native_kernels
 from tests.models import relative
 
 LAYOUT = Layout.of(torch.tensor([0, 3, 8, 13, 13, 14]))

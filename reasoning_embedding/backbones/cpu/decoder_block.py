@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from . import onednn
-from .attention import attend, attend_backward
-from .kernels import Kernels
+from .block_attention import attend, attend_backward
+from .elementwise import Kernels
 from .layout import Layout
 
 
@@ -74,7 +74,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Shape:
+class LayerShape:
     """What a layer's weights do not say: head size, widths of queries and keys, and two constants."""
 
     size: int
@@ -88,7 +88,7 @@ class Call:
     """One forward of one layer, but for its input and parameters."""
 
     compute: torch.dtype
-    shape: Shape
+    shape: LayerShape
     kernels: Kernels
     layout: Layout
     rotary: tuple[Tensor, Tensor]
