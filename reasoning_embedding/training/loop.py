@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,7 +77,7 @@ def train(
     StoppedError
         After SIGTERM or SIGINT, when the state is saved.
     """
-    run = RunFolder(Path(settings.output_dir) / settings.name)
+    run = RunFolder.of(settings)
     with (
         threads(settings.training.threads),
         joined_world(timeout_minutes=settings.training.timeout_minutes) as world,
