@@ -27,8 +27,8 @@ from benchmarks.random_model import byte_pair_tokenizer, save_random_model
 from reasoning_embedding import config
 from reasoning_embedding.backbones import compute_dtype
 from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.data.beir import read_beir
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.beir import read_beir
 from reasoning_embedding.progress import Report
 
 Encode = Callable[[Sequence[str]], np.ndarray]

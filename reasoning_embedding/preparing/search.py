@@ -141,7 +141,7 @@ def open_search(
 
     if searcher.model == BM25:
         try:
-            from reasoning_embedding.evaluation import bm25
+            from reasoning_embedding.data.mining import bm25
         except ImportError as error:
             todo = "pip install 'reasoning-embedding[eval]'"
             raise SetupError("bm25s is not installed", where="--model bm25", todo=todo) from error

@@ -10,10 +10,10 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.scores import scores_while_training, write_best
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.distributed import World, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.files import read_json_lines, write_json
 from reasoning_embedding.isolation import same_random_state
 from reasoning_embedding.progress import Report
 
@@ -86,9 +86,9 @@ class Selection:
         self._best = None
         if not self._world.is_main:
             return
-        for record in read_json_lines(self._run.metrics):
-            if record["step"] <= start and "evaluation" in record:
-                self._consider(record["step"], record["evaluation"])
+        for step, scores in scores_while_training(self._run).items():
+            if step <= start:
+                self._consider(step, scores)
         self.write()
 
     def due(self, step: int) -> bool:
@@ -119,7 +119,7 @@ class Selection:
         """Write the best step; its checkpoint must be on disk. Done on the main rank."""
         if self._best is not None and self._world.is_main:
             score, step = self._best
-            write_json(self._run.best, {"step": step, "score": score, "select": self._settings.select})
+            write_best(self._run, step, score, self._settings.select)
 
     def _consider(self, step: int, scores: Mapping[str, float]) -> bool:
         """Take a step for the best one if it is; of equal ones the earlier stays."""

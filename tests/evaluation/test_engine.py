@@ -13,9 +13,9 @@ from datasets import Dataset, DatasetDict
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 
 from reasoning_embedding import config
+from reasoning_embedding.data.beir import RetrievalData
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.baselines import BM25, BM25Search
-from reasoning_embedding.evaluation.beir import RetrievalData
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.instructions import Instructions
 from reasoning_embedding.evaluation.local_tasks import local_metadata

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from reasoning_embedding.data.beir import read_beir
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.beir import read_beir
 
 CORPUS = [
     {"_id": "d1", "title": "Cats", "text": "a cat sleeps"},
