@@ -84,11 +84,11 @@ def _failures(scores: dict[str, Any]) -> list[str]:
 def _baseline(baseline: str, experiment: str, checkpoint: Path) -> tuple[Any, str, str]:
     """Return a baseline, the name and the revision that its scores are filed under."""
     if baseline == "bm25":
-        from reasoning_embedding.evaluation.baselines import BM25
+        from reasoning_embedding.data.mining.bm25 import BM25
 
         return BM25(), baseline, BM25().revision
     if baseline == "tfidf":
-        from reasoning_embedding.evaluation.tfidf import TfIdf
+        from reasoning_embedding.evaluation.floors.tfidf import TfIdf
 
         return TfIdf(), baseline, TfIdf().revision
     revision = f"seed-0-{content_hash(checkpoint)[:12]}"
