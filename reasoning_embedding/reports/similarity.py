@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.trajectory import ProbeSummary
+from reasoning_embedding.hrsa.uncertainty.equivalence import Equivalence, equivalence_of_estimate
 
 from .labels import metric_label
 from .records import Band, Model, Pair
-from .statistics import Comparison, tost
 
 #: Half the width of a 95 % interval in standard errors.
 _HALF = 1.959964
@@ -27,12 +27,12 @@ class Verdict:
     word : {"equivalent", "closer", "farther", "undecided"}
         ``equivalent``: both tests reject at 5 %, so it lies within the band; ``closer`` and ``farther``: the whole
         95 % interval lies outside, and the models are more or less alike than two seeds; else ``undecided``.
-    test : Comparison
+    test : Equivalence
         Of the value less the middle of the band, against half the band's width.
     """
 
     word: Literal["equivalent", "closer", "farther", "undecided"]
-    test: Comparison
+    test: Equivalence
 
 
 def read_pair(record: dict[str, Any], path: Path) -> Pair:
@@ -107,7 +107,7 @@ def verdict(pair: Pair, band: Band | None, metric: str) -> Verdict | None:
     low, high = band.ends(metric) or (0.0, 0.0)
     if not low < high:
         return None
-    test = tost(
+    test = equivalence_of_estimate(
         value - (low + high) / 2,
         (bounds[1] - bounds[0]) / (2 * _HALF),
         max(1, (pair.probe.texts or 2) - 1),
@@ -115,11 +115,11 @@ def verdict(pair: Pair, band: Band | None, metric: str) -> Verdict | None:
         method="bootstrap",
         n=pair.probe.texts or 0,
     )
-    if test.verdict == "within":
+    if test.place == "within":
         return Verdict("equivalent", test)
-    if test.verdict == "open":
+    if test.place == "open":
         return Verdict("undecided", test)
-    return Verdict("closer" if (test.difference > 0) == direction else "farther", test)
+    return Verdict("closer" if (test.estimate > 0) == direction else "farther", test)
 
 
 def _require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:

@@ -18,8 +18,8 @@ from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.references import pick_step, resolve
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.experiments import chosen_steps
 from reasoning_embedding.experiments.runner import read_experiment
+from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import find_stage
 from reasoning_embedding.files import write_json
 

@@ -6,25 +6,34 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reasoning_embedding.reports.statistics import (
-    bootstrap_comparison,
-    bootstrap_means,
-    mean_std,
-    paired_tost,
-    tost,
-    welch_tost,
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.uncertainty.equivalence import (
+    Equivalence,
+    equivalence_of_estimate,
+    equivalence_of_replicates,
+    equivalence_of_runs,
 )
+from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
+from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
 BASE = np.array([53.4, 53.6, 53.5, 53.1])
 VARIANT = np.array([53.5, 53.9, 53.4, 53.3])
 
 
+def paired_tost(base, variant, margin: float) -> Equivalence:
+    return equivalence_of_runs(base, variant, margin, paired=True)
+
+
+def welch_tost(base, variant, margin: float) -> Equivalence:
+    return equivalence_of_runs(base, variant, margin)
+
+
 def test_mean_and_std_over_seeds():
     assert mean_std([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, np.sqrt(7 / 3)))
     assert mean_std([5.0]) == (5.0, None)
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(InputError, match="at least one"):
         mean_std([])
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(InputError, match="finite"):
         mean_std([1.0, np.nan])
 
 
@@ -37,8 +46,8 @@ def test_paired_tost_is_scipys_two_one_sided_tests(margin, shift):
     upper = stats.ttest_1samp(delta, margin, alternative="less").pvalue
     assert found.p_value == pytest.approx(max(lower, upper), rel=1e-9)
     interval = stats.ttest_1samp(delta, 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert (found.method, found.n, found.difference) == ("paired t", 4, pytest.approx(delta.mean()))
+    assert found.confidence == pytest.approx((interval.low, interval.high))
+    assert (found.method, found.n, found.estimate) == ("paired t", 4, pytest.approx(delta.mean()))
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.5, 2.0])
@@ -49,29 +58,29 @@ def test_welch_tost_is_scipys(margin):
     upper = stats.ttest_ind(variant - margin, BASE, equal_var=False, alternative="less").pvalue
     assert found.p_value == pytest.approx(max(lower, upper), rel=1e-9)
     interval = stats.ttest_ind(variant, BASE, equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.confidence == pytest.approx((interval.low, interval.high))
     assert (found.method, found.n) == ("Welch t", 3)
 
 
 def test_verdicts():
     def verdict(difference: float, error: float) -> str:
-        return tost(difference, error, 2, 0.5).verdict
+        return equivalence_of_estimate(difference, error, 2, 0.5).place
 
     assert verdict(0.1, 0.05) == "within"
     assert verdict(-12.03, 0.14) == "beyond"
     assert verdict(0.45, 0.05) == "open"  # too near to the margin for either
     assert verdict(0.0, 1.0) == "open"  # too uncertain
     # Not zero, and yet within the margin: significance and equivalence are different questions.
-    small = tost(0.2, 0.02, 4, 0.5)
-    assert small.low > 0
-    assert small.verdict == "within"
+    small = equivalence_of_estimate(0.2, 0.02, 4, 0.5)
+    assert small.confidence[0] > 0
+    assert small.place == "within"
 
 
 def test_seeds_without_spread_are_certain():
     assert paired_tost([1.0, 2.0], [1.25, 2.25], 0.5).p_value == 0
     assert paired_tost([1.0, 2.0], [2.0, 3.0], 0.5).p_value == 1
-    assert paired_tost([1.0, 2.0], [1.5, 2.5], 0.5).verdict == "open"  # exactly at the margin
-    assert welch_tost([1.0, 1.0], [1.2, 1.2], 0.5).verdict == "within"
+    assert paired_tost([1.0, 2.0], [1.5, 2.5], 0.5).place == "open"  # exactly at the margin
+    assert welch_tost([1.0, 1.0], [1.2, 1.2], 0.5).place == "within"
 
 
 @pytest.mark.parametrize(
@@ -82,16 +91,16 @@ def test_seeds_without_spread_are_certain():
         lambda: welch_tost([1.0], [2.0, 3.0], 0.5),
         lambda: paired_tost(BASE, VARIANT, 0.0),
         lambda: paired_tost(BASE, VARIANT, -1.0),
-        lambda: tost(0.0, 1.0, 2, float("nan")),
-        lambda: tost(0.0, 1.0, 0, 0.5),
-        lambda: tost(0.0, -1.0, 2, 0.5),
-        lambda: bootstrap_comparison(0.0, [0.0], 0.0, queries=1),
+        lambda: equivalence_of_estimate(0.0, 1.0, 2, float("nan")),
+        lambda: equivalence_of_estimate(0.0, 1.0, 0, 0.5),
+        lambda: equivalence_of_estimate(0.0, -1.0, 2, 0.5),
+        lambda: equivalence_of_replicates(0.0, [0.0, 0.1], 0.0, n=1),
         lambda: bootstrap_means([[0.0], [0.0, 1.0]], ["same", "same"]),
         lambda: bootstrap_means([[]], ["a"]),
     ],
 )
 def test_what_cannot_be_tested_is_refused(call):
-    with pytest.raises(ValueError):  # noqa: PT011 - each message is its own
+    with pytest.raises(InputError):
         call()
 
 
@@ -107,8 +116,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     for trial in range(500):
         base, variant = _scores(rng, 60)
         samples = bootstrap_means([variant - base], ["q"], draws=400, seed=trial)[:, 0]
-        found = bootstrap_comparison(float((variant - base).mean()), samples, 0.01, queries=60)
-        hits += found.low <= 0.05 <= found.high
+        found = equivalence_of_replicates(float((variant - base).mean()), samples, 0.01, n=60)
+        hits += found.confidence[0] <= 0.05 <= found.confidence[1]
     assert 0.91 <= hits / 500 <= 0.98  # 0.95; the error of 500 trials is 0.01
 
 
@@ -118,7 +127,7 @@ def test_the_equivalence_test_rarely_accepts_a_difference_at_its_margin():
     for trial in range(400):
         base, variant = _scores(rng, 60)
         samples = bootstrap_means([variant - base], ["q"], draws=400, seed=trial)[:, 0]
-        accepted += bootstrap_comparison(0.0, samples, 0.05, queries=60).verdict == "within"
+        accepted += equivalence_of_replicates(0.0, samples, 0.05, n=60).place == "within"
     assert accepted / 400 <= 0.09
 
 
@@ -145,15 +154,15 @@ def test_draws_of_a_task_do_not_depend_on_other_tasks_nor_on_chunks(monkeypatch)
     assert np.array_equal(
         bootstrap_means([[0.0, 1.0], difference], ["other", "q"], draws=200)[:, 1], alone[:, 0]
     )
-    monkeypatch.setattr("reasoning_embedding.reports.statistics._CHUNK", 500)
+    monkeypatch.setattr("reasoning_embedding.hrsa.uncertainty.resampling._CHUNK", 500)
     assert np.array_equal(bootstrap_means([difference], ["q"], draws=200), alone)
     assert not np.array_equal(bootstrap_means([difference], ["q"], draws=200, seed=1), alone)
 
 
 def test_bootstrap_p_value_counts_draws_outside_the_margin():
     samples = np.concatenate([np.full(90, 0.1), np.full(9, 0.7)])
-    found = bootstrap_comparison(0.1, samples, 0.5, queries=3)
+    found = equivalence_of_replicates(0.1, samples, 0.5, n=3)
     assert found.p_value == 10 / 100
-    assert found.verdict == "open"
-    assert bootstrap_comparison(0.1, samples, 0.8, queries=3).p_value == 1 / 100
-    assert bootstrap_comparison(0.1, samples, 0.05, queries=3).verdict == "beyond"
+    assert found.place == "open"
+    assert equivalence_of_replicates(0.1, samples, 0.8, n=3).p_value == 1 / 100
+    assert equivalence_of_replicates(0.1, samples, 0.05, n=3).place == "beyond"
