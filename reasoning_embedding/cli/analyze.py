@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces, chosen_probe, row_settings
+from ._probe_options import (
+    Count,
+    LabelField,
+    MaxTokens,
+    Rule,
+    TextField,
+    Texts,
+    Traces,
+    chosen_probe,
+    row_settings,
+)
 
 
 def command(

@@ -9,7 +9,17 @@ import typer
 
 from reasoning_embedding.errors import InputError
 
-from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces, chosen_probe, row_settings
+from ._probe_options import (
+    Count,
+    LabelField,
+    MaxTokens,
+    Rule,
+    TextField,
+    Texts,
+    Traces,
+    chosen_probe,
+    row_settings,
+)
 
 if TYPE_CHECKING:
     from reasoning_embedding.experiments.comparisons import Series

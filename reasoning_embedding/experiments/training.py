@@ -176,7 +176,7 @@ def _has_other_settings(run: RunFolder, settings: config.RunConfig) -> bool:
 
 def _has_other_backbone(run: RunFolder, settings: config.RunConfig) -> bool:
     """Whether a run that began started from other weights than lie at its backbone's path now."""
-    from reasoning_embedding.training.folder import parent_record
+    from reasoning_embedding.training.run_folder import parent_record
 
     if not run.steps():
         return False
