@@ -14,6 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.data import Table
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
+from reasoning_embedding.progress import Report
 
 from .files import (
     check_output,
@@ -27,7 +28,7 @@ from .files import (
     texts_digest,
 )
 from .lengths import text_lengths
-from .search import Report, Searcher, open_search, scored
+from .search import Searcher, open_search, scored
 
 
 @dataclass(frozen=True)

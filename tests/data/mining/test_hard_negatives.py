@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from reasoning_embedding import config
 from reasoning_embedding.data import Ragged, Table, load_table
+from reasoning_embedding.data.mining import neighbours
 from reasoning_embedding.data.mining.hard_negatives import MiningRule, Pool, check_pool, make_pool, mine
-from reasoning_embedding.data.mining.hard_negatives import neighbours as search
 from reasoning_embedding.data.mining.neighbours import ExactSearch, FaissSearch, ScoreSearch, best_of
 from reasoning_embedding.data.quality.shingles import normalise
 from reasoning_embedding.data.rows import Row
@@ -89,7 +89,7 @@ RULES = [
 def test_the_exact_miner_is_the_definition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], documents_a_block: int
 ) -> None:
-    monkeypatch.setattr(search, "DOCUMENTS", documents_a_block)
+    monkeypatch.setattr(neighbours, "DOCUMENTS", documents_a_block)
     pool, queries, documents = world(tmp_path)
     rule = MiningRule(**settings)
     engine = ExactSearch(queries, documents, pool.minable)
