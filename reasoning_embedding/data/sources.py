@@ -78,7 +78,9 @@ def _source_rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
 
 
 def _world_records(source: config.WorldSource) -> Iterator[tuple[str, object]]:
-    from .world import World
+    from .miniature_world import MiniatureWorld
 
-    for number, (question, document, _) in enumerate(World(source.seed).pairs(source.split), start=1):
+    for number, (question, document, _) in enumerate(
+        MiniatureWorld(source.seed).pairs(source.split), start=1
+    ):
         yield f"world {source.split} pair {number}", {"query": question, "pos": [document]}
