@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 from reasoning_embedding import config
 from reasoning_embedding.data import Table, load_table
 from reasoning_embedding.data.cache import on_disk
-from reasoning_embedding.data.mix import read_corpus
 from reasoning_embedding.data.rows import BadRows, Row, row_record
+from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json, write_json
 

@@ -99,7 +99,7 @@ def open_search(
         If FAISS or bm25s is asked for and missing, or the folder cannot be written.
     """
     from reasoning_embedding.data.mining.neighbours import ExactSearch, FaissSearch, ScoreSearch
-    from reasoning_embedding.data.texts import View
+    from reasoning_embedding.data.views import View
 
     if searcher.model == BM25:
         try:
@@ -142,7 +142,7 @@ def scored(searcher: Searcher, table: Table, folder: Path, report: Report) -> Ta
     InputError, SetupError
         As in :func:`open_search`.
     """
-    from reasoning_embedding.data.texts import View
+    from reasoning_embedding.data.views import View
 
     asked, query = np.unique(table.query, return_inverse=True)
     lists = (table.positives, table.negatives)
@@ -150,8 +150,7 @@ def scored(searcher: Searcher, table: Table, folder: Path, report: Report) -> Ta
     queries, documents = View(table.texts, asked), View(table.texts, own, lambda pair: pair[1])
     search = open_search(replace(searcher, faiss=None), queries, documents, len(documents), folder, report)
     scores = [
-        search.scores(np.repeat(query, np.diff(each.offsets)), np.searchsorted(own, each.values))
-        for each in lists
+        search.scores(np.repeat(query, each.lengths), np.searchsorted(own, each.values)) for each in lists
     ]
     return replace(table, positive_scores=scores[0], negative_scores=scores[1])
 

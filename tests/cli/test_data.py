@@ -323,13 +323,13 @@ def test_large_rows_are_read_from_disk_and_give_the_same(
 
     name, *options = verb
     made: list[Path] = []
-    table = cache.cached_table
+    build = cache.build_table
 
-    def spy(data: config.Data) -> Any:
-        made.append(Path(data.cache_dir or ""))
-        return table(data)
+    def spy(data: config.Data, *storage: Any) -> Any:
+        made.extend(one.folder.parent for one in storage)
+        return build(data, *storage)
 
-    monkeypatch.setattr(cache, "cached_table", spy)
+    monkeypatch.setattr(cache, "build_table", spy)
     content = []
     for limit in (cache.LARGE, 1):
         monkeypatch.setattr(cache, "LARGE", limit)

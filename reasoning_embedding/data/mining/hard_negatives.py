@@ -11,10 +11,11 @@ import numpy as np
 
 from reasoning_embedding.data.order import generator
 from reasoning_embedding.data.quality.duplicates import equal_groups
-from reasoning_embedding.data.quality.shingles import normalise, take
+from reasoning_embedding.data.quality.shingles import normalise
+from reasoning_embedding.data.ragged import Ragged
 from reasoning_embedding.data.rows import Row
-from reasoning_embedding.data.table import Ragged, Table
-from reasoning_embedding.data.texts import Joined, View
+from reasoning_embedding.data.table import Table
+from reasoning_embedding.data.views import Joined, View
 from reasoning_embedding.errors import InputError
 
 from .neighbours import Search
@@ -199,11 +200,11 @@ def _banned(group: np.ndarray, own: np.ndarray, query: np.ndarray, twin: Ragged)
 
     `group` numbers the queries by how they read, `own` is the document that reads as each, or -1.
     """
-    owner = np.concatenate([np.repeat(group[query], np.diff(twin.offsets)), group])
+    owner = np.concatenate([np.repeat(group[query], twin.lengths), group])
     pairs = np.stack([owner, np.concatenate([twin.values, own])], axis=1)
     pairs = np.unique(pairs[pairs[:, 1] >= 0], axis=0)
     by_group = Ragged(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(group.max() + 2)))
-    return take(by_group, group[query])
+    return by_group.take(group[query])
 
 
 def check_pool(pool: Pool, rule: MiningRule) -> None:
@@ -259,7 +260,7 @@ def ranked(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield each row with its `last` best documents, their scores (highest first) and those of its positives."""
     queries = pool.query[rows]
-    candidates = search.candidates(queries, last, take(pool.banned, rows))
+    candidates = search.candidates(queries, last, pool.banned.take(rows))
     for row, query, ids in zip(rows.tolist(), queries.tolist(), candidates, strict=True):
         documents = np.concatenate([pool.positives[row], ids])
         scores = search.scores(np.full(len(documents), query), documents)

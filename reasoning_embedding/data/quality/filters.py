@@ -8,8 +8,9 @@ import numpy as np
 
 from reasoning_embedding.data.mining.hard_negatives import Pool, ranked
 from reasoning_embedding.data.mining.neighbours import Search
-from reasoning_embedding.data.table import Ragged, Table
-from reasoning_embedding.data.texts import View
+from reasoning_embedding.data.ragged import Ragged
+from reasoning_embedding.data.table import Table
+from reasoning_embedding.data.views import View
 from reasoning_embedding.errors import InputError
 
 from .contamination import near_duplicates
@@ -131,7 +132,7 @@ def narrow_margin(table: Table, margin: float) -> np.ndarray:
         If a row with negatives has no scores.
     """
     lowest, highest = row_scores(table)
-    if (missing := (np.diff(table.negatives.offsets) > 0) & np.isnan(lowest - highest)).any():
+    if (missing := (table.negatives.lengths > 0) & np.isnan(lowest - highest)).any():
         raise InputError(
             f"{missing.sum():,} of {len(table):,} rows with negatives have no scores",
             where=f"row {int(missing.argmax()) + 1}: pos_scores, neg_scores",
@@ -147,7 +148,7 @@ def row_scores(table: Table) -> tuple[np.ndarray, np.ndarray]:
         return nothing, nothing
     lowest = np.minimum.reduceat(table.positive_scores.astype(np.float64), table.positives.offsets[:-1])
     highest = nothing.copy()
-    some = np.diff(table.negatives.offsets) > 0
+    some = table.negatives.lengths > 0
     if some.any():
         starts = table.negatives.offsets[:-1][some]
         highest[some] = np.maximum.reduceat(table.negative_scores.astype(np.float64), starts)
@@ -185,5 +186,5 @@ def inconsistent(pool: Pool, search: Search, k: int) -> np.ndarray:
 
 def rows_with(lists: Ragged, flags: np.ndarray) -> np.ndarray:
     """Return which lists hold a flagged value, (n,) bool."""
-    owner = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
+    owner = lists.owners
     return np.bincount(owner[flags], minlength=len(lists)) > 0
