@@ -11,6 +11,8 @@ from typing import overload
 
 import numpy as np
 
+from reasoning_embedding.files import read_json_value
+
 from .numbering import Numbering
 from .storage import Storage, map_column
 
@@ -35,7 +37,7 @@ class TextFile(Sequence[tuple[str, str]]):
         self._file = (folder / "texts.bin").open("rb", buffering=0)
         self._ends = map_column(folder, "text_ends", np.int64)
         self._prompt = map_column(folder, "text_prompts", np.int32)
-        self._prompts: list[str] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+        self._prompts: list[str] = read_json_value(folder / "prompts.json")
 
     def __len__(self) -> int:
         return len(self._prompt)

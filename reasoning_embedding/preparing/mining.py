@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding import config
-from reasoning_embedding.data.mining.hard_negatives import MiningRule, Pool, check_pool, make_pool, mine
+from reasoning_embedding.data.mining.hard_negatives import (
+    CandidatePool,
+    MiningRule,
+    check_pool,
+    make_pool,
+    mine,
+)
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, write_json
 from reasoning_embedding.progress import Countdown, Report
@@ -124,7 +130,7 @@ def mine_file(
     return result
 
 
-def _finished(folder: Path, pool: Pool) -> int:
+def _finished(folder: Path, pool: CandidatePool) -> int:
     """Rows that an earlier process wrote."""
     starts = (int(shard.stem.partition("-")[2]) for shard in folder.glob("rows-*.jsonl"))
     return sum(min(ROWS, len(pool.table) - start) for start in starts)

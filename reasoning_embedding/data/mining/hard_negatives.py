@@ -112,7 +112,7 @@ class MiningRule:
 
 
 @dataclass(frozen=True)
-class Pool:
+class CandidatePool:
     """Rows and documents as a miner sees them.
 
     Parameters
@@ -144,7 +144,7 @@ class Pool:
     banned: Ragged
 
 
-def make_pool(table: Table, corpus: Sequence[str] | None = None) -> Pool:
+def make_pool(table: Table, corpus: Sequence[str] | None = None) -> CandidatePool:
     """Collect the documents of a table or of a corpus, and what each row must not be given.
 
     Parameters
@@ -180,7 +180,7 @@ def make_pool(table: Table, corpus: Sequence[str] | None = None) -> Pool:
     others = others[np.argsort(first[others])]
     found[others] = len(kept) + np.arange(len(others))
     twins = Ragged(twin[answer], table.positives.offsets)
-    return Pool(
+    return CandidatePool(
         table,
         View(table.texts, asked),
         query,
@@ -207,7 +207,7 @@ def _banned(group: np.ndarray, own: np.ndarray, query: np.ndarray, twin: Ragged)
     return by_group.take(group[query])
 
 
-def check_pool(pool: Pool, rule: MiningRule) -> None:
+def check_pool(pool: CandidatePool, rule: MiningRule) -> None:
     """Refuse a corpus in which no row can find its negatives.
 
     Raises
@@ -225,12 +225,12 @@ def check_pool(pool: Pool, rule: MiningRule) -> None:
         )
 
 
-def mine(pool: Pool, search: Search, rule: MiningRule, rows: range) -> Iterator[Row]:
+def mine(pool: CandidatePool, search: Search, rule: MiningRule, rows: range) -> Iterator[Row]:
     """Yield rows with their hard negatives and the scores of both.
 
     Parameters
     ----------
-    pool : Pool
+    pool : CandidatePool
         Rows and documents.
     search : Search
         Over its queries and documents.
@@ -256,7 +256,7 @@ def mine(pool: Pool, search: Search, rule: MiningRule, rows: range) -> Iterator[
 
 
 def ranked(
-    pool: Pool, search: Search, rows: np.ndarray, last: int
+    pool: CandidatePool, search: Search, rows: np.ndarray, last: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield each row with its `last` best documents, their scores (highest first) and those of its positives."""
     queries = pool.query[rows]
@@ -267,6 +267,35 @@ def ranked(
         positives, scores = np.split(scores, [len(pool.positives[row])])
         order = np.lexsort((ids, -scores))[:last]
         yield row, ids[order], scores[order], positives
+
+
+def inconsistent(pool: CandidatePool, search: Search, k: int) -> np.ndarray:
+    """Return the rows with no positive among the `k` documents that score best for their query.
+
+    Parameters
+    ----------
+    pool : CandidatePool
+        n rows and the documents they compete with.
+    search : Search
+        Over its queries and documents.
+    k : int
+        From 1. Other answers to the query do not compete; a tie is the positive's.
+
+    Returns
+    -------
+    np.ndarray
+        (n,) bool.
+
+    Notes
+    -----
+    Round-trip consistency as in Promptagator (Dai et al. 2022, arXiv 2209.11755), whose k is 1.
+    """
+    lost = np.zeros(len(pool.table), bool)
+    for start in range(0, len(lost), search.block):
+        rows = np.arange(start, min(start + search.block, len(lost)))
+        for row, _, scores, positives in ranked(pool, search, rows, k):
+            lost[row] = np.count_nonzero(scores > positives.max()) >= k
+    return lost
 
 
 def _plain(scores: np.ndarray) -> Sequence[float]:
