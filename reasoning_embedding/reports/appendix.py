@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
+
 from .backbone_pairs import BackbonePair, backbone_pairs, training_pairs
 from .hrsa_effects import Accuracy, Bounds, Change, accuracies, change, pair_change
 from .labels import LEVELS, brackets, metric_label, number, signed
 from .narrative import against_band
-from .records import Experiment, Pair, Realignment
+from .records import Experiment, Pair
 
 #: Heading -> sentences.
 Section = tuple[str, list[str]]
@@ -83,7 +85,7 @@ def _attends(attention: str) -> str:
     return "in both directions" if attention == "bidirectional" else "causally"
 
 
-def _track(track: Realignment) -> str:
+def _track(track: Trajectory) -> str:
     """What happened to the similarity between first and last step, and whether it passed through a low."""
     parts = []
     for metrics in LEVELS.values():
@@ -109,7 +111,7 @@ def _track(track: Realignment) -> str:
     return f"{track.run} against {track.against}, steps {first} to {last}: {'; '.join(parts)}."
 
 
-def _low(track: Realignment, metric: str, values: list[float | None], ends: list[Bounds | None]) -> str:
+def _low(track: Trajectory, metric: str, values: list[float | None], ends: list[Bounds | None]) -> str:
     """Clause on a low (of a distance: a high) between the ends that lies beyond both ends' intervals."""
     up = metric_label(metric).higher_is_closer
     known = [(value, index) for index, value in enumerate(values) if value is not None]

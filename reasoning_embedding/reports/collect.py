@@ -7,13 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, step_name
+from reasoning_embedding.checkpoints.scores import WHILE_TRAINING, load_scores, scores_by_step
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
+from reasoning_embedding.hrsa.trajectory import Trajectory, find_trajectories
 
-from .records import Experiment, Realignment, Run, Scores, Stage
-from .similarity import read_pair, read_realignment
-from .tracks import read_track
+from .records import Experiment, Run, Scores, Stage
+from .similarity import read_pair
 
 
 def collect(folder: Path) -> Experiment:
@@ -56,13 +57,7 @@ def collect(folder: Path) -> Experiment:
             folder / "hrsa" / "pairs", _names(analysis.get("pairs")), "analysed pair", missing
         )
     )
-    tracks = tuple(
-        read_realignment(read_json(path), path)
-        for path in _listed(
-            folder / "hrsa" / "realignment", _names(analysis.get("realignment")), "track", missing
-        )
-    )
-    tracks += _tracked(folder, tracks)
+    tracks = _trajectories(folder, _names(analysis.get("realignment")), missing)
     baselines = {} if is_run else _read_baselines(folder, config, missing)
     if not pairs and not analysis.get("pairs"):
         missing.append("HRSA pairs: no analysis was asked for or run")
@@ -119,20 +114,11 @@ def read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
     return tuple(rows[step] | {"step": step} for step in sorted(rows))
 
 
-def read_scores(path: Path, step: int | None, missing: list[str]) -> Scores:
-    """Scores of one model; ``ndcg_at_10`` falls back on the task's main score.
-
-    Raises
-    ------
-    InputError
-        If an entry names no task.
-    """
-    record = read_json(path)
+def read_scores(record: dict[str, Any], step: int | None, missing: list[str], name: str) -> Scores:
+    """Scores of one model; ``ndcg_at_10`` falls back on the task's main score."""
     tasks: dict[str, dict[str, float]] = {}
     sequences: dict[str, dict[str, Any]] = {}
     for task in record.get("tasks") or []:
-        if "task" not in task:
-            raise InputError("a task without a name", where=str(path), todo="evaluate the model again")
         if "tsne" in task:
             sequences[str(task["task"])] = task
             continue
@@ -141,8 +127,8 @@ def read_scores(path: Path, step: int | None, missing: list[str]) -> Scores:
             values.setdefault("ndcg_at_10", values["main_score"])
         tasks[str(task["task"])] = values
     for entry in record.get("failed") or []:
-        missing.append(f"{path.parent.name}: task {entry.get('task')!r} failed: {entry.get('error')}")
-    model = str(record.get("model", path.parent.name))
+        missing.append(f"{name}: task {entry.get('task')!r} failed: {entry.get('error')}")
+    model = str(record.get("model") or name)
     return Scores(model=model, step=step, tasks=tasks, sequences=sequences)
 
 
@@ -175,17 +161,21 @@ def _folders(parent: Path) -> dict[str, Path]:
     }
 
 
-def _tracked(folder: Path, known: tuple[Realignment, ...]) -> tuple[Realignment, ...]:
-    """Trajectories of track files, here and in the runs, that the analysis does not hold already."""
-    folders = [folder, *_folders(folder / "runs").values()]
-    seen = {(track.run, track.against, track.probe.hash) for track in known}
-    return tuple(
-        track
-        for path in (RunFolder(run).track for run in folders)
-        if path.exists()
-        for track in read_track(path)
-        if (track.run, track.against, track.probe.hash) not in seen
+def _trajectories(folder: Path, names: list[str], missing: list[str]) -> tuple[Trajectory, ...]:
+    """Trajectories: the configured ones in their order, then others of this folder, then those of its runs."""
+    found = {one.name: one for one in find_trajectories(folder)}
+    missing.extend(
+        f"track {name!r}: hrsa/track.parquet does not hold it" for name in names if name not in found
     )
+    known = [*(found.pop(name) for name in names if name in found), *found.values()]
+    seen = {(one.run, one.against, one.probe.hash) for one in known}
+    of_runs = [
+        one
+        for run in _folders(folder / "runs").values()
+        for one in find_trajectories(run)
+        if (one.run, one.against, one.probe.hash) not in seen
+    ]
+    return (*known, *of_runs)
 
 
 def _read_runs(folder: Path, config: dict[str, Any], missing: list[str]) -> tuple[Run, ...]:
@@ -198,12 +188,12 @@ def _read_runs(folder: Path, config: dict[str, Any], missing: list[str]) -> tupl
 
 def _read_run(folder: Path, entry: dict[str, Any], missing: list[str]) -> Run:
     paths = RunFolder(folder)
-    scores = {}
-    for name, step_folder in _folders(paths.evaluation).items():
-        file = step_folder / "scores.json"
-        if name.startswith("step-") and file.exists():
-            step = int(name.removeprefix("step-"))
-            scores[step] = read_scores(file, step, missing)
+    records = scores_by_step(paths)
+    scores = {step: read_scores(record, step, missing, step_name(step)) for step, record in records.items()}
+    if any(entry.get(WHILE_TRAINING) for record in records.values() for entry in record["tasks"]):
+        missing.append(
+            f"run {folder.name!r}: no checkpoint was evaluated; the scores are those taken while it trained"
+        )
     if not scores:
         missing.append(f"run {folder.name!r}: no checkpoint was evaluated")
     elif 0 not in scores or max(scores) == 0:
@@ -225,7 +215,7 @@ def _read_run(folder: Path, entry: dict[str, Any], missing: list[str]) -> Run:
 def _read_baselines(folder: Path, config: dict[str, Any], missing: list[str]) -> dict[str, Scores]:
     asked = (config.get("evaluation") or {}).get("baselines") or []
     found = {
-        name: read_scores(path / "scores.json", None, missing)
+        name: read_scores(load_scores(path), None, missing, name)
         for name, path in _folders(folder / "evaluation").items()
         if (path / "scores.json").exists()
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
+
 from .hrsa_charts import seed_level
 from .labels import metric_label, short_layer
-from .records import Experiment, Pair, Realignment
+from .records import Experiment, Pair
 from .similarity import Verdict, verdict
 
 
@@ -54,7 +56,7 @@ def _pair(experiment: Experiment, pair: Pair) -> dict[str, Any]:
     }
 
 
-def _track(experiment: Experiment, track: Realignment) -> dict[str, Any]:
+def _track(experiment: Experiment, track: Trajectory) -> dict[str, Any]:
     metrics = {
         name: _metric(
             rows,

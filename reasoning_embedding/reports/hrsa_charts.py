@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
+
 from .charts import Line, LineChart, Panel
 from .labels import HEADLINE, metric_label, number, short_layer
-from .records import Experiment, Pair, Realignment
+from .records import Experiment, Pair
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,13 @@ def realignment_chart(experiment: Experiment) -> LineChart | None:
     return LineChart("realignment", title, "training step", panels, note=note, log=True)
 
 
-def _spectrum_group(tracks: tuple[Realignment, ...]) -> str:
+def _spectrum_group(tracks: tuple[Trajectory, ...]) -> str:
     features = {track.features for track in tracks} - {""}
     return f"spectrum of {features.pop()} features" if len(features) == 1 else "spectrum"
 
 
 def _track_panel(
-    experiment: Experiment, tracks: tuple[Realignment, ...], metric: str, group: str, attribute: str
+    experiment: Experiment, tracks: tuple[Trajectory, ...], metric: str, group: str, attribute: str
 ) -> Panel:
     shown = [(index, track) for index, track in enumerate(tracks) if metric in getattr(track, attribute)]
     looks = experiment.looks
@@ -82,7 +84,7 @@ def _track_panel(
 
 
 def seed_level(
-    experiment: Experiment, tracks: Sequence[Realignment], metric: str
+    experiment: Experiment, tracks: Sequence[Trajectory], metric: str
 ) -> tuple[float, float] | None:
     """The seed band of a metric within its limits, if all tracks were measured on the band's probe set and rows."""
     band = experiment.band
@@ -118,7 +120,7 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     )
 
 
-def probe_note(records: Sequence[Pair | Realignment]) -> str:
+def probe_note(records: Sequence[Pair | Trajectory]) -> str:
     """Which probe set the numbers come from: once if it is one, else record by record."""
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     if len(probes) == 1:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
+
 from .labels import SCORE, brackets, metric_label, number, signed
-from .records import Band, Experiment, Pair, Realignment, Run, Scores
+from .records import Band, Experiment, Pair, Run, Scores
 from .similarity import verdict
 from .tables import mean_score, task_score
 
@@ -41,16 +43,16 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     return [(title, sentences) for title, sentences in kept if sentences]
 
 
-def _shared_probe(records: Sequence[Pair | Realignment]) -> str:
+def _shared_probe(records: Sequence[Pair | Trajectory]) -> str:
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     return f" (probe set: {probes.pop()[1]})" if len(probes) == 1 else ""
 
 
-def _probe(record: Pair | Realignment) -> str:
+def _probe(record: Pair | Trajectory) -> str:
     return f" Probe set: {record.probe}."
 
 
-def _warnings(records: Sequence[Pair | Realignment]) -> list[str]:
+def _warnings(records: Sequence[Pair | Trajectory]) -> list[str]:
     count = sum(len(record.warnings) for record in records)
     return (
         [f"The analysis gave {count} warning{'s' if count > 1 else ''}, listed under the HRSA tables."]
@@ -166,7 +168,7 @@ def against_band(pair: Pair, band: Band | None, metric: str) -> str:
     return f", {words[place.word]} (band {brackets(band.shown(metric))}, {test})"
 
 
-def _track(track: Realignment) -> str:
+def _track(track: Trajectory) -> str:
     parts = []
     for metric in _SPOKEN:
         points = [

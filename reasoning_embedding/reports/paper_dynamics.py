@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
+
 from .figures import safe_name
 from .hrsa_charts import probe_note, seed_level
 from .labels import metric_label
 from .paper_style import COLUMN, PAGE, Drawn, legend_below, line_style, paper_figure, save
-from .records import Experiment, Realignment
+from .records import Experiment
 
 _METRICS = ("dimension_correlation", "h_inv_rescaled", "cka", "knn_jaccard@10")
 _OWN_START = "own step 0"
@@ -18,7 +20,7 @@ _OWN_START = "own step 0"
 
 def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
     """Similarity by step at the final norm: a figure a reference, with intervals, chance and seed band."""
-    groups: dict[tuple[str, str], list[Realignment]] = {}
+    groups: dict[tuple[str, str], list[Trajectory]] = {}
     for track in experiment.realignments:
         own = track.against == f"run:{track.run}@first"
         groups.setdefault((_OWN_START if own else track.against, track.probe.hash), []).append(track)
@@ -30,7 +32,7 @@ def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
     return made
 
 
-def _dynamics(experiment: Experiment, reference: str, tracks: list[Realignment], path: Path) -> list[Drawn]:
+def _dynamics(experiment: Experiment, reference: str, tracks: list[Trajectory], path: Path) -> list[Drawn]:
     metrics = [m for m in _METRICS if any(_known(track.series.get(m, [])) for track in tracks)]
     tracks = [track for track in tracks if len(track.steps) > 1]
     if not metrics or not tracks:
@@ -62,7 +64,7 @@ def _dynamics(experiment: Experiment, reference: str, tracks: list[Realignment],
         return [save(figure, path, caption)]
 
 
-def _line(axis: Any, track: Realignment, metric: str, index: int) -> None:
+def _line(axis: Any, track: Trajectory, metric: str, index: int) -> None:
     values = [math.nan if value is None else value for value in track.series.get(metric, [])]
     if not values:
         return
@@ -112,7 +114,7 @@ def draw_spectra(experiment: Experiment, path: Path) -> list[Drawn]:
         return [save(figure, path, caption)]
 
 
-def _steps(axis: Any, tracks: list[Realignment]) -> None:
+def _steps(axis: Any, tracks: list[Trajectory]) -> None:
     """A logarithmic axis that keeps step 0."""
     axis.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)
     last = max(step for track in tracks for step in track.steps)

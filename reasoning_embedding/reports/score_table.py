@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.uncertainty.equivalence import (
+    equivalence_of_estimate,
+    equivalence_of_replicates,
+    equivalence_of_runs,
+)
+from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
+from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
 from .score_table_read import Group, RunScores, choose_base, read_groups
 from .score_table_records import Entry, Pair, Quantity, ScoreTable
-from .statistics import (
-    bootstrap_comparison,
-    bootstrap_means,
-    mean_std,
-    paired_tost,
-    tost,
-    welch_tost,
-)
 
 #: Differences below half a point count as none, unless another margin is stated.
 MARGIN = 0.5
@@ -81,9 +80,9 @@ def compare(base: Group, variant: Group, quantities: Sequence[Quantity], margin:
     Notes
     -----
     Where both groups have the same distinct seeds, run i is paired with run i of the other: the spread is that
-    of the differences, the test :func:`~.statistics.paired_tost`. Otherwise runs are independent: the spread is
-    ``sqrt(s_base^2 + s_variant^2)``, the test :func:`~.statistics.welch_tost`. One interval over queries is made
-    for all quantities from the same draws (:func:`~.statistics.bootstrap_means`), of scores averaged over seeds.
+    of the differences, the test a paired t. Otherwise runs are independent: the spread is
+    ``sqrt(s_base^2 + s_variant^2)``, the test Welch's. One interval over queries is made for all quantities from the
+    same draws (:func:`.bootstrap_means`), of scores averaged over seeds.
     """
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
     samples, columns = _resample(a_runs, b_runs)
@@ -98,7 +97,7 @@ def compare(base: Group, variant: Group, quantities: Sequence[Quantity], margin:
         x, y = np.array(a, dtype=float), np.array(b, dtype=float)
         seeds, spread = None, None
         if min(x.size, y.size) > 1:
-            seeds = (paired_tost if paired else welch_tost)(x, y, margin)
+            seeds = equivalence_of_runs(x, y, margin, paired=paired)
             spread = mean_std(y - x)[1] if paired else math.hypot(x.std(ddof=1), y.std(ddof=1))
         difference = float(y.mean() - x.mean())
         queries = None
@@ -108,7 +107,7 @@ def compare(base: Group, variant: Group, quantities: Sequence[Quantity], margin:
             for task, weight in quantity.weights.items():
                 weights[columns[task][0]] = weight / len(columns[task][0])
                 asked += columns[task][1]
-            queries = bootstrap_comparison(difference, samples @ weights, margin, queries=asked)
+            queries = equivalence_of_replicates(difference, samples @ weights, margin, n=asked)
         delta = (difference, spread)
         entries.append(Entry(quantity.name, "", mean_std(x), mean_std(y), delta, seeds, queries))
     return Pair(base.name, variant.name, variant.kind, (len(a_runs), len(b_runs)), tuple(entries))
@@ -124,7 +123,9 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[Pair, ...]]:
     for pair in record["pairs"]:
         entries = []
         for suite, row in pair["scores"].items():
-            test = tost(row["delta"], row["std"] / math.sqrt(n), n - 1, margin, method="paired t", n=n)
+            test = equivalence_of_estimate(
+                row["delta"], row["std"] / math.sqrt(n), n - 1, margin, method="paired t", n=n
+            )
             base, variant = (row["base"], None), (row["variant"], None)
             entries.append(Entry(suite, "", base, variant, (row["delta"], row["std"]), test))
         pairs.append(
@@ -136,7 +137,7 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[Pair, ...]]:
 def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, ...]]:
     """Return tasks, suites and means over all tasks, and the names of those for the main table.
 
-    The means are those of :func:`reasoning_embedding.evaluation.means.mean_scores`, as weights.
+    The means are those of :func:`reasoning_embedding.checkpoints.scores.mean_scores`, as weights.
     """
     tasks = list(dict.fromkeys(task for run in runs for task in [*run.tasks, *run.failed]))
     types = {task: kind for run in runs for task, kind in run.types.items()}

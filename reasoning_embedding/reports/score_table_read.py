@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, step_name
+from reasoning_embedding.checkpoints.scores import evaluated_scores, mean_scores
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.means import mean_scores
 from reasoning_embedding.files import read_json
 
 #: Scores are shown on the scale of the field's tables.
@@ -133,22 +132,15 @@ def _folders(parent: Path) -> list[str]:
 
 
 def _read_run(folder: Path, name: str, seed: int | None) -> RunScores:
-    evaluation = RunFolder(folder).evaluation
-    steps = {
-        int(step.removeprefix("step-")): evaluation / step
-        for step in _folders(evaluation)
-        if re.fullmatch(r"step-\d+", step) and (evaluation / step / "scores.json").exists()
-    }
+    steps = evaluated_scores(RunFolder(folder))  # what compares backbones was asked of checkpoints
     if not steps or not max(steps):
         return RunScores(name, seed, None)
     last = max(steps)
-    path = steps[last] / "scores.json"
-    record = read_json(path)
+    path = RunFolder(folder).evaluation / step_name(last) / "scores.json"
+    record = steps[last]
     run = RunScores(name, seed, last)
     for entry in record.get("tasks") or []:
         task, score = entry.get("task"), entry.get("main_score")
-        if not isinstance(task, str):
-            raise InputError("a task without a name", where=str(path), todo="evaluate the model again")
         if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
             run.failed[task] = f"its main score is {score!r}"
             continue
@@ -158,7 +150,7 @@ def _read_run(folder: Path, name: str, seed: int | None) -> RunScores:
         run.outside.update(mean_scores([entry])["left_out"])
         if "fingerprint" in entry:
             run.identity[f"the data of task {task!r}"] = entry["fingerprint"]
-        _read_queries(steps[last], run, task)
+        _read_queries(path.parent, run, task)
     for entry in record.get("failed") or []:
         task = str(entry.get("task"))
         run.failed[task] = str(entry.get("error") or "no reason recorded")

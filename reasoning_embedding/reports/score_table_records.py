@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .statistics import Comparison
+from reasoning_embedding.hrsa.uncertainty.equivalence import Equivalence
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Entry:
     variant: tuple[float, float | None] | None = None
     """Mean and standard deviation over seeds."""
     delta: tuple[float, float | None] | None = None
-    seeds: Comparison | None = None
-    queries: Comparison | None = None
+    seeds: Equivalence | None = None
+    queries: Equivalence | None = None
 
     @property
     def verdict(self) -> str:
         """What all tests at hand say, ``open`` when they disagree, empty when there is none."""
-        verdicts = {test.verdict for test in (self.seeds, self.queries) if test}
+        verdicts: set[str] = {test.place for test in (self.seeds, self.queries) if test}
         return verdicts.pop() if len(verdicts) == 1 else ("open" if verdicts else "")
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.trajectory import ProbeSummary
+from reasoning_embedding.hrsa.uncertainty.equivalence import Equivalence, equivalence_of_estimate
 
 from .labels import metric_label
-from .records import Band, Model, Pair, Probe, Realignment
-from .statistics import Comparison, tost
+from .records import Band, Model, Pair
 
 #: Half the width of a 95 % interval in standard errors.
 _HALF = 1.959964
@@ -26,12 +27,12 @@ class Verdict:
     word : {"equivalent", "closer", "farther", "undecided"}
         ``equivalent``: both tests reject at 5 %, so it lies within the band; ``closer`` and ``farther``: the whole
         95 % interval lies outside, and the models are more or less alike than two seeds; else ``undecided``.
-    test : Comparison
+    test : Equivalence
         Of the value less the middle of the band, against half the band's width.
     """
 
     word: Literal["equivalent", "closer", "farther", "undecided"]
-    test: Comparison
+    test: Equivalence
 
 
 def read_pair(record: dict[str, Any], path: Path) -> Pair:
@@ -76,44 +77,6 @@ def read_pair(record: dict[str, Any], path: Path) -> Pair:
     )
 
 
-def read_realignment(record: dict[str, Any], path: Path) -> Realignment:
-    """Record of a realignment file.
-
-    Raises
-    ------
-    InputError
-        If the file lacks a part that gives its numbers their meaning.
-    """
-    _require(record, ("name", "run", "against", "probe", "steps", "series"), path)
-    series, mean, spectrum = (
-        {k: _values(values) for k, values in (record.get(key) or {}).items() if isinstance(values, list)}
-        for key in ("series", "series_mean", "spectrum")
-    )
-    return Realignment(
-        name=str(record["name"]),
-        run=str(record["run"]),
-        against=_model(record["against"]).reference,
-        probe=_probe(record["probe"]),
-        steps=tuple(int(step) for step in record["steps"]),
-        series=series,
-        series_mean=mean,
-        spectrum=spectrum,
-        features=str((record.get("spectrum") or {}).get("features", "")),
-        chance=_chance(record),
-        warnings=tuple(str(warning) for warning in record.get("warnings") or []),
-        intervals={
-            metric: [_ends(bounds) for bounds in values]
-            for metric, values in (record.get("intervals") or {}).items()
-        },
-        layers=tuple(str(label) for label in record.get("layers") or []),
-        series_layers={
-            metric: [_values(row) for row in rows]
-            for metric, rows in (record.get("series_layers") or {}).items()
-        },
-        definitions=_definitions(record),
-    )
-
-
 def verdict(pair: Pair, band: Band | None, metric: str) -> Verdict | None:
     """Test whether a pair's last layer lies within the seed band.
 
@@ -144,7 +107,7 @@ def verdict(pair: Pair, band: Band | None, metric: str) -> Verdict | None:
     low, high = band.ends(metric) or (0.0, 0.0)
     if not low < high:
         return None
-    test = tost(
+    test = equivalence_of_estimate(
         value - (low + high) / 2,
         (bounds[1] - bounds[0]) / (2 * _HALF),
         max(1, (pair.probe.texts or 2) - 1),
@@ -152,11 +115,11 @@ def verdict(pair: Pair, band: Band | None, metric: str) -> Verdict | None:
         method="bootstrap",
         n=pair.probe.texts or 0,
     )
-    if test.verdict == "within":
+    if test.place == "within":
         return Verdict("equivalent", test)
-    if test.verdict == "open":
+    if test.place == "open":
         return Verdict("undecided", test)
-    return Verdict("closer" if (test.difference > 0) == direction else "farther", test)
+    return Verdict("closer" if (test.estimate > 0) == direction else "farther", test)
 
 
 def _require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
@@ -176,8 +139,8 @@ def _model(record: dict[str, Any] | str) -> Model:
     )
 
 
-def _probe(record: dict[str, Any]) -> Probe:
-    return Probe(
+def _probe(record: dict[str, Any]) -> ProbeSummary:
+    return ProbeSummary(
         kind=str(record.get("kind", "")),
         texts=record.get("texts"),
         rows=record.get("rows"),

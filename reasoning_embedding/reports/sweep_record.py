@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from scipy.special import stdtrit
 
 from reasoning_embedding.files import read_json
-
-from .statistics import ALPHA, mean_std
+from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA
+from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
 if TYPE_CHECKING:
     from reasoning_embedding.config import SweepConfig
@@ -105,7 +105,7 @@ def metric_name(sweep: SweepConfig) -> str:
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Half of the two-sided t interval of a mean, of 1 - :data:`.statistics.ALPHA`; None for one value.
+    """Half of the two-sided t interval of a mean, of 1 - :data:`.equivalence.ALPHA`; None for one value.
 
     Notes
     -----

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import random
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.scores import scores_while_training, write_best
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.distributed import World, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.files import write_json
-
-from .meters import Report
+from reasoning_embedding.isolation import same_random_state
+from reasoning_embedding.progress import Report
 
 #: (model, step, job) -> scores: ``TASK`` its main score, ``TASK:METRIC`` others, ``mean`` over the tasks.
 #: All ranks call it together; what the main rank gets counts. A score that could not be had is left out.
@@ -89,15 +84,11 @@ class Selection:
     def resume(self, start: int) -> None:
         """Find the best step up to `start` again; what came after it is trained anew."""
         self._best = None
-        if not self._world.is_main or not self._run.metrics.exists():
+        if not self._world.is_main:
             return
-        for line in self._run.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # the line a killed process was writing
-                continue
-            if record["step"] <= start and "evaluation" in record:
-                self._consider(record["step"], record["evaluation"])
+        for step, scores in scores_while_training(self._run).items():
+            if step <= start:
+                self._consider(step, scores)
         self.write()
 
     def due(self, step: int) -> bool:
@@ -128,7 +119,7 @@ class Selection:
         """Write the best step; its checkpoint must be on disk. Done on the main rank."""
         if self._best is not None and self._world.is_main:
             score, step = self._best
-            write_json(self._run.best, {"step": step, "score": score, "select": self._settings.select})
+            write_best(self._run, step, score, self._settings.select)
 
     def _consider(self, step: int, scores: Mapping[str, float]) -> bool:
         """Take a step for the best one if it is; of equal ones the earlier stays."""
@@ -139,8 +130,14 @@ class Selection:
         return True
 
     def _measure(self, embedder: Embedder, step: int) -> dict[str, float]:
-        with _undisturbed(embedder):
-            scores = {name: float(value) for name, value in self._score(embedder, step, self._world).items()}
+        was_training = embedder.training
+        embedder.eval()
+        try:
+            with same_random_state(), torch.no_grad():  # the weights to come do not depend on being scored
+                found = self._score(embedder, step, self._world)
+        finally:
+            embedder.train(was_training)
+        scores = {name: float(value) for name, value in found.items()}
         if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
             raise TrainingError(f"the score {bad[0]!r} is {scores[bad[0]]}", where=f"step {step}")
         return scores
@@ -150,19 +147,3 @@ class Selection:
         return {
             name: value for name, value in scores.items() if ":" not in name or name == self._settings.select
         }
-
-
-@contextlib.contextmanager
-def _undisturbed(embedder: Embedder) -> Generator[None]:
-    """Score without leaving a trace: training mode and random states are as before."""
-    was_training = embedder.training
-    states: tuple[Any, Any] = random.getstate(), np.random.get_state()
-    device = embedder.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        embedder.eval()
-        try:
-            yield
-        finally:
-            embedder.train(was_training)
-            random.setstate(states[0])
-            np.random.set_state(states[1])

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.files import atomic_folder
+from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA
 from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html, to_markdown
 from reasoning_embedding.reports.labels import COLOURS, DARK_COLOURS, signed
 from reasoning_embedding.reports.shell import fill_template
-from reasoning_embedding.reports.statistics import ALPHA
 from reasoning_embedding.reports.sweep_record import SEED, SweepRecord, half_width, read_sweep, value_of
 
 
