@@ -59,9 +59,9 @@ def command(
     SetupError
         If the Hub cannot be reached, fails, or does not accept the token.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.publishing.card import CARD
     from reasoning_embedding.publishing.export import export
     from reasoning_embedding.publishing.facts import About

@@ -14,7 +14,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import add, make_app
-from ._say import columns, difference_lines
+from ._terminal import columns, difference_lines
 
 app = make_app("List run folders; show one, compare two, follow where one comes from.")
 
