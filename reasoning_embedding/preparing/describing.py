@@ -10,7 +10,7 @@ from typing import Any
 from reasoning_embedding import config
 from reasoning_embedding.data.quality.statistics import statistics
 from reasoning_embedding.files import atomic_write, write_json
-from reasoning_embedding.reports.pages.data_page import data_page
+from reasoning_embedding.reports.pages.data import data_page
 
 from .files import plain_table
 from .lengths import text_lengths

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from reasoning_embedding.reports.records import verdict
+
 from .grid import Cell, Column, Grid
 from .labels import HEADLINE, brackets, metric_label, number
-from .records import Band, Experiment, Pair
-from .similarity import verdict
+from .records import AnalysedPair, Band, Experiment
 
 #: Headline metrics under names short enough for a terminal.
 _SHORT = {
@@ -20,7 +21,7 @@ _HRSA_CAPTION = (
     "two unrelated models would have (chance)."
 )
 _BAND_CAPTION = (
-    " The seed band is {makings}. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and "
+    " The seed band is {description}. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and "
     "“farther”: its whole interval lies outside, and the models are more or less alike than two seeds; “undecided”: "
     "neither is shown. Pairs of another kind (causal language models) or on another probe set are not tested, nor are "
     "metrics without an interval."
@@ -40,7 +41,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
     return Grid(
         key="hrsa",
         title="HRSA: similarity at the last layer",
-        caption=_HRSA_CAPTION + (_BAND_CAPTION.format(makings=band.makings) if band else ""),
+        caption=_HRSA_CAPTION + (_BAND_CAPTION.format(description=band.description) if band else ""),
         columns=(Column("pair"), *(Column(metric_label(metric).title) for metric in metrics)),
         rows=tuple(rows),
         reference_rows=frozenset(range(seeds)),
@@ -86,7 +87,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
     )
 
 
-def _in_band(experiment: Experiment, pair: Pair) -> bool:
+def _in_band(experiment: Experiment, pair: AnalysedPair) -> bool:
     return experiment.band is not None and pair in experiment.band.pairs
 
 
@@ -100,11 +101,11 @@ def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> l
     return [(Cell("seed band", f"({band.name})"), *cells)]
 
 
-def _pair_cell(pair: Pair, name: str) -> Cell:
+def _pair_cell(pair: AnalysedPair, name: str) -> Cell:
     return Cell(name, f"{pair.a.reference} v {pair.b.reference}", f"probe: {pair.probe}")
 
 
-def hrsa_cell(experiment: Experiment, pair: Pair, metric: str) -> Cell:
+def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
     """A pair's value at the last layer with its interval, chance level and place to the seed band."""
     value = pair.last.get(metric)
     bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
@@ -116,7 +117,7 @@ def hrsa_cell(experiment: Experiment, pair: Pair, metric: str) -> Cell:
     )
 
 
-def mark(experiment: Experiment, pair: Pair, metric: str) -> str:
+def mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
     """Word for how a pair stands to the seed band; empty where that cannot be tested."""
     found = verdict(pair, experiment.band, metric)
     return found.word if found else ""

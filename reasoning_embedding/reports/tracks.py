@@ -8,10 +8,49 @@ from typing import Any
 
 from reasoning_embedding.errors import InputError
 
+from .reading import chance, definitions, interval, model, probe_set, require, values
 from .records import Probe, Realignment
 
 _FINAL = "final norm"
 Row = dict[str, Any]
+
+
+def read_realignment(record: dict[str, Any], path: Path) -> Realignment:
+    """Record of a realignment file.
+
+    Raises
+    ------
+    InputError
+        If the file lacks a part that gives its numbers their meaning.
+    """
+    require(record, ("name", "run", "against", "probe", "steps", "series"), path)
+    series, mean, spectrum = (
+        {k: values(found) for k, found in (record.get(key) or {}).items() if isinstance(found, list)}
+        for key in ("series", "series_mean", "spectrum")
+    )
+    return Realignment(
+        name=str(record["name"]),
+        run=str(record["run"]),
+        against=model(record["against"]).reference,
+        probe=probe_set(record["probe"]),
+        steps=tuple(int(step) for step in record["steps"]),
+        series=series,
+        series_mean=mean,
+        spectrum=spectrum,
+        features=str((record.get("spectrum") or {}).get("features", "")),
+        chance=chance(record),
+        warnings=tuple(str(warning) for warning in record.get("warnings") or []),
+        intervals={
+            metric: [interval(bounds) for bounds in found]
+            for metric, found in (record.get("intervals") or {}).items()
+        },
+        layers=tuple(str(label) for label in record.get("layers") or []),
+        series_layers={
+            metric: [values(row) for row in rows]
+            for metric, rows in (record.get("series_layers") or {}).items()
+        },
+        definitions=definitions(record),
+    )
 
 
 def read_track(path: Path) -> list[Realignment]:

@@ -30,7 +30,7 @@ from reasoning_embedding import __version__
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
-from reasoning_embedding.reports.pages.merge_page import build_merge_page, merge_tables
+from reasoning_embedding.reports.pages.merge import build_merge, merge_tables
 from tests.published import write_checkpoint, write_run
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
@@ -733,7 +733,7 @@ def merge(folder: Path) -> Files:
     Path("merge/tensors").mkdir(parents=True)
     Path("merge/tensors/x.json").write_text(json.dumps({"tensors": tensors}), encoding="utf-8")
     Path("merge/merge.json").write_text(json.dumps(record), encoding="utf-8")
-    page = build_merge_page(Path("merge")).read_text(encoding="utf-8")
+    page = build_merge(Path("merge")).read_text(encoding="utf-8")
     return {
         "merge-terminal.txt": merge_tables(Path("merge")) + "\n",
         "merge-page.txt": seen(page),

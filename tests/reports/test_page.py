@@ -14,8 +14,8 @@ import pytest
 
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.reports import build
-from reasoning_embedding.reports.collect import collect
-from reasoning_embedding.reports.pages import experiment_page as assemble
+from reasoning_embedding.reports.pages import experiment as assemble
+from reasoning_embedding.reports.reading import read_experiment
 from tests.synthetic_experiment import write_experiment
 
 HOSTILE = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
@@ -74,7 +74,7 @@ def test_the_page_loads_nothing(folder: Path) -> None:
 def test_every_number_of_the_tables_is_in_the_page_and_the_markdown(folder: Path) -> None:
     page = without_plotly(folder / "report" / "index.html")
     markdown = (folder / "report" / "table.md").read_text(encoding="utf-8")
-    tables = assemble.build_tables(collect(folder))
+    tables = assemble.build_tables(read_experiment(folder))
     assert [table.key for table in tables] == [
         "scores",
         "score-details",

@@ -12,8 +12,9 @@ from scipy import stats
 
 from reasoning_embedding import config
 from reasoning_embedding.reports import build, summary_table
-from reasoning_embedding.reports.pages.sweep_page import coordinates, group_table
-from reasoning_embedding.reports.sweep_record import half_width, read_sweep
+from reasoning_embedding.reports.pages.sweep import coordinates, point_table
+from reasoning_embedding.reports.reading import read_sweep
+from reasoning_embedding.reports.records import half_width
 from reasoning_embedding.sweeps.ledger import SweepLedger
 
 VALUES = {(1e-4, 0): 0.50, (1e-4, 1): 0.54, (1e-3, 0): 0.60, (1e-3, 1): 0.70, (1e-2, 0): 0.66}
@@ -67,7 +68,7 @@ def test_seeds_stand_together_with_their_interval(folder: Path) -> None:
     assert record.groups[1].half_width == pytest.approx((high - low) / 2)
     assert record.groups[0].half_width is None, "one seed has no interval"
     assert half_width([1.0, 1.0, 1.0]) == 0
-    rows = group_table(record).rows
+    rows = point_table(record).rows
     assert [cell.text for cell in rows[2]] == ["0.0001", "2", "0.5200", "\N{MINUS SIGN}0.1600"], (
         "over seed 0 alone"
     )

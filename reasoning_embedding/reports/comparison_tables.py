@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reasoning_embedding.files import atomic_write
+from reasoning_embedding.reports.comparison import BackboneComparison, Entry, ScoreTable
+from reasoning_embedding.reports.grid import escape, to_latex
 
 from .grid import Cell, Column, Grid, markdown_list, to_markdown, to_text
 from .labels import number, signed
-from .latex import escape, to_latex
-from .score_table_records import Entry, Pair, ScoreTable
 from .statistics import ALPHA, Comparison
 
 _LEVEL = f"{1 - ALPHA:.0%}"
@@ -99,7 +99,9 @@ def write_score_table(folder: Path, table: ScoreTable) -> list[Path]:
     return paths
 
 
-def _main_grid(key: str, title: str, caption: str, pairs: Sequence[Pair], quantities: Sequence[str]) -> Grid:
+def _main_grid(
+    key: str, title: str, caption: str, pairs: Sequence[BackboneComparison], quantities: Sequence[str]
+) -> Grid:
     rows = []
     for pair in pairs:
         kind = pair.kind.upper() if pair.kind in ("sft", "rlvr", "dpo") else pair.kind

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from .backbone_pairs import BackbonePair, backbone_pairs, training_pairs
-from .hrsa_effects import Accuracy, Bounds, Change, accuracies, change, pair_change
-from .labels import LEVELS, brackets, metric_label, number, signed
-from .narrative import against_band
-from .records import Experiment, Pair, Realignment
+from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
+from reasoning_embedding.reports.narrative import against_band
+from reasoning_embedding.reports.paper.backbones import (
+    Accuracy,
+    Bounds,
+    Change,
+    accuracies,
+    change,
+    pair_change,
+)
+from reasoning_embedding.reports.records import AnalysedPair, Experiment, Realignment
+
+from .backbones import BackbonePair, backbone_pairs, training_pairs
 
 #: Heading -> sentences.
 Section = tuple[str, list[str]]
@@ -41,7 +49,7 @@ def _measured(experiment: Experiment) -> list[str]:
             for metric in metrics
             if (ends := band.shown(metric)) is not None
         )
-        sentences.append(f"The seed band is {band.makings}. {'; '.join(found)}.")
+        sentences.append(f"The seed band is {band.description}. {'; '.join(found)}.")
     return sentences
 
 
@@ -141,7 +149,7 @@ def _realignment(experiment: Experiment, pairs: list[BackbonePair]) -> list[str]
     return sentences + [text for track in others if (text := _track(track))]
 
 
-def _level(experiment: Experiment, pair: Pair, level: str) -> str:
+def _level(experiment: Experiment, pair: AnalysedPair, level: str) -> str:
     if level == "function":
         return _function(accuracies(pair.probe_transfer), pair)
     parts = []
@@ -154,7 +162,7 @@ def _level(experiment: Experiment, pair: Pair, level: str) -> str:
     return "; ".join(parts)
 
 
-def _function(found: list[Accuracy], pair: Pair) -> str:
+def _function(found: list[Accuracy], pair: AnalysedPair) -> str:
     if not found or pair.probe_transfer is None:
         return ""
     texts = [f"{accuracy.label} {number(accuracy.value)} {brackets(accuracy.bounds)}" for accuracy in found]
