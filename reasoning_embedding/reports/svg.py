@@ -56,7 +56,7 @@ class _Scale:
         return self.start + (self.end - self.start) * ((at - low) / (high - low) if high > low else 0.5)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Round values within a range, about `count` of them: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
@@ -117,7 +117,7 @@ def bar_chart(bars: Bars) -> str:
     panel = (
         f'<figure class="panel"><figcaption>{html.escape(bars.label)} (fraction)</figcaption>{wide}</figure>'
     )
-    return _figure("bars", f"{bars.label} at the last step", _legend(legend), panel, bars.note)
+    return _figure("scores", "Scores at the last step", _legend(legend), panel, bars.note)
 
 
 def point_chart(key: str, plots: Sequence[PointPlot]) -> str:

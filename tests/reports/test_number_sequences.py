@@ -94,7 +94,8 @@ def test_panels_keep_families_apart(folder: Path) -> None:
 def test_report_shows_figure_and_table(folder: Path) -> None:
     page = build(folder).read_text(encoding="utf-8")
     assert 'id="table-sequences-number-sequences"' in page
-    assert page.count('<img alt="tsne-') == 2
+    assert page.count('id="chart-tsne-') == 2
+    assert page.count('class="mark"') > 24 * 3  # a mark a text in each of three panels
     png = (folder / "report" / "figures" / "tsne-number-sequences.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert "EmbeddingGemma-0.3B" in (folder / "report" / "table.md").read_text(encoding="utf-8")

@@ -132,8 +132,8 @@ def still_charts(experiment: Experiment) -> dict[str, LineChart | Bars]:
         "lineage": log_chart(
             "lineage", "Growing the backbones", experiment.backbones, ("loss", "reward", "accuracy")
         ),
-        "realignment": realignment_chart(experiment),
         "layers": diagonal_chart(experiment),
+        "realignment": realignment_chart(experiment),
     }
     return {name: chart for name, chart in charts.items() if chart}
 
