@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install quickstart test check lint format types contracts configs test-all soak bench clean
+.PHONY: help install quickstart test check lint format types contracts configs review test-all soak bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,7 +41,7 @@ test-all: install ## Run all tests, the slow ones too
 soak: install ## Kill training, evaluating, merging and sweeping, 102 times in all, at random moments (KILLS=32)
 	SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -n $(JOBS) --timeout=1800 tests/end_to_end/test_soak.py
 
-check: lint types contracts configs test ## Run everything a change must pass
+check: lint types contracts configs review test ## Run everything a change must pass
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .
@@ -60,11 +60,17 @@ contracts: install ## Check that imports between folders go one way
 configs: install ## Check every configuration file
 	$(BIN)/rembed config check configs
 
+review: ## Print what to look at again: files over 500 lines, folders over 20 modules
+	@echo "files over 500 lines:"
+	@find reasoning_embedding benchmarks -name '*.py' -exec wc -l {} + | awk '$$1 > 500 && $$2 != "total" { print "  " $$1, $$2 }'
+	@echo "folders over 20 modules:"
+	@find reasoning_embedding benchmarks -name '*.py' | sed 's|/[^/]*$$||' | sort | uniq -c | awk '$$1 > 20 { print "  " $$1, $$2 }'
+
 # Speed is measured on all cores, on both sides.
 bench: export OMP_NUM_THREADS := $(or $(THREADS),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu))
 bench: install ## Measure speed and memory against other libraries, and record it (FLAGS=--quick: small inputs)
-	$(BIN)/rembed bench all --output benchmarks/records $(FLAGS)
+	$(BIN)/python -m benchmarks all --output benchmarks/records $(FLAGS)
 
 clean: ## Remove caches and build files; .venv and runs stay
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find reasoning_embedding tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find reasoning_embedding benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,19 +10,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import MIB, in_new_process
 from reasoning_embedding import config
 from reasoning_embedding.data.cache import table_tokens
 from reasoning_embedding.data.plan import Plan
 from reasoning_embedding.data.table import load_table
+from reasoning_embedding.host import process_memory
+from reasoning_embedding.progress import Report
 
-Report = Callable[[str], None]
 #: Side -> (folder with rows and tokenizer, folder for its cache, knob) -> seconds and peak MiB.
 Side = Callable[[Path, Path, int], tuple[float, float]]
 
@@ -64,7 +64,7 @@ def bench_data(*, quick: bool = False, report: Report = lambda line: None) -> It
         write_rows(folder / "few" / "rows.jsonl", min(_SWEEP, rows // 4))
         for part in (folder, folder / "few"):
             _write_tokenizer(part / "tokenizer.json", folder / "rows.jsonl")
-        report(f"{rows:,} rows, {(folder / 'rows.jsonl').stat().st_size / 2**20:.0f} MiB")
+        report(f"{rows:,} rows, {(folder / 'rows.jsonl').stat().st_size / MIB:.0f} MiB")
         sweep = {
             processes: _run(other_side, folder / "few", folder / f"sweep-{processes}", processes)[0]
             for processes in sorted({1, os.cpu_count() or 1})
@@ -148,9 +148,8 @@ def _write_tokenizer(file: Path, rows: Path) -> None:
 def _run(side: Side, folder: Path, cache: Path, processes: int) -> tuple[float, float]:
     # In a pool of processes the threads of each tokenizer would get in the way of the others.
     threads = "true" if side is our_side or processes == 1 else "false"
-    environment = ("TOKENIZERS_PARALLELISM", threads)
-    with ProcessPoolExecutor(1, get_context("spawn"), os.putenv, environment) as pool:
-        return pool.submit(side, folder, cache, processes).result()
+    environment = {"TOKENIZERS_PARALLELISM": threads}
+    return in_new_process(side, folder, cache, processes, environment=environment)
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -172,7 +171,7 @@ def our_side(folder: Path, cache: Path, processes: int) -> tuple[float, float]:
     plan = Plan(table, config.Training(batch_size=BATCH), data, seed=0)
     tokens = 0
     for step in range(1, min(BATCHES, plan.steps) + 1):
-        batch = plan.batch(step)
+        batch = plan.at(step)
         for text in np.concatenate([batch.query, batch.positive, batch.negative]).tolist():
             tokens += len(store[text].tolist())
     return time.perf_counter() - started, _peak_mib(0)
@@ -188,10 +187,7 @@ def our_memory(folder: Path, cache: Path, processes: int) -> tuple[float, float]
     def look() -> None:
         nonlocal peak
         while not ended.wait(0.01):
-            [line] = [
-                row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("RssAnon")
-            ]
-            peak = max(peak, int(line.split()[1]) / 1024)
+            peak = max(peak, (process_memory("RssAnon") or 0) / MIB)
 
     watcher = threading.Thread(target=look)
     watcher.start()

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.measure import (
+    REPEATS,
+    cpu_ratio,
+    cpu_seconds,
+    in_new_process,
+    peak_mib,
+    take_turns,
+    timed,
+    wall_seconds,
+)
+from benchmarks.random_model import byte_pair_tokenizer, save_random_model
 from reasoning_embedding import config
 from reasoning_embedding.backbones import compute_dtype
 from reasoning_embedding.checkpoints.embedder import load_embedder
-from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
+from reasoning_embedding.data.beir import read_beir
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.beir import read_beir
+from reasoning_embedding.progress import Report
 
 Encode = Callable[[Sequence[str]], np.ndarray]
-Report = Callable[[str], None]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 PACK_TOKENS = (512, 1024, 2048, 4096, 16384)
 CORPORA = ("cranfield", "cisi", "cosqa_dev")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-REPEATS = 3
 MAX_TOKENS = 512
 _ARCHITECTURE = config.Architecture(intermediate_size=1024, max_position_embeddings=MAX_TOKENS)
 
@@ -91,34 +97,30 @@ def _compare(
         next(iter(encoders.values()))(texts[:16])  # first calls allocate and compile
         sweeps[side] = {}
         for value, encode in encoders.items():
-            seconds, embeddings[side] = _timed(encode, texts)
-            sweeps[side][value] = round(seconds, 4)
+            seconds, embeddings[side] = timed(partial(encode, texts))
+            sweeps[side][value] = round(float(seconds[0]), 4)
         best[side] = min(sweeps[side], key=lambda value: sweeps[side][value])
         report(f"{corpus} {dtype} {side}: fastest at {best[side]}, {sweeps[side][best[side]]:.2f} s")
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    cpu_seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(REPEATS):
-        for side, encoders in sides.items():
-            cpu = time.process_time()
-            seconds[side].append(round(_timed(encoders[best[side]], texts)[0], 4))
-            cpu_seconds[side].append(round(time.process_time() - cpu, 4))
+    turns = take_turns(
+        {side: partial(timed, partial(encoders[best[side]], texts)) for side, encoders in sides.items()},
+        repeats=REPEATS,
+    )
+    times = {side: [seconds for seconds, _ in found] for side, found in turns.items()}
+    seconds = {side: wall_seconds(found) for side, found in times.items()}
     speed = {side: tokens / statistics.median(values) for side, values in seconds.items()}
     sides.clear()
     memory = {side: _peak_memory(side, checkpoint, texts, dtype, value) for side, value in best.items()}
-    ours, other = memory["ours"], memory["other"]
     result = {
         "name": f"encode/{corpus}/st-best/{dtype}",
         "ours": round(speed["ours"], 1),
         "other": round(speed["other"], 1),
         "ratio": round(speed["ours"] / speed["other"], 4),
         "unit": "tokens/s",
-        "memory_ratio": round(other / ours, 4) if ours and other else None,
+        "memory_ratio": round(memory["other"] / memory["ours"], 4),
         "peak_mib": memory,
         "seconds": seconds,
-        "cpu_ratio": round(
-            statistics.median(cpu_seconds["other"]) / statistics.median(cpu_seconds["ours"]), 4
-        ),
-        "cpu_seconds": cpu_seconds,
+        "cpu_ratio": cpu_ratio(times["ours"], times["other"]),
+        "cpu_seconds": {side: cpu_seconds(found) for side, found in times.items()},
         "settings": {"pack_tokens": best["ours"], "batch_size": best["other"], "max_tokens": MAX_TOKENS},
         "sweeps": sweeps,
         "texts": len(texts),
@@ -153,32 +155,15 @@ def _sentence_transformers(checkpoint: Path, dtype: str, values: Sequence[int]) 
     return {value: encoder(value) for value in values}
 
 
-def _timed(encode: Encode, texts: Sequence[str]) -> tuple[float, np.ndarray]:
-    gc.collect()
-    start = time.perf_counter()
-    embeddings = encode(texts)
-    return time.perf_counter() - start, embeddings
-
-
-def _peak_memory(side: str, checkpoint: Path, texts: list[str], dtype: str, value: int) -> float | None:
-    """Return the peak memory, MiB, of a fresh process that loads the model and encodes once.
-
-    Its resident memory, or what a GPU's allocator counts.
-    """
-    if not torch.cuda.is_available() and not Path("/proc/self/status").exists():
-        return None
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_encode_alone, side, checkpoint, texts, dtype, value).result()
+def _peak_memory(side: str, checkpoint: Path, texts: list[str], dtype: str, value: int) -> float:
+    """Return the peak memory, MiB, of a fresh process that loads the model and encodes once."""
+    return in_new_process(_encode_alone, side, checkpoint, texts, dtype, value)
 
 
 def _encode_alone(side: str, checkpoint: Path, texts: list[str], dtype: str, value: int) -> float:
     make = _ours if side == "ours" else _sentence_transformers
     make(checkpoint, dtype, [value])[value](texts)
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    # getrusage would count the parent's memory, which a child inherits until it executes its own program.
-    [line] = [row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM")]
-    return round(int(line.split()[1]) / 1024, 1)
+    return peak_mib()
 
 
 def _corpora(limit: int, *, quick: bool) -> Iterator[tuple[str, list[str]]]:

@@ -1,30 +1,57 @@
-"""Speed and memory of HRSA against the same five metrics as textbooks and released code compute them."""
+"""Speed and memory of HRSA against the same metrics as textbooks and released code compute them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks import hrsa_reference as reference
-from benchmarks.hrsa_cached import bench_cached, bench_distance
-from benchmarks.hrsa_data import REPEATS, Size, now, result, some_pairs, states
-from benchmarks.hrsa_long import bench_long
-from benchmarks.hrsa_reference import Layers
+from benchmarks import numpy_metrics as reference
+from benchmarks.measure import (
+    REPEATS,
+    added_mib,
+    cpu_ratio,
+    cpu_seconds,
+    in_new_process,
+    now,
+    take_turns,
+    timed,
+    wall_seconds,
+)
+from benchmarks.numpy_metrics import Layers
 from reasoning_embedding.hrsa.heat_maps import cka_map, correlation_map
+from reasoning_embedding.hrsa.metrics.distances import procrustes_distance_of
 from reasoning_embedding.hrsa.metrics.layer import Layer
 from reasoning_embedding.hrsa.metrics.neighbours_and_cka import knn_overlap_of
 from reasoning_embedding.hrsa.metrics.probe_transfer import linear_probe_transfer
 from reasoning_embedding.hrsa.metrics.procrustes import procrustes_of
+from reasoning_embedding.hrsa.streaming import PairStream, linear_values, streamed_metrics
+from reasoning_embedding.progress import Report
 
-Report = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Size:
+    """Layers of each model, rows, dimensions; labelled texts of the probe; pairs the other side is timed on."""
+
+    layers: int
+    rows: int
+    width: int
+    texts: int
+    timed_pairs: int
+
+
 FULL = Size(28, 2000, 1024, 1000, 12)
 QUICK = Size(8, 1000, 512, 300, 6)
 DISTANCE_FULL = (Size(8, 1000, 2048, 0, 2), Size(8, 1000, 4096, 0, 1))
 DISTANCE_QUICK = (Size(3, 500, 1024, 0, 1),)
 LONG_FULL = Size(8, 50_000, 256, 0, 6)
 LONG_QUICK = Size(3, 50_000, 256, 0, 3)
+#: Rows of a block of the streaming pass.
+BLOCK = 1024
+_K = 10
 
 
 def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
@@ -58,19 +85,84 @@ def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> It
     a, b = states(size, 0), states(size, 1)
     for name in ("reference", "released"):
         yield _five_metrics(name, a, b, size, report)
+    yield _cached("cka", our_cka, reference.cached_cka, a, b, size, report, memory=True)
+    yield _cached("knn", our_overlaps, reference.cached_overlaps, a, b, size, report, memory=False)
     del a, b
-    yield from bench_cached(size, report)
     for wide in DISTANCE_QUICK if quick else DISTANCE_FULL:
-        yield bench_distance(wide, report)
-    yield bench_long(LONG_QUICK, report, 1) if quick else bench_long(LONG_FULL, report, REPEATS)
+        yield _distance(wide, report)
+    yield _long(LONG_QUICK, report, 1) if quick else _long(LONG_FULL, report, REPEATS)
+
+
+# --- states and records
+
+
+def states(size: Size, model: int) -> list[np.ndarray]:
+    """States of every layer of a model, float32 (rows, width)."""
+    return [np.concatenate(blocks) for blocks in zip(*blocks(size, model), strict=True)]
+
+
+def blocks(size: Size, model: int) -> Iterator[list[np.ndarray]]:
+    """Rows of every layer, a block at a time; half of each is the same in both models."""
+    for number, start in enumerate(range(0, size.rows, BLOCK)):
+        shape = min(BLOCK, size.rows - start), size.width
+        shared = np.random.default_rng([number, 9]).standard_normal(shape, dtype=np.float32)
+        own = np.random.default_rng([number, model])
+        yield [shared + own.standard_normal(shape, dtype=np.float32) for _ in range(size.layers)]
+
+
+def some_pairs(size: Size) -> list[tuple[int, int]]:
+    """Pairs of layers that the other side is timed on."""
+    steps = np.linspace(0, size.layers - 1, size.timed_pairs).astype(int)
+    return [(int(i), int(j)) for i, j in zip(steps, steps[::-1], strict=True)]
+
+
+def _record(
+    name: str,
+    ours: list[np.ndarray],
+    other: list[np.ndarray],
+    size: Size,
+    *,
+    memory: dict[str, float] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """One comparison as the benchmarks print it, from times of both sides and their peaks of memory."""
+    mine, theirs = np.median(ours, axis=0), np.median(other, axis=0)
+    return {
+        "name": name,
+        "ours": round(float(mine[0]), 4),
+        "other": round(float(theirs[0]), 4),
+        "ratio": round(float(theirs[0] / mine[0]), 4),
+        "unit": "s",
+        "memory_ratio": None if memory is None else round(memory["other"] / memory["ours"], 4),
+        "peak_mib": memory,
+        "seconds": {"ours": wall_seconds(ours), "other": wall_seconds(other)},
+        "cpu_seconds": {"ours": cpu_seconds(ours), "other": cpu_seconds(other)},
+        "cpu_ratio": cpu_ratio(ours, other),
+        "settings": asdict(size),
+        **more,
+    }
+
+
+def _peak(side: str, size: Size) -> float:
+    """MiB that one side of a comparison adds to a process of its own that has loaded its libraries."""
+    return in_new_process(_added, side, size)
+
+
+def _added(side: str, size: Size) -> float:
+    prepare = _SIDES[side]
+    prepare(Size(2, 1200, 16, 0, 1))()  # libraries allocate what they keep
+    return max(added_mib(prepare(size)), 0.1)
+
+
+# --- five metrics, as an analysis computes them
 
 
 def analysis(a: Layers, b: Layers, labels: np.ndarray, texts: int, *, every_pair: bool) -> dict[str, Any]:
     """Compute the five metrics as this package does; neighbours of every pair at k = 10, or of the diagonal."""
-    x, y = ([Layer(rows, dtype=np.float32) for rows in side] for side in (a, b))
+    x, y = _layers(a, b)
     rows, diagonal = np.arange(len(a[0])), list(zip(x, y, strict=True))
     if every_pair:
-        near = [[knn_overlap_of(p, q, rows, 10).value for q in y] for p in x]
+        near = [[knn_overlap_of(p, q, rows, _K).value for q in y] for p in x]
     else:
         near = [[knn_overlap_of(p, q, rows, k, k_max=50).value for k in (5, 10, 50)] for p, q in diagonal]
     return {
@@ -82,57 +174,63 @@ def analysis(a: Layers, b: Layers, labels: np.ndarray, texts: int, *, every_pair
     }
 
 
+def _layers(a: Layers, b: Layers) -> list[list[Layer]]:
+    return [[Layer(rows, dtype=np.float32) for rows in model] for model in (a, b)]
+
+
 def _five_metrics(name: str, a: Layers, b: Layers, size: Size, report: Report) -> dict[str, Any]:
     labels = (a[-1][: size.texts, :4]).argmax(axis=1)
     some = some_pairs(size)
-    ours, other = [], []
-    found: dict[str, Any] = {}
-    for _ in range(REPEATS):
-        start = now()
-        found = analysis(a, b, labels, size.texts, every_pair=name == "reference")
-        ours.append(now() - start)
-        cka, seconds = (_textbook if name == "reference" else _released)(a, b, labels, size, some)
-        other.append(seconds)
-        report(f"five metrics against {name}: {ours[-1][0]:.1f} s, {other[-1][0]:.1f} s")
-    difference = max(abs(found["cka"][pair] - value) for pair, value in zip(some, cka, strict=True))
-    return result(f"hrsa/five-metrics/{name}/fp32", ours, other, size, largest_difference=float(difference))
+    other = _textbook if name == "reference" else _released
+    turns = take_turns(
+        {
+            "ours": lambda: timed(lambda: analysis(a, b, labels, size.texts, every_pair=name == "reference")),
+            "other": lambda: other(a, b, labels, size, some),
+        },
+        repeats=REPEATS,
+    )
+    ours, found = _columns(turns["ours"])
+    theirs, cka = _columns(turns["other"])
+    report(f"five metrics against {name}: {ours[-1][0]:.1f} s, {theirs[-1][0]:.1f} s")
+    difference = max(abs(found[-1]["cka"][pair] - value) for pair, value in zip(some, cka[-1], strict=True))
+    return _record(f"hrsa/five-metrics/{name}/fp32", ours, theirs, size, largest_difference=float(difference))
+
+
+def _columns(turns: list[tuple[np.ndarray, Any]]) -> tuple[list[np.ndarray], list[Any]]:
+    return [seconds for seconds, _ in turns], [found for _, found in turns]
 
 
 def _textbook(
     a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
-) -> tuple[list[float], np.ndarray]:
-    """CKA of some pairs, and the seconds that all five metrics of all pairs would take."""
+) -> tuple[np.ndarray, list[float]]:
+    """Seconds that all five metrics of all pairs would take, and CKA of some pairs."""
     start = now()
     cka = []
     for i, j in some:
         reference.correlation(a[i], b[j])
         cka.append(reference.textbook_cka(a[i], b[j]))
-        reference.knn_overlap(a[i], b[j], 10)
+        reference.knn_overlap(a[i], b[j], _K)
     pairs = (now() - start) * size.layers**2 / len(some)
-    return cka, pairs + _diagonal(a, b, labels, size, some)
+    return pairs + _diagonal(a, b, labels, size, some), cka
 
 
 def _released(
     a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
-) -> tuple[list[float], np.ndarray]:
+) -> tuple[np.ndarray, list[float]]:
     """As :func:`_textbook`, of the released algorithm."""
-    once = now()
-    reference.released_cka(a, b, [])
-    once = now() - once
-    start = now()
-    cka = reference.released_cka(a, b, some)
-    pairs = now() - start - once
+    once, _ = timed(lambda: reference.released_cka(a, b, []))
+    pairs, cka = timed(lambda: reference.released_cka(a, b, some))
     start = now()
     for i, j in some:
         reference.correlation(a[i], b[j])
-    pairs += now() - start
+    pairs = pairs - once + now() - start
     start = now()
     for i, _ in some[:2]:
-        for side in (a, b):
-            reference.dense_neighbours(side[i], 50)
+        for model in (a, b):
+            reference.dense_neighbours(model[i], 50)
     neighbours = (now() - start) * size.layers / len(some[:2])
     scaled = once + np.maximum(pairs, 0) * size.layers**2 / len(some)
-    return cka, scaled + neighbours + _diagonal(a, b, labels, size, some)
+    return scaled + neighbours + _diagonal(a, b, labels, size, some), cka
 
 
 def _diagonal(
@@ -146,3 +244,178 @@ def _diagonal(
     start = now()
     linear_probe_transfer(a[-1][: size.texts], b[-1][: size.texts], labels)
     return procrustes + now() - start
+
+
+# --- one metric of all pairs of layers, against numpy that does the work on one layer once
+
+
+def our_cka(a: Layers, b: Layers) -> np.ndarray:
+    """CKA of every pair, from tiles of Gram matrices."""
+    return cka_map(*_layers(a, b), gram=True)
+
+
+def our_overlaps(a: Layers, b: Layers) -> np.ndarray:
+    """k-NN overlap of every pair; neighbours once a layer."""
+    x, y = _layers(a, b)
+    rows = np.arange(len(a[0]))
+    return np.array([[knn_overlap_of(p, q, rows, _K).value for q in y] for p in x])
+
+
+def our_distances(a: Layers, b: Layers) -> np.ndarray:
+    """Procrustes distance of every pair, from n x n products where dimensions outnumber rows."""
+    x, y = _layers(a, b)
+    return np.array([[procrustes_distance_of(p, q).value for q in y] for p in x])
+
+
+def _cached(
+    name: str,
+    ours: Callable[[Layers, Layers], np.ndarray],
+    other: Callable[[Layers, Layers], np.ndarray],
+    a: Layers,
+    b: Layers,
+    size: Size,
+    report: Report,
+    *,
+    memory: bool,
+) -> dict[str, Any]:
+    turns = take_turns(
+        {"ours": lambda: timed(lambda: ours(a, b)), "other": lambda: timed(lambda: other(a, b))},
+        repeats=REPEATS,
+    )
+    mine, theirs = _columns(turns["ours"]), _columns(turns["other"])
+    report(
+        f"{name} against numpy with per-layer work cached: {mine[0][-1][0]:.2f} s, {theirs[0][-1][0]:.2f} s"
+    )
+    peaks = {side: _peak(f"{side}-{name}", size) for side in ("ours", "other")} if memory else None
+    difference = float(np.abs(mine[1][-1] - theirs[1][-1]).max())
+    return _record(
+        f"hrsa/{name}/numpy-cached/fp32",
+        mine[0],
+        theirs[0],
+        size,
+        memory=peaks,
+        largest_difference=difference,
+    )
+
+
+def _distance(size: Size, report: Report) -> dict[str, Any]:
+    """Procrustes distance of every pair of layers wider than they have rows, against D x D singular values a pair.
+
+    ``numpy_ratio`` is that to singular values by numpy's own LAPACK, in processor seconds of one pair.
+    """
+    a, b = states(size, 0), states(size, 1)
+    some = some_pairs(size)
+    turns = take_turns(
+        {
+            "ours": lambda: timed(lambda: our_distances(a, b)),
+            "other": lambda: timed(lambda: [reference.procrustes_distance(a[i], b[j]) for i, j in some]),
+        },
+        repeats=REPEATS,
+    )
+    (ours, mine), (some_seconds, theirs) = _columns(turns["ours"]), _columns(turns["other"])
+    other = [seconds * size.layers**2 / len(some) for seconds in some_seconds]
+    report(f"Procrustes distance, D = {size.width}: {ours[-1][0]:.2f} s, {other[-1][0]:.2f} s")
+    difference = max(abs(mine[-1][pair] - value) for pair, value in zip(some, theirs[-1], strict=True))
+    by_numpy, _ = timed(
+        lambda: reference.procrustes_distance(a[0], b[0], lambda x: np.linalg.svd(x, compute_uv=False))
+    )
+    return _record(
+        f"hrsa/procrustes-distance/d{size.width}/fp32",
+        ours,
+        other,
+        size,
+        largest_difference=float(difference),
+        numpy_ratio=round(float(by_numpy[1] * size.layers**2 / np.median(ours, axis=0)[1]), 4),
+    )
+
+
+# --- 50,000 tokens: sums in one pass against both models' states in memory
+
+
+def _long(size: Size, report: Report, repeats: int) -> dict[str, Any]:
+    """Correlation, CKA of all pairs and Procrustes of the diagonal; neighbours of the same 1,000 rows on both sides."""
+    turns = _long_turns(size, repeats)
+    (ours, mine), (theirs, cka) = _columns(turns["ours"]), _columns(turns["other"])
+    report(f"50,000 tokens: {ours[-1][0]:.1f} s, {theirs[-1][0]:.1f} s")
+    difference = max(abs(mine[-1][pair] - value) for pair, value in cka[-1].items())
+    return _record(
+        "hrsa/50k-tokens/reference/fp32",
+        ours,
+        theirs,
+        size,
+        memory={side: _peak(f"{side}-50k", size) for side in ("ours", "other")},
+        largest_difference=float(difference),
+    )
+
+
+def _long_turns(size: Size, repeats: int) -> dict[str, list[Any]]:
+    """Seconds and CKA of both sides; the states live no longer than this call, which memory is measured after."""
+    a, b = states(size, 0), states(size, 1)
+    some = some_pairs(size)
+
+    def other() -> tuple[np.ndarray, dict[tuple[int, int], float]]:
+        start = now()
+        cka = {}
+        for i, j in some:
+            reference.correlation(a[i], b[j])
+            cka[i, j] = reference.careful_cka(a[i], b[j])
+        pairs = (now() - start) * size.layers**2 / len(some)
+        start = now()
+        reference.procrustes(a[0], b[0])
+        reference.knn_overlap(a[0][:1000], b[0][:1000], _K)
+        return pairs + (now() - start) * size.layers, cka
+
+    return take_turns({"ours": lambda: _stream(size), "other": other}, repeats=repeats)
+
+
+def _stream(size: Size) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
+    """Seconds of the streaming analysis without those of making the states, and CKA of every pair."""
+    every = [(i, j) for i in range(size.layers) for j in range(size.layers)]
+    diagonal = [(i, i) for i in range(size.layers)]
+    stream, seconds, kept = PairStream(every, diagonal), np.zeros(2), []
+    models = [blocks(size, model) for model in (0, 1)]
+    while both := [rows for model in models if (rows := next(model, None))]:
+        start = now()
+        rows = [[torch.from_numpy(layer) for layer in model] for model in both]
+        stream.add(rows, torch.arange(len(rows[0][0])) % 5 == 0)
+        kept = kept or [[layer[:1000].copy() for layer in model] for model in both]
+        seconds += now() - start
+        del both, rows  # as a model's states are, before it reads on
+    start = now()
+    for pair in diagonal:
+        streamed_metrics(stream.cross[pair])
+    found = {pair: linear_values(stream.cross[pair]).values["cka"][0] for pair in every}
+    for x, y in zip(*kept, strict=True):
+        knn_overlap_of(Layer(x, dtype=np.float32), Layer(y, dtype=np.float32), np.arange(len(x)), _K)
+    return seconds + now() - start, found
+
+
+# --- what memory is counted of
+
+
+def _of_states(compute: Callable[[Layers, Layers], Any]) -> Callable[[Size], Callable[[], Any]]:
+    """What `compute` takes beyond the states of both models."""
+
+    def prepare(size: Size) -> Callable[[], Any]:
+        a, b = states(size, 0), states(size, 1)
+        return lambda: compute(a, b)
+
+    return prepare
+
+
+def _all_in_memory(size: Size) -> Callable[[], Any]:
+    def compare() -> None:
+        a, b = states(size, 0), states(size, 1)
+        reference.correlation(a[0], b[0])
+        reference.careful_cka(a[0], b[0])
+
+    return compare
+
+
+#: Side and comparison -> what prepares a call whose memory is counted.
+_SIDES: dict[str, Callable[[Size], Callable[[], Any]]] = {
+    "ours-cka": _of_states(our_cka),
+    "other-cka": _of_states(reference.cached_cka),
+    "ours-50k": lambda size: lambda: _stream(size),
+    "other-50k": _all_in_memory,
+}

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.measure import (
+    MIB,
+    REPEATS,
+    added_mib,
+    cpu_ratio,
+    cpu_seconds,
+    in_new_process,
+    take_turns,
+    timed,
+    wall_seconds,
+)
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.losses.contrastive import build_loss
-from reasoning_embedding.losses.slots import Slots
+from reasoning_embedding.progress import Report
 
-Report = Callable[[str], None]
 #: Takes (queries, positives, negatives) and returns the loss and the gradient of all three, end to end.
 Stage = Callable[[list[Tensor]], tuple[float, Tensor]]
 
-REPEATS = 3
 TEMPERATURE = 0.05
 TILE_ROWS = config.InfoNCE().tile_rows
 CHUNKS = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -31,7 +39,7 @@ QUICK_CHUNKS = (64, 256, 1024)
 
 
 @dataclass(frozen=True)
-class Shape:
+class BatchShape:
     """Queries, the width of the embeddings, and the candidates of each query: a positive and hard negatives."""
 
     queries: int
@@ -52,9 +60,9 @@ class Shape:
         return list(drawn.to(device))
 
 
-SHAPES, SHAPES_QUICK = (Shape(8192, 256),), (Shape(4096, 256),)
+SHAPES, SHAPES_QUICK = (BatchShape(8192, 256),), (BatchShape(4096, 256),)
 #: A batch far beyond what plain losses hold, of which one rank computes its rows: one tile of them.
-AT_SCALE, AT_SCALE_QUICK = Shape(65536, 1024, 4), Shape(8192, 1024, 4)
+AT_SCALE, AT_SCALE_QUICK = BatchShape(65536, 1024, 4), BatchShape(8192, 1024, 4)
 
 
 def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
@@ -86,7 +94,7 @@ def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> It
     for shape in SHAPES_QUICK if quick else SHAPES:
         columns = shape.columns()
         sweep = {
-            chunk: _timed(_sentence_transformers(chunk), columns)[0]
+            chunk: round(float(timed(partial(_sentence_transformers(chunk), columns))[0][0]), 4)
             for chunk in (QUICK_CHUNKS if quick else CHUNKS)
         }
         fastest = min(sweep, key=lambda chunk: sweep[chunk])
@@ -97,46 +105,44 @@ def bench_loss(*, quick: bool = False, report: Report = lambda line: None) -> It
     yield _at_scale(AT_SCALE_QUICK if quick else AT_SCALE)
 
 
-def _at_scale(shape: Shape) -> dict[str, Any]:
+def _at_scale(shape: BatchShape) -> dict[str, Any]:
     """Measure one rank's part of a large batch, and say what it is made of."""
     tile = 4 * TILE_ROWS * shape.candidates * shape.queries
     ranks = shape.queries // TILE_ROWS
     scores = tile * ranks
     peak = _peak_memory("ours", shape, TILE_ROWS, ranks)
-    ratio = round(scores / 2**20 / peak, 4) if peak else None
+    ratio = round(scores / MIB / peak, 4)
     return {
         "name": f"loss/{shape}/scores/fp32",
         "ours": peak,
-        "other": scores / 2**20,
+        "other": scores / MIB,
         "ratio": ratio,
         "unit": "MiB",
         "memory_ratio": ratio,
         "peak_mib": {
             "ours": peak,
-            "predicted": round((_held(shape) + tile) / 2**20, 1),
-            "tile": tile / 2**20,
+            "predicted": round((_held(shape) + tile) / MIB, 1),
+            "tile": tile / MIB,
         },
         "settings": {"tile_rows": TILE_ROWS, "dimension": shape.dimension, "ranks": ranks},
         "note": "other is one copy of all scores, on paper; losses that hold them hold several copies",
     }
 
 
-def _held(shape: Shape) -> int:
+def _held(shape: BatchShape) -> int:
     """Bytes beside the tile: the embeddings end to end, the vectors of both sides, and the gradient of each."""
     return 4 * 4 * (1 + shape.candidates) * shape.queries * shape.dimension
 
 
 def _compare(
-    shape: Shape, columns: list[Tensor], knobs: dict[str, int], sweep: dict[int, float]
+    shape: BatchShape, columns: list[Tensor], knobs: dict[str, int], sweep: dict[int, float]
 ) -> Iterator[dict[str, Any]]:
     stages = {side: _stage(side, knob) for side, knob in knobs.items()}
-    seconds: dict[str, list[float]] = {side: [] for side in stages}
-    processor: dict[str, list[float]] = {side: [] for side in stages}
-    for _ in range(REPEATS):
-        for side, stage in stages.items():
-            wall, cpu = _timed(stage, columns)
-            seconds[side].append(wall)
-            processor[side].append(cpu)
+    turns = take_turns(
+        {side: partial(timed, partial(stage, columns)) for side, stage in stages.items()}, repeats=REPEATS
+    )
+    times = {side: [seconds for seconds, _ in found] for side, found in turns.items()}
+    seconds = {side: wall_seconds(found) for side, found in times.items()}
     memory = {side: _peak_memory(side, shape, knob) for side, knob in knobs.items()}
     for other in ("st-mnrl", "st-cached-best"):
         ours, theirs = (statistics.median(seconds[side]) for side in ("ours", other))
@@ -147,9 +153,9 @@ def _compare(
             "other": theirs,
             "ratio": round(theirs / ours, 4),
             "unit": "s",
-            "memory_ratio": round(most / least, 4) if least and most else None,
+            "memory_ratio": round(most / least, 4),
             "peak_mib": {"ours": least, "other": most},
-            "cpu_ratio": round(statistics.median(processor[other]) / statistics.median(processor["ours"]), 4),
+            "cpu_ratio": cpu_ratio(times["ours"], times[other]),
             "settings": {
                 "tile_rows": knobs["ours"],
                 "mini_batch_size": knobs[other] or None,
@@ -157,7 +163,7 @@ def _compare(
             },
             "sweep": sweep,
             "seconds": {"ours": seconds["ours"], "other": seconds[other]},
-            "cpu_seconds": {"ours": processor["ours"], "other": processor[other]},
+            "cpu_seconds": {"ours": cpu_seconds(times["ours"]), "other": cpu_seconds(times[other])},
             "largest_difference": _difference(stages["ours"], stages[other], columns),
         }
 
@@ -179,15 +185,12 @@ def _ours(tile_rows: int, ranks: int = 1) -> Stage:
 
     def stage(columns: list[Tensor]) -> tuple[float, Tensor]:
         queries = len(columns[0])
-        index = torch.arange(len(columns) * queries, device=columns[0].device)
-        slots = Slots(
-            query=index[:queries],
-            document=index[queries:],
-            owner=index[:-queries] % queries,
-            known=index.new_zeros(2, 0),
-            score=torch.full((len(index) - queries,), torch.nan, device=index.device),
+        index = np.arange(len(columns) * queries)
+        batch = Batch.from_arrays(
+            [], np.zeros(0), index[:queries], index[queries:], index[:-queries] % queries
         )
-        share = loss.share(torch.cat(columns), slots, rank=ranks - 1, ranks=ranks)
+        batch = batch.to(columns[0].device)
+        share = loss.share(torch.cat(columns), batch, rank=ranks - 1, ranks=ranks)
         return float(share.sums["loss"]), share.gradient
 
     return stage
@@ -215,40 +218,12 @@ def _sentence_transformers(chunk: int) -> Stage:
     return stage
 
 
-def _timed(stage: Stage, columns: list[Tensor]) -> tuple[float, float]:
-    """Return seconds on the clock and of the processor; the loss is read, so a GPU has finished."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    stage(columns)
-    return round(time.perf_counter() - wall, 4), round(time.process_time() - cpu, 4)
+def _peak_memory(side: str, shape: BatchShape, chunk: int, ranks: int = 1) -> float:
+    """Return MiB that one stage adds to a process of its own."""
+    preload = ["sentence_transformers.sentence_transformer.losses", __name__]
+    return in_new_process(_added, side, shape, chunk, ranks, preload=preload)
 
 
-def _peak_memory(side: str, shape: Shape, chunk: int, ranks: int = 1) -> float | None:
-    """Return MiB at the peak of one stage in a fresh process; None where the system does not tell."""
-    if not torch.cuda.is_available() and not Path("/proc/self/clear_refs").exists():
-        return None
-    # Forked on a CPU from a server that has imported the libraries; a fork could not use a GPU.
-    context = get_context("spawn" if torch.cuda.is_available() else "forkserver")
-    context.set_forkserver_preload(["sentence_transformers.sentence_transformer.losses", __name__])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measure, side, shape, chunk, ranks).result()
-
-
-def _measure(side: str, shape: Shape, chunk: int, ranks: int) -> float:
-    _stage(side, chunk)(Shape(2, shape.dimension).columns())  # first calls load libraries
-    stage = _stage(side, chunk, ranks)
-    columns = shape.columns()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        stage(columns)
-        return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
-    before = _status("VmRSS")
-    stage(columns)
-    return round((_status("VmHWM") - before) / 1024, 1)
-
-
-def _status(field: str) -> int:
-    """KiB of a line of this process's status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+def _added(side: str, shape: BatchShape, chunk: int, ranks: int) -> float:
+    _stage(side, chunk)(BatchShape(2, shape.dimension).columns())  # first calls load libraries
+    return added_mib(partial(_stage(side, chunk, ranks), shape.columns()))

@@ -15,7 +15,7 @@ def describe() -> dict[str, Any]:
     from reasoning_embedding.checkpoints.provenance import versions
 
     return {
-        "command": " ".join(["rembed", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "hardware": hardware(),

@@ -7,9 +7,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measure import take_turns
+from reasoning_embedding.progress import Report
 
 REPEATS = 5
 _RUN = """kind: run
@@ -21,9 +25,7 @@ data: {sources: [{kind: world}]}
 _IMPORT = ["-c", "import sentence_transformers.sentence_transformer.trainer"]
 
 
-def bench_start(
-    *, quick: bool = False, report: Callable[[str], None] = lambda line: None
-) -> Iterator[dict[str, Any]]:
+def bench_start(*, quick: bool = False, report: Report = lambda line: None) -> Iterator[dict[str, Any]]:
     """Time ``rembed --help`` and ``rembed config check`` in fresh processes.
 
     Parameters
@@ -48,10 +50,10 @@ def bench_start(
             "check": [*ours, "config", "check", str(run)],
             "other": _IMPORT,
         }
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(1 if quick else REPEATS):
-            for name, words in commands.items():
-                seconds[name].append(_seconds(words))
+        seconds = take_turns(
+            {name: partial(_seconds, words) for name, words in commands.items()},
+            repeats=1 if quick else REPEATS,
+        )
     other = statistics.median(seconds["other"])
     for name in ("help", "check"):
         median = statistics.median(seconds[name])

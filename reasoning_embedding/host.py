@@ -60,6 +60,21 @@ def host_memory(root: Path = Path("/")) -> Memory:
     return Memory(available, total, limited)
 
 
+def process_memory(field: str) -> int | None:
+    """Return bytes of this process by a field of Linux's ``/proc/self/status``; None where there is no such file.
+
+    Parameters
+    ----------
+    field : str
+        ``VmRSS`` (held now), ``VmHWM`` (held at most), ``RssAnon`` (of it anonymous), ``VmData`` (allocated).
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
 @contextlib.contextmanager
 def at_most(extra: int) -> Generator[None]:
     """Let this process allocate so many bytes more, and no more, within the block: allocations then fail.
@@ -67,15 +82,14 @@ def at_most(extra: int) -> Generator[None]:
     Where memory is limited, the kernel kills a process that goes beyond; one that is refused memory can say so. Only on
     Linux; elsewhere nothing is limited.
     """
-    status = Path("/proc/self/status")
-    if not status.exists():
+    data = process_memory("VmData")
+    if data is None:
         yield
         return
     import resource
 
-    data = next(line for line in status.read_text().splitlines() if line.startswith("VmData"))
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = int(data.split()[1]) * 1024 + max(extra, 0)
+    limit = data + max(extra, 0)
     limits = [limit, *(bound for bound in before if bound != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
     try:

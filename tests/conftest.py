@@ -13,27 +13,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from tests.factories import build_tiny_tokenizer, write_beir, write_tiny_backbone
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-#: Words of the tiny tokenizer, after its special tokens; anything else is ``<unk>``.
-TINY_WORDS = """
-Instruct: Query: find the answer where what who is was a an of in to and or not by with on for
-red green blue cat dog bird fish fox tree river stone city king queen moon sun star sea road house
-runs jumps sleeps eats sees likes makes takes gives old new big small fast slow hot cold light dark
-0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 . , : ; ? ! + - = ( )
-"""
 
-
-# How long an example takes says more about the machine's other work than about the code.
-settings.register_profile("project", deadline=None)
-settings.load_profile("project")
+# How long an example takes says more about the machine's other work than about the code; the same examples every
+# time, so that a red test is red for everyone. HYPOTHESIS_PROFILE=explore draws others.
+settings.register_profile("project", deadline=None, derandomize=True, database=None)
+settings.register_profile("explore", deadline=None, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,28 +53,6 @@ def real_models() -> Path:
     return Path(folder)
 
 
-def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of about 130 entries: it splits at white space and punctuation, pads right."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary: dict[str, int] = {
-        word: index
-        for index, word in enumerate(dict.fromkeys(("<pad>", "<unk>", "<eos>", *TINY_WORDS.split())))
-    }
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    # A word keeps its colon, so that the parts of the default prompt are one token each.
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+:?|[^\w\s]"), "removed", invert=True)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<eos>",
-        padding_side="right",
-        model_max_length=512,
-    )
-
-
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny tokenizer, loadable with ``AutoTokenizer.from_pretrained``."""
@@ -93,29 +63,11 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a two-layer causal Qwen3 with the tiny tokenizer: what a lineage's stage looks like."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    """Folder of a two-layer causal Qwen3 with the tiny tokenizer; no test changes it."""
+    return write_tiny_backbone(tmp_path_factory.mktemp("tiny_backbone"))
 
-    folder = tmp_path_factory.mktemp("tiny_backbone")
-    tokenizer = build_tiny_tokenizer()
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        intermediate_size=64,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+
+@pytest.fixture(scope="session")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a retrieval task of five documents and three queries; no test changes it."""
+    return write_beir(tmp_path_factory.mktemp("beir") / "tiny")

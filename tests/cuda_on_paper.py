@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, Pack, make_packs, packs
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
@@ -28,7 +28,8 @@ from reasoning_embedding.training import embedding_pass as share
 from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import random_bag, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 WORLD = World(device=torch.device("cuda", 0))
 #: Qwen3-0.6B but for its depth.
@@ -37,6 +38,9 @@ WIDE = {
     "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151_936,
 }  # fmt: skip
 SMALL = {"head_dim": 64}
+_DRAWN = random_batch()
+#: Made where tensors have values. Without the document that is there twice: finding copies needs values.
+BATCH = Batch.from_arrays(_DRAWN.texts, _DRAWN.prompt_lengths, _DRAWN.query, _DRAWN.document[:-1])
 
 
 class Events(TorchDispatchMode):
@@ -106,11 +110,9 @@ def step(
             optimizer=config.AdamW(), learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.1
         )
         engine = Replicated(embedder, WORLD, lambda model: build_optimizer(model, recipe), max_norm=1.0)
-        bag = random_bag()
         contrastive_step(
             embedder,
-            # Without the document that is there twice: finding copies needs values.
-            Bag(bag.texts, bag.prompt_lengths, bag.query, bag.document[:-1]),
+            BATCH,
             build_loss(config.InfoNCE()),
             WORLD,
             pack_tokens=64,
@@ -131,9 +133,8 @@ def encode() -> None:
     with WORLD.device:
         embedder = tiny_embedder(**SMALL)
     torch.set_default_dtype(torch.float32)
-    bag = random_bag()
     with torch.no_grad():
-        for pack, _ in make_packs(bag.texts, bag.prompt_lengths, 64):
+        for pack, _ in make_packs(BATCH.texts, BATCH.prompt_lengths, 64):
             embedder(pack.to(WORLD.device))
 
 
@@ -141,8 +142,7 @@ def meet_the_host() -> None:
     """A pack that was left on the host."""
     with WORLD.device:
         embedder = tiny_embedder(**SMALL)
-    bag = random_bag()
-    embedder(packs.make_pack(bag.texts, bag.prompt_lengths))
+    embedder(packs.make_pack(BATCH.texts, BATCH.prompt_lengths))
 
 
 def recompute(kind: Any) -> Callable[[Embedder], None]:

@@ -1,11 +1,9 @@
-"""Encoders without a model, and tasks on disk, for tests of evaluation."""
+"""Encoders without a model, for tests of evaluation."""
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -58,18 +56,3 @@ class TableEncoder(HashingEncoder):
                 for rank, document in enumerate(self.rankings[text]):
                     vector[self.documents.index(document)] = self.dimension - rank
         return self.finish(vectors)
-
-
-def write_task(
-    folder: Path, corpus: dict[str, str], queries: dict[str, str], qrels: dict, instruction=""
-) -> Path:
-    folder.mkdir(parents=True)
-    for name, texts in (("corpus", corpus), ("queries", queries)):
-        lines = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items()]
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-    lines = [
-        f"{query}\t{document}\t{grade}\n" for query, docs in qrels.items() for document, grade in docs.items()
-    ]
-    (folder / "qrels.tsv").write_text("".join(lines))
-    (folder / "meta.json").write_text(json.dumps({"instruction": instruction}))
-    return folder

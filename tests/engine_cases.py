@@ -8,18 +8,18 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, use_text_dropout
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, contrastive_step
 from reasoning_embedding.training.embedding_pass import Forwards
-from tests.models import exact_norms, gradients, random_bag, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
 ENGINES = ["replicated", "fsdp2", "zero1", "zero2", "zero3"]
@@ -46,11 +46,11 @@ class Case:
     fused: bool = False
     """Layers run as one function each, which knows no dropout; the oracle's do not."""
 
-    def bag(self) -> Bag:
-        bag = random_bag(7)
-        return (
-            Bag(bag.texts[:2], bag.prompt_lengths[:2], np.array([0]), np.array([1, 0])) if self.idle else bag
-        )
+    def batch(self) -> Batch:
+        batch = random_batch(7)
+        if self.idle:
+            return Batch.from_arrays(batch.texts[:2], batch.prompt_lengths[:2], [0], [1, 0])
+        return batch
 
     def forwards(self) -> Forwards:
         return Forwards(self.pack_tokens, STORE[self.memory], dropout=DROPOUT)
@@ -92,7 +92,7 @@ def wanted(case: Case) -> tuple[float, torch.Tensor]:
 def _padded(case: Case) -> tuple[float, torch.Tensor]:
     with exact_norms():
         embedder = case.embedder()
-        loss = padded_loss(embedder, case.bag(), dropout=DROPOUT)
+        loss = padded_loss(embedder, case.batch(), dropout=DROPOUT)
         loss.backward()
         return loss.item(), gradients(embedder)
 
@@ -112,7 +112,7 @@ def build(kind: str, embedder: Embedder, world: World, **options: Any) -> Engine
 
         if kind == "zero3":  # refuses float64 where the processor can compute in fp16
             embedder = embedder.float()
-        settings = {"zero_optimization": {"stage": int(kind[-1])}}
+        settings = config.EngineSettings.of_deepspeed({"zero_optimization": {"stage": int(kind[-1])}})
         return ZeRO(embedder, world, adamw, settings=settings, **options)
     return Replicated(embedder, world, adamw, **options)
 
@@ -144,7 +144,7 @@ def steps(world: World, kind: str, cases: list[Case]) -> list[tuple[float, torch
             engine = build(kind, embedder, world)
             output = contrastive_step(
                 engine.embedder,
-                case.bag(),
+                case.batch(),
                 LOSS,
                 world,
                 pack_tokens=case.pack_tokens,

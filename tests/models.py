@@ -1,4 +1,4 @@
-"""Tiny models and bags for tests of backbones and training."""
+"""Tiny models and batches for tests of backbones and training."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import contextlib
 from collections.abc import Generator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.backbones.attention import register
-from reasoning_embedding.data.batch import Bag
 
 SIZES: dict[str, Any] = {
     "vocab_size": 100,
@@ -69,18 +67,6 @@ def exact_norms() -> Generator[None]:
     finally:
         for kind, original in zip(kinds, before, strict=True):
             kind.forward = original  # type: ignore[method-assign]
-
-
-def random_bag(queries: int = 6, negatives: int = 7, *, seed: int = 0, longest: int = 14) -> Bag:
-    """A bag whose texts have uneven lengths, prompts on some, and one document in two slots."""
-    rng = np.random.default_rng(seed)
-    texts = 2 * queries + negatives - 1
-    lengths = rng.integers(3, longest, texts)
-    prompts = np.where(np.arange(texts) < queries, 2, 0).astype(np.int32)
-    document = np.concatenate([np.arange(queries, texts), [queries]])
-    return Bag(
-        [rng.integers(3, 100, n).astype(np.int32) for n in lengths], prompts, np.arange(queries), document
-    )
 
 
 def gradients(module: nn.Module) -> torch.Tensor:

@@ -14,35 +14,35 @@ from reasoning_embedding.backbones import Embedder, stock_model, text_keys
 from reasoning_embedding.backbones import dropout as dropout_module
 from reasoning_embedding.backbones.attention import _PLACE
 from reasoning_embedding.backbones.dropout import token_keys
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 
 TEMPERATURE = 0.05
 NAME = "padded_oracle"
 
 
 def padded_loss(
-    embedder: Embedder, bag: Bag, *, causal: bool = False, dropout: tuple[int, ...] | None = None
+    embedder: Embedder, batch: Batch, *, causal: bool = False, dropout: tuple[int, ...] | None = None
 ) -> torch.Tensor:
-    """Mean cross-entropy of the whole bag in one padded forward; dropout of (seed, step), masks by numpy."""
+    """Mean cross-entropy of the whole batch in one padded forward; dropout of (seed, step), masks by numpy."""
     model = stock_model(embedder)
-    width = int(bag.lengths.max())
-    ids = torch.zeros(len(bag.texts), width, dtype=torch.long)
+    width = int(batch.lengths.max())
+    ids = torch.zeros(len(batch.texts), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, text in enumerate(bag.texts):
+    for row, text in enumerate(batch.texts):
         ids[row, : len(text)], mask[row, : len(text)] = torch.from_numpy(text).long(), 1
     keys: dict[str, torch.Tensor] = {}
     if dropout is not None:
-        texts = torch.from_numpy(text_keys(len(bag.texts), *dropout))[:, None].expand(-1, width)
+        texts = torch.from_numpy(text_keys(len(batch.texts), *dropout))[:, None].expand(-1, width)
         keys = {dropout_module.KEYS: token_keys(texts, torch.arange(width).expand_as(texts))}
     with _padded(model, causal), _masks_by_numpy():
         states = model(input_ids=ids, attention_mask=mask, use_cache=False, **keys).last_hidden_state
     pooled_over = mask.double()
-    for row, prompt in enumerate(bag.prompt_lengths):
+    for row, prompt in enumerate(batch.prompt_lengths):
         pooled_over[row, : int(prompt)] = 0
     pooled = (states * pooled_over[..., None]).sum(1) / pooled_over.sum(1, keepdim=True)
     vectors = F.normalize(pooled, dim=1)
-    logits = vectors[bag.query] @ vectors[bag.document].T / TEMPERATURE
-    return F.cross_entropy(logits, torch.arange(len(bag.query)))
+    logits = vectors[batch.query] @ vectors[batch.document].T / TEMPERATURE
+    return F.cross_entropy(logits, torch.arange(len(batch.query)))
 
 
 @contextlib.contextmanager

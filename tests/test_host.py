@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reasoning_embedding.host import host_memory
+from reasoning_embedding.host import host_memory, process_memory
 
 GIB = 2**30
 
@@ -78,3 +78,19 @@ def test_a_limit_beyond_the_machine_is_none(tmp_path: Path) -> None:
     _machine(tmp_path, "4:memory:/")
     _group(tmp_path / "sys/fs/cgroup/memory", 1, 9223372036854771712, 23 * GIB)
     assert host_memory(tmp_path).available == 20 * GIB
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
+def test_the_memory_of_this_process_is_told_in_bytes() -> None:
+    held, most = process_memory("VmRSS"), process_memory("VmHWM")
+    assert held is not None
+    assert most is not None
+    assert 2**20 < held <= most
+
+
+def test_a_system_that_does_not_tell_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(self: Path, *rest: object, **options: object) -> str:
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert process_memory("VmRSS") is None

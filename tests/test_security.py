@@ -22,10 +22,10 @@ from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.checkpoints.state import explain_damage, read_state
 from reasoning_embedding.config import load_config
 from reasoning_embedding.config.reading.loading import KINDS
-from reasoning_embedding.config.reading.schema import field_annotation, sections
-from reasoning_embedding.config.secrets import is_secret_name, mask, masked
+from reasoning_embedding.config.reading.sections import field_annotation, sections
 from reasoning_embedding.errors import ConfigError, InputError
-from reasoning_embedding.experiments.processes import Pool
+from reasoning_embedding.experiments.processes import ProcessPool
+from reasoning_embedding.secrets import is_secret_name, mask, masked
 
 ESCAPES = ["../x", "..", ".", "/abs", "a/b", "a\\b", "a\0b", "", "-rf", "~", "a b", "x" * 121, "ä"]
 TOKEN = "hf_" + "aB3" * 11
@@ -182,7 +182,7 @@ def test_secrets_are_masked_in_records_and_logs(tmp_path: Path, monkeypatch: pyt
     said = f"got {TOKEN} and correct-horse from https://me:pass@host/x"
     assert masked({"a": [said, 1, None]}) == {"a": ["got *** and *** from https://***@host/x", 1, None]}
     lines: list[str] = []
-    with Pool(1, lines.append) as pool:
+    with ProcessPool(1, lines.append) as pool:
         pool.start("job", [sys.executable, "-c", f"print({said!r})"], tmp_path / "job.log")
         assert pool.wait().code == 0
     shown = "got *** and *** from https://***@host/x"

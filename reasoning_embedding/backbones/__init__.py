@@ -9,14 +9,13 @@ from .contracts import (
     check_same_inputs,
     input_contract,
 )
-from .cpu.fused_layers import fuse_layers
+from .cpu import fuse_layers
 from .dropout import text_keys, use_text_dropout
 from .embedder import Embedder
 from .layers import decoder_layers
 from .load import build_backbone, load_config, load_decoder, load_tokenizer
 from .lora import add_lora, merged_state_dict, stock_model
-from .packing import packs_for, streams_for
-from .packs import Pack, make_pack, make_packs
+from .packs import Pack, make_pack, make_packs, packs_for, streams_for
 from .pooling import mean_pool
 from .precision import SOFTWARE_BFLOAT16, compute_dtype, multiplies_bfloat16
 from .readout import require_decoder, require_packed_readout

@@ -19,11 +19,10 @@ from torch.nn import functional as F
 
 from reasoning_embedding.errors import ContractError, SetupError
 
-from .cpu.half_attention import attend_in_half, computes_in_half
+from . import cpu
 from .dropout import KEYS, keep_mask
-from .precision import multiplies_bfloat16
+from .layers import PACKED
 
-NAME = "packed"
 #: Sets the masks of attention apart from those of dropout modules.
 _PLACE = 1 << 32
 
@@ -34,9 +33,9 @@ def register() -> str:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
-    AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, flash_attention_mask)
-    return NAME
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PACKED, flash_attention_mask)
+    return PACKED
 
 
 def packed_attention(
@@ -98,10 +97,10 @@ def packed_attention(
     causal = bool(getattr(getattr(module, "config", module), "is_causal", True))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = int(sliding_window) if sliding_window else None
-    fused = _fused_dtype(query, dropout)
-    attend: Callable[..., Tensor] = _segments if fused is None else _varlen
-    if fused is not None:
-        query, key, value = query.to(fused), key.to(fused), value.to(fused)
+    dtype = varlen_dtype(query, dropout)
+    attend: Callable[..., Tensor] = attend_by_runs if dtype is None else attend_by_kernel
+    if dtype is not None:
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if dropout and kwargs.get(KEYS) is not None:
         attend = partial(
             _texts_with_dropout, keys=kwargs[KEYS][0], place=int(getattr(module, "layer_idx", 0))
@@ -120,7 +119,7 @@ def packed_attention(
     return out.unsqueeze(0), None
 
 
-def _segments(
+def attend_by_runs(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -159,15 +158,8 @@ def _attend_all(query: Tensor, key: Tensor, value: Tensor, dropout: float, scale
     texts, heads, length, size = query.shape
     # Without mask a query's place does not matter: heads that share keys stand below each other, not repeated.
     rows = query.reshape(texts, key.shape[1], -1, size)
-    half = query.dtype == torch.bfloat16 and query.device.type == "cpu" and multiplies_bfloat16()
-    if half and torch.is_inference_mode_enabled():
-        # Half the time of a CPU's fused kernel; it rounds the scores, and takes memory for them: encoding only.
-        keys = key.transpose(2, 3).flatten(0, 1)
-        scores = torch.baddbmm(rows.new_zeros(()), rows.flatten(0, 1), keys, beta=0, alpha=scale)
-        out = torch.bmm(F.dropout(scores.softmax(-1), dropout), value.flatten(0, 1))
-    elif computes_in_half(query) and not dropout:
-        out = attend_in_half(rows, key, value, scale)
-    else:
+    out = None if dropout else cpu.attend(rows, key, value, scale)
+    if out is None:
         out = F.scaled_dot_product_attention(rows, key, value, dropout_p=dropout, scale=scale)
     return out.reshape(texts, heads, length, size)
 
@@ -186,7 +178,7 @@ def _texts_with_dropout(
     keys: Tensor,
     place: int,
 ) -> Tensor:
-    """Attend text by text with dropout that belongs to the text; shapes as :func:`_segments`."""
+    """Attend text by text with dropout that belongs to the text; shapes as :func:`attend_by_runs`."""
     heads = torch.arange(query.shape[1], device=query.device)[:, None]
     groups = query.shape[1] // key.shape[1]
     pieces: list[Tensor] = []
@@ -212,7 +204,7 @@ def _window_mask(length: int, window: int | None, causal: bool, device: torch.de
     return (distance >= 0) & (distance < window) if causal else distance.abs() <= window
 
 
-def _fused_dtype(query: Tensor, dropout: float) -> torch.dtype | None:
+def varlen_dtype(query: Tensor, dropout: float) -> torch.dtype | None:
     """Dtype in which a variable-length kernel takes this query; None where none does.
 
     The kernels have no dropout, and want half precision, heads of a multiple of 8 up to 256, and compute
@@ -238,9 +230,9 @@ def varlen_kernel() -> tuple[str, Callable[..., Any]]:
         If neither is there.
     """
     try:
-        from flash_attn import flash_attn_varlen_func  # ty: ignore[import-not-found]
+        from flash_attn import flash_attnattend_by_kernel_func  # ty: ignore[import-not-found]
 
-        return "flash-attn", flash_attn_varlen_func
+        return "flash-attn", flash_attnattend_by_kernel_func
     except ImportError:
         pass
     try:
@@ -258,7 +250,7 @@ def _parameters(kernel: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(kernel).parameters)
 
 
-def _varlen(
+def attend_by_kernel(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -270,22 +262,22 @@ def _varlen(
     causal: bool,
     window: int | None,
 ) -> Tensor:
-    """Attend by one fused kernel; shapes as :func:`_segments`."""
+    """Attend by one fused kernel; shapes as :func:`attend_by_runs`."""
     name, kernel = varlen_kernel()
     reach = -1 if window is None else window
-    sides = (reach - 1 if causal and window is not None else reach, 0 if causal else reach)
+    windows = (reach - 1 if causal and window is not None else reach, 0 if causal else reach)
     boundaries = boundaries.to(torch.int32)
     if name == "flash-attn":
         return kernel(
             query, key, value, boundaries, boundaries, longest, longest,
-            softmax_scale=scale, causal=causal, window_size=sides,
+            softmax_scale=scale, causal=causal, window_size=windows,
         )  # fmt: skip
     parameters = _parameters(kernel)
     options: dict[str, Any] = {}
     if "window_size" in parameters:
-        options |= {"scale": scale, "window_size": sides}
+        options |= {"scale": scale, "window_size": windows}
     elif window is not None:
-        return _segments(
+        return attend_by_runs(
             query, key, value, boundaries, longest, dropout=dropout, scale=scale, causal=causal, window=window
         )
     else:  # torch 2.10 has no window, a flag for causal, and scales by 1/sqrt(head_dim) whatever the model asks for

@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from .attention import NAME, packed_attention, register
-from .layers import decoder_layers
+from .attention import packed_attention, register
+from .layers import PACKED, decoder_layers
 
 #: Share of a layer's activations that the compiler keeps where elementwise work is to be made again: what
 #: ``selective`` keeps without it. Measured in bf16, 6 layers of width 256: 13.4 KiB a token and layer fall to 5.8.
@@ -23,7 +23,7 @@ def compile_layers(model: nn.Module, *, selective: bool = False, backend: str = 
     Variable-length attention is opaque: a layer becomes one compiled part before it (norm, projections,
     rotary embedding) and one after it (projection, residual, norm, MLP, residual). All layers share the
     code of the first, which is made twice: for streams of full size, and for any other
-    (:func:`.packing.streams_for`).
+    (:func:`.packs.streams_for`).
 
     Parameters
     ----------
@@ -66,4 +66,4 @@ def _make_attention_opaque() -> None:
 
     register()
     # Not where attention is defined: the decorator imports the compiler, which takes seconds.
-    AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
+    AttentionInterface.register(PACKED, torch.compiler.disable(packed_attention))

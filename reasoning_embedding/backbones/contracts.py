@@ -19,8 +19,7 @@ from torch import Tensor
 
 from reasoning_embedding.errors import ContractError
 
-from . import attention
-from .layers import decoder_layers
+from .layers import PACKED, decoder_layers
 from .packs import Pack, make_pack
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def _padded_states(model: PreTrainedModel, texts: list[np.ndarray]) -> np.ndarra
     try:
         states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     finally:
-        model.set_attn_implementation(before if before != "sdpa" else attention.NAME)
+        model.set_attn_implementation(before if before != "sdpa" else PACKED)
     return states[mask.bool()].float().cpu().numpy()
 
 

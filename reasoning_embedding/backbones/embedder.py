@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from reasoning_embedding import config
 from reasoning_embedding.data.tokens import tokenize
 
-from .cpu.prepacked import prepacked
+from . import cpu
 from .packs import Pack, make_packs
 from .pooling import mean_pool
 
@@ -120,7 +120,7 @@ class Embedder(nn.Module):
         done = 0
         try:
             arrays = [store[index] for index in range(len(texts))]
-            with prepacked(self.model, tokens=pack_tokens):
+            with cpu.fast_encoding(self.model, tokens=pack_tokens):
                 for pack, indices in make_packs(arrays, store.prompt_lengths, pack_tokens):
                     out[indices] = self(pack.to(self.device)).float().cpu().numpy()
                     done += len(indices)

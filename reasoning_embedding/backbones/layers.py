@@ -1,12 +1,15 @@
-"""Finding the decoder layers of a stock model, and linear layers that are as torch made them."""
+"""What a stock model is made of: its decoder layers, their attention, and linear layers as torch made them."""
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
 from reasoning_embedding.errors import ContractError
+
+#: Name under which transformers knows attention over texts laid end to end (:mod:`.attention`).
+PACKED = "packed"
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -23,6 +26,11 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
             "no list of decoder layers", where=type(model).__name__, todo="use a decoder backbone"
         )
     return max(lists, key=len)
+
+
+def attends_to_whole_texts(config: Any) -> bool:
+    """Whether layers of a model's configuration attend over packs, from every token of a text to all of its tokens."""
+    return config._attn_implementation == PACKED and not getattr(config, "is_causal", True)
 
 
 def is_plain_linear(module: nn.Module | None) -> TypeGuard[nn.Linear]:

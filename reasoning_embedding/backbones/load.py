@@ -169,7 +169,7 @@ def build_backbone(
         )
     from transformers import AutoModel
 
-    from .build import build_config
+    from .architecture import build_config
 
     tokenizer = load_tokenizer(backbone.tokenizer)
     model_config = build_config(backbone.architecture, len(tokenizer), tokenizer)

@@ -1,4 +1,4 @@
-"""Where things lie in a run folder; the one place that knows its names."""
+"""Where things lie in the folder of a run and of an experiment; the one place that knows their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from reasoning_embedding import config
 from reasoning_embedding.files import PARTIAL, remove_folder
 
 _STEP = re.compile(r"step-(\d{6,})")
@@ -18,8 +20,8 @@ def step_name(step: int) -> str:
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Paths of one run; nothing is created by asking for them."""
+class ResultFolder:
+    """Paths that the folders of runs, experiments, sweeps and merges share; nothing is created by asking for them."""
 
     path: Path
 
@@ -34,6 +36,66 @@ class RunFolder:
         return self.path / "config.resolved.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that works here."""
+        return self.path / ".lock"
+
+    @property
+    def contamination(self) -> Path:
+        """Evaluation texts that also stand in the training data."""
+        return self.path / "contamination.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of the scores."""
+        return self.path / "evaluation"
+
+    @property
+    def hrsa(self) -> Path:
+        """Folder of what was measured of representations."""
+        return self.path / "hrsa"
+
+    @property
+    def track(self) -> Path:
+        """How the representation moved, one row a step, reference, layer and metric."""
+        return self.hrsa / "track.parquet"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of what each process said."""
+        return self.path / "logs"
+
+    def log(self, name: str) -> Path:
+        """What the process of a stage, or of a sweep's run, said."""
+        return self.logs / f"{name}.log"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the page, its figures and its tables."""
+        return self.path / "report"
+
+    @property
+    def page(self) -> Path:
+        """The page."""
+        return self.report / "index.html"
+
+
+@dataclass(frozen=True)
+class RunFolder(ResultFolder):
+    """Paths of one run; those of checkpoints and metrics also hold for a stage of a lineage."""
+
+    @classmethod
+    def of(cls, settings: config.RunConfig) -> Self:
+        """Folder of a configured run."""
+        return cls(Path(settings.output_dir) / settings.name)
+
+    @property
+    def experiment(self) -> Path:
+        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
+        home = self.path.resolve().parent
+        return home.parent if home.name == "runs" else home
+
+    @property
     def manifest(self) -> Path:
         """Versions, data fingerprint, token hash, seeds, hardware."""
         return self.path / "manifest.json"
@@ -44,19 +106,9 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
-    def lock(self) -> Path:
-        """Held by the process that trains here."""
-        return self.path / ".lock"
-
-    @property
     def best(self) -> Path:
         """Which step scored best while training, by what score."""
         return self.path / "best.json"
-
-    @property
-    def contamination(self) -> Path:
-        """Evaluation texts that also stand in the training data."""
-        return self.path / "contamination.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -67,16 +119,6 @@ class RunFolder:
     def states(self) -> Path:
         """Folder of the optimizer states."""
         return self.path / "state"
-
-    @property
-    def evaluation(self) -> Path:
-        """Folder of the scores."""
-        return self.path / "evaluation"
-
-    @property
-    def track(self) -> Path:
-        """How the representation moved, one row a step, reference, layer and metric."""
-        return self.path / "hrsa" / "track.parquet"
 
     @property
     def merge(self) -> Path:
@@ -100,10 +142,102 @@ class RunFolder:
         return _steps_in(self.states)
 
 
+@dataclass(frozen=True)
+class ExperimentFolder(ResultFolder):
+    """Paths of an experiment: its backbones, runs, scores and comparisons."""
+
+    @classmethod
+    def of(cls, experiment: config.ExperimentConfig | config.LineageConfig) -> Self:
+        """Folder of an experiment, or of a lineage that is grown by itself."""
+        return cls(Path(experiment.output_dir) / experiment.name)
+
+    @property
+    def lineage(self) -> Path:
+        """Folder of the backbones."""
+        return self.path / "lineage"
+
+    def stage(self, name: str) -> RunFolder:
+        """Folder of one backbone of the lineage: a model itself, with the steps that were kept below it."""
+        return RunFolder(self.lineage / name)
+
+    def stage_names(self) -> list[str]:
+        """Backbones on disk."""
+        return _folders_in(self.lineage)
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs."""
+        return self.path / "runs"
+
+    def run(self, name: str) -> RunFolder:
+        """Folder of one run."""
+        return RunFolder(self.runs / name)
+
+    def run_names(self) -> list[str]:
+        """Runs on disk."""
+        return _folders_in(self.runs)
+
+    def baseline(self, name: str) -> Path:
+        """Folder of a baseline's scores."""
+        return self.evaluation / name
+
+    def baseline_names(self) -> list[str]:
+        """Baselines that were scored, or are being scored."""
+        return _folders_in(self.evaluation)
+
+    @property
+    def pairs(self) -> Path:
+        """Folder of the comparisons of two models."""
+        return self.hrsa / "pairs"
+
+    def pair(self, name: str) -> Path:
+        """One comparison of two models, as JSON."""
+        return self.pairs / f"{name}.json"
+
+    @property
+    def realignments(self) -> Path:
+        """Folder of the trajectories that the analysis names."""
+        return self.hrsa / "realignment"
+
+    def realignment(self, name: str) -> Path:
+        """One of these trajectories, as JSON."""
+        return self.realignments / f"{name}.json"
+
+    @property
+    def records(self) -> Path:
+        """Folder of the records of finished stages."""
+        return self.path / "stages"
+
+    def record(self, stage: str) -> Path:
+        """Record of a finished stage: the key of its inputs, the hash of its output."""
+        return self.records / f"{stage}.json"
+
+    def aside(self, path: Path) -> Path:
+        """Return a free place for a run or backbone of other settings, where nothing takes it for its own.
+
+        Parameters
+        ----------
+        path : Path
+            What is to be kept; it lies in this folder.
+        """
+        kept = self.path / "set-aside" / path.relative_to(self.path)
+        number = 1
+        while (place := kept.with_name(f"{kept.name}.{number}")).exists():
+            number += 1
+        return place
+
+
 def _steps_in(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name)))
+
+
+def _folders_in(parent: Path) -> list[str]:
+    """Names of sub-folders, sorted; hidden ones are being written."""
+    if not parent.is_dir():
+        return []
+    return sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def prune_states(run: RunFolder, keep: int) -> None:

@@ -1,44 +1,150 @@
-"""What ``lineage:STAGE``, ``run:NAME@STEP`` and paths point to."""
+"""What a model reference points to: the one place where names of models become models.
+
+The grammar is in :mod:`reasoning_embedding.config.references`.
+"""
 
 from __future__ import annotations
 
-import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.config.references import Reference, parse
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
+
+from .layout import RunFolder
+from .provenance import content_hash
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FORMS = "name a model's folder, RUN@STEP, or OWNER/NAME@REVISION of the Hub"
 
 
-def resolve(reference: str, folder: Path) -> Path:
-    """Return the model folder a reference points to within an experiment.
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model that a reference points to.
+
+    Attributes
+    ----------
+    reference : str
+        What the user calls it.
+    path : Path or str
+        Its folder, or its id on the Hub.
+    revision : str or None
+        Branch, tag or commit of a Hub id.
+    run : RunFolder or None
+        The run (or stage of a lineage) that it was named as a step of.
+    step : int or None
+        Its step there.
+    """
+
+    reference: str
+    path: Path | str
+    revision: str | None = None
+    run: RunFolder | None = None
+    step: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Its folder.
+
+        Raises
+        ------
+        InputError
+            If it is a model of the Hub, which has none here.
+        """
+        if isinstance(self.path, Path):
+            return self.path
+        raise InputError(
+            f"{self.reference!r} names no model on this machine",
+            where=str(Path(self.path).resolve()),
+            todo=f"train it first, or repair the path; of a model of the Hub: hf download {self.path}",
+        )
+
+    @cached_property
+    def content(self) -> str | None:
+        """What it is known by when it is met again: the hash of its files, or its id with the revision.
+
+        None for a Hub id without a revision: the Hub may hand out another model tomorrow.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no model files.
+        """
+        if isinstance(self.path, Path):
+            return content_hash(self.path)
+        return f"{self.path}@{self.revision}" if self.revision else None
+
+
+def resolve(reference: str, within: Path | None = None) -> ResolvedModel:
+    """Return the model that a reference points to.
 
     Parameters
     ----------
     reference : str
-        ``lineage:STAGE``, ``lineage:STAGE@STEP``, ``run:NAME@STEP`` (STEP a number, ``first``, ``last`` or, of
-        a run, ``best``) or a path.
-    folder : Path
-        The experiment's folder.
+        A form of :mod:`reasoning_embedding.config.references`.
+    within : Path, optional
+        The experiment's folder, where ``run:`` and ``lineage:`` are looked up; default: the current folder.
 
     Raises
     ------
     InputError
-        If there is no such model.
+        If there is no such model, run or step, or it is a run and the step is missing.
     """
-    scheme, _, rest = reference.partition(":")
-    name, _, step = rest.partition("@")
-    if scheme == "lineage" and not step:
-        return _existing(folder / "lineage" / name, reference)
-    if scheme in ("lineage", "run"):
-        series = series_folder(f"{scheme}:{name}", folder)
-        return series.checkpoint(pick_step(series, step or "last", reference))
-    return _existing(Path(reference), reference)
+    parsed = parse(reference)
+    if parsed.kind == "lineage" and not parsed.at:
+        folder = _named(parsed, within).path
+        if not folder.is_dir():
+            raise InputError(f"{reference!r} names no model", where=str(folder), todo="grow it first")
+        return ResolvedModel(reference, folder)
+    if parsed.kind != "path":
+        return step_of(_named(parsed, within), parsed.at or "last", reference)
+    whole = Path(reference)
+    if _is_run(whole):
+        raise InputError(
+            f"{reference!r} is a run, not a model", where=reference, todo=f"name a step: {reference}@last"
+        )
+    if whole.is_dir():
+        return ResolvedModel(reference, whole)
+    if parsed.at is not None and RunFolder(Path(parsed.name)).checkpoints.is_dir():
+        return step_of(RunFolder(Path(parsed.name)), parsed.at, reference)
+    looks_like_a_step = parsed.at is not None and (
+        parsed.at.isdigit() or parsed.at in ("first", "last", "best")
+    )
+    is_hub_id = _HUB_ID.fullmatch(parsed.name) is not None
+    if looks_like_a_step and (not is_hub_id or Path(parsed.name).parent.is_dir()):
+        raise InputError(
+            f"{reference!r} names no run", where=parsed.name, todo="train it first, or repair the path"
+        )
+    if is_hub_id:
+        return ResolvedModel(reference, parsed.name, revision=parsed.at or None)
+    raise InputError(f"{reference!r} names no model", where=str(whole.resolve()), todo=_FORMS)
 
 
-def series_folder(name: str, folder: Path) -> RunFolder:
-    """Return the folder of checkpoints that ``NAME`` or ``run:NAME`` (a run) or ``lineage:STAGE`` points to."""
-    scheme, _, rest = name.rpartition(":")
-    return RunFolder(folder / ("lineage" if scheme == "lineage" else "runs") / rest)
+def series_of_steps(reference: str, within: Path | None = None) -> RunFolder | None:
+    """Return the folder of checkpoints that a reference without a step names, or None where it names one model.
+
+    ``RUN`` and ``run:NAME`` name all steps of a run, ``lineage:STAGE`` those that the stage kept. Whether the
+    run of ``run:NAME`` is there, and has steps, is left to the caller.
+    """
+    parsed = parse(reference)
+    if parsed.kind == "path":
+        return RunFolder(Path(reference)) if _is_run(Path(reference)) else None
+    return None if parsed.at is not None else _named(parsed, within)
+
+
+def step_of(run: RunFolder, step: str, reference: str) -> ResolvedModel:
+    """Return a step of a run: ``first``, ``last``, ``best`` or a number.
+
+    Raises
+    ------
+    InputError
+        As :func:`pick_step`.
+    """
+    number = pick_step(run, step, reference)
+    return ResolvedModel(reference, run.checkpoint(number), run=run, step=number)
 
 
 def pick_step(run: RunFolder, step: str, reference: str) -> int:
@@ -64,22 +170,33 @@ def pick_step(run: RunFolder, step: str, reference: str) -> int:
 
 def _best_step(run: RunFolder, reference: str) -> int:
     """Step that the run's own evaluation chose."""
+    todo = "name a step"
     try:
-        step = json.loads(run.best.read_text(encoding="utf-8"))["step"]
+        step = read_json(run.best, todo=todo)["step"]
     except FileNotFoundError as error:
         raise InputError(
             f"{reference!r}: this run was not scored while it trained",
             where=str(run.best),
             todo="give the run an 'evaluation' section, or name a step",
         ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except KeyError as error:
         raise InputError(
-            f"{reference!r}: the file does not name a step", where=str(run.best), todo="name a step"
+            f"{reference!r}: the file does not name a step", where=str(run.best), todo=todo
         ) from error
     return int(step)
 
 
-def _existing(path: Path, reference: str) -> Path:
-    if not path.is_dir():
-        raise InputError(f"{reference!r} names no model", where=str(path), todo="grow or train it first")
-    return path
+def _named(reference: Reference, within: Path | None) -> RunFolder:
+    """Folder of the run or stage of that name: in the experiment, or for a run beside its siblings or at that path."""
+    home, name = within or Path(), reference.name
+    if reference.kind == "lineage":
+        return RunFolder(home / "lineage" / name)
+    first = RunFolder(home / "runs" / name)
+    # A bare name is looked up near by only: a folder of that name in the current folder may be anything.
+    others = [RunFolder(home / name), *([RunFolder(Path(name))] if "/" in name else [])]
+    return next((run for run in (first, *others) if run.checkpoints.is_dir()), first)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds checkpoints and is no model itself, as a stage that kept steps is."""
+    return RunFolder(folder).checkpoints.is_dir() and not (folder / "config.json").is_file()

@@ -37,7 +37,7 @@ def columns(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
 
 def difference_lines(found: Sequence[tuple[str, Any, Any]]) -> list[str]:
     """Write what differs as lines ``key: old -> new``, values as JSON."""
-    from reasoning_embedding.config.diff import ABSENT
+    from reasoning_embedding.config.resolved import ABSENT
 
     def show(value: Any) -> str:
         return value if value is ABSENT else json.dumps(value, ensure_ascii=False)

@@ -11,7 +11,12 @@ from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces
 
 
 def command(
-    a: Annotated[str, typer.Argument(help="A checkpoint folder: backbone or embedder.", metavar="A")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="A backbone or an embedder: its folder, RUN@STEP, or OWNER/NAME@REVISION.", metavar="A"
+        ),
+    ],
     b: Annotated[str, typer.Argument(help="Another one.", metavar="B")],
     probe: Texts = None,
     text: TextField = "text",
@@ -40,13 +45,13 @@ def command(
 
     quiet_libraries()
     chosen = chosen_probe(probe, text, label, texts=texts, traces=traces)
+    from reasoning_embedding.checkpoints.references import resolve
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.experiments import resolve
     from reasoning_embedding.experiments.analyses import checkpoint, make_instrument
     from reasoning_embedding.files import write_json
     from reasoning_embedding.hrsa.pair import compare
 
-    sides = [checkpoint(resolve(reference, Path()), reference) for reference in (a, b)]
+    sides = [checkpoint(resolve(reference)) for reference in (a, b)]
     settings = Analysis(probe=chosen, **rows)
     with joined_world() as world:
         say = speaker() if world.is_main else lambda line: None

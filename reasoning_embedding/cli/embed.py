@@ -11,7 +11,9 @@ from reasoning_embedding.errors import InputError
 
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder.", metavar="CHECKPOINT")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="A checkpoint folder, or a step of a run.", metavar="CHECKPOINT|RUN@STEP")
+    ],
     texts: Annotated[Path, typer.Argument(help="A file with one text a line.", metavar="TEXTS")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the vectors go (.npy).")],
     prompt: Annotated[str, typer.Option(help="Put before every text.")] = "",
@@ -34,9 +36,10 @@ def command(
     import torch
 
     from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.checkpoints.references import resolve
     from reasoning_embedding.files import explain_disk_errors
 
-    embedder = load_embedder(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+    embedder = load_embedder(resolve(checkpoint).folder).to("cuda" if torch.cuda.is_available() else "cpu")
     vectors = embedder.encode(lines, prompt=prompt, max_tokens=max_tokens)
     with explain_disk_errors(output), output.open("wb") as file:
         np.save(file, vectors)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A checkpoint or a run folder.", metavar="CHECKPOINT|RUN")],
+    model: Annotated[
+        str, typer.Argument(help="A checkpoint, a run folder or RUN@STEP.", metavar="CHECKPOINT|RUN")
+    ],
     task: Annotated[
         list[Path] | None, typer.Option("--task", "-t", help="A BEIR-style folder; may be given again.")
     ] = None,
@@ -56,20 +58,22 @@ def command(
     )
     from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance, step_name
     from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.checkpoints.references import resolve, series_of_steps
     from reasoning_embedding.checkpoints.scores import revision_of
     from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
     from reasoning_embedding.evaluation.run import evaluate
     from reasoning_embedding.experiments import chosen_steps, query_template
 
-    run = RunFolder(path)
-    if run.checkpoints.is_dir():
+    run = series_of_steps(model)
+    if run is not None:
         targets = {
             run.checkpoint(step): (output or run.evaluation) / step_name(step)
             for step in chosen_steps(run, evaluation.steps)
         }
-        name = path.resolve().name
+        name = run.path.resolve().name
     else:
+        path = resolve(model).folder
         targets = {path: output or path.parent.parent / "evaluation" / path.name}
         name = (read_provenance(path) or {}).get("run") or path.resolve().name
         run = RunFolder(path.resolve().parent.parent)

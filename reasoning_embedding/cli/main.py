@@ -34,7 +34,6 @@ VERBS: dict[str, str] = {
     "config": "reasoning_embedding.cli.config",
     "runs": "reasoning_embedding.cli.runs",
     "doctor": "reasoning_embedding.cli.doctor",
-    "bench": "benchmarks.command",
 }
 
 

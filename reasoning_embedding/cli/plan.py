@@ -36,7 +36,7 @@ def command(
         If the backbone's sizes are not known, there is no such GPU, the batch is smaller than the GPUs, or the
         launcher's file cannot be used for the run.
     """
-    from reasoning_embedding.config import RunConfig, load_config
+    from reasoning_embedding.config import EngineSettings, RunConfig, check_engine, load_config
 
     from ._say import quiet_libraries
 
@@ -46,18 +46,13 @@ def command(
     from reasoning_embedding.planning.shapes import backbone_shape
     from reasoning_embedding.planning.texts import run_texts
 
-    holding = None
+    engine = None
     if launcher is not None:
-        from reasoning_embedding.distributed import World
-        from reasoning_embedding.planning.engines import holding_of, read_launcher
-        from reasoning_embedding.training.checks import check_launch
-
-        launch, processes = read_launcher(launcher)
+        engine, processes = EngineSettings.from_launcher_file(launcher)
         gpus = gpus or processes
-        check_launch(launch, settings.training, World(0, gpus or 1))
-        holding = holding_of(launch)
+        check_engine(engine, settings.training, ranks=gpus or 1)
     shape, texts = backbone_shape(settings.backbone), run_texts(settings)
-    found = cost(settings, shape, texts, gpus=gpus or 1, gpu=gpu, holding=holding)
+    found = cost(settings, shape, texts, gpus=gpus or 1, gpu=gpu, engine=engine)
     if json:
         from json import dumps
 

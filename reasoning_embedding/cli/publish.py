@@ -11,7 +11,9 @@ from reasoning_embedding.errors import InputError
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A checkpoint or a run folder.", metavar="CHECKPOINT|RUN")],
+    path: Annotated[
+        str, typer.Argument(help="A checkpoint, a run folder or RUN@STEP.", metavar="CHECKPOINT|RUN")
+    ],
     repo: Annotated[str, typer.Option(help="Where to.", metavar="ORG/NAME")],
     step: Annotated[
         str | None,
@@ -69,7 +71,8 @@ def command(
 
     say = speaker()
     about = About(license, tuple(language or ()), base_model)
-    release = plan_release(path, repo, step=_step(path, step), all_steps=all_steps, tags=tag, output=output)
+    folder, chosen = _chosen(path, step)
+    release = plan_release(folder, repo, step=chosen, all_steps=all_steps, tags=tag, output=output)
     hub = None
     if push:  # before the work: a token that is no good costs no minutes
         from reasoning_embedding.publishing.hub import Hub, find_token
@@ -94,16 +97,16 @@ def command(
     typer.echo(f"published: {hub.endpoint}/{repo}")
 
 
-def _step(path: Path, step: str | None) -> int | None:
-    """Turn best, last or a number into a step of a run; None for a lone checkpoint."""
-    from reasoning_embedding.checkpoints import RunFolder
-    from reasoning_embedding.experiments import pick_step
+def _chosen(reference: str, step: str | None) -> tuple[Path, int | None]:
+    """Return a run's folder and the step that becomes main, or a lone checkpoint's folder and None."""
+    from reasoning_embedding.checkpoints.references import pick_step, resolve, series_of_steps
 
-    run = RunFolder(path)
-    if not run.checkpoints.is_dir():
-        if step is not None:
-            raise InputError("this is one checkpoint, not a run", where=str(path), todo="leave --step out")
-        return None
-    if step is None:
-        step = "best" if run.best.exists() else "last"
-    return pick_step(run, step, f"--step {step}")
+    run = series_of_steps(reference)
+    if run is not None:
+        chosen = step or ("best" if run.best.exists() else "last")
+        return run.path, pick_step(run, chosen, f"{reference}@{chosen}")
+    model = resolve(reference)
+    if step is not None:
+        what = "this is one step" if model.run else "this is one checkpoint, not a run"
+        raise InputError(what, where=reference, todo="leave --step out")
+    return (model.run.path, model.step) if model.run else (model.folder, None)

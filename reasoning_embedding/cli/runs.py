@@ -102,7 +102,7 @@ def diff(
     InputError
         If a folder holds no run, the two are of different kinds, or with --paired if they are no pair.
     """
-    from reasoning_embedding.config.diff import unpaired
+    from reasoning_embedding.config.resolved import unpaired
 
     found = _differences(a, b)
     typer.echo("\n".join(difference_lines(found)) or "no difference")
@@ -116,7 +116,7 @@ def diff(
 
 def _differences(a: Path, b: Path) -> list[tuple[str, Any, Any]]:
     from reasoning_embedding.checkpoints.layout import RunFolder
-    from reasoning_embedding.config.diff import differences
+    from reasoning_embedding.config.resolved import differences
 
     kinds: list[str] = []
     sides: list[dict[str, Any]] = []

@@ -34,23 +34,11 @@ def command(
     expect = RunConfig if run_name is None else ExperimentConfig
     loaded = load_config(config, overrides or (), expect=expect)
     quiet_libraries()
-    from reasoning_embedding.experiments import run_config
-    from reasoning_embedding.experiments.contamination import contamination_of
-    from reasoning_embedding.experiments.scoring import training_score
-    from reasoning_embedding.experiments.tracking import tracking_of
-    from reasoning_embedding.training import train
+    from reasoning_embedding.experiments import run_config, start_training
 
-    say = speaker()
-    settings = loaded.config if run_name is None else run_config(loaded.config, run_name)
-    track = tracking_of(settings, say)
-    run = train(
-        settings,
-        text=loaded.text if run_name is None else None,
-        resume=resume,
-        report=say,
-        score=training_score(settings, say),
-        examine=contamination_of(settings, say),
-    )
+    if run_name is None:
+        settings, experiment, text = loaded.config, None, loaded.text
+    else:
+        settings, experiment, text = run_config(loaded.config, run_name), loaded.config, None
+    run = start_training(settings, experiment=experiment, text=text, resume=resume, report=speaker())
     typer.echo(f"run folder: {run.path}")
-    if track is not None:
-        track(run)

@@ -16,7 +16,7 @@ from .analysis import (
 )
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
 from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
-from .diff import changed_since, diff, resolved_json, to_yaml, unpaired
+from .engine import EngineSettings, check_engine
 from .evaluation import (
     BeirTask,
     BrightTask,
@@ -60,6 +60,7 @@ from .merge import (
 )
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
+from .reading.sweep_runs import SweepRun
+from .resolved import changed_since, diff, resolved_json, to_yaml, unpaired
 from .sweep import LocalLaunch, SlurmLaunch, SweepConfig
-from .sweep_points import SweepRun
 from .training import Checkpoints, Logging, Recipe, RunConfig, Training

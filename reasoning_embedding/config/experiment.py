@@ -12,6 +12,7 @@ from .base import Name, NonNegative, Positive, Section, conflict
 from .evaluation import Evaluation
 from .lineage import Lineage
 from .reading.suggestions import did_you_mean
+from .references import parse
 from .training import Recipe
 
 
@@ -68,9 +69,9 @@ class ExperimentConfig(Section):
             if track.against != "first":
                 references.append((track.against, ("realignment", index, "against")))
         for reference, path in references:
-            scheme, _, rest = reference.partition(":")
+            parsed = parse(reference)
+            scheme, name, step = parsed.kind, parsed.name, parsed.at
             known = {"lineage": stages, "run": runs}.get(scheme)
-            name, _, step = rest.partition("@")
             if known is not None and name not in known:
                 kind = {"lineage": "stage"}.get(scheme, scheme)
                 what = (

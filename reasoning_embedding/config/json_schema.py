@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .reading.schema import sections
+from .reading.sections import sections
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ _POSITIVE, _NEGATIVE, _BATCH = 11, 12, 13
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What one optimiser step sees; all ids point into the table's texts.
+class PlannedRows:
+    """The rows of one step and what was drawn for them; all ids point into the table's texts.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ class Plan:
             else WeightedOrder(table, size, seed, weights, self.steps)
         )
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, 1 to ``steps``.
+    def at(self, step: int) -> PlannedRows:
+        """What a step, 1 to ``steps``, trains on.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class Plan:
         score = np.zeros(0, np.float32)
         if table.positive_scores is not None and table.negative_scores is not None:
             score = np.concatenate([table.positive_scores[positive], table.negative_scores[negative]])
-        return Batch(
+        return PlannedRows(
             query=table.query[rows],
             positive=table.positives.values[positive],
             negative=table.negatives.values[negative],

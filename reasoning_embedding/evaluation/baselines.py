@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 from mteb.models.model_meta import ModelMeta
 
-from .bm25 import BM25, bm25_index, tokens
+from reasoning_embedding.data.mining.bm25 import BM25, bm25_index, tokens
 
 
 class BM25Search:

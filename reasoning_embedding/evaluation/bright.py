@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.data.beir import RetrievalData, read_json_lines
 from reasoning_embedding.errors import InputError
 
-from .beir import RetrievalData, read_json_lines
 from .local_retrieval import LocalRetrieval, WrappedSearch, as_search
 
 _LAYOUT = "lay it out like xlangai/BRIGHT: {examples,documents,long_documents}/SUBJECT*.parquet (or .jsonl)"

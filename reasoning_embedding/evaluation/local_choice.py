@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.data.beir import RetrievalData, find_file, read_json_lines
 from reasoning_embedding.errors import InputError
 
-from .beir import RetrievalData, find_file, read_json_lines
 from .local_retrieval import LocalRetrieval, WrappedSearch, as_search
 
 #: Query id -> ids of its candidates.

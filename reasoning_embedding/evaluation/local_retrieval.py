@@ -10,9 +10,9 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.models.models_protocols import SearchProtocol
 from mteb.models.search_wrappers import SearchEncoderWrapper
 
+from reasoning_embedding.data.beir import RetrievalData
 from reasoning_embedding.data.world import World
 
-from .beir import RetrievalData
 from .local_tasks import SPLIT, fingerprint_of, local_metadata
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from mteb.abstasks import AbsTask
 
 from reasoning_embedding import config
+from reasoning_embedding.data.beir import read_beir
 from reasoning_embedding.errors import InputError
 
-from .beir import read_beir
 from .bright import LocalBright, read_bright
 from .instructions import Instructions
 from .local_choice import LocalChoice, read_candidates

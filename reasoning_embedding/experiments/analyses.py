@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import content_hash
-from reasoning_embedding.checkpoints.references import resolve, series_folder
+from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
 from reasoning_embedding.files import write_json
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
 
     instrument = make_instrument(analysis, folder / "hrsa", report)
     for pair in analysis.pairs:
-        a, b = (checkpoint(resolve(reference, folder), reference) for reference in (pair.a, pair.b))
+        a, b = (checkpoint(resolve(reference, folder)) for reference in (pair.a, pair.b))
         result = compare(pair.name, a, b, instrument)
         write_json(folder / "hrsa" / "pairs" / f"{pair.name}.json", result)
         report(f"pair {pair.name}: done")
@@ -37,13 +36,17 @@ def follow_runs(analysis: config.Analysis, folder: Path, report: Report) -> None
 
     instrument = make_instrument(analysis, folder / "hrsa", report)
     for track in analysis.realignment:
-        run = series_folder(track.run, folder)
         named = track.run if ":" in track.run else f"run:{track.run}"
+        run = series_of_steps(named, folder)
+        assert run is not None  # the configuration was checked: it names a run or a stage
         against = f"{named}@first" if track.against == "first" else track.against
         result = realign(
             track.name,
-            checkpoint(resolve(against, folder), against),
-            {step: checkpoint(run.checkpoint(step), f"{track.run}@{step}") for step in run.steps()},
+            checkpoint(resolve(against, folder)),
+            {
+                step: checkpoint(ResolvedModel(f"{track.run}@{step}", run.checkpoint(step)))
+                for step in run.steps()
+            },
             instrument,
             run=track.run,
         )
@@ -72,8 +75,8 @@ def make_instrument(
     return Instrument(load_probe(settings.probe), settings, cache, world or World(), report)
 
 
-def checkpoint(path: Path, reference: str) -> Checkpoint:
-    """Return a local model with the hash of its content, by which caches know it."""
+def checkpoint(model: ResolvedModel, name: str | None = None) -> Checkpoint:
+    """Return a model to be measured, with what caches know it by; absent: named as it was referred to."""
     from reasoning_embedding.hrsa.side import Checkpoint
 
-    return Checkpoint(path, reference, content=content_hash(path))
+    return Checkpoint(model.path, name or model.reference, revision=model.revision, content=model.content)

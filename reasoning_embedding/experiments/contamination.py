@@ -1,45 +1,57 @@
-"""Telling before training which evaluation texts the training data holds."""
+"""What the training data share with the tasks that models are scored on: refused, or counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.files import write_json
+from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
     from reasoning_embedding.data import Table
 
-Report = Callable[[str], None]
-#: Name of the stage that compares an experiment's data with its tasks.
-CONTAMINATION = "contamination"
 
-
-def scored_tasks(experiment: config.ExperimentConfig) -> list[config.Task]:
-    """Return all tasks an experiment is scored on, while it trains and after."""
-    sections = (experiment.evaluation, experiment.recipe.evaluation)
+def scored_tasks(*scored: config.RunConfig | config.ExperimentConfig | None) -> list[config.Task]:
+    """Return all tasks that a run and an experiment are scored on, while they train and after; each one once."""
+    sections = []
+    for one in scored:
+        if one is not None:
+            sections.append(one.evaluation)
+        if isinstance(one, config.ExperimentConfig):
+            sections.append(one.recipe.evaluation)
     tasks = [task for section in sections if section is not None for task in section.tasks]
     return [task for index, task in enumerate(tasks) if task not in tasks[:index]]
 
 
-def contamination_of(settings: config.RunConfig, report: Report) -> Callable[[Table], None] | None:
-    """Return what compares a run's data with its tasks, or None where it has none.
+def refuse_contaminated(data: config.Data, tasks: Sequence[config.Task], table: Table | None = None) -> None:
+    """Stop when training data are a known evaluation set or one of `tasks`, by their names and paths.
 
     Parameters
     ----------
-    settings : config.RunConfig
-        The run; its folder receives ``contamination.json``.
-    report : callable
-        Takes a line a task.
+    data : config.Data
+        Nothing is refused where its ``force_contaminated`` is true.
+    tasks : sequence of config.Task
+        What the models are scored on.
+    table : Table, optional
+        The data once read: rows may say that they come from such a set.
+
+    Raises
+    ------
+    InputError
+        Naming the source, the evaluation set and why.
     """
-    if settings.evaluation is None:
-        return None
-    tasks = settings.evaluation.tasks
-    target = RunFolder(Path(settings.output_dir) / settings.name).contamination
-    return lambda table: compare_tasks(table, tasks, target, report)
+    from reasoning_embedding.data.quality.evaluation_sources import (
+        refuse_evaluation_rows,
+        refuse_evaluation_sources,
+    )
+
+    if table is None:
+        refuse_evaluation_sources(data, tasks)
+    else:
+        refuse_evaluation_rows(data, table.sources, tasks)
 
 
 def compare_tasks(table: Table, tasks: Sequence[config.Task], target: Path, report: Report) -> None:

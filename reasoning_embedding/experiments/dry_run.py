@@ -8,7 +8,7 @@ from typing import Any
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .runner import run_config
+from .training import run_config
 
 #: Configuration of the launcher for each engine the cost model knows, on eight GPUs.
 _LAUNCHERS = {"fsdp2": "8gpu-fsdp2", "zero2": "8gpu-zero2", "replicated": "8gpu-ddp"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
-from reasoning_embedding.checkpoints.references import pick_step
+from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.errors import InputError
 
 from .tracking import series_of
@@ -26,7 +26,7 @@ def points_of(settings: config.MergeConfig) -> list[Point]:
     """List the merges of a configuration in order."""
     if settings.path is None:
         return [Point(settings.method.kind, settings.method)]
-    from reasoning_embedding.merging.recipe import at
+    from reasoning_embedding.merging.tensor_merge import at
 
     methods = [settings.method, *settings.path.beside]
     return [
@@ -46,7 +46,7 @@ def models_of(settings: config.MergeConfig) -> list[tuple[str, Path]]:
         If a run or a step is not there.
     """
     if isinstance(settings.models, list):
-        return [(reference, folder_of(reference)) for reference in settings.models]
+        return [(reference, resolve(reference).folder) for reference in settings.models]
     wanted = settings.models
     if not RunFolder(Path(wanted.run)).checkpoints.is_dir():
         raise InputError("there is no run here", where=wanted.run, todo="models.run is a run's folder")
@@ -54,26 +54,3 @@ def models_of(settings: config.MergeConfig) -> list[tuple[str, Path]]:
     steps = list(series.chosen("saved" if wanted.steps == "all" else wanted.steps).models.items())
     kept = steps[-wanted.last :] if wanted.last else steps
     return [(f"{series.name}@{step}", Path(path)) for step, path in kept]
-
-
-def folder_of(reference: str) -> Path:
-    """Return the folder of a model: the path itself, or the checkpoint of ``RUN@STEP``.
-
-    Raises
-    ------
-    InputError
-        If it is a run without a step, or the run or its step is not there.
-    """
-    path, _, step = reference.rpartition("@")
-    if path and not Path(reference).is_dir():
-        run = RunFolder(Path(path))
-        if not run.checkpoints.is_dir():
-            raise InputError(
-                f"{reference!r} names no run", where=path, todo="train it first, or mend the path"
-            )
-        return run.checkpoint(pick_step(run, step, reference))
-    if RunFolder(Path(reference)).checkpoints.is_dir():
-        raise InputError(
-            f"{reference!r} is a run, not a model", where=reference, todo=f"name a step: {reference}@last"
-        )
-    return Path(reference)

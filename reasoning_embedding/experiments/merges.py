@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.checkpoints.references import ResolvedModel, resolve
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, write_json
 
 from .analyses import checkpoint, make_instrument
 from .evaluations import query_template
-from .merge_inputs import Point, folder_of, models_of, points_of
+from .merge_inputs import Point, models_of, points_of
 
 if TYPE_CHECKING:
     from reasoning_embedding.merging.merge import Models
@@ -61,7 +62,7 @@ def run_merge(
     folder = Path(settings.output_dir) / settings.name
     named = models_of(settings)
     reference = getattr(settings.method, "base", None)
-    base = (reference, folder_of(reference)) if reference else None
+    base = (reference, resolve(reference).folder) if reference else None
     points = points_of(settings)
     with open_models(named, base) as models, _held(folder):
         _write_settings(settings, text, folder)
@@ -186,11 +187,17 @@ def _analyze(
 
     instrument = make_instrument(settings, folder / "hrsa", report)
     table = TrackTable(RunFolder(folder).track)
-    ends = {member.reference: checkpoint(member.folder, member.reference) for member in models.members}
+    ends = {
+        member.reference: checkpoint(ResolvedModel(member.reference, member.folder))
+        for member in models.members
+    }
     against = [Against(name, {None: end}) for name, end in ends.items()]
     for method in dict.fromkeys(point["method"] for point in record["points"]):
         points = [point for point in record["points"] if point["method"] == method]
-        merges = {i: checkpoint(folder / point["model"], point["name"]) for i, point in enumerate(points)}
+        merges = {
+            i: checkpoint(ResolvedModel(point["name"], folder / point["model"]))
+            for i, point in enumerate(points)
+        }
         track(method, merges, against, instrument, table)
         for index, point in enumerate(points):
             rows = [

@@ -8,15 +8,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from reasoning_embedding.config.secrets import known_secrets, mask
 from reasoning_embedding.files import explain_disk_errors
+from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import known_secrets, mask
 
-Report = Callable[[str], None]
 #: Keeps libraries' own progress bars and advice out of what a process says.
 QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"}
 
@@ -54,7 +53,7 @@ class _Running:
     lines: list[str]
 
 
-class Pool:
+class ProcessPool:
     """At most `jobs` processes at a time; leaving the block asks all of them to stop and waits for them.
 
     Parameters

@@ -1,25 +1,34 @@
-"""Running an experiment: grow, train, evaluate, analyse, each stage once."""
+"""Running an experiment: each stage once, in a process of its own, after what it needs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reasoning_embedding import config
+from reasoning_embedding.checkpoints import ExperimentFolder
 from reasoning_embedding.checkpoints.locks import hold
-from reasoning_embedding.config.reading.suggestions import did_you_mean
-from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, write_json
+from reasoning_embedding.errors import ReasoningEmbeddingError
+from reasoning_embedding.files import atomic_write, read_json, write_json
+from reasoning_embedding.progress import Report
 
-from .scheduler import run_stages
-from .stages import Ledger, plan_stages
+from .processes import Ended, ProcessPool
+from .records import StageRecords
+from .stages import Stage, plan_stages
 
-_RESOLVED = "config.resolved.json"
+
+class StageError(ReasoningEmbeddingError):
+    """A stage failed; carries the exit code of its process."""
+
+    def __init__(self, ended: Ended) -> None:
+        todo = f"its whole log is {ended.log}; finished stages are kept"
+        super().__init__(ended.message, where=ended.name, todo=todo)
+        self.exit_code = ended.code if ended.code > 0 else 1
 
 
 def run_experiment(
-    experiment: config.ExperimentConfig, *, text: str | None = None, report: Callable[[str], None] = print
+    experiment: config.ExperimentConfig, *, text: str | None = None, report: Report = print
 ) -> Path:
     """Run every stage that is not done yet and return the experiment's folder.
 
@@ -39,48 +48,70 @@ def run_experiment(
     StageError
         When a stage fails; what is finished stays.
     """
-    folder = Path(experiment.output_dir) / experiment.name
+    folder = ExperimentFolder.of(experiment)
     stages = plan_stages(experiment)
     with hold(
-        folder / ".lock", refusal="another process runs this experiment", todo="wait for it, or change name"
+        folder.lock, refusal="another process runs this experiment", todo="wait for it, or change name"
     ):
         if text is not None:
-            atomic_write(folder / "config.yaml", text)
-        write_json(folder / _RESOLVED, experiment.model_dump(mode="json"))
-        run_stages(folder, stages, Ledger(folder, stages), jobs=experiment.jobs, report=report)
-    return folder
+            atomic_write(folder.config_yaml, text)
+        write_json(folder.config_json, config.resolved_json(experiment))
+        run_stages(folder, stages, jobs=experiment.jobs, report=report)
+    return folder.path
 
 
-def read_experiment(folder: Path) -> config.ExperimentConfig:
+def read_experiment(folder: ExperimentFolder) -> config.ExperimentConfig:
     """Read an experiment back from its folder."""
-    return config.ExperimentConfig.model_validate(
-        json.loads((folder / _RESOLVED).read_text(encoding="utf-8"))
-    )
+    return config.ExperimentConfig.model_validate(read_json(folder.config_json))
 
 
-def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConfig:
-    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its seed.
+def stage_command(folder: ExperimentFolder, stage: Stage) -> list[str]:
+    """Return the command that does one stage in a process."""
+    return [sys.executable, "-m", "reasoning_embedding.experiments", str(folder.path), stage.name]
+
+
+def run_stages(
+    folder: ExperimentFolder,
+    stages: Sequence[Stage],
+    *,
+    jobs: int,
+    report: Report,
+    command: Callable[[ExperimentFolder, Stage], list[str]] = stage_command,
+) -> None:
+    """Run what is not done yet, each stage after what it needs.
+
+    Parameters
+    ----------
+    folder : ExperimentFolder
+        Holds the experiment's resolved configuration.
+    stages : sequence of Stage
+        Parents first.
+    jobs : int
+        Processes side by side.
+    report : callable
+        Takes each line a stage says, with the stage's name before it.
+    command : callable
+        Gives the command that does a stage.
 
     Raises
     ------
-    InputError
-        If the experiment has no such run.
+    StageError
+        When a stage fails; the others are asked to stop and save first.
     """
-    folder = Path(experiment.output_dir) / experiment.name
-    runs = {run.name: run for run in experiment.runs}
-    if name not in runs:
-        raise InputError(
-            f"no run {name!r} in this experiment{did_you_mean(name, runs)}",
-            where=experiment.name,
-            todo=f"choose one of {', '.join(runs)}",
-        )
-    run = runs[name]
-    backbone = run.backbone
-    if isinstance(backbone, str):
-        backbone = config.PretrainedBackbone(path=str(folder / "lineage" / backbone))
-    recipe = {field: getattr(experiment.recipe, field) for field in config.Recipe.model_fields}
-    group = experiment.recipe.logging.group or experiment.name
-    recipe["logging"] = experiment.recipe.logging.model_copy(update={"group": group})
-    return config.RunConfig(
-        name=name, output_dir=str(folder / "runs"), seed=run.seed, backbone=backbone, **recipe
-    )
+    records = StageRecords(folder, stages)
+    done = {stage.name for stage in stages if records.is_done(stage.name)}
+    for name in (stage.name for stage in stages if stage.name in done):
+        report(f"[{name}] done before")
+    waiting = [stage for stage in stages if stage.name not in done]
+    with ProcessPool(jobs, report) as pool:
+        while waiting or pool.busy:
+            ready = [stage for stage in waiting if done.issuperset((*stage.needs, *stage.after))]
+            for stage in ready[: pool.free]:
+                waiting.remove(stage)
+                pool.start(stage.name, command(folder, stage), folder.log(stage.name))
+            ended = pool.wait()
+            if ended.code:
+                raise StageError(ended)
+            records.finish(ended.name, ended.seconds)
+            done.add(ended.name)
+            report(f"[{ended.name}] done in {ended.seconds:.0f} s")

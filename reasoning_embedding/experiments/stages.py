@@ -1,36 +1,35 @@
-"""The stages of an experiment: what each needs, and the content hash that says it is done.
-
-A stage's key is a hash of its own settings, of the files those name, and of what its parents produced. A
-finished stage leaves a record with its key; while the key stays the same the stage is not run again.
-"""
+"""The stages of an experiment: each knows what it needs, what decides it, what it does and what it leaves."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from reasoning_embedding import __version__, config
-from reasoning_embedding.checkpoints import RunFolder, content_hash, hash_file
-from reasoning_embedding.files import write_json
+from reasoning_embedding.checkpoints import ExperimentFolder, content_hash, hash_file
+from reasoning_embedding.checkpoints.scores import FILE as SCORES
+from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.progress import Report
 
-from .contamination import CONTAMINATION, scored_tasks
+from .contamination import compare_tasks, refuse_contaminated, scored_tasks
+from .training import move_aside, run_config, start_training
 
 #: Settings under these keys name files or folders whose content counts.
 _PATH_KEYS = {"path", "paths", "rows", "corpus", "tokenizer", "train", "test"}
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One unit of work, a process of its own.
+class Stage(ABC):
+    """One unit of work of an experiment, done in a process of its own.
 
-    Attributes
+    Parameters
     ----------
     name : str
-        ``contamination``, ``grow-STAGE``, ``train-RUN``, ``evaluate``, ``analyze`` or ``track``.
+        Names its record, its log and its process.
     settings : dict
         What decides its result, as JSON values.
     needs : tuple of str
@@ -39,136 +38,241 @@ class Stage:
         Stages that must be finished before, and decide nothing.
     """
 
-    name: str
-    settings: dict[str, Any]
-    needs: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
+    def __init__(
+        self, name: str, settings: dict[str, Any], needs: tuple[str, ...] = (), after: tuple[str, ...] = ()
+    ) -> None:
+        self.name, self.settings, self.needs, self.after = name, settings, needs, after
+
+    @abstractmethod
+    def work(self, folder: ExperimentFolder, report: Report) -> None:
+        """Do it; what it makes lies in `folder`."""
+
+    @abstractmethod
+    def output(self, folder: ExperimentFolder) -> str | None:
+        """Hash of the content of what it made, or None where that is missing."""
+
+    def key(self, outputs: Mapping[str, str | None], hash_of: Callable[[Path], str] = hash_file) -> str:
+        """Hash of all that decides the result: while it stays the same, the stage is not done again.
+
+        Parameters
+        ----------
+        outputs : mapping
+            Output of each stage of ``needs``.
+        hash_of : callable
+            Hashes the content of a file that the settings name.
+        """
+        inputs = {
+            "version": __version__,
+            "settings": self.settings,
+            "files": {str(path): hash_of(path) for path in sorted(set(_files_named(self.settings)))},
+            "parents": {need: outputs.get(need) for need in self.needs},
+        }
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+class Contamination(Stage):
+    """Compare the training data with all tasks the models are scored on, before anything is grown or trained."""
+
+    NAME = "contamination"
+
+    def __init__(self, data: config.Data, tasks: list[config.Task]) -> None:
+        self.data, self.tasks = data, tasks
+        settings = {
+            "data": data.model_dump(mode="json"),
+            "tasks": [task.model_dump(mode="json") for task in tasks],
+        }
+        super().__init__(self.NAME, settings)
+
+    def work(self, folder: ExperimentFolder, report: Report) -> None:
+        """Refuse data that the models are scored on, and write down which texts both have."""
+        from reasoning_embedding.data import load_table
+
+        refuse_contaminated(self.data, self.tasks)
+        table = load_table(self.data)
+        refuse_contaminated(self.data, self.tasks, table)
+        compare_tasks(table, self.tasks, folder.contamination, report)
+
+    def output(self, folder: ExperimentFolder) -> str | None:
+        """Hash of ``contamination.json``."""
+        return _hash_files(folder, [folder.contamination])
+
+
+class Grow(Stage):
+    """Grow one backbone of the lineage."""
+
+    def __init__(self, lineage: config.Lineage, name: str) -> None:
+        self.lineage, self.stage = lineage, name
+        grown = next(stage for stage in lineage.stages if stage.name == name)
+        self.parent = grown.needs
+        tokenizer = lineage.model_dump(mode="json", include={"tokenizer"})
+        settings = {"stage": grown.model_dump(mode="json"), **tokenizer}
+        super().__init__(self.of(name), settings, (self.of(self.parent),) if self.parent else ())
+
+    @staticmethod
+    def of(backbone: str) -> str:
+        """Name of the stage that grows a backbone."""
+        return f"grow-{backbone}"
+
+    def work(self, folder: ExperimentFolder, report: Report) -> None:
+        """Grow it; what other settings made there is set aside."""
+        from reasoning_embedding.distributed import joined_world
+        from reasoning_embedding.lineages import grow_stage, is_current
+
+        target = folder.stage(self.stage).path
+        parent = folder.stage(self.parent).path if self.parent else None
+        if target.exists() and not is_current(self.lineage, self.stage, target, parent):
+            move_aside(folder, target, report)
+        with joined_world() as world:
+            grow_stage(self.lineage, self.stage, target, parent, report, world)
+
+    def output(self, folder: ExperimentFolder) -> str | None:
+        """Hash of the model."""
+        model = folder.stage(self.stage).path
+        return content_hash(model) if model.is_dir() else None
+
+
+class Train(Stage):
+    """Train one run."""
+
+    def __init__(
+        self, experiment: config.ExperimentConfig, run: config.ExperimentRun, after: tuple[str, ...]
+    ) -> None:
+        self.experiment, self.run = experiment, run.name
+        settings = {
+            "run": run.model_dump(mode="json"),
+            "recipe": experiment.recipe.model_dump(mode="json"),
+        }
+        needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
+        super().__init__(f"train-{run.name}", settings, needs, after)
+
+    def work(self, folder: ExperimentFolder, report: Report) -> None:
+        """Train it, or go on; a run that other settings made there is set aside."""
+        start_training(
+            run_config(self.experiment, self.run),
+            experiment=self.experiment,
+            resume=True,
+            set_aside=True,
+            compare=False,  # the contamination stage has done so
+            report=report,
+        )
+
+    def output(self, folder: ExperimentFolder) -> str | None:
+        """Hash of the last checkpoint's model."""
+        run = folder.run(self.run)
+        steps = run.steps()
+        return content_hash(run.checkpoint(steps[-1])) if steps else None
+
+
+class Evaluate(Stage):
+    """Score the checkpoints of all runs, and the baselines."""
+
+    def __init__(
+        self, experiment: config.ExperimentConfig, evaluation: config.Evaluation, needs: tuple[str, ...]
+    ) -> None:
+        self.experiment, self.evaluation = experiment, evaluation
+        super().__init__("evaluate", evaluation.model_dump(mode="json"), needs)
+
+    def work(self, folder: ExperimentFolder, report: Report) -> None:
+        """Score what is not scored yet."""
+        from reasoning_embedding.distributed import joined_world
+
+        from .evaluations import evaluate_runs
+
+        with joined_world() as world:
+            evaluate_runs(self.experiment, self.evaluation, folder.path, report, world)
+
+    def output(self, folder: ExperimentFolder) -> str | None:
+        """Hash of all scores."""
+        places = [folder.evaluation, *(folder.run(name).evaluation for name in folder.run_names())]
+        return _hash_files(folder, (file for place in places for file in place.glob(f"*/{SCORES}")))
+
+
+class Analyze(Stage):
+    """Compare the pairs of the analysis."""
+
+    def __init__(self, analysis: config.Analysis, needs: tuple[str, ...]) -> None:
+        self.analysis = analysis
+        super().__init__("analyze", analysis.model_dump(mode="json", exclude={"realignment"}), needs)
+
+    def work(self, folder: ExperimentFolder, report: Report) -> None:
+        """Compare every pair."""
+        from .analyses import analyze_pairs
+
+        analyze_pairs(self.analysis, folder.path, report)
+
+    def output(self, folder: ExperimentFolder) -> str | None:
+        """Hash of all comparisons."""
+        return _hash_files(folder, folder.pairs.glob("*.json"))
+
+
+class Track(Stage):
+    """Follow the trajectories of the analysis."""
+
+    def __init__(self, analysis: config.Analysis, needs: tuple[str, ...]) -> None:
+        self.analysis = analysis
+        super().__init__("track", analysis.model_dump(mode="json", exclude={"pairs", "seed_band"}), needs)
+
+    def work(self, folder: ExperimentFolder, report: Report) -> None:
+        """Follow every trajectory."""
+        from .analyses import follow_runs
+
+        follow_runs(self.analysis, folder.path, report)
+
+    def output(self, folder: ExperimentFolder) -> str | None:
+        """Hash of all trajectories."""
+        return _hash_files(folder, folder.realignments.glob("*.json"))
 
 
 def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:
     """List an experiment's stages, parents first."""
     stages: list[Stage] = []
-    checks: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     if tasks := scored_tasks(experiment):
-        settings = {
-            "data": experiment.recipe.data.model_dump(mode="json"),
-            "tasks": [task.model_dump(mode="json") for task in tasks],
-        }
         # First, so that a refusal comes before anything is grown; a new task must not train the runs anew.
-        stages.append(Stage(CONTAMINATION, settings))
-        checks = (CONTAMINATION,)
-    if experiment.lineage is not None:
-        tokenizer = experiment.lineage.model_dump(mode="json", include={"tokenizer"})
-        for grown in experiment.lineage.stages:
-            settings = {"stage": grown.model_dump(mode="json"), **tokenizer}
-            stages.append(
-                Stage(f"grow-{grown.name}", settings, (f"grow-{grown.needs}",) if grown.needs else ())
-            )
+        stages.append(Contamination(experiment.recipe.data, tasks))
+        before = (Contamination.NAME,)
+    if (lineage := experiment.lineage) is not None:
+        stages += [Grow(lineage, stage.name) for stage in lineage.stages]
         # Siblings that see other tokens are refused before any of them is trained.
-        given = (grown.name for grown in experiment.lineage.stages if isinstance(grown, config.GivenStage))
-        checks += tuple(f"grow-{name}" for name in given)
-    for run in experiment.runs:
-        settings = {
-            "run": run.model_dump(mode="json"),
-            "recipe": experiment.recipe.model_dump(mode="json"),
-        }
-        needs = (f"grow-{run.backbone}",) if isinstance(run.backbone, str) else ()
-        stages.append(Stage(f"train-{run.name}", settings, needs, checks))
-    everything = tuple(stage.name for stage in stages if stage.name != CONTAMINATION)
-    return [*stages, *(Stage(name, settings, everything) for name, settings in _measurements(experiment))]
-
-
-def _measurements(experiment: config.ExperimentConfig) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is done to the finished models: stage and settings; pairs and trajectories run side by side."""
+        given = (stage.name for stage in lineage.stages if isinstance(stage, config.GivenStage))
+        before += tuple(map(Grow.of, given))
+    stages += [Train(experiment, run, before) for run in experiment.runs]
+    models = tuple(stage.name for stage in stages if stage.name != Contamination.NAME)
+    # What measures the finished models; these run side by side.
     if experiment.evaluation is not None:
-        yield "evaluate", experiment.evaluation.model_dump(mode="json")
-    analysis = experiment.analysis
-    if analysis is not None and analysis.pairs:
-        yield "analyze", analysis.model_dump(mode="json", exclude={"realignment"})
+        stages.append(Evaluate(experiment, experiment.evaluation, models))
+    if (analysis := experiment.analysis) is not None and analysis.pairs:
+        stages.append(Analyze(analysis, models))
     if analysis is not None and analysis.realignment:
-        yield "track", analysis.model_dump(mode="json", exclude={"pairs", "seed_band"})
+        stages.append(Track(analysis, models))
+    return stages
 
 
-class Ledger:
-    """Records of finished stages under ``<experiment>/stages/``.
+def find_stage(experiment: config.ExperimentConfig, name: str) -> Stage:
+    """Return the stage of that name.
 
-    Parameters
-    ----------
-    folder : Path
-        The experiment's folder.
-    stages : list of Stage
-        Parents first.
+    Raises
+    ------
+    InputError
+        If the experiment has none.
     """
+    stages = {stage.name: stage for stage in plan_stages(experiment)}
+    if name not in stages:
+        raise InputError(
+            f"no stage {name!r} in this experiment{did_you_mean(name, stages)}",
+            where=experiment.name,
+            todo=f"choose one of {', '.join(stages)}",
+        )
+    return stages[name]
 
-    def __init__(self, folder: Path, stages: list[Stage]) -> None:
-        self.folder = folder
-        self._stages = {stage.name: stage for stage in stages}
-        self._file_hashes: dict[Path, str] = {}
-        self._outputs: dict[str, str | None] = {}
 
-    def key(self, name: str) -> str:
-        """Content hash of a stage's inputs; its parents must be finished."""
-        stage = self._stages[name]
-        parents = {need: self._record(need).get("output") for need in stage.needs}
-        inputs = {
-            "version": __version__,
-            "settings": stage.settings,
-            "files": {str(path): self._hash(path) for path in sorted(set(_files_named(stage.settings)))},
-            "parents": parents,
-        }
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-    def is_done(self, name: str) -> bool:
-        """Whether a stage and all it needs are finished with the inputs of now, and its output still there."""
-        if not all(self.is_done(need) for need in self._stages[name].needs):
-            return False
-        record = self._record(name)
-        return record.get("key") == self.key(name) and record.get("output") == self._output(name)
-
-    def finish(self, name: str, seconds: float) -> None:
-        """Record a stage that has just ended well."""
-        self._outputs.pop(name, None)
-        record = {"key": self.key(name), "output": self._output(name), "seconds": round(seconds, 1)}
-        write_json(self._path(name), record)
-
-    def _path(self, name: str) -> Path:
-        return self.folder / "stages" / f"{name}.json"
-
-    def _record(self, name: str) -> dict[str, Any]:
-        path = self._path(name)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    def _output(self, name: str) -> str | None:
-        """Content hash of what a stage made, or None where it is missing; large models are read once."""
-        if name not in self._outputs:
-            self._outputs[name] = self._read_output(name)
-        return self._outputs[name]
-
-    def _read_output(self, name: str) -> str | None:
-        kind, _, rest = name.partition("-")
-        if kind == "grow":
-            folder = self.folder / "lineage" / rest
-            return content_hash(folder) if folder.is_dir() else None
-        if kind == "train":
-            run = RunFolder(self.folder / "runs" / rest)
-            steps = run.steps()
-            return content_hash(run.checkpoint(steps[-1])) if steps else None
-        patterns = {
-            CONTAMINATION: ("contamination.json",),
-            "evaluate": ("evaluation/*/scores.json", "runs/*/evaluation/*/scores.json"),
-            "analyze": ("hrsa/pairs/*.json",),
-            "track": ("hrsa/realignment/*.json",),
-        }[name]
-        files = sorted(path for pattern in patterns for path in self.folder.glob(pattern))
-        digest = hashlib.sha256()
-        for path in files:
-            digest.update(f"{path.relative_to(self.folder)}\0{hash_file(path)}\n".encode())
-        return digest.hexdigest() if files else None
-
-    def _hash(self, path: Path) -> str:
-        if path not in self._file_hashes:
-            self._file_hashes[path] = hash_file(path)
-        return self._file_hashes[path]
+def _hash_files(folder: ExperimentFolder, paths: Iterable[Path]) -> str | None:
+    """Hash the content and the place of files; None where there are none."""
+    digest = hashlib.sha256()
+    found = sorted(path for path in paths if path.is_file())
+    for path in found:
+        digest.update(f"{path.relative_to(folder.path)}\0{hash_file(path)}\n".encode())
+    return digest.hexdigest() if found else None
 
 
 def _files_named(settings: Any, key: str = "") -> Iterator[Path]:

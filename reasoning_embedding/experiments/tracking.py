@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
-from reasoning_embedding.checkpoints.references import pick_step, resolve
+from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
+from reasoning_embedding.config.references import parse
 from reasoning_embedding.errors import InputError
 
 from .analyses import checkpoint, make_instrument
 
 if TYPE_CHECKING:
     from reasoning_embedding.distributed import World
-    from reasoning_embedding.hrsa.side import Checkpoint
     from reasoning_embedding.hrsa.trajectory import Against
 
 Report = Callable[[str], None]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def series_of(arguments: Sequence[str]) -> list[Series]:
     found: list[Series] = []
     models: list[str] = []
     for argument in arguments:
-        run = RunFolder(Path(argument))
-        if not run.checkpoints.is_dir():
+        run = series_of_steps(argument)
+        if run is None or not run.checkpoints.is_dir():
             models.append(argument)
             continue
         steps = {step: str(run.checkpoint(step)) for step in run.steps()}
@@ -132,7 +131,9 @@ def track_series(
     instrument = make_instrument(settings, path.parent, report, world)
     table = TrackTable(path)
     instrument.world.barrier()  # every rank has read the table before the main one writes it
-    models = {step: model_of(model, f"{series.name}@{step}") for step, model in chosen.models.items()}
+    models = {
+        step: checkpoint(resolve(model), f"{series.name}@{step}") for step, model in chosen.models.items()
+    }
     made = track(series.name, models, references, instrument, table)
     report(f"{series.name}: {made} comparisons measured, {len(table.rows)} rows in {path}")
     return path
@@ -158,52 +159,19 @@ def against(reference: str, series: Series) -> Against:
 
     if reference == "first":
         step = min(series.models)
-        return Against(reference, {None: model_of(series.models[step], f"{series.name}@{step}")}, step)
-    scheme, _, rest = reference.partition(":")
-    name, _, step = rest.partition("@") if scheme == "run" else ("", "", "")
-    run = _sibling(name, series) if scheme == "run" else RunFolder(Path(reference))
-    if scheme == "run" and step:
-        number = pick_step(run, step, reference)
-        return Against(reference, {None: checkpoint(run.checkpoint(number), reference)}, number)
-    if run.checkpoints.is_dir():
-        shared = [number for number in run.steps() if number in series.models]
-        models = {number: checkpoint(run.checkpoint(number), f"{reference}@{number}") for number in shared}
-        return Against(reference, dict(models))
-    if scheme == "run":
-        raise InputError(f"{reference!r} names no run", where=str(run.path), todo="train it first")
-    if scheme == "lineage":
-        experiment = series.run.path.resolve().parents[1] if series.run else Path()
-        return Against(reference, {None: checkpoint(resolve(reference, experiment), reference)})
-    return Against(reference, {None: model_of(reference, reference)})
-
-
-def model_of(reference: str, name: str) -> Checkpoint:
-    """Return the model of a folder, or of a Hub id with an optional ``@revision``.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
-    from reasoning_embedding.hrsa.side import Checkpoint
-
-    if Path(reference).is_dir():
-        return checkpoint(Path(reference), name)
-    repository, _, revision = reference.partition("@")
-    if not _HUB_ID.fullmatch(repository):
-        raise InputError(
-            f"{reference!r} names neither a run nor a model",
-            where=str(Path(reference).resolve()),
-            todo="name a run folder, a model's folder, or OWNER/NAME@REVISION of the Hub",
+        return Against(
+            reference, {None: checkpoint(resolve(series.models[step]), f"{series.name}@{step}")}, step
         )
-    # Without a revision the Hub may hand out another model tomorrow: nothing of it is taken for known.
-    return Checkpoint(repository, name, revision=revision or None, content=reference if revision else None)
-
-
-def _sibling(name: str, series: Series) -> RunFolder:
-    """Run of that name beside the series' own, or at that path."""
-    beside = series.run.path.resolve().parent / name if series.run else None
-    return RunFolder(beside if beside is not None and beside.is_dir() else Path(name))
+    within = series.run.experiment if series.run else None
+    run = series_of_steps(reference, within)
+    if run is None or parse(reference).kind == "lineage":
+        model = resolve(reference, within)
+        return Against(reference, {None: checkpoint(model)}, model.step)
+    if not run.checkpoints.is_dir():
+        raise InputError(f"{reference!r} names no run", where=str(run.path), todo="train it first")
+    shared = {step: run.checkpoint(step) for step in run.steps() if step in series.models}
+    models = {step: checkpoint(ResolvedModel(f"{reference}@{step}", path)) for step, path in shared.items()}
+    return Against(reference, dict(models))
 
 
 def _steps_of(models: list[str]) -> list[int]:
@@ -214,10 +182,13 @@ def _steps_of(models: list[str]) -> list[int]:
 
 
 def _step_of(model: str) -> int | None:
-    record = read_provenance(Path(model)) if Path(model).is_dir() else None
+    found = resolve(model)
+    if found.step is not None:
+        return found.step
+    record = read_provenance(found.path) if isinstance(found.path, Path) else None
     if record is not None and isinstance(record.get("step"), int):
         return record["step"]
-    numbers = re.findall(r"\d+", model.partition("@")[2] or Path(model).name)
+    numbers = re.findall(r"\d+", found.revision or Path(found.path).name)
     return int(numbers[-1]) if numbers else None
 
 
@@ -238,7 +209,7 @@ def tracking_of(settings: config.RunConfig, report: Report) -> Callable[[RunFold
     Raises
     ------
     InputError
-        If the probe set cannot be used, or a reference is a path that is not there.
+        If the probe set cannot be used, or a reference is a path where no model or step is.
     """
     section = settings.hrsa
     if section is None:
@@ -246,8 +217,8 @@ def tracking_of(settings: config.RunConfig, report: Report) -> Callable[[RunFold
     make_instrument(section, None, report)
     for name in section.references:
         looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-        if looks_local and not Path(name).is_dir():
-            raise InputError(f"{name!r} names no model", where="hrsa.against", todo="name a model's folder")
+        if looks_local and series_of_steps(name) is None:
+            resolve(name)
 
     def measure(run: RunFolder) -> None:
         if os.environ.get("RANK", "0") != "0":

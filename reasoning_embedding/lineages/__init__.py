@@ -1,8 +1,8 @@
 """Growing backbones: a base, given or pre-trained, then its SFT, DPO and RLVR siblings (trl)."""
 
-from .gates import GateReport, check_gates, measure
+from .gates import GateReport, check_gates, check_recorded_gates, measure
 from .grow import grow, grow_stage
-from .records import check_recorded_gates, is_current, settings_hash
+from .stage_identity import is_current, settings_hash
 
 __all__ = [
     "GateReport",

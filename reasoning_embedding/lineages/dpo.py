@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from reasoning_embedding.config.lineage import DpoStage
-from reasoning_embedding.config.stage_data import PreferenceFiles
+from reasoning_embedding.config.lineage import DpoStage, PreferenceFiles
 from reasoning_embedding.data.world import SUMS, answer_text
 
-from .fine_tune import Start, run_trainer
-from .progress import Progress, one_device, quiet_arguments, shares
-from .rows import Row, preference_rows
+from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
+from .training_rows import Row, preference_rows
 
 if TYPE_CHECKING:
     from trl import DPOTrainer
@@ -48,7 +46,7 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    micro, forwards = shares(stage, stage.batch_size, start.world)
+    micro, forwards = micro_batches(stage, stage.batch_size, start.world)
     rows = Dataset.from_list(_rows(stage, start.tokenizer))
     reference = AutoModelForCausalLM.from_pretrained(start.parent, dtype=torch.float32, use_safetensors=True)
 
@@ -61,7 +59,7 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
             callbacks=callbacks,
             args=one_device(
                 DPOConfig(
-                    **quiet_arguments(stage, start.world, state, schedule="constant_with_warmup"),
+                    **trainer_arguments(stage, start.world, state, schedule="constant_with_warmup"),
                     per_device_train_batch_size=micro,
                     gradient_accumulation_steps=forwards,
                     max_length=stage.max_tokens,
@@ -70,7 +68,7 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
             ),
         )
 
-    return run_trainer(start, Progress(stage, start.report, "rewards/accuracies"), build)
+    return run_trainer(start, TrainerProgress(stage, start.report, "rewards/accuracies"), build)
 
 
 def _rows(stage: DpoStage, tokenizer: PreTrainedTokenizerBase) -> list[Row]:

@@ -1,22 +1,37 @@
-"""What a fine-tuning stage is handed, and the run of one of trl's trainers."""
+"""What all stages of trl share: where they start, their trainer's arguments, its run, its log and progress."""
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from reasoning_embedding.backbones import compute_dtype
+from reasoning_embedding.config.lineage import FineTuneStage
 from reasoning_embedding.distributed import World
-from reasoning_embedding.errors import SetupError
+from reasoning_embedding.errors import InputError, SetupError, TrainingError
+from reasoning_embedding.files import read_json
+from reasoning_embedding.progress import Report, Throttle
 
-from .progress import Progress, quiet_trainer
-from .steps import SaveSteps, StepSaver
+from .pretrain import SECONDS_A_LINE
+from .step_checkpoints import SaveSteps, StepSaver
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
 @dataclass(frozen=True)
@@ -47,11 +62,70 @@ class Start:
     saver: StepSaver
     state: Path
     world: World
-    report: Callable[[str], None]
+    report: Report
+
+
+def trainer_arguments(stage: FineTuneStage, world: World, state: str, *, schedule: str) -> dict[str, Any]:
+    """Return the arguments that all stages share: no trackers, states only when asked, this rank's device."""
+    return {
+        "output_dir": state,
+        "max_steps": stage.steps,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": max(1, stage.steps // 20),
+        "weight_decay": 0.0,
+        "optim": "adamw_torch_fused",
+        "seed": stage.seed,
+        "data_seed": stage.seed,
+        "use_cpu": world.device.type == "cpu",
+        "bf16": compute_dtype(stage.precision, world.device) is not None,
+        "gradient_checkpointing": stage.activation_checkpointing,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+    }
+
+
+def one_device(arguments: Arguments) -> Arguments:
+    """Keep transformers from spreading a single process over all GPUs it sees."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def micro_batches(stage: FineTuneStage, sequences: int, world: World) -> tuple[int, int]:
+    """Return the sequences of a rank in one forward, and the forwards of a step.
+
+    Parameters
+    ----------
+    stage : FineTuneStage
+        Its ``micro_batch``.
+    sequences : int
+        Of a step over all ranks.
+    world : World
+        The ranks.
+
+    Raises
+    ------
+    InputError
+        If they do not divide evenly.
+    """
+    micro = stage.micro_batch or max(1, sequences // world.size)
+    if sequences % (micro * world.size):
+        raise InputError(
+            f"{sequences} sequences a step do not divide into forwards of {micro} on {world.size} ranks",
+            where=f"stage {stage.name}",
+            todo="change batch_size (or samples) or micro_batch",
+        )
+    return micro, sequences // (micro * world.size)
 
 
 def run_trainer(
-    start: Start, progress: Progress, build: Callable[[str, list[Any]], Trainer]
+    start: Start, progress: TrainerProgress, build: Callable[[str, list[Any]], Trainer]
 ) -> list[dict[str, Any]]:
     """Build a trainer and let it train.
 
@@ -59,7 +133,7 @@ def run_trainer(
     ----------
     start : Start
         The parent and where steps are kept.
-    progress : Progress
+    progress : TrainerProgress
         Collects the log.
     build : callable
         Takes the folder of the trainer's states, and callbacks.
@@ -88,22 +162,108 @@ def run_trainer(
             )
     # trl loads a frozen reference from where the policy says it came from.
     start.model.config._name_or_path = str(start.parent)
-    with quiet_trainer():
-        trainer = build(str(start.state), [progress, SaveSteps(start.saver)])
-        progress.attach(trainer)
-        trainer.train(resume_from_checkpoint=_last_state(start.state))
+    trainer = build(str(start.state), [progress, SaveSteps(start.saver)])
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.train(resume_from_checkpoint=_last_state(start.state))
     return progress.log
 
 
 def _last_state(folder: Path) -> str | None:
-    """Return the newest state that is whole: the trainer writes its own record last."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}") if _whole(path)]
+    """Return the newest complete state: the trainer writes its own record last."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}") if _is_complete(path)]
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
-def _whole(record: Path) -> bool:
+def _is_complete(record: Path) -> bool:
     try:
-        json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:
+        read_json(record)
+    except InputError:
         return False
     return True
+
+
+class TrainerProgress(TrainerCallback):
+    """Collects what a trainer logs and says every few seconds where it is.
+
+    Parameters
+    ----------
+    stage : FineTuneStage
+        Its steps and name.
+    report : callable
+        Takes the lines.
+    value : str
+        The logged number a line shows.
+
+    Attributes
+    ----------
+    log : list of dict
+        One object a step.
+    """
+
+    def __init__(self, stage: FineTuneStage, report: Report, value: str = "loss") -> None:
+        self.log: list[dict[str, Any]] = []
+        self._stage, self._report, self._value = stage, report, value
+        self._before = 0
+        self._line, self._tokens_at_line, self._tokens = Throttle(SECONDS_A_LINE), 0, 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Keep a step's numbers and report now and then.
+
+        Raises
+        ------
+        TrainingError
+            When the loss is no longer finite.
+        """
+        if logs is None or "loss" not in logs:
+            return
+        entry = self._take(state.global_step, logs)
+        elapsed = self._line.elapsed
+        if self._line.is_due(last=state.global_step == self._stage.steps):
+            speed = (self._tokens - self._tokens_at_line) / max(elapsed, 1e-9)
+            self._report(
+                f"step {state.global_step}/{self._stage.steps} {self._value.rpartition('/')[2]} "
+                f"{entry[self._value]:.3f}{self.remark(entry)} {speed / 1000:.1f}k tokens/s"
+            )
+            self._tokens_at_line = self._tokens
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take the log of the steps that were done before an interruption."""
+        for logs in state.log_history:
+            self._take(int(logs["step"]), logs)
+        if state.global_step:
+            self._report(f"resumed at step {state.global_step}/{self._stage.steps}")
+        # Trainers that do not keep their count of tokens in their state count anew.
+        self._before = self._tokens - state.num_input_tokens_seen
+        self._tokens_at_line = self._tokens
+
+    def _take(self, step: int, logs: dict[str, float]) -> dict[str, Any]:
+        """Check a step's numbers and add them to the log."""
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']}",
+                where=f"step {step} of {self._stage.name}",
+                todo="lower learning_rate",
+            )
+        total = self._before + int(logs.get("num_tokens", 0))
+        entry = {"step": step, **logs, "num_tokens": total, "tokens": total - self._tokens}
+        self._tokens = total
+        self.examine(entry)
+        self.log.append(entry)
+        return entry
+
+    def examine(self, entry: dict[str, Any]) -> None:
+        """Look at a step's numbers, complete them, or stop."""
+
+    def remark(self, entry: dict[str, Any]) -> str:
+        """Return what a progress line adds about a step."""
+        return ""

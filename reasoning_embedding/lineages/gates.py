@@ -1,19 +1,31 @@
-"""Quality gates: how well a stage adds, and the error that stops a lineage that does not."""
+"""Quality gates: how well a stage adds, what is recorded of it, and the error that stops a lineage that does not."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_embedding.config.lineage import Gates, StageBase
+from reasoning_embedding.config.lineage import (
+    Gates,
+    Lineage,
+    SftStage,
+    Stage,
+    StageBase,
+    WorldSums,
+    WorldTokenizer,
+)
 from reasoning_embedding.data.world import Sum, sample_sums
 from reasoning_embedding.errors import InputError, QualityGateError
+from reasoning_embedding.files import read_json
 
+#: File of what was measured of a stage.
+GATES = "gates.json"
 Format = Literal["direct", "worked"]
 #: Sums a measurement asks for, and samples a sum.
 PROMPTS, SAMPLES = 256, 8
@@ -178,3 +190,56 @@ def require_learnable(report: GateReport, stage: str, parent: str) -> None:
             where=f"stage {stage}",
             todo=f"give {parent!r} more steps, or a corpus with fewer corrupted answers",
         )
+
+
+def check_recorded_gates(stage: Stage, folder: Path) -> None:
+    """Hold the values recorded when a stage was grown against its present gates.
+
+    Raises
+    ------
+    QualityGateError
+        When one is missed.
+    """
+    record = read_json(folder / GATES)
+    if record["measured"] is not None:
+        check_gates(stage, record["measured"])
+
+
+def is_measured(lineage: Lineage, stage: StageBase) -> bool:
+    """Whether a stage is asked for sums: a model of plain text is not, unless it has gates."""
+    return isinstance(lineage.tokenizer, WorldTokenizer) or bool(stage.gates.model_dump(exclude_none=True))
+
+
+def gate_record(
+    stage: StageBase, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """Return what ``gates.json`` holds: thresholds, and how well a model adds in its own and the other format.
+
+    Parameters
+    ----------
+    stage : StageBase
+        Its gates; supervised fine-tuning on the world makes worked solutions its own format.
+    model : PreTrainedModel or None
+        None where it is not to be asked.
+    tokenizer : PreTrainedTokenizerBase
+        Its tokenizer.
+    """
+    worked = isinstance(stage, SftStage) and isinstance(stage.data, WorldSums)
+    formats: tuple[Format, Format] = ("worked", "direct") if worked else ("direct", "worked")
+    own, other = (
+        None if model is None else asdict(measure(model, tokenizer, form=form, seed=stage.seed))
+        for form in formats
+    )
+    thresholds = stage.gates.model_dump(exclude_none=True)
+    return {"thresholds": thresholds, "measured": own, "other_format": other}
+
+
+def describe_gates(gates: dict[str, Any]) -> str:
+    """Return the end of a sentence about what was measured; empty where nothing was."""
+    measured = gates["measured"]
+    if measured is None:
+        return ""
+    return (
+        f"; {measured['format']} sums: sampled {measured['sampled_accuracy']:.2f}, "
+        f"greedy {measured['greedy_accuracy']:.2f}, pass@8 {measured['pass_at_8']:.2f}"
+    )

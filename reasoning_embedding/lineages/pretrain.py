@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,18 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_embedding.backbones import compute_dtype
-from reasoning_embedding.backbones.build import build_config
+from reasoning_embedding.backbones.architecture import build_config
 from reasoning_embedding.checkpoints.state import load_state, read_record, save_state
 from reasoning_embedding.config.lineage import PretrainStage
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
+from reasoning_embedding.progress import Report, Throttle
 
 from .corpus import open_stream
-from .loss import linear_cross_entropy
+from .cross_entropy import linear_cross_entropy
 
 #: Seconds between progress lines and between saved states.
-REPORT_EVERY, SAVE_EVERY = 4.0, 60.0
+SECONDS_A_LINE, SECONDS_A_STATE = 4.0, 60.0
 _FLOOR = 0.1
 _CLIP = 1.0
 
@@ -79,7 +78,7 @@ def pretrain(
     tokenizer: PreTrainedTokenizerBase,
     state: Path,
     settings: str,
-    report: Callable[[str], None],
+    report: Report,
     *,
     save_step: Callable[[int, PreTrainedModel], None] = lambda step, model: None,
     world: World | None = None,
@@ -138,8 +137,7 @@ def pretrain(
         report(f"resumed at step {now.step}/{stage.steps}")
     else:
         save_step(0, model)
-    said = saved = time.monotonic()
-    said_step = now.step
+    line, state_due, step_at_line = Throttle(SECONDS_A_LINE), Throttle(SECONDS_A_STATE), now.step
     tokens = stage.batch_size * stage.sequence_length
     while now.step < stage.steps:
         now.step += 1
@@ -147,15 +145,14 @@ def pretrain(
             {"step": now.step, **_train_step(now, stage, stream.batch(now.step), world), "tokens": tokens}
         )
         save_step(now.step, model)
-        clock = time.monotonic()
-        if clock - said >= REPORT_EVERY or now.step == stage.steps:
-            speed = (now.step - said_step) * tokens / max(clock - said, 1e-9)
+        elapsed = line.elapsed
+        if line.is_due(last=now.step == stage.steps):
+            speed = (now.step - step_at_line) * tokens / max(elapsed, 1e-9)
             loss = now.log[-1]["loss"]
             report(f"step {now.step}/{stage.steps} loss {loss:.3f} {speed / 1000:.1f}k tokens/s")
-            said, said_step = clock, now.step
-        if world.is_main and clock - saved >= SAVE_EVERY and now.step < stage.steps:
+            step_at_line = now.step
+        if world.is_main and now.step < stage.steps and state_due.is_due():
             now.save(state, settings)
-            saved = time.monotonic()
     return model.eval(), now.log
 
 
@@ -183,14 +180,3 @@ def _train_step(now: _State, stage: PretrainStage, rows: np.ndarray, world: Worl
     now.optimizer.step()
     now.optimizer.zero_grad()
     return {"loss": loss.item(), "learning_rate": rate, "grad_norm": norm.item()}
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Generator[None]:
-    """Let torch use `count` threads within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_embedding.config.lineage import RlvrStage
-from reasoning_embedding.config.stage_data import ProblemFiles
+from reasoning_embedding.config.lineage import ProblemFiles, RlvrStage
 from reasoning_embedding.data.world import SUMS
+from reasoning_embedding.errors import TrainingError
+from reasoning_embedding.progress import Report
 
-from .fine_tune import Start, run_trainer
+from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
 from .gates import encode_fixed
-from .progress import RewardProgress, one_device, quiet_arguments, shares
 from .rewards import Judge
-from .rows import Row, problem_rows
+from .training_rows import Row, problem_rows
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
@@ -56,7 +56,7 @@ def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
     judge = Judge(stage.reward)
     problems, longest = _problems(stage, start.tokenizer, judge)
     rows = Dataset.from_list(problems)
-    micro, forwards = shares(stage, stage.batch_size * stage.samples, start.world)
+    micro, forwards = micro_batches(stage, stage.batch_size * stage.samples, start.world)
 
     def build(state: str, callbacks: list[Any]) -> GRPOTrainer:
         return GRPOTrainer(
@@ -67,7 +67,7 @@ def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
             callbacks=callbacks,
             args=one_device(
                 GRPOConfig(
-                    **quiet_arguments(stage, start.world, state, schedule="constant_with_warmup"),
+                    **trainer_arguments(stage, start.world, state, schedule="constant_with_warmup"),
                     per_device_train_batch_size=micro,
                     gradient_accumulation_steps=forwards,
                     steps_per_generation=forwards,
@@ -95,3 +95,37 @@ def _problems(stage: RlvrStage, tokenizer: PreTrainedTokenizerBase, judge: Judge
     width = encode_fixed([problem.answer for problem in SUMS], tokenizer).shape[1]
     rows = [{"prompt": problem.prompt, "answer": problem.answer} for problem in SUMS]
     return rows, stage.max_completion_tokens or width
+
+
+class RewardProgress(TrainerProgress):
+    """Progress of reinforcement learning: it knows which groups still teach, and stops when none does."""
+
+    def __init__(self, stage: RlvrStage, report: Report) -> None:
+        super().__init__(stage, report, "reward")
+        self._dead, self._dead_steps = 0, stage.dead_steps
+
+    def examine(self, entry: dict[str, Any]) -> None:
+        """Add the share of live groups, whose samples differ in reward; stop after too many dead steps.
+
+        Raises
+        ------
+        TrainingError
+            When no group was live for ``dead_steps`` steps in a row.
+        """
+        entry["live_groups"] = 1.0 - entry["frac_reward_zero_std"]
+        entry["completion_tokens"] = entry["completions/mean_length"]
+        self._dead = 0 if entry["live_groups"] > 0 else self._dead + 1
+        if self._dead >= self._dead_steps:
+            raise TrainingError(
+                f"all rewards of a prompt's samples were equal for {self._dead} steps in a row (mean reward "
+                f"{entry['reward']:.3f}, {entry.get('unparsed', 0.0):.0%} of the completions do not parse), so "
+                "nothing is learnt any more",
+                where=f"step {entry['step']} of {self._stage.name}",
+                todo="choose problems the parent solves sometimes, more samples, a higher temperature, or more "
+                "max_completion_tokens; dead_steps says how long to wait",
+            )
+
+    def remark(self, entry: dict[str, Any]) -> str:
+        """Name the share of live groups and, where there are any, of completions that do not parse."""
+        unparsed = entry.get("unparsed", 0.0)
+        return f" live {entry['live_groups']:.2f}" + (f" unparsed {unparsed:.2f}" if unparsed else "")

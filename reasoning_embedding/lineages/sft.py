@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_embedding.config.lineage import SftStage
-from reasoning_embedding.config.stage_data import CompletionFiles
+from reasoning_embedding.config.lineage import CompletionFiles, SftStage
 from reasoning_embedding.data.world import SUMS
 
-from .fine_tune import Start, run_trainer
+from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
 from .gates import encode_fixed
-from .progress import Progress, one_device, quiet_arguments, shares
-from .rows import completion_rows
+from .training_rows import completion_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +41,7 @@ def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
     """
     from trl import SFTConfig, SFTTrainer
 
-    micro, forwards = shares(stage, stage.batch_size, start.world)
+    micro, forwards = micro_batches(stage, stage.batch_size, start.world)
     rows, ready = _rows(stage, start.tokenizer)
 
     def build(state: str, callbacks: list[Any]) -> SFTTrainer:
@@ -54,7 +52,7 @@ def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
             callbacks=callbacks,
             args=one_device(
                 SFTConfig(
-                    **quiet_arguments(stage, start.world, state, schedule="cosine"),
+                    **trainer_arguments(stage, start.world, state, schedule="cosine"),
                     per_device_train_batch_size=micro,
                     gradient_accumulation_steps=forwards,
                     dataset_kwargs={"skip_prepare_dataset": True} if ready else None,
@@ -63,7 +61,7 @@ def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
             ),
         )
 
-    return run_trainer(start, Progress(stage, start.report), build)
+    return run_trainer(start, TrainerProgress(stage, start.report), build)
 
 
 def _rows(stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, bool]:

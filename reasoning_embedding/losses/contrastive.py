@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.errors import InputError
 
 from .matryoshka import at_width
 from .regularisers import check_anchor_texts
-from .slots import Slots
 from .temperature import Temperature
 from .terms import Part, Term, terms
 from .tiles import tiled_infonce
@@ -91,7 +91,7 @@ class ContrastiveLoss:
         return self._settings.anchor is not None
 
     def share(
-        self, embeddings: Tensor, slots: Slots, *, rank: int = 0, ranks: int = 1, anchor: Tensor | None = None
+        self, embeddings: Tensor, batch: Batch, *, rank: int = 0, ranks: int = 1, anchor: Tensor | None = None
     ) -> LossShare:
         """Compute one rank's part of the loss of a batch, and of its gradient.
 
@@ -99,7 +99,7 @@ class ContrastiveLoss:
         ----------
         embeddings : Tensor
             (n, D) unit vectors of the batch's distinct texts, equal on all ranks.
-        slots : Slots
+        batch : Batch
             What part each text plays, on the same device.
         rank, ranks : int
             Which part of how many: every `ranks`-th query, from `rank` on.
@@ -118,8 +118,8 @@ class ContrastiveLoss:
         embeddings = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
         part = Part(
             embeddings=embeddings,
-            slots=slots,
-            rows=torch.arange(len(slots.query), device=embeddings.device)[rank::ranks],
+            batch=batch,
+            rows=torch.arange(len(batch.query), device=embeddings.device)[rank::ranks],
             anchor=anchor,
             temperature=self._temperature.value,
             tile_rows=self._settings.tile_rows,
@@ -136,14 +136,14 @@ class ContrastiveLoss:
 
     def _infonce(self, part: Part) -> dict[str, Tensor]:
         """Sums of InfoNCE at the full width, and at every other one."""
-        queries, full = len(part.slots.query), part.embeddings.shape[1]
+        queries, full = len(part.batch.query), part.embeddings.shape[1]
         zero = torch.zeros((), dtype=torch.float64, device=part.embeddings.device)
         sums = {"loss": zero, "accuracy": zero}
         slope = zero
         for width, weight in ({full: 1.0} | self._widths).items():
             infonce = partial(
                 tiled_infonce,
-                slots=part.slots,
+                batch=part.batch,
                 rows=part.rows,
                 settings=self._settings,
                 temperature=part.temperature,

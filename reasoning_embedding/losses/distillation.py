@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 
 from .masks import brought_by
-from .slots import Slots
 
 
 def distillation(
     embeddings: Tensor,
-    slots: Slots,
+    batch: Batch,
     rows: Tensor,
     settings: config.Distillation,
     *,
@@ -27,7 +27,7 @@ def distillation(
     ----------
     embeddings : Tensor
         (n, D) unit vectors of the distinct texts.
-    slots : Slots
+    batch : Batch
         Candidates, who brought them, and the teacher's scores of them.
     rows : Tensor
         (r,) queries.
@@ -53,17 +53,17 @@ def distillation(
     ``margin_mse`` is sum_c ((s(q_i, d_i+) - s(q_i, d_c)) - (z_i+ - z_c) / T)^2 (Hofstätter et al. 2020, arXiv
     2010.02666). A query without hard negatives adds nothing.
     """
-    row, candidate = brought_by(slots, rows)
+    row, candidate = brought_by(batch, rows)
     order = torch.argsort(row, stable=True)
     row, candidate = row[order], candidate[order]
     counts = torch.bincount(row, minlength=len(rows))
     place = (row, torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row])
 
-    query, document = slots.query[rows][row], slots.document[candidate]
+    query, document = batch.query[rows][row], batch.document[candidate]
     # One line a query, its positive first, padded: gradients of padding are zero.
     lines = embeddings.new_full((len(rows), int(counts.max()) if len(rows) else 1), -torch.inf)
     student = lines.index_put(place, (embeddings[query] * embeddings[document]).sum(dim=1)).requires_grad_()
-    teacher = lines.index_put(place, slots.score[candidate].to(lines.dtype) / settings.teacher_temperature)
+    teacher = lines.index_put(place, batch.score[candidate].to(lines.dtype) / settings.teacher_temperature)
     scored = torch.isfinite(teacher)
     with torch.enable_grad():
         if settings.method == "kl":

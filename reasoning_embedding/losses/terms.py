@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 
 from .distillation import distillation
 from .regularisers import anchor_distance, sigreg, uniformity
-from .slots import Slots
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Part:
     ----------
     embeddings : Tensor
         (n, D) of all distinct texts.
-    slots : Slots
+    batch : Batch
         Their parts.
     rows : Tensor
         This rank's queries.
@@ -39,7 +39,7 @@ class Part:
     """
 
     embeddings: Tensor
-    slots: Slots
+    batch: Batch
     rows: Tensor
     anchor: Tensor | None
     temperature: float
@@ -87,13 +87,13 @@ def terms(settings: config.InfoNCE) -> Iterator[Term]:
 
 def _distillation(settings: config.Distillation, part: Part, scale: float) -> Tensor:
     """Mean over queries (kl) or over hard negatives (margin_mse)."""
-    queries, candidates = len(part.slots.query), len(part.slots.document)
+    queries, candidates = len(part.batch.query), len(part.batch.document)
     count = queries if settings.method == "kl" else max(candidates - queries, 1)
     total = torch.zeros((), dtype=torch.float64, device=part.embeddings.device)
     for rows in part.rows.split(part.tile_rows):
         total += distillation(
             part.embeddings,
-            part.slots,
+            part.batch,
             rows,
             settings,
             temperature=part.temperature,
@@ -105,7 +105,7 @@ def _distillation(settings: config.Distillation, part: Part, scale: float) -> Te
 
 def _uniformity(settings: config.Uniformity, part: Part, scale: float) -> Tensor:
     """Mean of the queries' and the positives', as Wang and Isola's."""
-    sides = (part.slots.query, part.slots.document[: len(part.slots.query)])
+    sides = (part.batch.query, part.batch.document[: len(part.batch.query)])
     values = [
         uniformity(
             part.embeddings,
@@ -124,7 +124,7 @@ def _sigreg(settings: config.SIGReg, part: Part, scale: float) -> Tensor:
     return sigreg(
         part.embeddings,
         directions=settings.directions,
-        seed=part.slots.seed,
+        seed=part.batch.seed,
         gradient=part.gradient,
         scale=scale,
     )

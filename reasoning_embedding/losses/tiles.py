@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 
 from .masks import brought_by, known_answers
-from .slots import Slots
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RowSums:
 
 def tiled_infonce(
     embeddings: Tensor,
-    slots: Slots,
+    batch: Batch,
     rows: Tensor,
     settings: config.InfoNCE,
     *,
@@ -54,7 +54,7 @@ def tiled_infonce(
     ----------
     embeddings : Tensor
         (n, D) unit vectors of the distinct texts.
-    slots : Slots
+    batch : Batch
         Which of them are queries and candidates.
     rows : Tensor
         (b,) distinct queries to sum over: those of this rank; may be empty.
@@ -94,18 +94,18 @@ def tiled_infonce(
     document_document is judged by its similarity to q_i.
 
     Beside embeddings and gradient this holds 2 (B + C) D numbers, the vectors of both sides and their gradient,
-    and tile_rows similarities for each candidate of each direction: never B x C. ``rembed bench loss`` measures
+    and tile_rows similarities for each candidate of each direction: never B x C. ``python -m benchmarks loss`` measures
     one tile of 65,536 queries with 4 candidates each at D = 1024: 5393 MiB with embeddings and gradient, where
     this count gives 5376, 256 of them for the tile; one copy of the scores would take 65,536.
     """
     total = torch.zeros(3, dtype=torch.float64, device=embeddings.device)
-    queries, documents = _Side.of(embeddings, slots.query), _Side.of(embeddings, slots.document)
+    queries, documents = _Side.of(embeddings, batch.query), _Side.of(embeddings, batch.document)
     for tile_rows in rows.split(settings.tile_rows) if len(rows) else ():
-        tile = _Tile(queries, documents, slots, tile_rows, settings)
+        tile = _Tile(queries, documents, batch, tile_rows, settings)
         total += tile.exponentiate(temperature)
         tile.add_gradient(scale / temperature)
         del tile  # before the next one takes its memory
-    for side, text in ((queries, slots.query), (documents, slots.document)):
+    for side, text in ((queries, batch.query), (documents, batch.document)):
         gradient.index_add_(0, text, side.gradient)
     return RowSums(*total)
 
@@ -127,9 +127,9 @@ class _Tile:
     """Some rows against everything they are contrasted with: one buffer, a block of columns a direction."""
 
     def __init__(
-        self, queries: _Side, documents: _Side, slots: Slots, rows: Tensor, settings: config.InfoNCE
+        self, queries: _Side, documents: _Side, batch: Batch, rows: Tensor, settings: config.InfoNCE
     ) -> None:
-        self._queries, self._documents, self._slots = queries, documents, slots
+        self._queries, self._documents, self._batch = queries, documents, batch
         self._rows, self._settings = rows, settings
         self._places = torch.arange(len(rows), device=rows.device)
         sides = {"query": queries, "document": documents}
@@ -175,7 +175,7 @@ class _Tile:
         """Put -inf where the settings leave entries out; return which rows are hits."""
         own, settings = self._blocks["query_document"], self._settings
         place = (self._places, self._rows)
-        known = known_answers(self._slots, self._rows)
+        known = known_answers(self._batch, self._rows)
         own[place] = -torch.inf
         others = own if known is None else own.masked_fill(known, -torch.inf)
         correct = positive > others.amax(dim=1)
@@ -189,7 +189,7 @@ class _Tile:
         if "query_query" in self._blocks:
             self._blocks["query_query"][place] = -torch.inf
         if "document_document" in self._blocks:
-            self._blocks["document_document"][brought_by(self._slots, self._rows)] = -torch.inf
+            self._blocks["document_document"][brought_by(self._batch, self._rows)] = -torch.inf
         own[place] = positive
         if "document_query" in self._blocks:
             self._blocks["document_query"][place] = positive
@@ -201,6 +201,6 @@ class _Tile:
         limit = positive * (rule.ratio or 1) + (rule.margin or 0) / temperature
         similar = self._blocks["query_document"] > limit[:, None]
         if rule.exempt_hard_negatives:
-            similar[brought_by(self._slots, self._rows)] = False
+            similar[brought_by(self._batch, self._rows)] = False
         for name, block in self._blocks.items():
             block.masked_fill_(similar if name.endswith("_document") else block > limit[:, None], -torch.inf)

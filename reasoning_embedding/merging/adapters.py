@@ -1,8 +1,7 @@
-"""A folder of a LoRA adapter becomes a whole embedder: merged into its base first."""
+"""A folder of a LoRA adapter becomes an embedder of its own: merged into its base first."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from reasoning_embedding.backbones import load_decoder, load_tokenizer
 from reasoning_embedding.checkpoints import content_hash
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import read_json, read_json_value
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -105,7 +104,7 @@ def _copy_embedder(folder: Path, base: Path, target: Path) -> None:
             where=str(folder),
             todo="name as base the embedder it was trained on, such as step 0 of its run",
         )
-    for item in json.loads((source / _EMBEDDER_FILES[0]).read_text(encoding="utf-8")):
+    for item in read_json_value(source / _EMBEDDER_FILES[0], todo="restore the file"):
         if name := Path(item["path"]).name:
             shutil.copytree(source / name, target / name)
     for name in _EMBEDDER_FILES:

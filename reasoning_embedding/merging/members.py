@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from reasoning_embedding.backbones import check_same_inputs, input_contract, loa
 from reasoning_embedding.checkpoints import content_hash, read_provenance
 from reasoning_embedding.checkpoints.embedder import verify_content
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json_value
 
 from .adapters import is_adapter, merge_adapter
 from .tensors import TensorFolder
@@ -186,9 +186,6 @@ def _differ(a: Member, b: Member, what: str, todo: str) -> None:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"this file of an embedder cannot be read: {error}", where=str(path), todo="restore the file"
-        ) from error
+    if not path.is_file():
+        raise InputError("this file of an embedder is missing", where=str(path), todo="restore the file")
+    return read_json_value(path, todo="restore the file")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
@@ -17,11 +16,11 @@ from reasoning_embedding.checkpoints import read_provenance, write_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, write_json
+from reasoning_embedding.files import atomic_folder, read_json, write_json
 
-from .geometry import fell_back, summary, tensor_record
+from .distances import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member
-from .recipe import Recipe
+from .tensor_merge import TensorMerge
 from .tensors import INDEX, SHARD_BYTES, TensorFolder, TensorWriter
 
 #: Files that make an embedder's folder what it is, beside its weights and records.
@@ -115,13 +114,15 @@ def merge(
     embeddings are one tensor in the file, and stay so). Attention is checked before the folder gets its name.
     """
     first = models.members[0]
-    recipe = Recipe(method, len(models.members) - models.has_base, layer_count(first), first.tensors.names)
-    made_from = {"parents": models.parents, **recipe.describe()}
+    prepared = TensorMerge(
+        method, len(models.members) - models.has_base, layer_count(first), first.tensors.names
+    )
+    made_from = {"parents": models.parents, **prepared.describe()}
     if (old := _made_before(folder, report, made_from)) is not None:
         return {**old, "made": False}
     with atomic_folder(folder) as temporary:
         _inherit(first.folder, temporary)
-        records = _write_weights(models, recipe, temporary, shard_bytes)
+        records = _write_weights(models, prepared, temporary, shard_bytes)
         _check(first, temporary)
         total = summary(records)
         write_provenance(temporary, kind="merge", parent=None, **made_from, merge=total)
@@ -137,12 +138,12 @@ def merge(
 
 
 def _made_before(folder: Path, report: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the report of a merge that is there, whole and made from the same; None where there is none."""
+    """Return the report of a merge that is there, undamaged and made from the same; None where there is none."""
     record = read_provenance(folder)
     if record is None or any(record.get(key) != value for key, value in made_from.items()):
         return None
     verify_content(folder)
-    old = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    old = read_json(report, default={})
     return old if old.get("content_hash") == record["content_hash"] else None
 
 
@@ -155,21 +156,23 @@ def _inherit(source: Path, target: Path) -> None:
         shutil.copytree(folder, target / folder.name)
 
 
-def _write_weights(models: Models, recipe: Recipe, folder: Path, shard_bytes: int) -> list[dict[str, Any]]:
+def _write_weights(
+    models: Models, prepared: TensorMerge, folder: Path, shard_bytes: int
+) -> list[dict[str, Any]]:
     sources: list[TensorFolder] = [member.tensors for member in models.members]
     first = sources[0]
     writer = TensorWriter(folder, {name: first.bytes(name) for name in first.names}, shard_bytes)
     records = []
     for name in first.names:
         tensors = [source.read(name) for source in sources]
-        merged = recipe.merge(name, tensors)
+        merged = prepared.merge(name, tensors)
         if not bool(merged.isfinite().all()):
             raise InputError(
                 f"{name} is not finite after merging", where=str(folder), todo="look for NaN in the models"
             )
         record = tensor_record(name, tensors, merged)
-        if isinstance(recipe.method, config.Slerp):
-            record |= {**recipe.parameters(name), "lerp": fell_back(record)}
+        if isinstance(prepared.method, config.Slerp):
+            record |= {**prepared.parameters(name), "lerp": fell_back(record)}
         records.append(record)
         writer.add(name, merged)
     writer.close()

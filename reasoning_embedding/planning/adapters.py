@@ -9,11 +9,11 @@ from reasoning_embedding import config
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
-from .flops import DecoderShape
+from .shapes import DecoderShape
 
 
 @dataclass(frozen=True)
-class Linear:
+class AdaptedMatrix:
     """A matrix of a decoder layer, by what goes in and what comes out.
 
     Attributes
@@ -32,27 +32,27 @@ class Linear:
 #: Width of each source.
 _SOURCES = {"normed": "hidden", "attended": "query", "before_mlp": "hidden", "activated": "intermediate"}
 #: By the last part of a module's name: Llama's and its descendants', Phi-3's, GPT-NeoX's, Phi's.
-LINEARS = {
-    "q_proj": Linear("normed", ("query",)),
-    "k_proj": Linear("normed", ("key_value",)),
-    "v_proj": Linear("normed", ("key_value",)),
-    "o_proj": Linear("attended", ("hidden",)),
-    "gate_proj": Linear("before_mlp", ("intermediate",)),
-    "up_proj": Linear("before_mlp", ("intermediate",)),
-    "down_proj": Linear("activated", ("hidden",)),
-    "qkv_proj": Linear("normed", ("query", "key_value", "key_value")),
-    "query_key_value": Linear("normed", ("query", "key_value", "key_value")),
-    "gate_up_proj": Linear("before_mlp", ("intermediate", "intermediate")),
-    "dense": Linear("attended", ("hidden",)),
-    "dense_h_to_4h": Linear("before_mlp", ("intermediate",)),
-    "dense_4h_to_h": Linear("activated", ("hidden",)),
-    "fc1": Linear("before_mlp", ("intermediate",)),
-    "fc2": Linear("activated", ("hidden",)),
+MATRICES = {
+    "q_proj": AdaptedMatrix("normed", ("query",)),
+    "k_proj": AdaptedMatrix("normed", ("key_value",)),
+    "v_proj": AdaptedMatrix("normed", ("key_value",)),
+    "o_proj": AdaptedMatrix("attended", ("hidden",)),
+    "gate_proj": AdaptedMatrix("before_mlp", ("intermediate",)),
+    "up_proj": AdaptedMatrix("before_mlp", ("intermediate",)),
+    "down_proj": AdaptedMatrix("activated", ("hidden",)),
+    "qkv_proj": AdaptedMatrix("normed", ("query", "key_value", "key_value")),
+    "query_key_value": AdaptedMatrix("normed", ("query", "key_value", "key_value")),
+    "gate_up_proj": AdaptedMatrix("before_mlp", ("intermediate", "intermediate")),
+    "dense": AdaptedMatrix("attended", ("hidden",)),
+    "dense_h_to_4h": AdaptedMatrix("before_mlp", ("intermediate",)),
+    "dense_4h_to_h": AdaptedMatrix("activated", ("hidden",)),
+    "fc1": AdaptedMatrix("before_mlp", ("intermediate",)),
+    "fc2": AdaptedMatrix("activated", ("hidden",)),
 }
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-def adapted(shape: DecoderShape, lora: config.Lora) -> list[Linear]:
+def adapted(shape: DecoderShape, lora: config.Lora) -> list[AdaptedMatrix]:
     """Return the matrices of a layer that get adapters.
 
     Raises
@@ -65,13 +65,13 @@ def adapted(shape: DecoderShape, lora: config.Lora) -> list[Linear]:
     else:
         names = sorted({name.rpartition(".")[2] for name in lora.target_modules})
     for name in names:
-        if name not in LINEARS:
+        if name not in MATRICES:
             raise InputError(
-                f"the sizes of a module named {name!r} are not known here{did_you_mean(name, LINEARS)}",
+                f"the sizes of a module named {name!r} are not known here{did_you_mean(name, MATRICES)}",
                 where="training.lora.target_modules",
-                todo=f"a plan knows all-linear, {', '.join(LINEARS)}",
+                todo=f"a plan knows all-linear, {', '.join(MATRICES)}",
             )
-    return [LINEARS[name] for name in names]
+    return [MATRICES[name] for name in names]
 
 
 def adapter_parameters(shape: DecoderShape, lora: config.Lora) -> int:
@@ -99,7 +99,7 @@ def adapter_bytes(shape: DecoderShape, lora: config.Lora, *, wide: int, selectiv
     -----
     The second factor of an adapter needs the first one's output, `rank` elements. The first needs its input: under
     autocast a bf16 copy of its own, with dropout one too, and a byte an element of the mask; in float32 without
-    dropout adapters of one source share the tensor that they read. Kept products are the outputs of both factors.
+    dropout adapters of one source share the tensor that they read. KeptBytes products are the outputs of both factors.
     """
     sizes = shape.widths
     linears = adapted(shape, lora)

@@ -1,18 +1,134 @@
-"""Memory that a batch asks for, on paper: activations, copies, and what works on them."""
+"""Memory of each rank on paper: weights and optimizer under an engine, activations, the loss, and what waits on the host."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from reasoning_embedding import config
+from reasoning_embedding.config import EngineSettings
 
-from .adapters import adapter_bytes
-from .flops import DecoderShape
-from .state import all_parameters
+from .adapters import adapter_bytes, adapter_parameters
+from .shapes import DecoderShape
+
+#: Share of the free memory that activations are planned with; the rest is for fragments, the loss and surprises.
+PLANNED_SHARE = 0.9
+#: Bytes of optimizer state a trained parameter (Muon: of the body; its embeddings take AdamW's).
+OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
+
+
+def trained_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
+    """Return the parameters that have a gradient: all, or those of the adapters."""
+    return shape.parameters if lora is None else adapter_parameters(shape, lora)
+
+
+def all_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
+    """Return the parameters of backbone and adapters."""
+    return shape.parameters + (0 if lora is None else adapter_parameters(shape, lora))
+
+
+def fixed_memory(
+    shape: DecoderShape, training: config.Training, engine: EngineSettings, ranks: int
+) -> dict[str, float]:
+    """Return the bytes on each rank's GPU that do not depend on the batch.
+
+    Notes
+    -----
+    Weights, gradients and moments are float32. Gradients stay whole on every rank until the step's one reduction. Each
+    rank has its part of what a sharded engine cuts. FSDP2 gathers two layers while they compute, in what they compute
+    in, and the token embedding with them; without resharding all. DeepSpeed steps on a copy of the rank's part of the
+    weights; its stage 3 lets as many gathered weights live as its file says, and holds a part of the gradients and a
+    buffer to reduce them all the time.
+    """
+    parts = {"gradients": 4.0 * trained_parameters(shape, training.lora)}
+    if not engine.weights_on_host:
+        parts |= _weights(shape, training, engine, ranks)
+    if not engine.optimizer_on_host:
+        parts |= _optimizer(shape, training, engine, ranks)
+    if engine.is_sharded and (ranks > 1 or engine.weights_on_host):
+        parts["gathered_weights"] = _gathered(shape, training, engine)
+    if engine.name == "zero3":
+        parts["reduce_buckets"] = 4.0 * engine.bucket_elements
+    return parts
+
+
+def offloaded_memory(
+    shape: DecoderShape, training: config.Training, engine: EngineSettings, ranks: int
+) -> dict[str, float]:
+    """Return the bytes that each rank keeps in host memory, whatever the batch.
+
+    Notes
+    -----
+    With an offloaded optimizer its part of the gradients lies there too, in stage 3 of DeepSpeed twice: as it was
+    reduced, and as it is stepped on. Below it stepped weights wait there for their way up.
+    """
+    parts: dict[str, float] = {}
+    if engine.weights_on_host:
+        parts |= _weights(shape, training, engine, ranks)
+    if engine.optimizer_on_host:
+        parts |= _optimizer(shape, training, engine, ranks)
+        part = 4.0 * trained_parameters(shape, training.lora) / ranks
+        parts["gradient_parts"] = parts.get("gradient_parts", 0.0) + part
+        if engine.name in ("zero1", "zero2"):
+            parts["stepped_weights"] = part
+    return parts
+
+
+def reduction_memory(
+    shape: DecoderShape, training: config.Training, engine: EngineSettings, ranks: int
+) -> float:
+    """Return the bytes that DeepSpeed's one reduction takes on the GPU when the activations are gone.
+
+    Below stage 3 buckets are made for it, and the rank's part of the gradients; stage 3 copies a bucket in the order
+    of the ranks.
+    """
+    if not engine.is_deepspeed:
+        return 0.0
+    trained = trained_parameters(shape, training.lora)
+    if engine.name == "zero3":
+        return 4.0 * min(engine.bucket_elements, trained)
+    part = 0.0 if engine.optimizer_on_host else 4.0 * trained / ranks
+    return 4.0 * engine.bucket_elements * engine.buckets + part
+
+
+def _weights(
+    shape: DecoderShape, training: config.Training, engine: EngineSettings, ranks: int
+) -> dict[str, float]:
+    whole = 4.0 * all_parameters(shape, training.lora)
+    return {"weights": whole / ranks if engine.is_sharded else whole}
+
+
+def _optimizer(
+    shape: DecoderShape, training: config.Training, engine: EngineSettings, ranks: int
+) -> dict[str, float]:
+    trained = trained_parameters(shape, training.lora)
+    part = 1 if engine.name == "replicated" else ranks
+    parts = {"optimizer": _moments(shape, training, trained) / part}
+    if engine.is_deepspeed:
+        parts["master_weights"] = 4.0 * trained / ranks
+    if engine.name == "zero3":
+        parts["gradient_parts"] = 4.0 * trained / ranks
+    return parts
+
+
+def _moments(shape: DecoderShape, training: config.Training, trained: int) -> float:
+    rate = OPTIMIZER_BYTES[training.optimizer.kind]
+    if training.optimizer.kind == "muon" and training.lora is None:
+        return rate * shape.body_parameters + 8.0 * (trained - shape.body_parameters)
+    return float(rate * trained)
+
+
+def _gathered(shape: DecoderShape, training: config.Training, engine: EngineSettings) -> float:
+    every = all_parameters(shape, training.lora)
+    table = shape.vocabulary * shape.hidden
+    two_layers = 2 * shape.layer_parameters
+    if engine.name == "zero3":
+        return 4.0 * min(every, max(engine.live_elements, two_layers, table))
+    size = 2.0 if training.precision == "bf16" else 4.0
+    return size * (min(every, two_layers + table) if engine.reshard else every)
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptBytes:
     """Bytes a token and layer that a forward keeps, for each element of four widths.
 
     Attributes
@@ -32,21 +148,21 @@ class Kept:
 
 
 #: Outputs of matrix products alone, in bf16: q, k, v, attention, o; gate, up, down.
-PRODUCTS = Kept(4, 4, 4, 4)
+PRODUCTS = KeptBytes(4, 4, 4, 4)
 #: All that compiled layers keep, with a bf16 residual stream: the products, both normalised inputs, rotated
 #: queries and keys, the activated gate and its product.
-COMPILED = Kept(8, 6, 6, 8)
+COMPILED = KeptBytes(8, 6, 6, 8)
 #: What a layer keeps that runs as one function on a CPU, by bytes of an element it computes: its input in float32,
 #: and what matrix products give: q, k, v, attention and its projection; gate and up.
-FUSED = {2: Kept(6, 4, 4, 4), 4: Kept(8, 8, 8, 8)}
+FUSED = {2: KeptBytes(6, 4, 4, 4), 4: KeptBytes(8, 8, 8, 8)}
 #: What a stock layer keeps with frozen weights, by bytes of an element that products compute in. Without a gradient of
 #: its own no matrix needs its input, and no norm its normalised one.
-FROZEN = {2: Kept(8, 8, 8, 6), 4: Kept(8, 12, 12, 12)}
+FROZEN = {2: KeptBytes(8, 8, 8, 6), 4: KeptBytes(8, 12, 12, 12)}
 #: Bytes of attention weights and of their gradient that such a layer makes at a time, by bytes of an element.
 _FUSED_SCORES = 2 << 21
 
 
-def kept_by(training: config.Training, *, fused: bool = False) -> Kept:
+def kept_bytes(training: config.Training, *, fused: bool = False) -> KeptBytes:
     """Return what the layers keep under a recipe.
 
     Parameters
@@ -61,25 +177,25 @@ def kept_by(training: config.Training, *, fused: bool = False) -> Kept:
     Counted from the tensors that autograd saves in a Qwen3 layer (norms: input, normalised, output; q and k:
     product, normalised, rotated; v; attention; gate, its activation, up, their product). Under bf16 autocast
     the residual stream stays in float32, norms compute in float32, and products are saved in bf16. What adapters keep
-    beside frozen layers is not in it (:func:`~.cost_adapters.adapter_bytes`); compiled layers are taken to keep as much
+    beside frozen layers is not in it (:func:`~.adapters.adapter_bytes`); compiled layers are taken to keep as much
     as trained ones.
     """
     half = training.precision == "bf16"
     if training.activation_checkpointing in (True, "offload"):
-        return Kept(0 if training.activation_checkpointing == "offload" else 4, 0, 0, 0)
+        return KeptBytes(0 if training.activation_checkpointing == "offload" else 4, 0, 0, 0)
     if fused:
         return FUSED[2 if half else 4]
     if training.activation_checkpointing == "selective":
-        return Kept(8, 4, 4, 4) if half else Kept(12, 8, 8, 8)
+        return KeptBytes(8, 4, 4, 4) if half else KeptBytes(12, 8, 8, 8)
     if training.compile and half:
-        return Kept(COMPILED.hidden + 4, COMPILED.query, COMPILED.key_value, COMPILED.intermediate)
+        return KeptBytes(COMPILED.hidden + 4, COMPILED.query, COMPILED.key_value, COMPILED.intermediate)
     if training.lora is not None:
         return FROZEN[2 if half else 4]
-    return Kept(26, 12, 10, 8) if half else Kept(24, 20, 16, 16)
+    return KeptBytes(26, 12, 10, 8) if half else KeptBytes(24, 20, 16, 16)
 
 
 @dataclass(frozen=True)
-class Load:
+class RankLoad:
     """What one rank does in a step.
 
     Attributes
@@ -104,7 +220,7 @@ class Load:
 
 def activation_bytes(shape: DecoderShape, training: config.Training, *, fused: bool = False) -> float:
     """Return the bytes that a stored token keeps: all layers, their adapters, the last norm and the pooled states."""
-    kept = kept_by(training, fused=fused).bytes(shape) + 12.0 * shape.hidden
+    kept = kept_bytes(training, fused=fused).bytes(shape) + 12.0 * shape.hidden
     if training.lora is None or training.activation_checkpointing in (True, "offload"):
         return kept
     selective = training.activation_checkpointing == "selective"
@@ -115,7 +231,7 @@ def activation_bytes(shape: DecoderShape, training: config.Training, *, fused: b
 def batch_memory(
     shape: DecoderShape,
     training: config.Training,
-    load: Load,
+    load: RankLoad,
     *,
     loss: config.InfoNCE,
     cast: bool = True,
@@ -127,14 +243,14 @@ def batch_memory(
     ----------
     shape, training
         The backbone and its recipe.
-    load : Load
+    load : RankLoad
         What the rank does in a step.
     loss : config.InfoNCE
         The rows of a tile, and what they are contrasted with.
     cast : bool
         Whether autocast copies the matrices; not where the engine gathers them in bf16.
     fused : bool
-        As :func:`kept_by` takes it.
+        As :func:`kept_bytes` takes it.
 
     Notes
     -----
@@ -174,7 +290,7 @@ def batch_memory(
     }
 
 
-def loss_tile(loss: config.InfoNCE, load: Load) -> float:
+def loss_tile(loss: config.InfoNCE, load: RankLoad) -> float:
     """Return the bytes of one tile of the loss: its similarities, and what masks and a learnt temperature add.
 
     Notes
@@ -188,3 +304,10 @@ def loss_tile(loss: config.InfoNCE, load: Load) -> float:
     )
     again = 0.0 if loss.learn_temperature is None else 4.0 * columns
     return min(loss.tile_rows, load.queries) * (4.0 * columns + max(5.0 * load.documents, again))
+
+
+def offloaded_activations(shape: DecoderShape, training: config.Training, load: RankLoad) -> float:
+    """Return the bytes of layers' inputs that a rank keeps in host memory: float32, one of each layer."""
+    if training.activation_checkpointing != "offload":
+        return 0.0
+    return load.stored * KeptBytes(4, 0, 0, 0).bytes(shape)

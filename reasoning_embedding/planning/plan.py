@@ -9,21 +9,33 @@ from functools import partial
 from typing import Any
 
 from reasoning_embedding import config
-from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.config import EngineSettings
+from reasoning_embedding.config.engine import ENGINES
 from reasoning_embedding.errors import InputError
 
-from .engines import HOLDINGS, Holding
-from .flops import DEVICES, DecoderShape, Device, find_device, training_flops
-from .host_memory import copied_bytes, copy_rate, host_activations, host_step_seconds
-from .memory import Load, activation_bytes, batch_memory
-from .state import PLANNED_SHARE, fixed_memory, host_memory, reduction_memory, trained_parameters
-from .texts import Texts
+from .devices import Device, gpu_named
+from .memory import (
+    PLANNED_SHARE,
+    RankLoad,
+    activation_bytes,
+    batch_memory,
+    fixed_memory,
+    offloaded_activations,
+    offloaded_memory,
+    reduction_memory,
+    trained_parameters,
+)
+from .shapes import DecoderShape, training_flops
+from .texts import TextLengths
 from .time import (
     DERATING,
     anchor_seconds,
     communication_bytes,
     compute_seconds,
+    copied_bytes,
+    copy_rate,
     forward_seconds,
+    host_step_seconds,
     link_rate,
     loss_seconds,
 )
@@ -32,32 +44,14 @@ from .time import (
 _FRAMEWORK = 1.5e9
 
 
-def gpu_named(name: str) -> Device:
-    """Return the peaks of a GPU.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
-    """
-    device = find_device(name) or find_device(name.upper())
-    if device is None:
-        raise InputError(
-            f"no GPU {name!r}{did_you_mean(name, DEVICES)}",
-            where="--gpu",
-            todo=f"one of {', '.join(DEVICES)}",
-        )
-    return device
-
-
 def cost(
     settings: config.RunConfig,
     shape: DecoderShape,
-    texts: Texts,
+    texts: TextLengths,
     *,
     gpus: int,
     gpu: str,
-    holding: Holding | None = None,
+    engine: EngineSettings | None = None,
 ) -> dict[str, Any]:
     """Return what a step and the whole run cost under each engine.
 
@@ -67,13 +61,13 @@ def cost(
         The run.
     shape : DecoderShape
         Its backbone.
-    texts : Texts
+    texts : TextLengths
         Its texts.
     gpus : int
         Ranks, 1 or more.
     gpu : str
         Name of the GPU.
-    holding : Holding, optional
+    engine : EngineSettings, optional
         The engine to plan for, as a launcher's file asks for it. Absent: every engine there is a choice of, without
         offloading.
 
@@ -107,11 +101,11 @@ def cost(
     steps = settings.training.steps or (
         max(1, round((settings.training.epochs or 1) * (texts.rows // batch))) if texts.rows else None
     )
-    found: dict[str, dict[str, Any]] = {
-        one.engine: _under(settings, shape, texts, device, gpus, one, steps)
-        for one in ([holding] if holding is not None else _choice(gpus, settings.training))
-    }
-    fitting = [engine for engine in found if found[engine]["fits"]]
+    engines = [engine] if engine is not None else _choice(gpus, settings.training)
+    found = {one.name: _step_cost(settings, shape, texts, device, gpus, one) for one in engines}
+    for one in found.values():
+        one["hours"] = None if steps is None else steps * one["step_seconds"] / 3600
+    fitting = [name for name, one in found.items() if one["fits"]]
     return {
         "gpu": gpu,
         "gpus": gpus,
@@ -126,24 +120,24 @@ def cost(
     }
 
 
-def _choice(gpus: int, training: config.Training) -> list[Holding]:
+def _choice(gpus: int, training: config.Training) -> list[EngineSettings]:
     """Engines that the trainer would not refuse."""
     every = gpus > 1 and training.optimizer.kind == "adamw"
-    return [*HOLDINGS.values()] if every else [HOLDINGS["replicated"]]
+    return [EngineSettings(name) for name in (ENGINES if every else ENGINES[:1])]
 
 
-def _under(
+def _step_cost(
     settings: config.RunConfig,
     shape: DecoderShape,
-    texts: Texts,
+    texts: TextLengths,
     device: Device,
     gpus: int,
-    holding: Holding,
-    steps: int | None,
+    engine: EngineSettings,
 ) -> dict[str, Any]:
+    """Memory, traffic and time of one step on one rank under one engine."""
     training, anchored = settings.training, settings.loss.anchor is not None
     capacity = min(device.memory_gb * 1e9, (training.memory_gib or math.inf) * 2**30)
-    memory, load, mode = _memory(settings, shape, texts, gpus, holding, capacity)
+    memory, load, mode = _memory_and_mode(settings, shape, texts, gpus, engine, capacity)
     tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
     half = training.precision == "bf16"
     compute, last_pass = _compute(training, shape, load, squares, device)
@@ -155,31 +149,31 @@ def _under(
         shape,
         load,
         gpus,
-        holding.engine,
+        engine,
         trained=trained_parameters(shape, training.lora),
         packs=passes,
-        gathered=2 if holding.engine == "fsdp2" and half else 4,
+        gathered=2 if engine.name == "fsdp2" and half else 4,
         anchored=anchored,
     )
-    copied = copied_bytes(shape, training, holding, gpus, load, passes=passes)
+    copied = copied_bytes(shape, training, engine, gpus, load, passes=passes)
     copies = {name: size / copy_rate(device) for name, size in copied.items()}
     rate = link_rate(device, gpus)
     busy = sum(compute.values())
-    hidden = sent.get("parameters", 0.0) / rate if holding.sharded else 0.0
-    behind_last = min(sent["gradients"] / rate, last_pass) if holding.engine == "replicated" else 0.0
+    hidden = sent.get("parameters", 0.0) / rate if engine.is_sharded else 0.0
+    behind_last = min(sent["gradients"] / rate, last_pass) if engine.name == "replicated" else 0.0
     fetched = copies.get("weights", 0.0)
-    on_host = host_step_seconds(shape, training, holding, gpus)
+    on_host = host_step_seconds(shape, training, engine, gpus)
     exposed = sum(sent.values()) / rate - hidden - behind_last + sum(copies.values()) - fetched + on_host
     seconds = max(busy, hidden, fetched) + exposed
     useful = training_flops(shape, tokens, squares, full=training.lora is None)
-    host = host_memory(shape, training, holding, gpus)
+    host = offloaded_memory(shape, training, engine, gpus)
     return {
         "fits": sum(memory.values()) <= capacity,
         "mode": mode,
         "store_tokens": None if mode == "store" else int(load.stored),
         "memory_bytes": memory,
         "memory_total": sum(memory.values()),
-        "host_memory_bytes": host | {"activations": host_activations(shape, training, load)},
+        "host_memory_bytes": host | {"activations": offloaded_activations(shape, training, load)},
         "communication_bytes": sent,
         "communication_seconds": sum(sent.values()) / rate,
         "host_seconds": copies | {"optimizer": on_host},
@@ -187,36 +181,35 @@ def _under(
         "step_seconds": seconds,
         "tokens_per_second": tokens * gpus / seconds,
         "mfu": useful / seconds / (device.tflops * 1e12),
-        "hours": None if steps is None else steps * seconds / 3600,
     }
 
 
-def _memory(
+def _memory_and_mode(
     settings: config.RunConfig,
     shape: DecoderShape,
-    texts: Texts,
+    texts: TextLengths,
     gpus: int,
-    holding: Holding,
+    engine: EngineSettings,
     capacity: float,
-) -> tuple[dict[str, float], Load, str]:
+) -> tuple[dict[str, float], RankLoad, str]:
     """One rank's memory by part, its load, and the memory mode."""
     training = settings.training
-    fixed = fixed_memory(shape, training, holding, gpus) | {"framework": _FRAMEWORK}
+    fixed = fixed_memory(shape, training, engine, gpus) | {"framework": _FRAMEWORK}
     if settings.loss.anchor is not None:
         # The backbone before its first step, whole on every rank, and six copies of the embeddings to compare.
         distinct = training.batch_size * texts.each
         fixed["anchor"] = 4.0 * shape.parameters + 6 * 4 * distinct * shape.hidden
-    in_batch = partial(batch_memory, shape, training, loss=settings.loss, cast=holding.engine != "fsdp2")
+    in_batch = partial(batch_memory, shape, training, loss=settings.loss, cast=engine.name != "fsdp2")
     room = PLANNED_SHARE * (capacity - sum(fixed.values()))
     load, mode = _choose(training, texts, gpus, lambda load: sum(in_batch(load).values()), room)
     batch = in_batch(load)
     # Gradients are reduced when what the batch asked for is gone: only what that takes beyond it counts.
-    beyond = reduction_memory(shape, training, holding, gpus) - sum(batch.values())
+    beyond = reduction_memory(shape, training, engine, gpus) - sum(batch.values())
     return fixed | batch | {"reduction": max(0.0, beyond)}, load, mode
 
 
 def _compute(
-    training: config.Training, shape: DecoderShape, load: Load, squares: float, device: Device
+    training: config.Training, shape: DecoderShape, load: RankLoad, squares: float, device: Device
 ) -> tuple[dict[str, float], float]:
     """Seconds of the encoder by kind of work, and those of the last pack's backward pass."""
     compute = compute_seconds(
@@ -239,16 +232,16 @@ def _compute(
 
 
 def _choose(
-    training: config.Training, texts: Texts, gpus: int, needs: Callable[[Load], float], room: float
-) -> tuple[Load, str]:
+    training: config.Training, texts: TextLengths, gpus: int, needs: Callable[[RankLoad], float], room: float
+) -> tuple[RankLoad, str]:
     """Return one rank's load and the memory mode: the recipe's, or what `room` bytes allow."""
     batch = training.batch_size
     tokens = batch * texts.each * texts.mean / gpus
     pack = tokens / math.ceil(tokens / training.pack_tokens)
     documents = round(batch * (texts.each - 1))
 
-    def load(stored: float) -> Load:
-        return Load(tokens, stored, pack, round(batch * texts.each), batch, documents)
+    def load(stored: float) -> RankLoad:
+        return RankLoad(tokens, stored, pack, round(batch * texts.each), batch, documents)
 
     if training.memory == "replay" or training.store_tokens == 0:
         return load(0.0), "replay"

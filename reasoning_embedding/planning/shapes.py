@@ -1,16 +1,34 @@
-"""Sizes of a run's backbone, from what is at hand without a network: a folder, numbers, or a known Hub id."""
+"""Sizes of a backbone, what a step must compute with them, and where they are found without a network.
+
+Pure Python, so that a plan for a thousand GPUs needs neither torch nor a GPU.
+"""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from reasoning_embedding import config
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
-from .flops import DecoderShape, decoder_shape
+#: Architectures whose MLP has no gate.
+_TWO_MATRICES = {
+    "gpt_neox",
+    "gpt2",
+    "phi",
+    "starcoder2",
+    "opt",
+    "bloom",
+    "falcon",
+    "nemotron",
+    "arcee",
+    "jais2",
+}
+
 
 _QWEN3, _QWEN2, _LLAMA3 = 151_936, 151_936, 128_256
 #: Layers, width, MLP width, heads, key-value heads, width of a head, vocabulary: of each model's config.json.
@@ -47,6 +65,108 @@ _VARIANTS = ("-Base", "-Instruct")
 ASSUMED_VOCABULARY = 32_000
 
 
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a decoder that its cost follows from.
+
+    Attributes
+    ----------
+    layers, hidden, intermediate : int
+        Decoder layers, width of the residual stream, width of the MLP.
+    heads, key_value_heads, head_dim : int
+        Attention heads, those that keys and values share, and the width of each.
+    vocabulary : int
+        Rows of the token embedding.
+    gated : bool
+        Whether the MLP has three matrices (SwiGLU, GeGLU) or two.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    vocabulary: int
+    gated: bool = True
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Widths of a layer's tensors: residual stream, all queries, all keys (or values), MLP."""
+        return {
+            "hidden": self.hidden,
+            "query": self.heads * self.head_dim,
+            "key_value": self.key_value_heads * self.head_dim,
+            "intermediate": self.intermediate,
+        }
+
+    @property
+    def layer_parameters(self) -> int:
+        """Matrix parameters of one layer."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_value_heads)
+        return attention + (3 if self.gated else 2) * self.hidden * self.intermediate
+
+    @property
+    def body_parameters(self) -> int:
+        """Matrix parameters of all layers: what every token is multiplied by."""
+        return self.layers * self.layer_parameters
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the encoder: body and token embedding, without LM head (vectors are left out)."""
+        return self.body_parameters + self.vocabulary * self.hidden
+
+
+def training_flops(shape: DecoderShape, tokens: float, squares: float, *, full: bool = True) -> float:
+    """Return the useful floating-point operations of a forward and a backward pass over some texts.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+        The encoder.
+    tokens : float
+        Tokens of all texts, padding not counted.
+    squares : float
+        Sum over texts of their squared tokens. Over `tokens` it is the length-weighted mean length: the
+        mean length of the text that a token finds itself in.
+    full : bool
+        Whether all matrices are trained; under LoRA the frozen ones need no weight gradient.
+
+    Returns
+    -------
+    float
+        6 P tokens + 12 L H D squares for a body of P matrix parameters, L layers of H heads of width D; 4 P
+        instead of 6 P where only adapters are trained.
+
+    Notes
+    -----
+    A multiplication and an addition count two. A matrix is used once forward and twice backward (for its
+    input and for itself). Bidirectional attention over a text of t tokens costs 2 t^2 D a head for the
+    scores and as much for the values, and twice that backward (PaLM, arXiv 2204.02311, appendix B). Not
+    counted: the token embedding (a look-up), an LM head (there is none), the loss, elementwise work, and
+    whatever is computed a second time (checkpointing, replay), which is not useful work. A sliding window
+    counts as full attention.
+    """
+    linear = (6 if full else 4) * shape.body_parameters * tokens
+    return linear + 12 * shape.layers * shape.heads * shape.head_dim * squares
+
+
+def decoder_shape(settings: Any) -> DecoderShape:
+    """Return the sizes in a transformers configuration."""
+    heads = int(settings.num_attention_heads)
+    hidden = int(settings.hidden_size)
+    return DecoderShape(
+        layers=int(settings.num_hidden_layers),
+        hidden=hidden,
+        intermediate=int(settings.intermediate_size),
+        heads=heads,
+        key_value_heads=int(getattr(settings, "num_key_value_heads", None) or heads),
+        head_dim=int(getattr(settings, "head_dim", None) or hidden // heads),
+        vocabulary=int(settings.vocab_size),
+        gated=settings.model_type not in _TWO_MATRICES,
+    )
+
+
 def known_shape(name: str) -> DecoderShape | None:
     """Return the sizes of a model of the Hub by its id, or None.
 
@@ -78,8 +198,8 @@ def backbone_shape(backbone: config.Backbone) -> DecoderShape:
     file = Path(backbone.path).expanduser() / "config.json"
     if file.is_file():
         try:
-            return decoder_shape(SimpleNamespace(**json.loads(file.read_text(encoding="utf-8"))))
-        except (AttributeError, TypeError, json.JSONDecodeError) as error:
+            return decoder_shape(SimpleNamespace(**read_json(file, todo="name another folder")))
+        except (AttributeError, TypeError) as error:
             raise InputError(
                 f"not the configuration of a decoder: {error}", where=str(file), todo="name another folder"
             ) from error
@@ -97,6 +217,6 @@ def _vocabulary(folder: Path) -> int:
     file = folder / "tokenizer.json"
     if not file.is_file():
         return ASSUMED_VOCABULARY
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     added = {token["content"] for token in content.get("added_tokens", [])}
     return len(set(content["model"]["vocab"]) | added)

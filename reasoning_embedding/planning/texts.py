@@ -19,7 +19,7 @@ _CHARACTERS = 4.0  # a token of English text, in vocabularies of 32,000 and more
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextLengths:
     """Lengths of a run's texts.
 
     Attributes
@@ -43,7 +43,7 @@ class Texts:
     source: str
 
 
-def assumed_texts(data: config.Data) -> Texts:
+def assumed_texts(data: config.Data) -> TextLengths:
     """Return log-normal lengths around 120 tokens and the expected rows, where the data is not at hand.
 
     Notes
@@ -53,7 +53,9 @@ def assumed_texts(data: config.Data) -> Texts:
     """
     known = [_expected_rows(source, data.caps or {}) for source in data.sources]
     rows = None if None in known else sum(count for count in known if count)
-    return Texts(120.0, 120.0 * 230.0, 2.0 + data.negatives, rows, "assumed: 120 tokens a text, log-normal")
+    return TextLengths(
+        120.0, 120.0 * 230.0, 2.0 + data.negatives, rows, "assumed: 120 tokens a text, log-normal"
+    )
 
 
 def _expected_rows(source: config.Source, caps: Mapping[str, int]) -> int | None:
@@ -64,7 +66,7 @@ def _expected_rows(source: config.Source, caps: Mapping[str, int]) -> int | None
     return min(bound for bound in bounds if bound is not None)
 
 
-def run_texts(settings: config.RunConfig) -> Texts:
+def run_texts(settings: config.RunConfig) -> TextLengths:
     """Return the lengths of the texts that a run's batches draw, and the rows of its epoch.
 
     Notes
@@ -86,13 +88,13 @@ def run_texts(settings: config.RunConfig) -> Texts:
     lengths, source = _lengths(table, texts, settings.backbone)
     cut = np.minimum(lengths, limits)
     rows = int(epoch_rows(table, settings.data.caps).sum())
-    return Texts(float(cut.mean()), float((cut**2).mean()), each, rows, source)
+    return TextLengths(float(cut.mean()), float((cut**2).mean()), each, rows, source)
 
 
 def _drawn(plan: Plan, settings: config.RunConfig) -> tuple[np.ndarray, np.ndarray, float]:
     """Sample texts of batches: their numbers, the most tokens of each, and the distinct texts a query."""
     last = min(plan.steps, plan.steps_per_epoch)
-    batches = [plan.batch(int(step)) for step in np.linspace(1, last, min(last, _BATCHES))]
+    batches = [plan.at(int(step)) for step in np.linspace(1, last, min(last, _BATCHES))]
     queries = [np.unique(batch.query) for batch in batches]
     documents = [np.unique(np.concatenate([batch.positive, batch.negative])) for batch in batches]
     texts = np.concatenate([*queries, *documents])

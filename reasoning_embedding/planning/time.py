@@ -1,13 +1,14 @@
-"""Time of a training step on paper: what a GPU computes, reads and sends, against its published peaks."""
+"""Time of a training step on paper: what a GPU computes, sends and exchanges with its host, at published peaks."""
 
 from __future__ import annotations
 
 from reasoning_embedding import config
+from reasoning_embedding.config import EngineSettings
 
 from .adapters import adapter_parameters
-from .engines import EngineName
-from .flops import DecoderShape, Device, training_flops
-from .memory import Load
+from .devices import Device
+from .memory import RankLoad, all_parameters, offloaded_activations, trained_parameters
+from .shapes import DecoderShape, training_flops
 
 #: Shares of the published peaks that an H200 was measured to give: bf16 products (790 of 989 TFLOP/s), memory
 #: (4.3 of 4.8 TB/s); variable-length attention forward and backward (166 of 989); NCCL on NVLink (375 of 450).
@@ -19,8 +20,12 @@ DERATING = 0.8
 #: Between nodes: 400 Gb/s InfiniBand a GPU, in bytes a second.
 _NETWORK = 50e9
 NODE = 8
-
-
+#: Share of a link's peak that pinned copies reach: 25 to 26 of the 32 GB/s of 16 lanes of PCIe 4.0.
+_COPIED = 0.8
+#: Host memory's bandwidth for each GPU, bytes a second: 16 channels of DDR4-3200 (410 GB/s) for eight, as in a DGX A100.
+_HOST_MEMORY = 50e9
+#: AdamW in float32 reads weight, gradient and two moments, and writes all but the gradient.
+_STEP_BYTES = 7 * 4
 #: Products in float32, without tensor cores, to the bf16 peak: 67 of 989 TFLOP/s on an H100 or H200, 19.5 of 312 on an
 #: A100. torch leaves TF32 off.
 _FLOAT32 = 1 / 15
@@ -98,13 +103,15 @@ def forward_seconds(compute: dict[str, float], *, frozen: bool) -> float:
     return compute["products"] / (2 if frozen else 3) + thirds / 3
 
 
-def loss_seconds(load: Load, dimension: int, gpus: int, device: Device) -> float:
+def loss_seconds(load: RankLoad, dimension: int, gpus: int, device: Device) -> float:
     """Return the seconds of the loss: three products of this rank's queries with all documents, in float32."""
     rows = load.queries / gpus
     return 3 * 2 * rows * load.documents * dimension / (_FLOAT32 * device.tflops * 1e12)
 
 
-def anchor_seconds(shape: DecoderShape, load: Load, squares: float, device: Device, *, half: bool) -> float:
+def anchor_seconds(
+    shape: DecoderShape, load: RankLoad, squares: float, device: Device, *, half: bool
+) -> float:
     """Return the seconds that the frozen backbone takes, which an anchored loss compares with.
 
     A forward of its stock layers, then linear CKA in float32 on one rank, for which the others wait: three products of
@@ -123,9 +130,9 @@ def link_rate(device: Device, gpus: int) -> float:
 
 def communication_bytes(
     shape: DecoderShape,
-    load: Load,
+    load: RankLoad,
     gpus: int,
-    engine: EngineName,
+    engine: EngineSettings,
     *,
     trained: int,
     packs: float,
@@ -138,11 +145,11 @@ def communication_bytes(
     ----------
     shape : DecoderShape
         The encoder.
-    load : Load
+    load : RankLoad
         The batch.
     gpus : int
         Number of ranks.
-    engine : str
+    engine : EngineSettings
         How they hold the model.
     trained : int
         Parameters with a gradient.
@@ -163,9 +170,66 @@ def communication_bytes(
     rows = 4.0 * load.texts * shape.hidden * ring
     gradients = 4.0 * trained * ring
     sent = {"embeddings": (2 if anchored else 1) * rows, "embedding_gradients": 2 * rows}
-    sent["gradients"] = 2 * gradients if engine in ("replicated", "zero1") else gradients
-    if engine in ("fsdp2", "zero3"):
+    sent["gradients"] = 2 * gradients if engine.name in ("replicated", "zero1") else gradients
+    if engine.is_sharded:
         sent["parameters"] = gathered * shape.parameters * ring * packs
-    elif engine in ("zero1", "zero2"):
+    elif engine.is_deepspeed:
         sent["parameters"] = 4.0 * trained * ring
     return sent
+
+
+def copied_bytes(
+    shape: DecoderShape,
+    training: config.Training,
+    engine: EngineSettings,
+    ranks: int,
+    load: RankLoad,
+    *,
+    passes: float,
+) -> dict[str, float]:
+    """Return the bytes that each GPU exchanges with its host in a step, by purpose.
+
+    Parameters
+    ----------
+    shape, training
+        The encoder and its recipe.
+    engine : EngineSettings
+        Where the engine keeps what.
+    ranks : int
+        Number of ranks.
+    load : RankLoad
+        What the rank does.
+    passes : float
+        Forwards and backwards that fetch the weights.
+
+    Notes
+    -----
+    Layers' inputs go down and come up once. Offloaded weights come up for every pass. Of an offloaded optimizer the
+    rank's part of the gradients goes down, and the stepped weights come up, unless they wait in host memory too.
+    DeepSpeed's stage 3 sends its part of the gradients down, takes it up for their norm, and sends it down again.
+    """
+    part = 4.0 * trained_parameters(shape, training.lora) / ranks
+    found = {"activations": 2 * offloaded_activations(shape, training, load)}
+    if engine.weights_on_host:
+        found["weights"] = 4.0 * all_parameters(shape, training.lora) / ranks * passes
+    if engine.optimizer_on_host:
+        found["gradients"] = part * (3 if engine.name == "zero3" else 1)
+        found["stepped_weights"] = 0.0 if engine.weights_on_host else part
+    return found
+
+
+def copy_rate(device: Device) -> float:
+    """Return the bytes a second that a GPU copies from or to its host."""
+    return _COPIED * device.host * 1e9
+
+
+def host_step_seconds(
+    shape: DecoderShape, training: config.Training, engine: EngineSettings, ranks: int
+) -> float:
+    """Return the seconds that the host takes for the optimizer's step, at the speed of its memory.
+
+    A lower bound: hosts differ, and few steps reach their memory's peak.
+    """
+    if not engine.optimizer_on_host:
+        return 0.0
+    return _STEP_BYTES * trained_parameters(shape, training.lora) / ranks / _HOST_MEMORY

@@ -203,7 +203,7 @@ def _masks(
 
 
 def _evaluation_texts(folder: Path) -> list[str]:
-    from reasoning_embedding.evaluation.beir import read_beir
+    from reasoning_embedding.data.beir import read_beir
 
     data = read_beir(folder)
     return [*data.queries.values(), *data.corpus.values()]

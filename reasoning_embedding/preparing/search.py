@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import content_hash, read_provenance
+from reasoning_embedding.checkpoints import read_provenance
+from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import explain_disk_errors, write_json
 
@@ -36,7 +37,7 @@ class Searcher:
     Parameters
     ----------
     model : str
-        A checkpoint folder, any SentenceTransformer (folder or Hub id), or ``bm25``.
+        A checkpoint (``RUN@200``, a folder), any SentenceTransformer (folder or Hub id), or ``bm25``.
     revision : str or None
         Of a Hub id.
     faiss : str or None
@@ -66,9 +67,9 @@ class Searcher:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the scores."""
-        folder = Path(self.model)
-        known = folder.is_dir() and read_provenance(folder) is not None
-        return {**vars(self), "content": content_hash(folder) if known else None}
+        found = resolve(self.model) if self.model != BM25 else None
+        known = found and isinstance(found.path, Path) and read_provenance(found.path) is not None
+        return {**vars(self), "content": found.content if found and known else None}
 
 
 class Countdown:
@@ -140,7 +141,7 @@ def open_search(
 
     if searcher.model == BM25:
         try:
-            from reasoning_embedding.evaluation import bm25
+            from reasoning_embedding.data.mining import bm25
         except ImportError as error:
             todo = "pip install 'reasoning-embedding[eval]'"
             raise SetupError("bm25s is not installed", where="--model bm25", todo=todo) from error
@@ -201,8 +202,9 @@ def load_encoder(searcher: Searcher) -> Encode:
     InputError
         If there is no such model.
     """
-    folder, limit = Path(searcher.model), searcher.max_tokens
-    if folder.is_dir() and read_provenance(folder) is not None:
+    found, limit = resolve(searcher.model), searcher.max_tokens
+    folder = found.path
+    if isinstance(folder, Path) and read_provenance(folder) is not None:
         import torch
 
         from reasoning_embedding.checkpoints.embedder import load_embedder
@@ -210,13 +212,11 @@ def load_encoder(searcher: Searcher) -> Encode:
         embedder = load_embedder(folder).to("cuda" if torch.cuda.is_available() else "cpu")
         return lambda texts, prompt: embedder.encode(texts, prompt=prompt, max_tokens=limit)
     todo = "name a checkpoint folder, a SentenceTransformer (folder or Hub id), or bm25"
-    if not folder.is_dir() and (folder.is_absolute() or searcher.model.startswith(".")):
-        raise InputError("no such folder", where=searcher.model, todo=todo)
     from sentence_transformers import SentenceTransformer
 
     try:
         model = SentenceTransformer(
-            searcher.model, revision=searcher.revision, model_kwargs={"use_safetensors": True}
+            str(folder), revision=searcher.revision or found.revision, model_kwargs={"use_safetensors": True}
         )
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from reasoning_embedding.config.secrets import mask
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError, SetupError
+from reasoning_embedding.secrets import mask
 
 T = TypeVar("T")
 #: Tries of a request that failed for a passing reason; the client itself tries uploads of files again.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reasoning_embedding.checkpoints import hash_file
-from reasoning_embedding.config.secrets import mask
 from reasoning_embedding.errors import InputError, SetupError
+from reasoning_embedding.secrets import mask
 
 from .faults import LOGIN, TRIES, request
 from .masking import refuse_secrets

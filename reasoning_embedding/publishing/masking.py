@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
-from reasoning_embedding.config.secrets import mask
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.secrets import mask
 
 #: What is certainly a token of the Hub, wherever it stands in a file.
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")

@@ -120,8 +120,7 @@ def read_run(run: RunFolder | None) -> RunRecord:
     """
     if run is None:
         return RunRecord({}, {}, {}, {}, None)
-    home = run.path.resolve()
-    experiment = RunFolder(home.parent.parent if home.parent.name == "runs" else home)
+    experiment = RunFolder(run.experiment)
     compared = run.contamination if run.contamination.exists() else experiment.contamination
     return RunRecord(
         settings=_read(run.config_json),

@@ -18,8 +18,8 @@ from reasoning_embedding.backbones import check_attention, input_contract
 from reasoning_embedding.backbones.contracts import PROBE_TEXTS
 from reasoning_embedding.checkpoints import content_hash, read_provenance, versions
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
-from reasoning_embedding.config.secrets import mask
 from reasoning_embedding.errors import ContractError, InputError
+from reasoning_embedding.secrets import mask
 
 from .card import CARD
 from .ledger import Ledger

@@ -9,7 +9,8 @@ from typing import Any
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import SetupError
-from reasoning_embedding.experiments.processes import QUIET, Ended, Report
+from reasoning_embedding.experiments.processes import QUIET, Ended
+from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
 

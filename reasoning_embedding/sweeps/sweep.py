@@ -13,7 +13,8 @@ from pathlib import Path
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
-from reasoning_embedding.experiments.processes import Ended, Pool, Report
+from reasoning_embedding.experiments.processes import Ended, ProcessPool
+from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger, sweep_folder
 from .slurm import submit_runs
@@ -188,7 +189,7 @@ def _run_here(
     report: Report,
 ) -> None:
     waiting = list(runs)
-    with Pool(jobs, report) as pool:
+    with ProcessPool(jobs, report) as pool:
         while waiting or pool.busy:
             while waiting and pool.free:
                 run = waiting.pop(0)

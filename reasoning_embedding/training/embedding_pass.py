@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding.backbones import Pack, make_packs, text_keys
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import max_over_ranks
 
 from .engines import Engine
@@ -60,7 +60,7 @@ class Share:
     ----------
     engine : Engine
         Holds the model.
-    bag : Bag
+    batch : Batch
         The whole batch.
     texts : np.ndarray
         Which of its texts are this rank's.
@@ -73,17 +73,17 @@ class Share:
         Tokens of the packs, padding included.
     """
 
-    def __init__(self, engine: Engine, bag: Bag, texts: np.ndarray, forwards: Forwards) -> None:
+    def __init__(self, engine: Engine, batch: Batch, texts: np.ndarray, forwards: Forwards) -> None:
         self._engine, self._autocast, self._size = engine, forwards.autocast, len(texts)
         self._pieces: list[_Piece] = []
         device = engine.world.device
-        packs = _packs(engine, bag, texts, forwards.pack_tokens)
+        packs = _packs(engine, batch, texts, forwards.pack_tokens)
         self.slots = sum(len(pack.input_ids) for pack, _ in packs)
         stored = _stored([pack for pack, _ in packs], forwards.store_tokens)
         if engine.equal_forwards:
             stored = -max_over_ranks(-stored, engine.world)
         if forwards.dropout is not None:
-            keys = text_keys(len(bag.texts), *forwards.dropout)[texts]
+            keys = text_keys(len(batch.texts), *forwards.dropout)[texts]
             packs = [(pack.with_dropout(keys[indices]), indices) for pack, indices in packs]
         # All goes to the device first: a GPU would finish one forward before it took the next one's input.
         placed = [(pack.to(device), torch.from_numpy(indices).to(device)) for pack, indices in packs]
@@ -129,8 +129,8 @@ class Share:
             return self._engine.forward(pack)
 
 
-def _packs(engine: Engine, bag: Bag, texts: np.ndarray, pack_tokens: int) -> list[tuple[Pack, np.ndarray]]:
-    tokens, prompts = [bag.texts[text] for text in texts], bag.prompt_lengths[texts]
+def _packs(engine: Engine, batch: Batch, texts: np.ndarray, pack_tokens: int) -> list[tuple[Pack, np.ndarray]]:
+    tokens, prompts = [batch.texts[text] for text in texts], batch.prompt_lengths[texts]
     streams = engine.world.device.type == "cuda"
     packs = make_packs(tokens, prompts, pack_tokens, streams=streams) if len(texts) else []
     if engine.equal_forwards:

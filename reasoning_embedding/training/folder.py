@@ -19,11 +19,11 @@ from reasoning_embedding.backbones import InputContract
 from reasoning_embedding.checkpoints import RunFolder, read_provenance, versions
 from reasoning_embedding.checkpoints.layout import newest_resumable
 from reasoning_embedding.checkpoints.locks import hold
-from reasoning_embedding.config.secrets import masked
 from reasoning_embedding.data import Plan, Table
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, write_json
+from reasoning_embedding.secrets import masked
 
 from .memory import MemoryPlan
 

@@ -162,10 +162,10 @@ def _steps(
             # For what a backbone draws by itself: a function of (seed, step, rank), so nothing needs saving.
             torch.manual_seed(((job.settings.seed * 1_000_003 + step) * 4099 + job.world.rank) % 2**63)
             with phase("data"):
-                bag, source = job.bag(step)
+                batch = job.batch(step)
             output = contrastive_step(
                 job.embedder,
-                bag,
+                batch,
                 job.loss,
                 job.world,
                 pack_tokens=training.pack_tokens,
@@ -189,8 +189,8 @@ def _steps(
             times = timers.take()
             if meters is not None:
                 record: dict[str, Any] = {"step": step, "loss": output.loss, "accuracy": output.accuracy}
-                record |= output.parts | {"learning_rate": rate, "grad_norm": norm, "source": source}
-                record |= gauges.read(bag, output, times)
+                record |= output.parts | {"learning_rate": rate, "grad_norm": norm, "source": batch.source}
+                record |= gauges.read(batch, output, times)
                 record |= {"evaluation": scores} if scores is not None else {}
                 if step % job.settings.logging.every == 0 or step == steps or scores is not None:
                     meters.log(record)
@@ -209,8 +209,8 @@ def _steps(
 
 def _memory(job: Job, report: Report) -> MemoryPlan:
     """Choose the memory mode by the first batches of the run, whatever step it goes on from."""
-    bags = [job.bag(step)[0] for step in range(1, min(_LOOK_AHEAD, job.plan.steps) + 1)]
-    plan = plan_memory(job.settings.training, job.engine, bags, job.compute)
+    batches = [job.batch(step) for step in range(1, min(_LOOK_AHEAD, job.plan.steps) + 1)]
+    plan = plan_memory(job.settings.training, job.engine, batches, job.compute)
     report(f"memory: {plan.mode}; {plan.reason}")
     return plan
 

@@ -14,11 +14,11 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Pack, make_packs
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World, deal, max_over_ranks
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.host import at_most, host_memory
-from reasoning_embedding.planning.state import OPTIMIZER_BYTES, PLANNED_SHARE
+from reasoning_embedding.planning.memory import OPTIMIZER_BYTES, PLANNED_SHARE
 
 from .engines import Engine
 from .out_of_memory import cures, is_out_of_memory
@@ -53,7 +53,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    training: config.Training, engine: Engine, bags: Sequence[Bag], autocast: torch.dtype | None
+    training: config.Training, engine: Engine, batches: Sequence[Batch], autocast: torch.dtype | None
 ) -> MemoryPlan:
     """Choose what a step keeps, equally on all ranks.
 
@@ -63,7 +63,7 @@ def plan_memory(
         ``memory``, ``store_tokens``, ``memory_gib``, ``pack_tokens`` and ``activation_checkpointing``.
     engine : Engine
         Holds the model; for ``auto`` one pack goes through it forward and backward, with a gradient of zero.
-    bags : sequence of Bag
+    batches : sequence of Batch
         Some batches of the run: the first is probed, the largest decides whether all fit.
     autocast : torch.dtype, optional
         Compute dtype of the encoder.
@@ -80,7 +80,7 @@ def plan_memory(
     the bytes a token keeps: (0.9 A - W) / b tokens are kept.
     """
     world = engine.world
-    shares = [_fullest(bag, world.size) for bag in bags]
+    shares = [_fullest(batch, world.size) for batch in batches]
     # The longest texts of the fullest share: no rank runs a larger forward, and all ranks probe the same one.
     pack = make_packs(*shares[0], training.pack_tokens)[0][0]
     if training.memory != "auto" or training.store_tokens is not None:
@@ -107,10 +107,10 @@ def plan_memory(
     return _choose(per_token, budget, most, len(pack.input_ids))
 
 
-def _fullest(bag: Bag, ranks: int) -> tuple[list[np.ndarray], np.ndarray]:
+def _fullest(batch: Batch, ranks: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Return texts and prompt lengths of the rank with the most tokens; equal on all ranks."""
-    share = max(deal(bag.lengths, ranks), key=lambda texts: bag.lengths[texts].sum())
-    return [bag.texts[text] for text in share], bag.prompt_lengths[share]
+    share = max(deal(batch.lengths, ranks), key=lambda texts: batch.lengths[texts].sum())
+    return [batch.texts[text] for text in share], batch.prompt_lengths[share]
 
 
 def _given(training: config.Training, pack: int) -> MemoryPlan:

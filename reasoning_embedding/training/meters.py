@@ -15,10 +15,11 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, stock_model
 from reasoning_embedding.checkpoints import RunFolder
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.files import atomic_write, explain_disk_errors
-from reasoning_embedding.planning.flops import decoder_shape, find_device, training_flops
+from reasoning_embedding.planning.devices import find_device
+from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 
 from .step import StepOutput
 from .trackers import Report, Tracker
@@ -116,12 +117,12 @@ class Gauges:
         self._full = settings.training.lora is None
         self._world, self._peak = world, _peak_flops(settings.logging, world.device)
 
-    def read(self, bag: Bag, output: StepOutput, times: dict[str, float]) -> dict[str, Any]:
+    def read(self, batch: Batch, output: StepOutput, times: dict[str, float]) -> dict[str, Any]:
         """Return the record of a step, for :class:`Meters`.
 
         Parameters
         ----------
-        bag : Bag
+        batch : Batch
             What was trained on.
         output : StepOutput
             What the step measured.
@@ -136,13 +137,13 @@ class Gauges:
         backward pass counts as backward.
         """
         seconds = sum(times.values()) - times.get("save", 0) - times.get("evaluation", 0)
-        lengths = bag.lengths.astype(float)
+        lengths = batch.lengths.astype(float)
         flops = training_flops(self._shape, lengths.sum(), (lengths**2).sum(), full=self._full)
         peak = self._peak * self._world.size if self._peak is not None else None
         return {
             "tokens": output.tokens,
             "tokens_per_second": output.tokens / seconds,
-            "queries_per_second": len(bag.query) / seconds,
+            "queries_per_second": len(batch.query) / seconds,
             "padding_efficiency": output.tokens / output.slots,
             "token_imbalance": output.imbalance,
             "mfu": flops / seconds / peak if peak is not None else None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from reasoning_embedding import config
@@ -36,17 +37,17 @@ from reasoning_embedding.checkpoints.state import (
     write_state,
 )
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, table_tokens
-from reasoning_embedding.data.batch import Bag, make_bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
     refuse_evaluation_sources,
 )
 from reasoning_embedding.distributed import World
-from reasoning_embedding.losses import ContrastiveLoss, build_loss
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 
-from .checks import check_anchor, check_budget, check_launch
-from .engines import Engine, build_engine, read_launch
+from .engines import Engine, build_engine
 from .folder import parent_record
 from .meters import Report
 from .optimizers import build_optimizer
@@ -71,10 +72,9 @@ class Job:
     parent: dict[str, Any]
     compute: torch.dtype | None
 
-    def bag(self, step: int) -> tuple[Bag, str]:
-        """Texts of a step, and the source they come from."""
-        batch = self.plan.batch(step)
-        return make_bag(batch, self.store), batch.source
+    def batch(self, step: int) -> Batch:
+        """What a step trains on."""
+        return Batch.from_plan(self.plan.at(step), self.store)
 
     def save(self, step: int) -> None:
         """Write checkpoint, then state: a process killed in between resumes from the state before."""
@@ -120,8 +120,8 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
         loss's anchor; for data, a backbone or a saved state that cannot be used, and for data that models are scored
         with.
     """
-    launch = read_launch()
-    check_launch(launch, settings.training, world)
+    launched = config.EngineSettings.from_environment()
+    config.check_engine(launched, settings.training, ranks=world.size)
     tasks = settings.evaluation.tasks if settings.evaluation else []
     refuse_evaluation_sources(settings.data, tasks)
     # A folder a machine: a lock need not hold between two of them.
@@ -150,14 +150,14 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
         report(SOFTWARE_BFLOAT16)
     if training.compile:
         compile_layers(stock_model(embedder), selective=training.activation_checkpointing == "selective")
-    elif training.fused_layers and launch.engine == "replicated":
+    elif training.fused_layers and launched.name == "replicated":
         fused = fuse_layers(stock_model(embedder), compute or torch.float32)
         if fused:
             report(f"{fused} layers run as one function each on this CPU")
 
     def engine() -> Engine:
         return build_engine(
-            launch,
+            launched,
             embedder,
             world,
             lambda module: build_optimizer(module, training),
@@ -228,3 +228,52 @@ def _name(backbone: config.Backbone) -> str:
     return (
         backbone.path if isinstance(backbone, config.PretrainedBackbone) else backbone.architecture.model_type
     )
+
+
+def check_budget(lengths: np.ndarray, pack_tokens: int) -> None:
+    """Refuse a token budget below the longest text, which could not be kept; a step by itself would exceed it.
+
+    Parameters
+    ----------
+    lengths : np.ndarray
+        (n,) tokens of the training texts, cut to the run's limits.
+    pack_tokens : int
+        The budget.
+
+    Raises
+    ------
+    InputError
+        With the number of such texts and the smallest budget that holds them.
+    """
+    longer, longest = int((lengths > pack_tokens).sum()), int(lengths.max(initial=0))
+    if longer:
+        raise InputError(
+            f"{longer:,} of {len(lengths):,} texts are longer than training.pack_tokens = {pack_tokens:,}",
+            where="training.pack_tokens",
+            todo=f"raise it to at least {longest:,}, or lower data.query_max_tokens and data.document_max_tokens",
+        )
+
+
+def check_anchor(anchor: config.Anchor | None, plan: Plan, batch_size: int) -> None:
+    """Refuse batches of too few distinct texts for the CKA of ``loss.anchor``.
+
+    Parameters
+    ----------
+    anchor : config.Anchor, optional
+        The section.
+    plan : Plan
+        All batches of the run.
+    batch_size : int
+        Queries in each. Four are four texts, unless rows repeat each other; the loss itself refuses those.
+
+    Raises
+    ------
+    InputError
+        Naming the first such step.
+    """
+    if anchor is None or batch_size >= 4:
+        return
+    for step in range(1, plan.steps + 1):
+        rows = plan.at(step)
+        texts = np.unique(np.concatenate([rows.query, rows.positive, rows.negative]))
+        check_anchor_texts(len(texts), debiased=anchor.debiased, batch=f"the batch of step {step}")

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World, all_gather_rows, deal, imbalance, sum_over_ranks
-from reasoning_embedding.losses import ContrastiveLoss, Slots
+from reasoning_embedding.losses import ContrastiveLoss
 
 from .embedding_pass import Forwards, Share
 from .engines import Engine, Replicated
@@ -54,7 +54,7 @@ class StepOutput:
 
 def contrastive_step(
     embedder: Embedder,
-    bag: Bag,
+    batch: Batch,
     loss: ContrastiveLoss,
     world: World,
     *,
@@ -71,7 +71,7 @@ def contrastive_step(
     ----------
     embedder : Embedder
         The model.
-    bag : Bag
+    batch : Batch
         The whole batch, equal on all ranks.
     loss : ContrastiveLoss
         What the embeddings are trained for.
@@ -97,16 +97,16 @@ def contrastive_step(
     StepOutput
         Equal on all ranks.
     """
-    lengths = bag.lengths
+    lengths = batch.lengths
     shares = deal(lengths, world.size)
     position = torch.from_numpy(np.argsort(np.concatenate(shares))).to(world.device)
     mine = torch.from_numpy(shares[world.rank]).to(world.device)
-    slots = Slots.of(bag).to(world.device)
+    batch = batch.to(world.device)
 
     def embed(engine: Engine, store_tokens: int | None) -> tuple[Share, torch.Tensor]:
         with phase("forward"):
             forwards = Forwards(pack_tokens, store_tokens, autocast, dropout)
-            share = Share(engine, bag, shares[world.rank], forwards)
+            share = Share(engine, batch, shares[world.rank], forwards)
         with phase("communication"):
             gathered = all_gather_rows(share.embeddings(), [len(texts) for texts in shares], world)
         return share, gathered[position]
@@ -114,7 +114,7 @@ def contrastive_step(
     fixed = None if anchor is None else embed(Replicated(anchor, world), 0)[1]
     share, embeddings = embed(engine or Replicated(embedder, world), store_tokens)
     with phase("loss"):
-        part = loss.share(embeddings, slots, rank=world.rank, ranks=world.size, anchor=fixed)
+        part = loss.share(embeddings, batch, rank=world.rank, ranks=world.size, anchor=fixed)
     with phase("communication"):
         gradient = sum_over_ranks(part.gradient, world)
     with phase("backward"):

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reasoning_embedding.backbones import attention, check_attention, make_pack
+from reasoning_embedding.backbones.layers import PACKED
 from reasoning_embedding.errors import ContractError
 from tests.models import SIZES, tiny_decoder
 
@@ -50,20 +52,19 @@ def test_hybrid_layers_are_refused_by_name() -> None:
 def test_one_causal_layer_among_bidirectional_ones_is_found() -> None:
     model = tiny_decoder()
     model.layers[1].self_attn.config = type(model.config)(**{**SIZES, "num_hidden_layers": 2})
-    model.layers[1].self_attn.config._attn_implementation = attention.NAME
+    model.layers[1].self_attn.config._attn_implementation = PACKED
     with pytest.raises(ContractError, match="layer 1"):
         check_attention(model, where="mixed")
 
 
 def test_attention_across_texts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = attention._segments
+    def leaky(*states: Any, cu_seq_lens_q: torch.Tensor, **options: Any) -> Any:
+        return attention.packed_attention(*states, cu_seq_lens_q=cu_seq_lens_q[[0, -1]], **options)
 
-    def leaky(query, key, value, boundaries, longest, **options):  # type: ignore[no-untyped-def]
-        return whole(query, key, value, boundaries[[0, -1]], longest, **options)
-
-    monkeypatch.setattr(attention, "_segments", leaky)
+    model = tiny_decoder()
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, PACKED, leaky)
     with pytest.raises(ContractError, match="see each other"):
-        check_attention(tiny_decoder(), where="leaky")
+        check_attention(model, where="leaky")
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -138,8 +139,8 @@ def test_every_release_of_the_kernels_is_asked_for_the_same(  # type: ignore[no-
     query, key, value = (torch.randn(14, h, 8, dtype=torch.float64) for h in (4, heads, heads))
     boundaries = torch.tensor([0, 9, 13, 14], dtype=torch.int32)
     options = {"dropout": 0.0, "scale": 0.7, "causal": causal, "window": window}
-    fused = attention._varlen(query, key, value, boundaries, 9, **options)
-    slow = attention._segments(query, key, value, boundaries, 9, **options)
+    fused = attention.attend_by_kernel(query, key, value, boundaries, 9, **options)
+    slow = attention.attend_by_runs(query, key, value, boundaries, 9, **options)
     torch.testing.assert_close(fused, slow)
 
 
@@ -172,4 +173,4 @@ def test_the_fused_kernel_is_asked_for_what_it_takes(
     query: Any = SimpleNamespace(
         dtype=given["dtype"], shape=(1, 4, 9, given["size"]), is_cuda=given["is_cuda"], device="cuda"
     )
-    assert attention._fused_dtype(query, given["dropout"]) == expected
+    assert attention.varlen_dtype(query, given["dropout"]) == expected

@@ -23,7 +23,8 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import gradients, random_bag, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
 
@@ -51,7 +52,7 @@ def test_a_compiled_step_gives_the_same_gradient(backend: str) -> None:
     assert list(compiled.state_dict()) == names
     for embedder in (stock, compiled):
         embedder.train()
-        contrastive_step(embedder, random_bag(), LOSS, World(), pack_tokens=40, store_tokens=50)
+        contrastive_step(embedder, random_batch(), LOSS, World(), pack_tokens=40, store_tokens=50)
     assert relative(gradients(compiled), gradients(stock)) < 1e-6
     counters = torch._dynamo.utils.counters
     assert counters["stats"]["unique_graphs"] > 1, "layers were compiled"
@@ -92,18 +93,18 @@ def test_checkpointed_layers_are_compiled_too(kind: Literal[True, "offload"]) ->
         recompute_activations(embedder.train().model, kind)
     compile_layers(compiled.model, backend="eager")
     for embedder in (stock, compiled):
-        contrastive_step(embedder, random_bag(), LOSS, World(), pack_tokens=40)
+        contrastive_step(embedder, random_batch(), LOSS, World(), pack_tokens=40)
     assert relative(gradients(compiled), gradients(stock)) < 1e-6
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
-    pack = make_pack(random_bag().texts, random_bag().prompt_lengths)
+    pack = make_pack(random_batch().texts, random_batch().prompt_lengths)
     assert _kept(compiled, pack) < 0.5 * _kept(tiny_embedder(num_hidden_layers=3).train(), pack)
 
 
 @pytest.mark.slow
 def test_the_compiler_recomputes_what_selective_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._functorch.config.activation_memory_budget", 1.0)
-    bag, kept, found = random_bag(24, longest=40), [], []
-    pack = make_pack(bag.texts, bag.prompt_lengths)
+    batch, kept, found = random_batch(24, longest=40), [], []
+    pack = make_pack(batch.texts, batch.prompt_lengths)
     for selective in (False, True):
         torch._dynamo.reset()
         embedder = tiny_embedder(hidden_size=128, intermediate_size=512).train()

@@ -9,7 +9,8 @@ from torch import nn
 
 from reasoning_embedding.backbones import make_packs, text_keys, use_text_dropout
 from reasoning_embedding.backbones.dropout import KEYS, TextDropout, keep_mask, token_keys
-from tests.models import random_bag, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_decoder, tiny_embedder
 from tests.padded_oracle import keep_by_numpy
 
 
@@ -71,17 +72,17 @@ def test_dropout_modules_of_a_decoder_follow_the_text_not_the_pack() -> None:
     use_text_dropout(embedder.model)
     assert not any(isinstance(module, nn.Dropout) and module.p > 0 for module in embedder.modules())
     embedder.train()
-    bag = random_bag()
-    keys = text_keys(len(bag.texts), 3)
+    batch = random_batch()
+    keys = text_keys(len(batch.texts), 3)
     found = []
     for tokens in (1, 40, 10_000):
-        out = torch.zeros(len(bag.texts), embedder.dimension)
-        for pack, indices in make_packs(bag.texts, bag.prompt_lengths, tokens):
+        out = torch.zeros(len(batch.texts), embedder.dimension)
+        for pack, indices in make_packs(batch.texts, batch.prompt_lengths, tokens):
             assert KEYS in pack.with_dropout(keys[indices]).model_inputs()
             out[indices] = embedder(pack.with_dropout(keys[indices])).detach()
         found.append(out)
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[0], found[2])
     embedder.eval()
-    pack, indices = make_packs(bag.texts, bag.prompt_lengths, 10_000)[0]
+    pack, indices = make_packs(batch.texts, batch.prompt_lengths, 10_000)[0]
     assert (embedder(pack) - found[0][indices]).abs().max() > 1e-3  # the control: dropout was on

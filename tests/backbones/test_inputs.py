@@ -17,7 +17,7 @@ from reasoning_embedding.backbones import (
     load_tokenizer,
 )
 from reasoning_embedding.errors import ContractError, InputError
-from tests.conftest import build_tiny_tokenizer
+from tests.factories import build_tiny_tokenizer
 
 
 def test_a_chat_template_changes_no_input() -> None:

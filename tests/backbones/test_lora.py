@@ -8,7 +8,8 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, merged_state_dict, stock_model
 from reasoning_embedding.errors import InputError
-from tests.models import random_bag, relative, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import relative, tiny_decoder, tiny_embedder
 
 
 def _adapted():  # type: ignore[no-untyped-def]
@@ -32,8 +33,8 @@ def test_merged_weights_compute_the_same_and_leave_the_model_alone() -> None:
     from reasoning_embedding.backbones import make_pack
 
     embedder = _adapted()
-    bag = random_bag()
-    pack = make_pack(bag.texts, bag.prompt_lengths)
+    batch = random_batch()
+    pack = make_pack(batch.texts, batch.prompt_lengths)
     before = embedder(pack)
     merged = merged_state_dict(embedder)
     torch.testing.assert_close(embedder(pack), before, rtol=0, atol=0)

@@ -17,7 +17,7 @@ from reasoning_embedding.backbones.readout import pooling_mode, require_decoder,
 from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.files import write_json
-from tests.conftest import build_tiny_tokenizer
+from tests.factories import build_tiny_tokenizer
 
 _DENSE = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
 

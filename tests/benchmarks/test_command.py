@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import command as verb
 from benchmarks import encode as bench
 from benchmarks import start as _bench_start
-from reasoning_embedding.cli.main import main
+from benchmarks.__main__ import BENCHMARKS, main
 from reasoning_embedding.errors import InputError
 
 
@@ -32,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_both_sides_encode_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as done:
-        main(["bench", "encode", "--json", "--quick", "--output", str(tmp_path / "record.json")])
+        main(["encode", "--json", "--quick", "--output", str(tmp_path / "record.json")])
     assert not done.value.code
     out = capsys.readouterr()
     [line] = out.out.splitlines()
@@ -41,7 +40,7 @@ def test_both_sides_encode_the_same(capsys: pytest.CaptureFixture[str], tmp_path
     assert record["results"] == [result]
     assert {"cpu", "instructions", "cores", "threads", "gpu"} == set(record["hardware"])
     assert "torch" in record["versions"]
-    assert record["command"].startswith("rembed")
+    assert record["command"].startswith("python -m benchmarks")
     assert record["date"]
     assert "generated: 3 texts" in out.err
     assert result["name"] == "encode/generated/st-best/fp32"
@@ -52,6 +51,13 @@ def test_both_sides_encode_the_same(capsys: pytest.CaptureFixture[str], tmp_path
     assert result["ours"] == pytest.approx(result["tokens"] / seconds["ours"][0], rel=0.01)
     assert result["ratio"] == pytest.approx(seconds["other"][0] / seconds["ours"][0], rel=0.01)
     assert (result["unit"], result["memory_ratio"]) == ("tokens/s", 2.0)
+
+
+def test_an_unknown_shape_ends_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["train", "--model", "L"])
+    assert done.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --model: no shape 'L'")
 
 
 def test_help_and_checks_are_timed_in_processes_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +131,9 @@ def test_a_failed_comparison_is_reported_and_the_others_stand(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setitem(sys.modules, "toy_benchmark", _benchmark(*results))
-    monkeypatch.setitem(verb.BENCHMARKS, "loss", "toy_benchmark:bench")
+    monkeypatch.setitem(BENCHMARKS, "loss", "toy_benchmark:bench")
     with pytest.raises(SystemExit) as done:
-        main(["bench", "loss", "--output", str(tmp_path / "record.json")])
+        main(["loss", "--output", str(tmp_path / "record.json")])
     assert done.value.code == 1
     out = capsys.readouterr().out
     assert "toy/a: 2 against 1 u/s, x2.00\n" in out
@@ -147,8 +153,8 @@ def test_all_runs_each_in_its_own_process_and_goes_on_after_a_failure(
 
     monkeypatch.setattr("subprocess.run", run)
     with pytest.raises(SystemExit) as done:
-        main(["bench", "all", "--quick", "--output", str(tmp_path)])
+        main(["all", "--quick", "--output", str(tmp_path)])
     assert done.value.code == 1
-    assert [command[1] for command in commands] == verb.available()
-    assert commands[0] == ["bench", "train", "--quick", "--output", str(tmp_path / "train-quick-cpu.json")]
+    assert [command[0] for command in commands] == list(BENCHMARKS)
+    assert commands[0] == ["train", "--quick", "--output", str(tmp_path / "train-quick-cpu.json")]
     assert len(commands) > 1

@@ -9,12 +9,12 @@ from reasoning_embedding.training.probe import LiveBytes
 
 
 def test_all_sides_compute_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "SHAPES", (bench.Shape(24, 8),))
+    monkeypatch.setattr(bench, "SHAPES", (bench.BatchShape(24, 8),))
     monkeypatch.setattr(bench, "CHUNKS", (7, 16))
     monkeypatch.setattr(
         bench,
         "_peak_memory",
-        lambda side, *rest: {"ours": 10.0, "st-mnrl": 200.0, "st-cached-best": None}[side],
+        lambda side, *rest: {"ours": 10.0, "st-mnrl": 200.0, "st-cached-best": 40.0}[side],
     )
     lines: list[str] = []
     plain, cached, scale = bench.bench_loss(report=lines.append)
@@ -23,7 +23,7 @@ def test_all_sides_compute_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> Non
         assert 0 < result["largest_difference"] < 1e-5
         assert result["ratio"] == pytest.approx(result["other"] / result["ours"], abs=1e-4)
         assert len(result["seconds"]["ours"]) == len(result["seconds"]["other"]) == bench.REPEATS
-    assert (plain["memory_ratio"], cached["memory_ratio"]) == (20.0, None)
+    assert (plain["memory_ratio"], cached["memory_ratio"]) == (20.0, 4.0)
     assert cached["settings"]["mini_batch_size"] in (7, 16)
     assert plain["settings"]["mini_batch_size"] is None
     assert "fastest at a chunk of" in lines[0]
@@ -34,7 +34,7 @@ def test_all_sides_compute_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_what_a_large_batch_takes_is_vectors_and_one_tile(ranks: int) -> None:
-    shape = bench.Shape(4 * bench.TILE_ROWS, 32, 4)
+    shape = bench.BatchShape(4 * bench.TILE_ROWS, 32, 4)
     columns, stage = shape.columns(), bench._stage("ours", bench.TILE_ROWS, ranks)
     with LiveBytes() as live:
         stage(columns)

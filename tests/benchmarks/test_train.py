@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import train as bench
-from benchmarks.train_cells import PACK_TOKENS
-from benchmarks.train_data import MIXES, Triple, make_triples, standard_library_functions, text_lengths
-from benchmarks.train_exact import worst_difference
-from benchmarks.train_sides import Ours, SentenceTransformers, Workload
+from benchmarks.random_model import byte_pair_tokenizer, save_random_model
+from benchmarks.train import compare as bench
+from benchmarks.train.cells import PACK_TOKENS
+from benchmarks.train.exact import worst_difference
+from benchmarks.train.texts import MIXES, Triple, make_triples, standard_library_functions, text_lengths
+from benchmarks.train.trainers import Ours, SentenceTransformers, Workload
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints.random_model import byte_pair_tokenizer, save_random_model
 from reasoning_embedding.errors import InputError
 
 TINY = config.Architecture(
@@ -46,7 +46,7 @@ def test_the_step_equals_the_padded_oracle_on_several_ranks(checkpoint: Path, ro
 def test_the_oracle_sees_a_wrong_step(
     checkpoint: Path, rows: list[Triple], monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    from benchmarks import train_exact as exact
+    from benchmarks.train import exact
     from reasoning_embedding.training import step
 
     if wrong == "temperature":
@@ -104,17 +104,6 @@ def test_the_mixes_have_the_lengths_they_promise(mix: str, mean: float, spread: 
     assert set(MIXES) == {"wide", "narrow"}
 
 
-def test_contenders_take_turns() -> None:
-    calls: list[str] = []
-    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
-    results = bench.take_turns(contenders, repeats=3)
-    assert "".join(calls) == "ababab"
-    assert {name: len(values) for name, values in results.items()} == {"a": 3, "b": 3}
-    calls.clear()
-    bench.take_turns(contenders, repeats=3, once="b")
-    assert "".join(calls) == "abaa"
-
-
 def test_both_sides_are_swept_as_widely() -> None:
     ours, theirs = bench.our_settings(9000, quick=False), bench.their_settings(64, quick=False)
     assert {each["chunk"] for each in theirs if "chunk" in each} == {1, 2, 4, 8, 16, 32, 64}
@@ -167,7 +156,7 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         bench, "their_settings", lambda *rest, **options: [{"loss": "mnrl"}, {"loss": "cached", "chunk": 2}]
     )
-    monkeypatch.setattr(bench, "peak_mib", lambda side, *rest: {ours: 50.0, theirs: 100.0}[side])
+    monkeypatch.setattr(bench, "step_mib", lambda side, *rest: {ours: 50.0, theirs: 100.0}[side])
     monkeypatch.setattr(bench, "cells", lambda **options: [bench.Cell("S", "wide", "bf16", 4)])
     return order
 
@@ -214,7 +203,7 @@ def test_records_divide_by_the_best_of_each_opponent(scripted: list[str]) -> Non
 def test_replay_takes_what_the_other_side_takes(
     scripted: list[str], monkeypatch: pytest.MonkeyPatch, mib: float, pack: int
 ) -> None:
-    monkeypatch.setattr(bench, "peak_mib", lambda *rest: mib)
+    monkeypatch.setattr(bench, "step_mib", lambda *rest: mib)
     monkeypatch.setitem(OURS, "{'pack_tokens': 2, 'store_tokens': 0}", 1.25)
     _, *records = bench.bench_train(quick=True)
     assert records[3]["settings"]["ours"] == {"pack_tokens": pack, "store_tokens": 0}

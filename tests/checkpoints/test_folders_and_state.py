@@ -12,6 +12,7 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding import files as atomic_module
 from reasoning_embedding.checkpoints import (
+    ExperimentFolder,
     RunFolder,
     checkpoint_steps,
     content_hash,
@@ -206,3 +207,22 @@ def test_a_state_is_mapped_and_not_read(tmp_path: Path) -> None:
         assert any(begin <= value.data_ptr() < end for begin, end in mapped)
     copy = state["state"][0]["exp_avg"].clone()
     assert not any(begin <= copy.data_ptr() < end for begin, end in mapped), "the control"
+
+
+def test_what_is_set_aside_never_takes_the_place_of_what_was(tmp_path: Path) -> None:
+    folder = ExperimentFolder(tmp_path)
+    places = []
+    for _ in range(2):
+        place = folder.aside(folder.run("a").path)
+        place.mkdir(parents=True)
+        places.append(place.relative_to(tmp_path).as_posix())
+    assert places == ["set-aside/runs/a.1", "set-aside/runs/a.2"]
+
+
+def test_folders_that_are_being_written_are_not_listed(tmp_path: Path) -> None:
+    folder = ExperimentFolder(tmp_path)
+    assert folder.run_names() == []
+    for name in ("b", "a", ".c.partial"):
+        folder.run(name).path.mkdir(parents=True)
+    (folder.runs / "note.txt").touch()
+    assert folder.run_names() == ["a", "b"]

@@ -30,8 +30,8 @@ def run(*arguments: object) -> int:
 @pytest.fixture(scope="module")
 def tiny_embedder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
     """Folder of a random embedder with its provenance: a checkpoint of ours."""
+    from benchmarks.random_model import save_random_model
     from reasoning_embedding.backbones.load import load_tokenizer
-    from reasoning_embedding.checkpoints.random_model import save_random_model
 
     folder = tmp_path_factory.mktemp("embedder") / "step-000000"
     shape = config.Architecture(
@@ -244,7 +244,7 @@ def test_statistics_are_printed_and_written(
             ["mine", "ROWS", "-o", "NEW", "--model", "bm25", "--min-score", 9e9],
             "none of 40 rows has a negative",
         ),
-        (["mine", "ROWS", "-o", "NEW", "--model", "/nowhere"], "no such folder"),
+        (["mine", "ROWS", "-o", "NEW", "--model", "/nowhere"], "names no model"),
         (["mine", "ROWS", "-o", "ROWS", "--model", "bm25"], "exists and is not overwritten"),
         (["mine", "ROWS", "-o", "x.csv", "--model", "bm25"], "written as JSON Lines"),
         (["mine", "nowhere.jsonl", "-o", "NEW", "--model", "bm25"], "no such file"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_embedding.config import ExperimentConfig, LineageConfig, RunConfig, load_config
-from reasoning_embedding.config.reading.schema import sections
+from reasoning_embedding.config.reading.sections import sections
 from reasoning_embedding.config.reading.suggestions import closest
 from reasoning_embedding.errors import ConfigError
 from tests.config.config_files import EXPERIMENT, RUN

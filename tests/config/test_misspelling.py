@@ -9,7 +9,7 @@ import pytest
 
 from reasoning_embedding.config import load_config
 from reasoning_embedding.config.reading.loading import KINDS
-from reasoning_embedding.config.reading.schema import sections
+from reasoning_embedding.config.reading.sections import sections
 from reasoning_embedding.config.reading.tree import Node, Problems
 from reasoning_embedding.config.reading.yaml_file import parse_yaml
 from reasoning_embedding.errors import ConfigError

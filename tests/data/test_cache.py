@@ -66,7 +66,7 @@ def test_the_table_on_disk_is_the_one_in_memory(data: Callable[..., config.Data]
     same(memory, load_table(data()))
     plans = [Plan(table, config.Training(batch_size=2, steps=9), data(), 0) for table in (memory, disk)]
     for step in range(1, 10):
-        one, two = (plan.batch(step) for plan in plans)
+        one, two = (plan.at(step) for plan in plans)
         np.testing.assert_array_equal(one.query, two.query)
         np.testing.assert_array_equal(one.negative, two.negative)
         np.testing.assert_array_equal(one.score, two.score)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reasoning_embedding import config
-from reasoning_embedding.data import Batch, Plan, Ragged, Table
+from reasoning_embedding.data import Plan, PlannedRows, Ragged, Table
 from reasoning_embedding.errors import InputError
 
 #: Rows of the paper's eleven data sets.
@@ -42,7 +42,7 @@ def make_plan(table: Table, size: int, seed: int = 0, **settings: Any) -> Plan:
     return Plan(table, config.Training(batch_size=size, **length), data, seed)
 
 
-def same(one: Batch, two: Batch) -> bool:
+def same(one: PlannedRows, two: PlannedRows) -> bool:
     arrays = ("query", "positive", "negative", "negative_owner", "rows")
     return one.source == two.source and all(
         np.array_equal(getattr(one, key), getattr(two, key)) for key in arrays
@@ -54,7 +54,7 @@ def test_the_paper_takes_782_steps() -> None:
     assert len(table) == 1_603_172
     plan = make_plan(table, 2048)
     assert plan.steps == plan.steps_per_epoch == 782
-    seen = np.concatenate([plan.batch(step).rows for step in range(1, 783)])
+    seen = np.concatenate([plan.at(step).rows for step in range(1, 783)])
     assert len(seen) == len(np.unique(seen)) == 782 * 2048
 
 
@@ -67,7 +67,7 @@ def test_length(length: dict, steps: int) -> None:
     assert (plan.steps, plan.steps_per_epoch) == (steps, 10)
     for outside in (0, steps + 1):
         with pytest.raises(ValueError, match="is not in 1"):
-            plan.batch(outside)
+            plan.at(outside)
 
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=5)
@@ -89,9 +89,7 @@ def test_every_row_once_an_epoch(counts: list[int], size: int, seed: int, batchi
     plan = make_plan(table, size, seed, epochs=2, batching=batching)
     full = Counter()
     for epoch in range(2):
-        batches = [
-            plan.batch(epoch * plan.steps_per_epoch + place + 1) for place in range(plan.steps_per_epoch)
-        ]
+        batches = [plan.at(epoch * plan.steps_per_epoch + place + 1) for place in range(plan.steps_per_epoch)]
         rows = np.concatenate([batch.rows for batch in batches])
         assert len(rows) == len(set(rows.tolist())) == len(table) // size * size
         for batch in batches:
@@ -118,29 +116,29 @@ def test_a_batch_needs_no_other(counts: list[int], size: int, data: st.DataObjec
     if data.draw(st.booleans(), label="weighted"):
         extra["weights"] = {name: number + 1.0 for number, name in enumerate(table.sources)}
     plan = make_plan(table, size, **extra)
-    batches = [plan.batch(step) for step in range(1, 41)]
+    batches = [plan.at(step) for step in range(1, 41)]
     for step in data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=6), label="steps"):
-        assert same(plan.batch(step), batches[step - 1])
+        assert same(plan.at(step), batches[step - 1])
         # A resumed run, a longer one, and one that asks for this step alone.
-        assert same(make_plan(table, size, **extra).batch(step), batches[step - 1])
-        assert same(make_plan(table, size, **extra | {"steps": 90}).batch(step), batches[step - 1])
+        assert same(make_plan(table, size, **extra).at(step), batches[step - 1])
+        assert same(make_plan(table, size, **extra | {"steps": 90}).at(step), batches[step - 1])
 
 
 def test_seeds_and_epochs_differ() -> None:
     table = make_table([200, 100], negatives=5)
     plan, other = make_plan(table, 20, epochs=2), make_plan(table, 20, 1, epochs=2)
-    assert not any(same(plan.batch(step), other.batch(step)) for step in range(1, 31))
-    first, second = ([plan.batch(step + 15 * epoch).rows for step in range(1, 16)] for epoch in range(2))
+    assert not any(same(plan.at(step), other.at(step)) for step in range(1, 31))
+    first, second = ([plan.at(step + 15 * epoch).rows for step in range(1, 16)] for epoch in range(2))
     assert not any(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     # Both sources come early and late: the order of batches is shuffled.
-    sources = [plan.batch(step).source for step in range(1, 31)]
+    sources = [plan.at(step).source for step in range(1, 31)]
     assert {"s0", "s1"} <= set(sources[:8]) | set(sources[22:])
     assert sources[:15] != sorted(sources[:15])
 
 
 def test_rows_left_over_change_with_the_epoch() -> None:
     plan = make_plan(make_table([25]), 10, epochs=40)
-    seen = Counter(row for step in range(1, plan.steps + 1) for row in plan.batch(step).rows.tolist())
+    seen = Counter(row for step in range(1, plan.steps + 1) for row in plan.at(step).rows.tolist())
     assert len(seen) == 25
     # Binomial(40, 0.8): 32 expected, 2.5 standard deviation.
     assert min(seen.values()) > 20
@@ -151,7 +149,7 @@ def test_positives_and_negatives_belong_to_their_query() -> None:
     plan = make_plan(table, 30, negatives=3, epochs=60)
     positives, pairs = Counter(), Counter()
     for step in range(1, plan.steps + 1):
-        batch = plan.batch(step)
+        batch = plan.at(step)
         assert (batch.query == table.query[batch.rows]).all()
         assert (np.diff(batch.negative_owner) >= 0).all()
         for place, row in enumerate(batch.rows):
@@ -175,8 +173,8 @@ def test_positives_and_negatives_belong_to_their_query() -> None:
 def test_the_number_of_negatives_moves_nothing_else() -> None:
     table = make_table([60], positives=3, negatives=6)
     with_none, with_two = (
-        make_plan(table, 20, negatives=0).batch(2),
-        make_plan(table, 20, negatives=2).batch(2),
+        make_plan(table, 20, negatives=0).at(2),
+        make_plan(table, 20, negatives=2).at(2),
     )
     assert not len(with_none.negative)
     assert len(with_two.negative)
@@ -187,7 +185,7 @@ def test_the_number_of_negatives_moves_nothing_else() -> None:
 def test_weights_are_frequencies() -> None:
     table = make_table([100, 50, 25], negatives=1)
     plan = make_plan(table, 10, steps=6000, weights={"s0": 1, "s1": 3, "s2": 4})
-    batches = [plan.batch(step) for step in range(1, 6001)]
+    batches = [plan.at(step) for step in range(1, 6001)]
     shares = Counter(batch.source for batch in batches)
     for name, share in (("s0", 1 / 8), ("s1", 3 / 8), ("s2", 4 / 8)):
         assert abs(shares[name] / 6000 - share) < 5 * np.sqrt(share * (1 - share) / 6000)
@@ -208,13 +206,13 @@ def test_a_temperature_flattens_the_sizes_that_caps_allow() -> None:
         ({"temperature": 1.0, "caps": {"s0": 120}}, [120, 80, 40]),
     ):
         plan = make_plan(table, 10, steps=1500, **mix)
-        shares = Counter(plan.batch(step).source for step in range(1, 1501))
+        shares = Counter(plan.at(step).source for step in range(1, 1501))
         for name, weight in zip(table.sources, expected, strict=True):
             share = weight / sum(expected)
             assert abs(shares[name] / 1500 - share) < 5 * np.sqrt(share * (1 - share) / 1500)
         weights = dict(zip(table.sources, expected, strict=True))
         twin = make_plan(table, 10, steps=1500, weights=weights)
-        assert all(same(plan.batch(step), twin.batch(step)) for step in range(1, 40))
+        assert all(same(plan.at(step), twin.at(step)) for step in range(1, 40))
 
 
 @pytest.mark.parametrize("batching", ["one_source", "mixed"])
@@ -225,7 +223,7 @@ def test_a_capped_source_gives_another_sample_each_epoch(batching: str) -> None:
     seen: list[Counter[int]] = []
     for epoch in range(30):
         steps = range(epoch * plan.steps_per_epoch + 1, (epoch + 1) * plan.steps_per_epoch + 1)
-        rows = np.concatenate([plan.batch(step).rows for step in steps])
+        rows = np.concatenate([plan.at(step).rows for step in steps])
         assert len(rows) == len(set(rows.tolist())) == 130
         assert np.bincount(table.source[rows]).tolist() == [60, 50, 20]
         seen.append(Counter(rows[table.source[rows] == 0].tolist()))
@@ -233,7 +231,7 @@ def test_a_capped_source_gives_another_sample_each_epoch(batching: str) -> None:
     assert len(total) > 290
     assert seen[0] != seen[1]
     alone = make_plan(table, 10, epochs=30, caps={"s0": 60}, batching=batching)
-    assert same(alone.batch(217), plan.batch(217))
+    assert same(alone.at(217), plan.at(217))
 
 
 @pytest.mark.parametrize(

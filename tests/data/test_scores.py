@@ -11,7 +11,7 @@ import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores
-from reasoning_embedding.data.batch import make_bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.errors import InputError
 
 #: Every text's score is a number of its own, so that a mixed-up one is seen.
@@ -52,18 +52,18 @@ def test_scores_stay_with_their_texts(tmp_path: Path) -> None:
     }
     plan = _plan(table)
     for step in range(1, plan.steps + 1):
-        bag = make_bag(plan.batch(step), _store(table))
-        names = [table.texts[int(text[0])][1] for text in bag.texts]
-        assert bag.owner.tolist() == [0, 1, 2, 0, 0, 1, 1, 2, 2]
-        for document, owner, score in zip(bag.document, bag.owner, bag.score, strict=True):
-            assert score == np.float32(scores[names[bag.query[owner]], names[document]])
+        batch = Batch.from_plan(plan.at(step), _store(table))
+        names = [table.texts[int(text[0])][1] for text in batch.texts]
+        assert batch.owner.tolist() == [0, 1, 2, 0, 0, 1, 1, 2, 2]
+        for document, owner, score in zip(batch.document, batch.owner, batch.score, strict=True):
+            assert score == np.float32(scores[names[batch.query[owner]], names[document]])
 
 
 def test_rows_without_scores_have_none(tmp_path: Path) -> None:
     plain = [{key: row[key] for key in ("query", "pos", "neg")} for row in ROWS]
     table = _load(tmp_path / "rows.jsonl", plain)
     assert table.positive_scores is None
-    assert len(make_bag(_plan(table).batch(1), _store(table)).score) == 0
+    assert Batch.from_plan(_plan(table).at(1), _store(table)).score.isnan().all()
     with pytest.raises(InputError, match="5 of 5 rows have none"):
         require_scores(table)
 
@@ -96,10 +96,12 @@ def test_other_positives_of_a_row_are_known_to_answer(tmp_path: Path) -> None:
     plan = _plan(table)
     seen = set()
     for step in range(1, plan.steps + 1):
-        batch = plan.batch(step)
-        bag = make_bag(batch, _store(table))
-        names = [table.texts[int(text[0])][1] for text in bag.texts]
-        known = {(names[query], names[text]) for query, text in bag.known}
+        batch = Batch.from_plan(plan.at(step), _store(table))
+        names = [table.texts[int(text[0])][1] for text in batch.texts]
+        known = {(names[query], names[text]) for query, text in batch.known.T}
+        known |= {
+            (names[query], names[text]) for query, text in zip(batch.query, batch.document, strict=False)
+        }
         answers = {(row["query"], text) for row in (*ROWS[:2], shared) for text in row["pos"]}
         assert known == {(query, text) for query, text in answers if text in names}
         seen |= known
@@ -110,6 +112,6 @@ def test_other_positives_of_a_row_are_known_to_answer(tmp_path: Path) -> None:
 def test_a_batch_has_a_seed_of_its_own(tmp_path: Path) -> None:
     table = _load(tmp_path / "rows.jsonl", ROWS)
     plan = _plan(table)
-    seeds = [plan.batch(step).seed for step in (1, 2, 1)]
+    seeds = [plan.at(step).seed for step in (1, 2, 1)]
     assert seeds[0] == seeds[2] != seeds[1]
-    assert make_bag(plan.batch(2), _store(table)).seed == seeds[1]
+    assert Batch.from_plan(plan.at(2), _store(table)).seed == seeds[1]

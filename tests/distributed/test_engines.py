@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding.backbones import Pack, make_pack
-from reasoning_embedding.backbones.cpu.block import DecoderBlock
+from reasoning_embedding.backbones.cpu.decoder_block import DecoderBlock
 from reasoning_embedding.distributed import World, explain_lost_ranks
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
@@ -33,7 +33,8 @@ from tests.engine_cases import (
     steps,
     wanted,
 )
-from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 from tests.padded_oracle import padded_loss
 
 #: Both architectures, every memory mode, checkpointing, adapters, a batch that leaves ranks idle, and texts
@@ -100,10 +101,10 @@ def test_without_dropout_with_another_seeds_or_causal_the_gradient_is_another() 
     with exact_norms():
         for dropout in (None, (7, 4)):
             embedder = case.embedder().train(dropout is not None)
-            contrastive_step(embedder, case.bag(), LOSS, World(), dropout=dropout)
+            contrastive_step(embedder, case.batch(), LOSS, World(), dropout=dropout)
             assert relative(gradients(embedder), exact) > 0.05
         embedder = case.embedder()
-        padded_loss(embedder, case.bag(), dropout=DROPOUT, causal=True).backward()
+        padded_loss(embedder, case.batch(), dropout=DROPOUT, causal=True).backward()
         assert relative(gradients(embedder), exact) > 0.05
 
 
@@ -126,10 +127,8 @@ def test_the_popular_wrong_gather_fails_on_every_engine(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["fsdp2", "zero2"])
 def test_bf16_is_computed_and_gradients_stay_in_fp32(kind: str) -> None:
-    from reasoning_embedding.training.engines.fsdp2 import Sharding
-
     half = torch.bfloat16
-    wish = {"sharding": Sharding(compute=half)} if kind == "fsdp2" else {"compute": half}
+    wish = {"compute": half}
 
     def losses(world: World) -> list[float]:
         found = []
@@ -140,7 +139,7 @@ def test_bf16_is_computed_and_gradients_stay_in_fp32(kind: str) -> None:
         ):
             embedder = tiny_embedder()
             engine = build(chosen, embedder, world, **options)
-            step = contrastive_step(embedder, random_bag(7), LOSS, world, autocast=autocast, engine=engine)
+            step = contrastive_step(embedder, random_batch(7), LOSS, world, autocast=autocast, engine=engine)
             found.append(step.loss)
         assert all(weight.dtype == torch.float32 for weight in engine.weights().values())
         return found
@@ -178,7 +177,7 @@ def test_gradients_are_reduced_once_a_step_whatever_the_number_of_packs(kind: st
         found = []
         for case in (Case(memory="replay", pack_tokens=10), Case(memory="store", pack_tokens=10_000)):
             engine = build(kind, case.embedder(), world)
-            share = Share(engine, case.bag(), np.arange(9), case.forwards())
+            share = Share(engine, case.batch(), np.arange(9), case.forwards())
             packs = len(share)
             with _Reductions() as reductions:
                 share.backward(torch.ones(9, engine.embedder.dimension, dtype=torch.float64))
@@ -197,7 +196,7 @@ def test_the_main_rank_alone_holds_whole_moments(kind: str) -> None:
     def held(world: World) -> tuple[int, int]:
         engine = build(kind, case.embedder(), world)
         elements = engine.state_elements()
-        share = Share(engine, case.bag(), np.arange(9), case.forwards())
+        share = Share(engine, case.batch(), np.arange(9), case.forwards())
         share.backward(torch.ones(9, engine.embedder.dimension, dtype=torch.float64))
         engine.update(1e-3)
         state = engine.optimizer_state()["state"]
@@ -219,12 +218,12 @@ def test_ranks_score_a_whole_copy_each_by_itself(kind: str) -> None:
     def score(world: World) -> torch.Tensor:
         engine = build(kind, case.embedder(), world)
         whole = engine.whole().eval()
-        pack = make_pack(case.bag().texts, case.bag().prompt_lengths)
+        pack = make_pack(case.batch().texts, case.batch().prompt_lengths)
         with torch.no_grad():
             return [whole(pack) for _ in range(world.rank + 1)][-1]
 
     with torch.no_grad():
-        wanted = case.embedder().eval()(make_pack(case.bag().texts, case.bag().prompt_lengths))
+        wanted = case.embedder().eval()(make_pack(case.batch().texts, case.batch().prompt_lengths))
     for found in run_ranks(2, score):
         assert relative(found, wanted) < 1e-6
 
@@ -247,7 +246,7 @@ def test_a_rank_that_is_gone_ends_the_others_with_a_message(kind: str, seconds: 
 
             engine.forward = failing  # type: ignore[method-assign]
         with explain_lost_ranks(world):
-            contrastive_step(engine.embedder, case.bag(), LOSS, world, pack_tokens=10, engine=engine)
+            contrastive_step(engine.embedder, case.batch(), LOSS, world, pack_tokens=10, engine=engine)
 
     with pytest.raises(TrainingError) as caught:
         run_ranks(2, fail, timeout=5 if seconds else 60)

@@ -11,10 +11,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 from reasoning_embedding.training import contrastive_step
 from tests.engine_cases import LOSS, build, gradient
-from tests.models import random_bag, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import relative, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,7 +39,7 @@ def _step(
     embedder = tiny_embedder().to(world.device)
     engine = build(kind, embedder, world, **options)
     output = contrastive_step(
-        embedder, random_bag(7), LOSS, world, pack_tokens=64, autocast=autocast, engine=engine
+        embedder, random_batch(7), LOSS, world, pack_tokens=64, autocast=autocast, engine=engine
     )
     found = gradient(engine, kind).float().cpu()
     return output.loss, found, engine.update(1e-3)
@@ -55,9 +57,7 @@ def test_engines_on_a_gpu_give_the_gradient_of_a_cpu(kind: str, world: World) ->
 
 
 def test_fsdp2_offloads_and_computes_in_bf16(world: World) -> None:
-    from reasoning_embedding.training.engines.fsdp2 import Sharding
-
     loss, _, _ = _step("replicated", World())
-    sharding = Sharding(offload=True, compute=torch.bfloat16)
-    found, _, _ = _step("fsdp2", world, torch.bfloat16, sharding=sharding)
+    on_host = EngineSettings("fsdp2", optimizer_on_host=True, weights_on_host=True)
+    found, _, _ = _step("fsdp2", world, torch.bfloat16, settings=on_host, compute=torch.bfloat16)
     assert found == pytest.approx(loss, rel=3e-2)

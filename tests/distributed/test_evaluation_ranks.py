@@ -15,7 +15,8 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.sharding import ShardedEncoder, share_array, share_object
-from tests.encoders import HashingEncoder, write_task
+from tests.encoders import HashingEncoder
+from tests.factories import write_beir
 
 WORDS = "red blue cat dog bird fish fox tree city king queen moon".split()
 CORPUS = {f"d{i}": f"the {WORDS[i % 12]} sees {' '.join(WORDS[: i % 7])}" for i in range(30)}
@@ -43,7 +44,7 @@ def _evaluate(
 
 
 def _task(folder: Path) -> config.BeirTask:
-    path = write_task(folder / "data" / "words", CORPUS, QUERIES, QRELS, instruction="find")
+    path = write_beir(folder / "data" / "words", CORPUS, QUERIES, QRELS, instruction="find")
     return config.BeirTask(kind="beir", path=str(path))
 
 
@@ -99,7 +100,7 @@ class _FailsOnOne(HashingEncoder):
 
 
 def test_a_rank_that_fails_fails_the_task_on_all(tmp_path: Path) -> None:
-    path = write_task(tmp_path / "long", {**CORPUS, "x": "long " * 300}, QUERIES, QRELS)
+    path = write_beir(tmp_path / "long", {**CORPUS, "x": "long " * 300}, QUERIES, QRELS)
     task = config.BeirTask(kind="beir", path=str(path))
     for found, _, _ in run_ranks(2, _evaluate, _FailsOnOne(), tmp_path / "out", task):
         assert found["tasks"] == []

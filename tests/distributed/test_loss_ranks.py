@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
-from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 
 EVERYTHING: dict[str, Any] = {
     "temperature": 0.05,
@@ -31,11 +32,13 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def _bag() -> Bag:
-    plain = random_bag(5, 6)
+def _bag() -> Batch:
+    plain = random_batch(5, 6)
     owner = np.concatenate([np.arange(5), np.array([0, 0, 1, 3, 3, 4])])
     score = np.random.default_rng(0).normal(size=11).astype(np.float32)
-    return Bag(plain.texts, plain.prompt_lengths, plain.query, plain.document, owner, score=score, seed=3)
+    return Batch.from_arrays(
+        plain.texts, plain.prompt_lengths, plain.query, plain.document, owner, score=score, seed=3
+    )
 
 
 def _step(

@@ -22,10 +22,10 @@ def _planned_step(world: World, kind: str) -> tuple[MemoryPlan, float, torch.Ten
     memory._memory = lambda world: ((1 << 40) - (1 << 30) * world.rank, 0)  # type: ignore[assignment]
     with exact_norms():
         engine = build(kind, case.embedder(), world)
-        plan = plan_memory(training, engine, [case.bag()], None)
+        plan = plan_memory(training, engine, [case.batch()], None)
         output = contrastive_step(
             engine.embedder,
-            case.bag(),
+            case.batch(),
             LOSS,
             world,
             pack_tokens=case.pack_tokens,

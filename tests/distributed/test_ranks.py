@@ -23,7 +23,8 @@ from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import step as step_module
-from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05, tile_rows=2))
 
@@ -32,7 +33,7 @@ def _gradient(world: World, queries: int, store_tokens: int | None = None) -> tu
     with exact_norms():
         embedder = tiny_embedder(double=True)
         output = contrastive_step(
-            embedder, random_bag(queries), LOSS, world, pack_tokens=40, store_tokens=store_tokens
+            embedder, random_batch(queries), LOSS, world, pack_tokens=40, store_tokens=store_tokens
         )
         return output.loss, gradients(embedder)
 
@@ -48,17 +49,17 @@ def test_ranks_give_the_gradient_of_one_process(size: int, store_tokens: int | N
 
 def test_ranks_with_nothing_to_do_do_not_hang() -> None:
     def few(world: World) -> tuple[float, torch.Tensor, int]:
-        bag = random_bag(1, 2)  # three texts and one query for four ranks
+        batch = random_batch(1, 2)  # three texts and one query for four ranks
         with exact_norms():
             embedder = tiny_embedder(double=True)
-            output = contrastive_step(embedder, bag, LOSS, world)
-        return output.loss, gradients(embedder), len(deal(bag.lengths, world.size)[world.rank])
+            output = contrastive_step(embedder, batch, LOSS, world)
+        return output.loss, gradients(embedder), len(deal(batch.lengths, world.size)[world.rank])
 
     results = run_ranks(4, few)
     assert min(texts for _, _, texts in results) == 0
     with exact_norms():
         embedder = tiny_embedder(double=True)
-        loss = contrastive_step(embedder, random_bag(1, 2), LOSS, World()).loss
+        loss = contrastive_step(embedder, random_batch(1, 2), LOSS, World()).loss
         wanted = gradients(embedder)
     for found_loss, found, _ in results:
         assert found_loss == pytest.approx(loss, rel=1e-12)

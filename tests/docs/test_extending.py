@@ -3,13 +3,15 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.data.rows import BadRows
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.losses import ContrastiveLoss, Slots
+from reasoning_embedding.losses import ContrastiveLoss
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 LOSS, METRIC, SOURCE = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -29,10 +31,9 @@ def test_an_extension_takes_less_than_twenty_lines(code):
 def test_the_term_is_added_with_its_gradient():
     torch.manual_seed(0)
     embeddings = torch.nn.functional.normalize(torch.randn(8, 6, dtype=torch.float64), dim=1)
-    owner, nothing = torch.arange(4), torch.full((4,), torch.nan, dtype=torch.float64)
-    slots = Slots(owner, owner + 4, owner, torch.empty(2, 0, dtype=torch.int64), nothing)
-    plain = ContrastiveLoss(config.InfoNCE()).share(embeddings, slots)
-    found = run(LOSS)["loss"].share(embeddings, slots)
+    batch = Batch.from_arrays([], np.zeros(0), np.arange(4), np.arange(4) + 4)
+    plain = ContrastiveLoss(config.InfoNCE()).share(embeddings, batch)
+    found = run(LOSS)["loss"].share(embeddings, batch)
     leaf = embeddings.clone().requires_grad_()
     expected = 0.1 * leaf.mean(dim=0).square().sum()
     expected.backward()

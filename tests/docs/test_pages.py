@@ -11,7 +11,7 @@ from reasoning_embedding.config import load_config
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 #: Verbs whose first word is again a verb.
-GROUPS = ("bench", "config", "data", "runs")
+GROUPS = ("config", "data", "runs")
 
 
 def blocks(page: Path, kind: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The Makefile, the configurations, the pins and the tracked files keep their promises."""
 
+import ast
 import hashlib
 import os
 import re
@@ -14,6 +15,7 @@ from reasoning_embedding.config import load_config
 ROOT = Path(__file__).resolve().parents[2]
 #: The launcher's files are tested with the launcher's own loader.
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "accelerate")
+assert CONFIGS
 
 
 def tracked() -> list[Path]:
@@ -77,6 +79,7 @@ def test_pins_are_exact_and_within_the_ranges():
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line), line
         name, version = line.split("==")
         pins[name.lower().replace("_", "-")] = version
+    assert len(pins) > 20
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     for line in [
@@ -103,19 +106,36 @@ def test_the_licence_is_the_apache_licence():
 
 def test_no_tracked_file_names_a_machine():
     wrong = re.compile(r"(?<![\w.$}{])/(?:work|home|root|Users|mnt|opt)/[\w.-]+")
-    for path in tracked():
+    assert wrong.search("under /home/me/x"), "the expression finds one"
+    files = tracked()
+    assert len(files) > 100
+    for path in files:
         if path.suffix in (".png", ".gz", ".parquet", ".safetensors"):
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not wrong.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
 
 
-def test_files_stay_small():
-    long = {
-        str(path.relative_to(ROOT)): count
-        for path in tracked()
-        if path.suffix == ".py"
-        and path.is_relative_to(ROOT / "reasoning_embedding")
-        and (count := len(path.read_text(encoding="utf-8").splitlines())) > 300
-    }
-    assert not long
+def test_no_two_public_classes_have_one_name():
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "reasoning_embedding").rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert len(places) > 100, "the classes are found"
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_make_review_prints_long_files_and_wide_folders(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for folder, files, lines in (("wide", 21, 1), ("narrow", 20, 500), ("long", 1, 501)):
+        (tmp_path / "reasoning_embedding" / folder).mkdir(parents=True)
+        for number in range(files):
+            (tmp_path / "reasoning_embedding" / folder / f"m{number}.py").write_text("x = 1\n" * lines)
+    (tmp_path / "benchmarks").mkdir()
+    make = ["make", "--no-print-directory", "review"]
+    said = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^ +(\d+) (\S+)$", said, re.MULTILINE) == [
+        ("501", "reasoning_embedding/long/m0.py"),
+        ("21", "reasoning_embedding/wide"),
+    ]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from reasoning_embedding.planning.flops import DEVICES
+from reasoning_embedding.planning.devices import DEVICES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "training-cost.md"
 

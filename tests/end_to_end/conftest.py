@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.factories import run_settings, write_lines
+
 WORDS = """
 red green blue cat dog bird fish fox tree river stone city king queen moon sun star sea road house
 """.split()
@@ -31,8 +33,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "neg": [" ".join(chance.sample(WORDS, 4)) for _ in range(2)],
             }
         )
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+    return write_lines(path, records)
 
 
 @pytest.fixture
@@ -40,10 +41,7 @@ def write_run(tmp_path: Path, rows: Path, tiny_backbone: Path) -> Callable[..., 
     """Write a run's YAML; keyword arguments change or add ``training`` keys, `extra` top-level ones."""
 
     def write(name: str = "run", extra: dict[str, Any] | None = None, **training: Any) -> Path:
-        settings: dict[str, Any] = {
-            "kind": "run",
-            "name": name,
-            "output_dir": str(tmp_path / "runs"),
+        sections: dict[str, Any] = {
             "backbone": {"kind": "pretrained", "path": str(tiny_backbone)},
             "data": {
                 "sources": [{"kind": "files", "path": str(rows)}],
@@ -61,8 +59,9 @@ def write_run(tmp_path: Path, rows: Path, tiny_backbone: Path) -> Callable[..., 
             },
             "checkpoints": {"every": 3, "log_spaced": False},
             "logging": {"tensorboard": False},
-            **(extra or {}),
         }
+        place = {"name": name, "output_dir": str(tmp_path / "runs")}
+        settings = run_settings(**place, **{**sections, **(extra or {})})
         path = tmp_path / f"{name}.yaml"
         path.write_text(json.dumps(settings, indent=1))  # JSON is YAML
         return path

@@ -188,7 +188,7 @@ def test_backbones_with_other_inputs_are_refused(
 
     from tokenizers.processors import TemplateProcessing
 
-    from tests.conftest import build_tiny_tokenizer
+    from tests.factories import build_tiny_tokenizer
 
     ending = tmp_path / "ending"
     shutil.copytree(tiny_backbone, ending)

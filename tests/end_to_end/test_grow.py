@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.provenance import content_hash, read_provenance
+from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.config import Analysis
 from reasoning_embedding.config.lineage import LineageConfig, PretrainStage
 from reasoning_embedding.data import world
@@ -24,12 +25,11 @@ from reasoning_embedding.data.world import SUMS, Sum
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import InputError, QualityGateError, SetupError, TrainingError
-from reasoning_embedding.experiments import resolve
 from reasoning_embedding.experiments.analyses import analyze_pairs, follow_runs
 from reasoning_embedding.lineages import gates, grow, grow_stage, is_current, rlvr
 from reasoning_embedding.lineages.dpo import world_preferences
 from reasoning_embedding.lineages.pretrain import pretrain
-from reasoning_embedding.lineages.steps import StepSaver
+from reasoning_embedding.lineages.step_checkpoints import StepSaver
 from reasoning_embedding.lineages.tokenizer import load_tokenizer
 
 ARCHITECTURE = {
@@ -129,9 +129,9 @@ def test_kept_steps_are_models_that_references_find(grown) -> None:
     stage = RunFolder(folders["dpo"])
     assert stage.steps() == [0, 4, 6]
     experiment = folders["dpo"].parents[1]
-    assert resolve("lineage:dpo@4", experiment) == stage.checkpoint(4)
-    assert resolve("lineage:dpo@last", experiment) == stage.checkpoint(6)
-    assert resolve("lineage:dpo", experiment) == folders["dpo"]
+    assert resolve("lineage:dpo@4", experiment).folder == stage.checkpoint(4)
+    assert resolve("lineage:dpo@last", experiment).folder == stage.checkpoint(6)
+    assert resolve("lineage:dpo", experiment).folder == folders["dpo"]
     with pytest.raises(InputError, match="names no checkpoint"):
         resolve("lineage:sft@4", experiment)
     ends = [load_file(stage.checkpoint(step) / "model.safetensors") for step in (0, 6)]

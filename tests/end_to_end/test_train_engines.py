@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from reasoning_embedding import training
-from reasoning_embedding.backbones.cpu.native import native_kernels
+from reasoning_embedding.backbones.cpu.elementwise_native import native_kernels
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.config import RunConfig, load_config

@@ -14,12 +14,13 @@ import torch
 
 from reasoning_embedding import config, training
 from reasoning_embedding.backbones import Embedder
-from reasoning_embedding.checkpoints import RunFolder
-from reasoning_embedding.checkpoints.references import pick_step
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
+from reasoning_embedding.checkpoints.references import pick_step, resolve
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.experiments import chosen_steps, resolve
-from reasoning_embedding.experiments.work import work
+from reasoning_embedding.experiments import chosen_steps
+from reasoning_embedding.experiments.runner import read_experiment
+from reasoning_embedding.experiments.stages import find_stage
 from reasoning_embedding.files import write_json
 
 Write = Callable[..., Path]
@@ -103,7 +104,7 @@ def test_the_best_step_is_kept_and_the_earlier_of_equal_ones(write_run: Write, t
     }
     assert evaluations == {step: {"world": value, "mean": value} for step, value in CURVE.items()}
     assert pick_step(run, "best", "best") == 4
-    assert resolve("run:run@best", tmp_path) == run.checkpoint(4)
+    assert resolve("run:run@best", tmp_path).folder == run.checkpoint(4)
     assert chosen_steps(run, "best") == [4]
     assert "step 4: mean 0.7000, the best so far" in said
     assert "step 6: mean 0.7000" in said
@@ -233,6 +234,12 @@ def _experiment(folder: Path, rows: Path, tiny_backbone: Path, beir: Path, sourc
     return folder / "pair"
 
 
+def work(folder: Path, name: str, report: Callable[[str], None]) -> None:
+    """Do a stage in this process."""
+    experiment = ExperimentFolder(folder)
+    find_stage(read_experiment(experiment), name).work(experiment, report)
+
+
 def test_an_experiment_compares_its_data_and_scores_its_runs(
     tmp_path: Path, rows: Path, tiny_backbone: Path, beir: Path
 ) -> None:
@@ -247,7 +254,7 @@ def test_an_experiment_compares_its_data_and_scores_its_runs(
     work(folder, "train-one", said.append)
     run = RunFolder(folder / "runs" / "one")
     assert sorted(_metrics(run)[2]["evaluation"]) == ["mean", "world-heldout"]
-    assert resolve("run:one@best", folder) == run.checkpoint(_best(run)["step"])
+    assert resolve("run:one@best", folder).folder == run.checkpoint(_best(run)["step"])
 
 
 def test_an_experiment_does_not_train_on_its_own_tasks(

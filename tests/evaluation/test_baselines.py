@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from reasoning_embedding import config
+from reasoning_embedding.data.beir import RetrievalData, read_beir
 from reasoning_embedding.evaluation.baselines import BM25, BM25Search, tokens
-from reasoning_embedding.evaluation.beir import RetrievalData, read_beir
 from reasoning_embedding.evaluation.encoder import model_meta
 from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.tasks import LocalRetrieval

@@ -13,7 +13,8 @@ from reasoning_embedding.checkpoints.scores import revision_of
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.evaluation.cache import CachedEncoder, EmbeddingCache
 from reasoning_embedding.evaluation.run import evaluate
-from tests.encoders import HashingEncoder, write_task
+from tests.encoders import HashingEncoder
+from tests.factories import write_beir
 
 TEXTS = ["the red cat sleeps", "a blue fish eats", "the old dog runs"]
 CORPUS = {f"d{i}": text for i, text in enumerate(TEXTS)}
@@ -91,8 +92,8 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def two_tasks(folder: Path) -> list:
     paths = {
-        "one": write_task(folder / "one", CORPUS, {"q": "where is the cat"}, {"q": {"d0": 1}}),
-        "two": write_task(folder / "two", CORPUS, {"q": "who runs"}, {"q": {"d2": 1}}),
+        "one": write_beir(folder / "one", CORPUS, {"q": "where is the cat"}, {"q": {"d0": 1}}),
+        "two": write_beir(folder / "two", CORPUS, {"q": "who runs"}, {"q": {"d2": 1}}),
     }
     return [config.BeirTask(kind="beir", path=str(path)) for path in paths.values()]
 

@@ -13,9 +13,9 @@ from datasets import Dataset, DatasetDict
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 
 from reasoning_embedding import config
+from reasoning_embedding.data.beir import RetrievalData
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.baselines import BM25, BM25Search
-from reasoning_embedding.evaluation.beir import RetrievalData
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.instructions import Instructions
 from reasoning_embedding.evaluation.local_tasks import local_metadata
@@ -24,7 +24,8 @@ from reasoning_embedding.evaluation.per_query import query_metric
 from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.tasks import LocalRetrieval
 from reasoning_embedding.evaluation.tfidf import TfIdf
-from tests.encoders import HashingEncoder, TableEncoder, write_task
+from tests.encoders import HashingEncoder, TableEncoder
+from tests.factories import write_beir
 
 WORDS = ["red", "blue", "cat", "dog", "bird", "fish", "fox", "tree", "city", "king", "queen", "moon"]
 CORPUS = {f"d{i}": f"the {WORDS[i]} sees a {WORDS[(i * 5 + 3) % 12]}" for i in range(12)}
@@ -39,7 +40,7 @@ def run(model: Any, tasks: list, folder: Path, settings: dict | None = None, **k
 
 
 def words_task(folder: Path) -> config.BeirTask:
-    path = write_task(folder / "words", CORPUS, QUERIES, QRELS, instruction="find")
+    path = write_beir(folder / "words", CORPUS, QUERIES, QRELS, instruction="find")
     return config.BeirTask(kind="beir", path=str(path))
 
 

@@ -20,7 +20,8 @@ from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.evaluation.encoder import progress_lines
 from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.tasks import load_tasks, world_data
-from tests.encoders import HashingEncoder, TableEncoder, write_task
+from tests.encoders import HashingEncoder, TableEncoder
+from tests.factories import write_beir
 
 ANIMALS = {
     "d1": "the red cat sleeps",
@@ -34,7 +35,7 @@ JUDGED = {"q1": {"d1": 1}, "q2": {"d3": 1}}
 
 @pytest.fixture
 def animals(tmp_path: Path) -> config.BeirTask:
-    folder = write_task(tmp_path / "data" / "animals", ANIMALS, ASKED, JUDGED, instruction="Find the animal")
+    folder = write_beir(tmp_path / "data" / "animals", ANIMALS, ASKED, JUDGED, instruction="Find the animal")
     return config.BeirTask(kind="beir", path=str(folder))
 
 
@@ -55,7 +56,7 @@ def test_scores_equal_those_computed_by_hand(tmp_path: Path) -> None:
     rankings = {"first": documents, "second": documents, "late": documents}
     qrels = {"q1": {"d1": 2, "d2": 1}, "q2": {"d0": 1}, "q3": {"d10": 3}}
     queries = {"q1": "first", "q2": "second", "q3": "late"}
-    folder = write_task(tmp_path / "hand", corpus, queries, qrels)
+    folder = write_beir(tmp_path / "hand", corpus, queries, qrels)
     task = config.BeirTask(kind="beir", path=str(folder), name="by-hand")
     scores = run(TableEncoder(documents, rankings), [task], tmp_path / "out")
     [entry] = scores["tasks"]
@@ -83,7 +84,7 @@ def test_an_embedder_scores_as_its_embeddings_rank(tiny_backbone: Path, tmp_path
     corpus = {f"d{i}": f"the {words[i]} sees a {words[(i * 5 + 3) % 12]}" for i in range(12)}
     queries = {f"q{i}": f"where is the {words[i]}" for i in range(6)}
     qrels = {f"q{i}": {f"d{i}": 2, f"d{i + 6}": 1} for i in range(6)}
-    folder = write_task(tmp_path / "data", corpus, queries, qrels, instruction="find")
+    folder = write_beir(tmp_path / "data", corpus, queries, qrels, instruction="find")
     [entry] = run(embedder, [config.BeirTask(kind="beir", path=str(folder))], tmp_path / "out")["tasks"]
     asked = embedder.encode(list(queries.values()), prompt="Instruct: find\nQuery: ")
     order = np.argsort(-(asked @ embedder.encode(list(corpus.values())).T), axis=1)

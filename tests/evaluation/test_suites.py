@@ -18,7 +18,8 @@ from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.suites import check_available, load_suite
 from reasoning_embedding.evaluation.tasks import load_tasks
 from reasoning_embedding.reports.comparison import compare_backbones
-from tests.encoders import HashingEncoder, write_task
+from tests.encoders import HashingEncoder
+from tests.factories import write_beir
 
 
 def suite(name: str, **filters: Any) -> config.SuiteTask:
@@ -168,7 +169,7 @@ class _FakeSuite:
 
     def __init__(self, folder: Path) -> None:
         (folder / "pairs.csv").write_text("a cat,the cat,5\na cat,rain,0\nred,blue,2\n", encoding="utf-8")
-        paths = [write_task(folder / name, CORPUS, ASKED, JUDGED) for name in ("one", "two")]
+        paths = [write_beir(folder / name, CORPUS, ASKED, JUDGED) for name in ("one", "two")]
         tasks = [config.BeirTask(kind="beir", path=str(path)) for path in paths]
         self.tasks = load_tasks([*tasks, config.StsTask(kind="sts", path=str(folder / "pairs.csv"))])
 

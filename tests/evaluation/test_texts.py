@@ -12,7 +12,7 @@ from reasoning_embedding import config
 from reasoning_embedding.data import load_table
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.texts import task_texts
-from reasoning_embedding.experiments.contamination import compare_tasks, contamination_of, scored_tasks
+from reasoning_embedding.experiments.contamination import compare_tasks, scored_tasks
 
 
 def _tasks(*tasks: dict[str, Any]) -> list[config.Task]:
@@ -104,7 +104,7 @@ def test_a_run_without_tasks_has_nothing_to_compare() -> None:
             "data": {"sources": [{"kind": "world"}]},
         }
     )
-    assert contamination_of(settings, print) is None
+    assert scored_tasks(settings) == []
 
 
 def test_tasks_of_both_sections_count_once() -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.experiments import chosen_steps, resolve, run_experiment
-from reasoning_embedding.experiments import processes as pool
-from reasoning_embedding.experiments.scheduler import StageError, run_stages
-from reasoning_embedding.experiments.stages import Ledger, Stage, plan_stages
+from reasoning_embedding.experiments import chosen_steps, read_experiment, run_experiment
+from reasoning_embedding.experiments import stages as stages_module
+from reasoning_embedding.experiments.records import StageRecords
+from reasoning_embedding.experiments.runner import StageError, run_stages
+from reasoning_embedding.experiments.stages import Stage, find_stage, plan_stages
+from reasoning_embedding.files import read_json
+
+BEFORE = Path(__file__).parents[1] / "goldens" / "before"
 
 
 def _experiment(rows: str = "rows.jsonl", seed: int = 0) -> config.ExperimentConfig:
@@ -62,8 +69,8 @@ def test_data_are_compared_before_training_but_do_not_decide_it() -> None:
 
 def _done(folder: Path, experiment: config.ExperimentConfig) -> dict[str, bool]:
     stages = plan_stages(experiment)
-    ledger = Ledger(folder, stages)
-    return {stage.name: ledger.is_done(stage.name) for stage in stages}
+    records = StageRecords(ExperimentFolder(folder), stages)
+    return {stage.name: records.is_done(stage.name) for stage in stages}
 
 
 @pytest.fixture
@@ -71,8 +78,7 @@ def finished(tmp_path: Path) -> tuple[Path, str]:
     """An experiment whose stages but the last are recorded as finished."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text("content")
-    stages = plan_stages(_experiment(str(rows)))
-    ledger = Ledger(tmp_path, stages)
+    records = StageRecords(ExperimentFolder(tmp_path), plan_stages(_experiment(str(rows))))
     for name, folder in (
         ("grow-base", "lineage/base"),
         ("grow-sft", "lineage/sft"),
@@ -80,9 +86,9 @@ def finished(tmp_path: Path) -> tuple[Path, str]:
         ("train-b", "runs/b/checkpoints/step-000002"),
     ):
         _model(tmp_path / folder, name.encode())
-        ledger.finish(name, 1.0)
+        records.finish(name, 1.0)
     (tmp_path / "contamination.json").write_text("{}")
-    ledger.finish("contamination", 1.0)
+    records.finish("contamination", 1.0)
     return tmp_path, str(rows)
 
 
@@ -131,82 +137,117 @@ def test_changed_weights_undo_the_stage_and_its_children(finished: tuple[Path, s
     }
 
 
-def _fake_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:
-    """Let stages run `body` (with FOLDER and STAGE as argv) instead of the real work."""
-    script = tmp_path / "work.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nfolder, name = Path(sys.argv[1]), sys.argv[2]\n" + body
-    )
-    popen = pool.subprocess.Popen
+class Write(Stage):
+    """Writes a model with a script, which takes folder and stage."""
 
-    def replaced(command, **options):  # type: ignore[no-untyped-def]
-        return popen([sys.executable, str(script), *command[-2:]], **options)
+    def work(self, folder: ExperimentFolder, report: Callable[[str], None]) -> None:
+        raise AssertionError("a script does it")
 
-    monkeypatch.setattr(pool.subprocess, "Popen", replaced)
+    def output(self, folder: ExperimentFolder) -> str | None:
+        model = folder.stage(self.name).path
+        return content_hash(model) if model.is_dir() else None
 
 
-STAGES = [Stage("grow-x", {}), Stage("grow-y", {}, ("grow-x",))]
+STAGES = [Write("x", {}), Write("y", {}, ("x",))]
 GROW = """
-target = folder / "lineage" / name.removeprefix("grow-")
+target = folder / "lineage" / name
 target.mkdir(parents=True, exist_ok=True)
 (target / "model.safetensors").write_text(name)
 print("growing")
 """
 
 
-def test_stages_run_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _fake_work(monkeypatch, tmp_path, GROW)
-    said: list[str] = []
-    run_stages(tmp_path, STAGES, Ledger(tmp_path, STAGES), jobs=2, report=said.append)
-    assert said.index("[grow-x] growing") < said.index("[grow-y] growing")
-    again: list[str] = []
-    run_stages(tmp_path, STAGES, Ledger(tmp_path, STAGES), jobs=2, report=again.append)
-    assert again == ["[grow-x] done before", "[grow-y] done before"]
-
-
-def test_a_failed_stage_keeps_its_message_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    body = (
-        GROW
-        + 'if name == "grow-y":\n    print("error: the corpus is empty\\n  -> add text")\n    sys.exit(2)\n'
+def _run(folder: Path, body: str, said: list[str], jobs: int = 1) -> None:
+    """Run the stages with a script of `body`, which has FOLDER and STAGE."""
+    script = folder / "work.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfolder, name = Path(sys.argv[1]), sys.argv[2]\n" + body
     )
-    _fake_work(monkeypatch, tmp_path, body)
-    ledger = Ledger(tmp_path, STAGES)
-    with pytest.raises(StageError, match=r"grow-y: the corpus is empty\n  -> add text") as caught:
-        run_stages(tmp_path, STAGES, ledger, jobs=1, report=lambda _: None)
+
+    def command(folder: ExperimentFolder, stage: Stage) -> list[str]:
+        return [sys.executable, str(script), str(folder.path), stage.name]
+
+    run_stages(ExperimentFolder(folder), STAGES, jobs=jobs, report=said.append, command=command)
+
+
+def test_stages_run_once_and_in_order(tmp_path: Path) -> None:
+    said: list[str] = []
+    _run(tmp_path, GROW, said, jobs=2)
+    assert said.index("[x] growing") < said.index("[y] growing")
+    again: list[str] = []
+    _run(tmp_path, GROW, again, jobs=2)
+    assert again == ["[x] done before", "[y] done before"]
+
+
+def test_a_failed_stage_keeps_its_message_and_code(tmp_path: Path) -> None:
+    fail = 'if name == "y":\n    print("error: the corpus is empty\\n  -> add text")\n    sys.exit(2)\n'
+    with pytest.raises(StageError, match=r"y: the corpus is empty\n  -> add text") as caught:
+        _run(tmp_path, GROW + fail, [])
     assert caught.value.exit_code == 2
-    assert "grow-y.log" in str(caught.value)
-    assert ledger.is_done("grow-x")
-    assert not ledger.is_done("grow-y")
+    assert "y.log" in str(caught.value)
+    records = StageRecords(ExperimentFolder(tmp_path), STAGES)
+    assert records.is_done("x")
+    assert not records.is_done("y")
 
 
-def test_a_terminated_experiment_leaves_no_stage_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminated_experiment_leaves_no_stage_behind(tmp_path: Path) -> None:
     body = """
 import os, signal, time
 (folder / "pid").write_text(str(os.getpid()))
 os.kill(os.getppid(), signal.SIGTERM)
 time.sleep(60)
 """
-    _fake_work(monkeypatch, tmp_path, body)
     with pytest.raises(SystemExit) as caught:
-        run_stages(tmp_path, STAGES, Ledger(tmp_path, STAGES), jobs=1, report=lambda _: None)
+        _run(tmp_path, body, [])
     assert caught.value.code == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_references(tmp_path: Path) -> None:
-    (tmp_path / "lineage" / "base").mkdir(parents=True)
+def test_a_stage_is_found_by_its_name() -> None:
+    assert find_stage(_experiment(), "train-b").needs == ("grow-sft",)
+    with pytest.raises(InputError, match="no stage 'train-c'"):
+        find_stage(_experiment(), "train-c")
+
+
+#: Keys that version 0.1.0 gave the stages of :func:`_experiment` before they were objects.
+KEYS = {
+    "contamination": "45138cef389868ccf35986bbb494bc529c093d74f59c87efe798eed3c2be4c6c",
+    "grow-base": "1657f4b711bba1821887e4c7f6b45e6fa4de8ed57cca3d490f89f854fdcee812",
+    "grow-sft": "a99739c854ded5fe4baec1186f630a083f0a55b5ff396899ec287785dd19f47e",
+    "train-a": "6db6e2a6dc99a2c077f051dc86fa8165f957b17c1a55cd87cf504bc645297577",
+    "train-b": "31c851f010b4494b0aaa40a2ca2a68e6210043b083d580d5f6aabc0f0a653fff",
+    "evaluate": "d3e122661cb23cc5b103e7a4a95f3836922cffc56b4e20c936da49e1561b1943",
+}
+
+
+def test_keys_are_those_of_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages_module, "__version__", "0.1.0")
+    with contextlib.chdir(tmp_path):
+        assert {stage.name: stage.key({}) for stage in plan_stages(_experiment())} == KEYS
+
+
+def test_a_stored_experiment_has_nothing_left_to_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages_module, "__version__", "0.1.0")
+    shutil.copytree(BEFORE, tmp_path, dirs_exist_ok=True)
+    with contextlib.chdir(tmp_path):
+        folder = ExperimentFolder(Path("experiments/pair"))
+        checked = []
+        for stage in plan_stages(read_experiment(folder)):
+            record = read_json(folder.record(stage.name))
+            if not stage.name.startswith("train-"):  # the weights of its runs were not stored
+                outputs = {need: read_json(folder.record(need))["output"] for need in stage.needs}
+                assert stage.key(outputs) == record["key"], stage.name
+                assert stage.output(folder) == record["output"], stage.name
+                checked.append(stage.name)
+    assert checked == ["contamination", "evaluate", "analyze", "track"]
+
+
+def test_the_steps_to_score(tmp_path: Path) -> None:
     for step in (0, 50, 200):
         RunFolder(tmp_path / "runs" / "a").checkpoint(step).mkdir(parents=True)
-    assert resolve("lineage:base", tmp_path).name == "base"
-    names = {"run:a@first": 0, "run:a@last": 200, "run:a@50": 50, "run:a": 200}
-    for reference, step in names.items():
-        assert resolve(reference, tmp_path) == RunFolder(tmp_path / "runs" / "a").checkpoint(step)
-    for missing in ("run:a@51", "lineage:absent", str(tmp_path / "absent")):
-        with pytest.raises(InputError):
-            resolve(missing, tmp_path)
     run = RunFolder(tmp_path / "runs" / "a")
     assert chosen_steps(run, "ends") == [0, 200]
     assert chosen_steps(run, "all") == [0, 50, 200]

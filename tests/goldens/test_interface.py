@@ -40,8 +40,6 @@ from tests.synthetic_experiment import write_experiment, write_scored_runs
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDENS = Path(__file__).resolve().parent / "interface"
 KINDS = ("run", "experiment", "lineage", "merge", "sweep")
-#: A verb that leaves the command line: it stands in the list of verbs and nowhere else.
-LEAVING = "bench"
 #: Misspellings of each shipped configuration.
 SAMPLE = 12
 #: Sections whose keys are the user's own names.
@@ -117,9 +115,8 @@ def helps(folder: Path) -> Files:
     verbs = listed(whole)
     parts = [whole, transcript("--version")]
     for verb in verbs:
-        if verb != LEAVING:
-            text = transcript(verb, "--help")
-            parts += [text, *(transcript(verb, inner, "--help") for inner in listed(text))]
+        text = transcript(verb, "--help")
+        parts += [text, *(transcript(verb, inner, "--help") for inner in listed(text))]
     return {"help.txt": "\n".join(parts)}
 
 

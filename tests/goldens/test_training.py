@@ -24,14 +24,14 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, fuse_layers, use_text_dropout
 from reasoning_embedding.data import Plan, load_table, tokenize
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Replicated, contrastive_step, train
 from reasoning_embedding.training.optimizers import build_optimizer, learning_rate_at
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.conftest import build_tiny_tokenizer
+from tests.factories import build_tiny_tokenizer
 from tests.goldens.golden import Goldens
 from tests.models import exact_norms, tiny_embedder
 
@@ -55,13 +55,13 @@ CASES: dict[str, Case] = {}
 # ------------------------------------------------------------------ one step after another, on batches made here
 
 
-def batch(step: int, queries: int = 7, negatives: int = 9) -> Bag:
+def batch(step: int, queries: int = 7, negatives: int = 9) -> Batch:
     """Uneven texts, prompts before queries, a positive that is another row's too, hard negatives with scores."""
     rng = np.random.RandomState(100 + step)
     texts = 2 * queries + negatives - 1
     lengths = rng.randint(3, 14, texts)
     document = np.concatenate([np.arange(queries, texts), [queries]])
-    return Bag(
+    return Batch.from_arrays(
         [rng.randint(3, 100, length).astype(np.int32) for length in lengths],
         np.where(np.arange(texts) < queries, 2, 0).astype(np.int32),
         np.arange(queries),
@@ -69,7 +69,7 @@ def batch(step: int, queries: int = 7, negatives: int = 9) -> Bag:
         np.concatenate([np.arange(queries), np.sort(rng.randint(0, queries, negatives))]),
         np.array([[0, queries + 1], [2, queries + 3]]),
         rng.normal(size=queries + negatives).astype(np.float32),
-        1000 + step,
+        seed=1000 + step,
     )
 
 
@@ -286,7 +286,7 @@ def plan(*, seed: int = 3, size: int = 8, **settings: Any) -> dict[str, Any]:
     names = ("rows", "query", "positive", "negative", "negative_owner", "answer", "answer_owner", "score")
     digest, shown = hashlib.sha256(), []
     for step in range(1, made.steps + 1):
-        found = made.batch(step)
+        found = made.at(step)
         fields = {name: getattr(found, name).tolist() for name in names}
         fields |= {"source": found.source, "seed": str(found.seed)}
         digest.update(json.dumps(fields, sort_keys=True).encode())

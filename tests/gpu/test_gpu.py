@@ -16,7 +16,8 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.probe import measure
 from reasoning_embedding.training.recompute import recompute_activations
 from reasoning_embedding.training.timers import Timers
-from tests.models import gradients, random_bag, relative, tiny_decoder, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_decoder, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,7 +37,7 @@ def test_the_fused_kernel_equals_text_by_text_attention(causal: bool, window: in
     ]
     upstream = torch.randn(shapes[0], device="cuda", dtype=torch.bfloat16)
     found = []
-    for attend in (attention._varlen, attention._segments):
+    for attend in (attention.attend_by_kernel, attention.attend_by_runs):
         out = attend(*tensors, boundaries, 70, dropout=0.0, scale=0.125, causal=causal, window=window)
         found.append([out, *torch.autograd.grad(out, tensors, upstream)])
     for fused, slow in zip(*found, strict=True):
@@ -50,38 +51,40 @@ def test_the_contract_holds_on_the_device() -> None:
 
 def test_texts_do_not_leak_under_the_fused_kernel() -> None:
     model = tiny_decoder(head_dim=64).cuda().bfloat16()
-    bag = random_bag()
-    whole = model(**make_pack(bag.texts, bag.prompt_lengths).to("cuda").model_inputs()).last_hidden_state[0]
+    batch = random_batch()
+    whole = model(**make_pack(batch.texts, batch.prompt_lengths).to("cuda").model_inputs()).last_hidden_state[
+        0
+    ]
     alone = model(
-        **make_pack(bag.texts[:1], bag.prompt_lengths[:1]).to("cuda").model_inputs()
+        **make_pack(batch.texts[:1], batch.prompt_lengths[:1]).to("cuda").model_inputs()
     ).last_hidden_state[0]
     assert relative(whole[: len(alone)].float(), alone.float()) < 2e-2
 
 
 def test_the_step_on_the_device_equals_the_cpu() -> None:
-    bag, loss = random_bag(), build_loss(config.InfoNCE(temperature=0.05))
+    batch, loss = random_batch(), build_loss(config.InfoNCE(temperature=0.05))
     cpu, gpu = tiny_embedder(head_dim=64), tiny_embedder(head_dim=64).cuda()
-    expected = contrastive_step(cpu, bag, loss, World())
+    expected = contrastive_step(cpu, batch, loss, World())
     world = World(device=torch.device("cuda"))
-    exact = contrastive_step(gpu, bag, loss, world)
+    exact = contrastive_step(gpu, batch, loss, world)
     assert exact.loss == pytest.approx(expected.loss, rel=1e-4)
     assert relative(gradients(gpu).cpu(), gradients(cpu)) < 1e-3
     gpu.zero_grad()
-    contrastive_step(gpu, bag, loss, world, autocast=torch.bfloat16)  # through the fused kernel
+    contrastive_step(gpu, batch, loss, world, autocast=torch.bfloat16)  # through the fused kernel
     assert relative(gradients(gpu).cpu(), gradients(cpu)) < 0.1
 
 
 def test_compiled_streams_give_the_gradient_of_plain_packs() -> None:
-    bag, loss = random_bag(24, longest=40), build_loss(config.InfoNCE(temperature=0.05))
+    batch, loss = random_batch(24, longest=40), build_loss(config.InfoNCE(temperature=0.05))
     world = World(device=torch.device("cuda"))
     plain, compiled = tiny_embedder(head_dim=64), tiny_embedder(head_dim=64).cuda()
-    contrastive_step(plain, bag, loss, World(), pack_tokens=256)
+    contrastive_step(plain, batch, loss, World(), pack_tokens=256)
     compile_layers(compiled.model)
-    output = contrastive_step(compiled, bag, loss, world, pack_tokens=256)
+    output = contrastive_step(compiled, batch, loss, world, pack_tokens=256)
     assert output.slots >= output.tokens
     assert relative(gradients(compiled).cpu(), gradients(plain)) < 1e-3
     compiled.zero_grad()
-    contrastive_step(compiled, bag, loss, world, pack_tokens=256, autocast=torch.bfloat16)
+    contrastive_step(compiled, batch, loss, world, pack_tokens=256, autocast=torch.bfloat16)
     assert relative(gradients(compiled).cpu(), gradients(plain)) < 0.1
 
 
@@ -89,15 +92,15 @@ def test_compiled_streams_give_the_gradient_of_plain_packs() -> None:
 def test_recomputation_keeps_less_and_changes_no_gradient(
     kind: Literal[True, "selective", "offload"],
 ) -> None:
-    bag, loss = random_bag(24, longest=40), build_loss(config.InfoNCE(temperature=0.05))
+    batch, loss = random_batch(24, longest=40), build_loss(config.InfoNCE(temperature=0.05))
     device = torch.device("cuda")
-    pack = make_pack(bag.texts, bag.prompt_lengths).to(device)
+    pack = make_pack(batch.texts, batch.prompt_lengths).to(device)
     found, kept = [], []
     for recompute in (False, True):
         embedder = tiny_embedder(head_dim=64, num_hidden_layers=6).cuda().train()
         if recompute:
             recompute_activations(embedder.model, kind)
-        contrastive_step(embedder, bag, loss, World(device=device), autocast=torch.bfloat16)
+        contrastive_step(embedder, batch, loss, World(device=device), autocast=torch.bfloat16)
         found.append(gradients(embedder))
         kept.append(measure(partial(embedder, pack), lambda out: out.backward(out.detach()), device).kept)
     assert relative(found[1], found[0]) < 1e-2

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, attention, compile_layers, make_pack
-from reasoning_embedding.data.batch import Bag
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.hrsa.capture import capture, draw_sample
 from reasoning_embedding.losses import build_loss
@@ -20,7 +20,8 @@ from reasoning_embedding.training.engines import Replicated
 from reasoning_embedding.training.memory import plan_memory
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import gradients, random_bag, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import gradients, relative, tiny_embedder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,23 +42,23 @@ QWEN3: dict[str, Any] = {
 }
 
 
-def _padded(embedder: Embedder, bag: Bag) -> torch.Tensor:
+def _padded(embedder: Embedder, batch: Batch) -> torch.Tensor:
     """Embed by transformers' own padded ``sdpa`` attention with a mask."""
-    rows = [torch.from_numpy(text).long() for text in bag.texts]
+    rows = [torch.from_numpy(text).long() for text in batch.texts]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(DEVICE)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(
         DEVICE
     )
     states = embedder.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
     pooled = mask.clone()
-    for row, prompt in enumerate(bag.prompt_lengths):
+    for row, prompt in enumerate(batch.prompt_lengths):
         pooled[row, :prompt] = 0
     return F.normalize((states * pooled[..., None]).sum(1) / pooled.sum(1)[:, None], dim=-1)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(None, 1e-4), (torch.bfloat16, 3e-2)])
 def test_packs_equal_padded_sdpa_forward_and_backward(dtype: torch.dtype | None, bound: float) -> None:
-    bag = random_bag(16, longest=200)
+    batch = random_batch(16, longest=200)
     found = []
     for padded in (False, True):
         embedder = tiny_embedder(**QWEN3).to(DEVICE)
@@ -65,9 +66,9 @@ def test_packs_equal_padded_sdpa_forward_and_backward(dtype: torch.dtype | None,
             embedder.model.set_attn_implementation("sdpa")
         with torch.autocast(DEVICE.type, dtype, enabled=dtype is not None):
             embeddings = (
-                _padded(embedder, bag)
+                _padded(embedder, batch)
                 if padded
-                else embedder(make_pack(bag.texts, bag.prompt_lengths).to(DEVICE))
+                else embedder(make_pack(batch.texts, batch.prompt_lengths).to(DEVICE))
             )
         (embeddings @ embeddings.T).square().sum().backward()
         found.append((embeddings.detach(), gradients(embedder)))
@@ -78,20 +79,20 @@ def test_packs_equal_padded_sdpa_forward_and_backward(dtype: torch.dtype | None,
 
 def test_a_bf16_step_goes_through_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fused = attention._varlen
+    fused = attention.attend_by_kernel
     monkeypatch.setattr(
         attention,
         "_varlen",
         lambda query, *rest, **options: calls.append(query.dtype) or fused(query, *rest, **options),
     )
     embedder = tiny_embedder(head_dim=64).to(DEVICE)
-    contrastive_step(embedder, random_bag(), LOSS, WORLD, autocast=torch.bfloat16)
+    contrastive_step(embedder, random_batch(), LOSS, WORLD, autocast=torch.bfloat16)
     assert calls == [torch.bfloat16] * 2
 
 
 def test_a_pack_is_queued_without_waiting_for_the_device() -> None:
     embedder = tiny_embedder(head_dim=64).to(DEVICE)
-    pack = make_pack(random_bag().texts, random_bag().prompt_lengths).to(DEVICE)
+    pack = make_pack(random_batch().texts, random_batch().prompt_lengths).to(DEVICE)
     with torch.autocast("cuda", torch.bfloat16):
         embedder(pack).sum().backward()  # what is loaded late
         once = gradients(embedder)
@@ -113,25 +114,25 @@ def test_compiled_layers_with_recomputation_give_the_plain_gradient(
     monkeypatch.setattr("torch._functorch.config.activation_memory_budget", 1.0)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    bag = random_bag(24, longest=40)
+    batch = random_batch(24, longest=40)
     plain, compiled = tiny_embedder(head_dim=64).to(DEVICE), tiny_embedder(head_dim=64).to(DEVICE).train()
     if kind and kind != "selective":
         recompute_activations(compiled.model, kind)
     compile_layers(compiled.model, selective=kind == "selective")
     for embedder in (plain, compiled):
-        contrastive_step(embedder, bag, LOSS, WORLD, pack_tokens=256, autocast=torch.bfloat16)
+        contrastive_step(embedder, batch, LOSS, WORLD, pack_tokens=256, autocast=torch.bfloat16)
     assert relative(gradients(compiled), gradients(plain)) < 5e-2
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
 
 
 @pytest.mark.parametrize("store_tokens", [64, 0])
 def test_what_a_gpu_draws_is_drawn_again_in_a_replay(store_tokens: int) -> None:
-    bag = random_bag(12)
+    batch = random_batch(12)
     found = []
     for kept in (None, store_tokens):
         embedder = tiny_embedder(head_dim=64, attention_dropout=0.3).to(DEVICE).train()
         torch.manual_seed(0)
-        contrastive_step(embedder, bag, LOSS, WORLD, pack_tokens=64, store_tokens=kept)
+        contrastive_step(embedder, batch, LOSS, WORLD, pack_tokens=64, store_tokens=kept)
         found.append(gradients(embedder))
     assert relative(found[1], found[0]) < 1e-5
 
@@ -156,7 +157,7 @@ def test_an_optimizers_state_survives_saving(kind: str) -> None:
                     embedder, WORLD, lambda model: build_optimizer(model, recipe), max_norm=1.0
                 )
                 engine.load_optimizer_state({**state, "state": host})
-            contrastive_step(embedder, random_bag(seed=step), LOSS, WORLD, engine=engine)
+            contrastive_step(embedder, random_batch(seed=step), LOSS, WORLD, engine=engine)
             engine.update(1e-3)
         found.append(torch.cat([parameter.detach().flatten() for parameter in embedder.parameters()]))
     assert relative(found[1], found[0]) < 1e-6
@@ -169,14 +170,14 @@ def test_auto_measures_the_device(gib: float | None, mode: str) -> None:
     if gib is not None:
         recipe = recipe.model_copy(update={"memory_gib": torch.cuda.memory_allocated() / 2**30})
     engine = Replicated(embedder, WORLD, lambda model: build_optimizer(model, recipe))
-    plan = plan_memory(recipe, engine, [random_bag(seed=seed) for seed in range(3)], torch.bfloat16)
+    plan = plan_memory(recipe, engine, [random_batch(seed=seed) for seed in range(3)], torch.bfloat16)
     assert plan.mode == mode
     assert plan.bytes_per_token
     assert all(parameter.grad is None for parameter in embedder.parameters())
 
 
 def test_states_read_on_the_device_are_those_of_the_cpu() -> None:
-    ids = random_bag().texts
+    ids = random_batch().texts
     sample = draw_sample([len(text) for text in ids], "all", 50, 0)
     model = tiny_embedder(head_dim=64).model
     expected = capture(model, ids, sample, pack_tokens=64)

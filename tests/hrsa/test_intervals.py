@@ -9,7 +9,6 @@ from reasoning_embedding import config, hrsa
 from reasoning_embedding.hrsa.measure import Measured, measure
 from reasoning_embedding.hrsa.metrics.kernels import cknna_of, gaussian_kernel, rbf_cka_of
 from reasoning_embedding.hrsa.metrics.layer import Layer
-from reasoning_embedding.hrsa.uncertainty.with_inference import intervals as module
 from reasoning_embedding.hrsa.uncertainty.intervals import quick_intervals, recomputed_intervals
 from reasoning_embedding.hrsa.uncertainty.kernel_intervals import (
     cknna_replicates,
@@ -17,6 +16,7 @@ from reasoning_embedding.hrsa.uncertainty.kernel_intervals import (
     rbf_replicates,
 )
 from reasoning_embedding.hrsa.uncertainty.resampling import halves, interval, resampled_counts
+from reasoning_embedding.hrsa.uncertainty.with_inference import intervals as module
 
 SETTINGS = config.Analysis.model_validate({"probe": {"kind": "world"}, "k": [5], "bootstrap": 20})
 DOCUMENTS = np.repeat(np.arange(40), 5)

@@ -11,11 +11,12 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.data.world import World
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.experiments.analyses import make_instrument
-from reasoning_embedding.experiments.tracking import against, model_of, series_of, track_series, tracking_of
+from reasoning_embedding.experiments.analyses import checkpoint, make_instrument
+from reasoning_embedding.experiments.tracking import against, series_of, track_series, tracking_of
 from reasoning_embedding.hrsa import trajectory as track_module
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.trajectory import SCHEMA
@@ -80,7 +81,7 @@ def test_rows_are_tidy_and_agree_with_a_pair(runs):
     assert {row["step"] for row in rows if row["against"] == "run:two"} == {0, 10}
     sibling = [row for row in rows if row["against"] == "run:two"]
     assert all(row["against_step"] == row["step"] for row in sibling)
-    models = [model_of(str(runs / run / "checkpoints" / "step-000010"), run) for run in ("one", "two")]
+    models = [checkpoint(resolve(f"{runs / run}@10"), run) for run in ("one", "two")]
     pair = compare("pair", *models, make_instrument(settings(runs), None, lambda line: None))
     for metric in ("cka", "h_inv", "knn_jaccard@5", "dimension_correlation"):
         assert values(rows, metric, against="run:two", step=10) == pytest.approx(
@@ -132,7 +133,7 @@ def test_all_intervals_of_a_step_are_those_of_a_pair(runs, counted):
     tracked(runs, steps=[10], bootstrap=8)  # moves no quick interval: nothing is measured again
     assert len(counted) == 1
     every = tracked(runs, steps=[10], bootstrap=9, intervals="all")
-    models = [model_of(str(runs / "one" / "checkpoints" / f"step-{step:06d}"), "one") for step in (0, 10)]
+    models = [checkpoint(resolve(f"{runs / 'one'}@{step}"), "one") for step in (0, 10)]
     pair = compare("pair", *models, make_instrument(settings(runs, bootstrap=9), None, lambda line: None))
     for metric in ("cka", "h_inv", "cka_rbf", "cknna@5"):
         assert ends(every, metric) == [pair["intervals"][metric]]
@@ -162,11 +163,13 @@ def test_plain_folders_and_revisions_are_one_series(runs):
     assert list(series.models) == [0, 10]
     [hub] = series_of([f"owner/olmo@step{step}-tokens5B" for step in (1000, 2000)])
     assert list(hub.models) == [0, 1]  # the last number is the same: their order counts
+    [steps] = series_of([f"{runs / 'one'}@{step}" for step in ("last", 0)])
+    assert list(steps.models) == [0, 10]
     [pythia] = series_of(["owner/pythia@step512", "owner/pythia@step8"])
     assert (pythia.name, list(pythia.models)) == ("owner/pythia", [8, 512])
-    model = model_of("owner/pythia@step8", "m")
+    model = checkpoint(resolve("owner/pythia@step8"), "m")
     assert (model.path, model.revision, model.content) == ("owner/pythia", "step8", "owner/pythia@step8")
-    assert model_of("owner/pythia", "m").content is None
+    assert checkpoint(resolve("owner/pythia"), "m").content is None
 
 
 def test_references(runs):
@@ -175,6 +178,7 @@ def test_references(runs):
     assert against("run:two@last", series).at(2)[0] == 10
     assert against(str(runs / "two"), series).at(2) is None
     assert against(f"run:{runs / 'two'}", series).at(10)[0] == 10
+    assert against(f"{runs / 'two'}@0", series).at(2)[0] == 0
     assert against(str(runs / "two" / "checkpoints" / "step-000000"), series).at(2)[0] is None
     for wrong in ("run:three", "run:two@7", "lineage:none", "./nothing"):
         with pytest.raises(InputError):

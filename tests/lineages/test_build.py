@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from reasoning_embedding.backbones.build import build_config
+from reasoning_embedding.backbones.architecture import build_config
 from reasoning_embedding.config.backbone import Architecture
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.lineages.tokenizer import world_tokenizer

@@ -12,7 +12,7 @@ import pytest
 from reasoning_embedding.config import ExperimentConfig, load_config
 from reasoning_embedding.errors import ConfigError, ContractError
 from reasoning_embedding.experiments.stages import plan_stages
-from reasoning_embedding.experiments.work import _check_inputs
+from reasoning_embedding.experiments.training import check_siblings
 
 GIVEN = {"kind": "given", "name": "base", "path": "some/model"}
 RLVR = {"kind": "rlvr", "name": "rlvr", "parent": "base", "learning_rate": 1e-5, "steps": 4, "batch_size": 2}
@@ -110,13 +110,13 @@ def test_siblings_with_different_chat_templates_are_refused_before_a_run(
     settings = experiment(tmp_path, *stages)
     for stage in stages:
         shutil.copytree(tiny_tokenizer, tmp_path / "pair" / "lineage" / stage["name"])
-    _check_inputs(settings)
+    check_siblings(settings)
     template = tmp_path / "pair" / "lineage" / "reason" / "chat_template.jinja"
     template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     with pytest.raises(
         ContractError, match="'of-base' and 'of-reason' have different chat templates; 'of-base' has none"
     ):
-        _check_inputs(settings)
+        check_siblings(settings)
     # Whoever trains first, both given backbones are there and looked at.
     plan = {stage.name: stage for stage in plan_stages(settings)}
     assert {"grow-base", "grow-reason"} <= {*plan["train-of-base"].needs, *plan["train-of-base"].after}

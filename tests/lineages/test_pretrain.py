@@ -15,7 +15,7 @@ from reasoning_embedding.config.lineage import PretrainStage, TextCorpus, WorldC
 from reasoning_embedding.errors import InputError, TrainingError
 from reasoning_embedding.lineages import pretrain as module
 from reasoning_embedding.lineages.corpus import corpus_texts, open_stream
-from reasoning_embedding.lineages.loss import linear_cross_entropy
+from reasoning_embedding.lineages.cross_entropy import linear_cross_entropy
 from reasoning_embedding.lineages.pretrain import learning_rate, pretrain
 from reasoning_embedding.lineages.tokenizer import train_bpe, world_tokenizer
 
@@ -155,8 +155,8 @@ def test_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.Monkey
     tokenizer, state = world_tokenizer(), tmp_path / "state"
     whole, whole_log = pretrain(stage(), tokenizer, tmp_path / "other.pt", "h", silent)
 
-    monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(module, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(module, "SECONDS_A_STATE", 0.0)
+    monkeypatch.setattr(module, "SECONDS_A_LINE", 0.0)
 
     def kill(line: str) -> None:
         if line.startswith("step 7/"):
@@ -173,7 +173,7 @@ def test_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_state_of_other_settings_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(module, "SECONDS_A_STATE", 0.0)
     pretrain(stage(), world_tokenizer(), tmp_path / "state", "h", silent)
     assert (tmp_path / "state").exists()
     lines: list[str] = []

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from reasoning_embedding.config.stage_data import CompletionFiles, PreferenceFiles, ProblemFiles
+from reasoning_embedding.config.lineage import CompletionFiles, PreferenceFiles, ProblemFiles
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.lineages.rewards import Judge
-from reasoning_embedding.lineages.rows import completion_rows, fill, preference_rows, problem_rows
-from tests.conftest import build_tiny_tokenizer
+from reasoning_embedding.lineages.training_rows import completion_rows, fill, preference_rows, problem_rows
+from tests.factories import build_tiny_tokenizer
 
 PLAIN, CHAT = build_tiny_tokenizer(), build_tiny_tokenizer()
 CHAT.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"

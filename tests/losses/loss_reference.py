@@ -8,20 +8,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reasoning_embedding import config
-from reasoning_embedding.data.batch import Bag
-from reasoning_embedding.losses import Slots, build_loss
+from reasoning_embedding.data.batch import Batch
+from reasoning_embedding.losses import build_loss
 
 
-def answers(bag: Bag) -> set[tuple[int, int]]:
+def answers(batch: Batch) -> set[tuple[int, int]]:
     """Pairs (text of a query, text that answers it)."""
-    drawn = zip(bag.query.tolist(), bag.document[: len(bag.query)].tolist(), strict=True)
-    return {*drawn, *map(tuple, bag.known.tolist())}
+    drawn = zip(batch.query.tolist(), batch.document[: len(batch.query)].tolist(), strict=True)
+    return {*drawn, *map(tuple, batch.known.T.tolist())}
 
 
-def infonce(x: Tensor, bag: Bag, settings: config.InfoNCE, temperature: Tensor | float) -> Tensor:
+def infonce(x: Tensor, batch: Batch, settings: config.InfoNCE, temperature: Tensor | float) -> Tensor:
     """Mean over queries of the loss that ``settings`` describes, at one width."""
-    queries, known, rule = len(bag.query), answers(bag), settings.false_negatives
-    q, d = x[bag.query], x[bag.document]
+    queries, known, rule = len(batch.query), answers(batch), settings.false_negatives
+    q, d = x[batch.query], x[batch.document]
     total = x.new_zeros(())
     for i in range(queries):
         positive = q[i] @ d[i]
@@ -32,26 +32,26 @@ def infonce(x: Tensor, bag: Bag, settings: config.InfoNCE, temperature: Tensor |
             return bool(value > (limit + rule.margin if rule.margin is not None else limit * rule.ratio))
 
         def answering(text: int, i: int = i) -> bool:
-            return settings.mask_same_text and (int(bag.query[i]), int(text)) in known
+            return settings.mask_same_text and (int(batch.query[i]), int(text)) in known
 
         def left_out(c: int, i: int = i) -> bool:
-            exempt = rule is not None and rule.exempt_hard_negatives and bag.owner[c] == i
-            return answering(bag.document[c]) or (similar(q[i] @ d[c]) and not exempt)
+            exempt = rule is not None and rule.exempt_hard_negatives and batch.owner[c] == i
+            return answering(batch.document[c]) or (similar(q[i] @ d[c]) and not exempt)
 
-        candidates = range(len(bag.document))
+        candidates = range(len(batch.document))
         terms = {
             "query_document": [q[i] @ d[c] for c in candidates if c == i or not left_out(c)],
             "query_query": [
                 q[i] @ q[j]
                 for j in range(queries)
-                if j != i and not answering(bag.document[j]) and not similar(q[i] @ q[j])
+                if j != i and not answering(batch.document[j]) and not similar(q[i] @ q[j])
             ],
             "document_query": [
                 d[i] @ q[j]
                 for j in range(queries)
-                if j == i or not (answering(bag.document[j]) or similar(d[i] @ q[j]))
+                if j == i or not (answering(batch.document[j]) or similar(d[i] @ q[j]))
             ],
-            "document_document": [d[i] @ d[c] for c in candidates if bag.owner[c] != i and not left_out(c)],
+            "document_document": [d[i] @ d[c] for c in candidates if batch.owner[c] != i and not left_out(c)],
         }
         chosen = [terms[name] for name in settings.directions]
         if settings.softmax == "joint":
@@ -62,13 +62,13 @@ def infonce(x: Tensor, bag: Bag, settings: config.InfoNCE, temperature: Tensor |
     return total / queries
 
 
-def distillation(x: Tensor, bag: Bag, settings: config.Distillation, temperature: float) -> Tensor:
+def distillation(x: Tensor, batch: Batch, settings: config.Distillation, temperature: float) -> Tensor:
     """Mean over queries, or over hard negatives, of the distance to the teacher."""
     total = x.new_zeros(())
-    for i in range(len(bag.query)):
-        own = [c for c in range(len(bag.document)) if bag.owner[c] == i]
-        student = torch.stack([x[bag.query[i]] @ x[bag.document[c]] for c in own])
-        teacher = torch.tensor([float(bag.score[c]) for c in own], dtype=x.dtype)
+    for i in range(len(batch.query)):
+        own = [c for c in range(len(batch.document)) if batch.owner[c] == i]
+        student = torch.stack([x[batch.query[i]] @ x[batch.document[c]] for c in own])
+        teacher = torch.tensor([float(batch.score[c]) for c in own], dtype=x.dtype)
         teacher = teacher / settings.teacher_temperature
         if settings.method == "kl":
             p = torch.softmax(teacher, dim=0)
@@ -76,7 +76,7 @@ def distillation(x: Tensor, bag: Bag, settings: config.Distillation, temperature
             total = total + (p * (p.log() - log_q)).sum()
         else:
             total = total + ((student[0] - student) - (teacher[0] - teacher)).square().sum()
-    count = len(bag.query) if settings.method == "kl" else len(bag.document) - len(bag.query)
+    count = len(batch.query) if settings.method == "kl" else len(batch.document) - len(batch.query)
     return total / count
 
 
@@ -115,7 +115,7 @@ def cka(x: Tensor, y: Tensor, *, debiased: bool) -> Tensor:
 
 def objective(
     x: Tensor,
-    bag: Bag,
+    batch: Batch,
     settings: config.InfoNCE,
     *,
     temperature: Tensor | float | None = None,
@@ -128,32 +128,32 @@ def objective(
     total = x.new_zeros(())
     for width, weight in ({x.shape[1]: 1.0} | dict(zip(widths, weights, strict=True))).items():
         cut = x if width == x.shape[1] else F.normalize(x[:, :width], dim=1)
-        total = total + weight * infonce(cut, bag, settings, temperature)
+        total = total + weight * infonce(cut, batch, settings, temperature)
     if settings.distillation is not None:
-        student = distillation(x, bag, settings.distillation, settings.temperature)
+        student = distillation(x, batch, settings.distillation, settings.temperature)
         total = total + settings.distillation.weight * student
     if settings.uniformity is not None:
-        sides = (np.unique(bag.query), np.unique(bag.document[: len(bag.query)]))
+        sides = (np.unique(batch.query), np.unique(batch.document[: len(batch.query)]))
         even = sum(uniformity(x[side], settings.uniformity.t) for side in sides) / 2
         total = total + settings.uniformity.weight * even
     if settings.sigreg is not None:
-        total = total + settings.sigreg.weight * epps_pulley(x, settings.sigreg.directions, bag.seed)
+        total = total + settings.sigreg.weight * epps_pulley(x, settings.sigreg.directions, batch.seed)
     if settings.anchor is not None and anchor is not None:
         total = total + settings.anchor.weight * (1 - cka(x, anchor, debiased=settings.anchor.debiased))
     return total
 
 
-def check(bag: Bag, settings: config.InfoNCE, *, dimension: int = 8, seed: int = 0, ranks: int = 1) -> float:
+def check(
+    batch: Batch, settings: config.InfoNCE, *, dimension: int = 8, seed: int = 0, ranks: int = 1
+) -> float:
     """Hold the loss and its gradient to the formula, in float64; return the loss."""
-    x = unit_vectors(len(bag.texts), dimension, seed)
-    anchor = unit_vectors(len(bag.texts), dimension + 3, seed + 1)
+    x = unit_vectors(len(batch.texts), dimension, seed)
+    anchor = unit_vectors(len(batch.texts), dimension + 3, seed + 1)
     x.requires_grad_()
-    expected = objective(x, bag, settings, anchor=anchor)
+    expected = objective(x, batch, settings, anchor=anchor)
     expected.backward()
     loss = build_loss(settings, dimension)
-    shares = [
-        loss.share(x.detach(), Slots.of(bag), rank=rank, ranks=ranks, anchor=anchor) for rank in range(ranks)
-    ]
+    shares = [loss.share(x.detach(), batch, rank=rank, ranks=ranks, anchor=anchor) for rank in range(ranks)]
     found = sum(float(share.sums["loss"]) for share in shares)
     gradient = sum(share.gradient for share in shares)
     assert abs(found - expected.item()) <= 1e-11 * max(1.0, abs(expected.item()))
@@ -168,8 +168,8 @@ def unit_vectors(rows: int, dimension: int, seed: int) -> Tensor:
     return F.normalize(drawn + 0.5, dim=1)
 
 
-def random_bag(seed: int, queries: int = 6, negatives: int = 9, *, copies: bool = True) -> Bag:
-    """A bag with copies: texts that fill two slots, equal queries, answers that were not drawn."""
+def random_batch(seed: int, queries: int = 6, negatives: int = 9, *, copies: bool = True) -> Batch:
+    """A batch with copies: texts that fill two slots, equal queries, answers that were not drawn."""
     rng = np.random.default_rng(seed)
     texts = 2 * queries + negatives
     query = np.arange(queries)
@@ -182,7 +182,7 @@ def random_bag(seed: int, queries: int = 6, negatives: int = 9, *, copies: bool 
         document[-2] = query[1]
         known = np.stack([rng.choice(query, 3), rng.choice(document, 3)], axis=1)
     owner = np.concatenate([np.arange(queries), np.sort(rng.integers(0, queries, negatives))])
-    return Bag(
+    return Batch.from_arrays(
         [np.zeros(1, np.int32)] * texts,
         np.zeros(texts, np.int32),
         query,
@@ -190,5 +190,5 @@ def random_bag(seed: int, queries: int = 6, negatives: int = 9, *, copies: bool 
         owner,
         known,
         rng.normal(size=queries + negatives).astype(np.float32),
-        seed,
+        seed=seed,
     )

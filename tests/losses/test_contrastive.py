@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding import config
-from reasoning_embedding.data.batch import Bag
-from reasoning_embedding.losses import Slots, build_loss, infonce, tiled_infonce
+from reasoning_embedding.data.batch import Batch
+from reasoning_embedding.losses import build_loss, infonce, tiled_infonce
 from reasoning_embedding.losses.masks import brought_by, known_answers
-from tests.losses.loss_reference import check, random_bag, unit_vectors
+from tests.losses.loss_reference import check, random_batch, unit_vectors
 
 QWEN3 = ["query_document", "query_query", "document_document"]
 GTE = ["query_document", "query_query", "document_query", "document_document"]
@@ -64,7 +64,7 @@ def _settings(name: str, **more: Any) -> config.InfoNCE:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_equals_its_formula_in_any_number_of_parts(name: str) -> None:
-    values = [check(random_bag(0), _settings(name, tile_rows=2), ranks=ranks) for ranks in (1, 2, 3, 8)]
+    values = [check(random_batch(0), _settings(name, tile_rows=2), ranks=ranks) for ranks in (1, 2, 3, 8)]
     assert values == pytest.approx([values[0]] * 4, rel=1e-12)
 
 
@@ -98,28 +98,27 @@ def test_equals_its_formula_whatever_is_combined(
             "tile_rows": tile_rows,
         }
     )
-    bag = random_bag(seed, queries, negatives, copies=queries > 2 and negatives > 1)
-    check(bag, loss, seed=seed)
+    batch = random_batch(seed, queries, negatives, copies=queries > 2 and negatives > 1)
+    check(batch, loss, seed=seed)
 
 
 def test_the_default_is_plain_cross_entropy() -> None:
-    bag = random_bag(0)
-    x = unit_vectors(len(bag.texts), 8, 0).requires_grad_()
-    plain = infonce(x[bag.query], x[bag.document], torch.arange(len(bag.query)), temperature=0.02)
-    (plain.total / len(bag.query)).backward()
-    found = build_loss(config.InfoNCE()).share(x.detach(), Slots.of(bag))
-    assert float(found.sums["loss"]) == pytest.approx(plain.total.item() / len(bag.query), rel=1e-13)
+    batch = random_batch(0)
+    x = unit_vectors(len(batch.texts), 8, 0).requires_grad_()
+    plain = infonce(x[batch.query], x[batch.document], torch.arange(len(batch.query)), temperature=0.02)
+    (plain.total / len(batch.query)).backward()
+    found = build_loss(config.InfoNCE()).share(x.detach(), batch)
+    assert float(found.sums["loss"]) == pytest.approx(plain.total.item() / len(batch.query), rel=1e-13)
     torch.testing.assert_close(found.gradient, x.grad, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("tile_rows", [1, 2, 5, 64])
 @pytest.mark.parametrize("name", ["qwen3", "gte masked", "everything"])
 def test_tiles_change_nothing(name: str, tile_rows: int) -> None:
-    bag = random_bag(3)
-    x, anchor = unit_vectors(len(bag.texts), 8, 0), unit_vectors(len(bag.texts), 5, 1)
+    batch = random_batch(3)
+    x, anchor = unit_vectors(len(batch.texts), 8, 0), unit_vectors(len(batch.texts), 5, 1)
     found = [
-        build_loss(_settings(name, tile_rows=rows)).share(x, Slots.of(bag), anchor=anchor)
-        for rows in (6, tile_rows)
+        build_loss(_settings(name, tile_rows=rows)).share(x, batch, anchor=anchor) for rows in (6, tile_rows)
     ]
     assert float(found[1].sums["loss"]) == pytest.approx(float(found[0].sums["loss"]), rel=1e-12)
     torch.testing.assert_close(found[1].gradient, found[0].gradient, rtol=1e-11, atol=1e-13)
@@ -128,9 +127,9 @@ def test_tiles_change_nothing(name: str, tile_rows: int) -> None:
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "paper"])
 def test_every_option_matters(name: str) -> None:
     """The control: with the option the loss and its gradient differ from those without it."""
-    bag = random_bag(0)
-    x, anchor = unit_vectors(len(bag.texts), 8, 0), unit_vectors(len(bag.texts), 5, 1)
-    found = [build_loss(_settings(key)).share(x, Slots.of(bag), anchor=anchor) for key in ("paper", name)]
+    batch = random_batch(0)
+    x, anchor = unit_vectors(len(batch.texts), 8, 0), unit_vectors(len(batch.texts), 5, 1)
+    found = [build_loss(_settings(key)).share(x, batch, anchor=anchor) for key in ("paper", name)]
     assert abs(float(found[0].sums["loss"] - found[1].sums["loss"])) > 1e-6
     assert (found[0].gradient - found[1].gradient).norm() > 1e-3 * found[0].gradient.norm()
 
@@ -159,18 +158,12 @@ def test_equals_sentence_transformers(directions: list[str], softmax: str) -> No
     expected = theirs.compute_loss_from_embeddings(columns, torch.empty(0))
     expected.backward()
     order = np.arange(queries)
-    slots = Slots(
-        query=torch.arange(queries),
-        document=torch.arange(queries, 3 * queries),
-        owner=torch.from_numpy(np.concatenate([order, order])),
-        known=torch.zeros(2, 0, dtype=torch.long),
-        score=torch.full((2 * queries,), torch.nan),
-    )
+    batch = Batch.from_arrays([], np.zeros(0), order, np.arange(queries, 3 * queries), [*order, *order])
     settings = config.InfoNCE.model_validate(
         {"temperature": 0.1, "directions": directions, "softmax": softmax}
     )
     x = torch.cat([column.detach() for column in columns])
-    found = build_loss(settings).share(x, slots)
+    found = build_loss(settings).share(x, batch)
     assert float(found.sums["loss"]) == pytest.approx(expected.item(), rel=1e-12)
     # Their cosine normalises again, which removes the radial part of the gradient.
     tangent = found.gradient - (found.gradient * x).sum(dim=1, keepdim=True) * x
@@ -181,28 +174,28 @@ def test_a_copy_of_the_answer_is_no_miss() -> None:
     """Both queries have one text as positive; another text at the same place is a miss."""
     texts, prompts = [np.zeros(1, np.int32)] * 4, np.zeros(4, np.int32)
     x = torch.eye(4, dtype=torch.float64)[[0, 0, 0, 0]]
-    one = Bag(texts, prompts, np.array([0, 1]), np.array([2, 2]))
-    two = Bag(texts, prompts, np.array([0, 1]), np.array([2, 3]))
+    one = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 2]))
+    two = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 3]))
     loss = build_loss(config.InfoNCE())
-    assert float(loss.share(x, Slots.of(one)).sums["accuracy"]) == 1
-    assert float(loss.share(x, Slots.of(two)).sums["accuracy"]) == 0
+    assert float(loss.share(x, one).sums["accuracy"]) == 1
+    assert float(loss.share(x, two).sums["accuracy"]) == 0
 
 
 def test_half_precision_is_scored_in_float32() -> None:
-    bag = random_bag(0)
-    x = unit_vectors(len(bag.texts), 8, 0)
-    found = build_loss(config.InfoNCE()).share(x.bfloat16(), Slots.of(bag))
-    exact = build_loss(config.InfoNCE()).share(x.bfloat16().double(), Slots.of(bag))
+    batch = random_batch(0)
+    x = unit_vectors(len(batch.texts), 8, 0)
+    found = build_loss(config.InfoNCE()).share(x.bfloat16(), batch)
+    exact = build_loss(config.InfoNCE()).share(x.bfloat16().double(), batch)
     assert found.gradient.dtype == torch.float32
     assert float(found.sums["loss"]) == pytest.approx(float(exact.sums["loss"]), rel=1e-5)
 
 
 def test_low_temperatures_do_not_overflow() -> None:
-    bag = random_bag(0)
-    x = unit_vectors(len(bag.texts), 8, 0)
+    batch = random_batch(0)
+    x = unit_vectors(len(batch.texts), 8, 0)
     settings = {"temperature": 0.001, "directions": GTE}
-    found = build_loss(config.InfoNCE.model_validate(settings)).share(x.float(), Slots.of(bag))
-    exact = build_loss(config.InfoNCE.model_validate(settings)).share(x, Slots.of(bag))
+    found = build_loss(config.InfoNCE.model_validate(settings)).share(x.float(), batch)
+    exact = build_loss(config.InfoNCE.model_validate(settings)).share(x, batch)
     assert found.gradient.isfinite().all()
     assert float(found.sums["loss"]) == pytest.approx(float(exact.sums["loss"]), rel=1e-4)
 
@@ -222,51 +215,50 @@ class _Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["paper", "gte masked", "symmetric masked"])
 def test_no_tensor_is_larger_than_a_row_of_tiles(name: str) -> None:
-    bag = random_bag(0, 120, 240)
-    x, slots = unit_vectors(len(bag.texts), 6, 0), Slots.of(bag)
+    batch = random_batch(0, 120, 240)
+    x = unit_vectors(len(batch.texts), 6, 0)
     settings = _settings(name, tile_rows=4)
     with _Largest() as seen:
-        build_loss(settings).share(x, slots)
-    widths = [len(bag.query if part.endswith("_query") else bag.document) for part in settings.directions]
-    assert seen.elements <= max(4 * sum(widths), x.numel(), len(slots.known[0]) * 2)
+        build_loss(settings).share(x, batch)
+    widths = [len(batch.query if part.endswith("_query") else batch.document) for part in settings.directions]
+    assert seen.elements <= max(4 * sum(widths), x.numel(), len(batch.known[0]) * 2)
     assert seen.elements < 120 * 360 / 10
     with _Largest() as seen:  # the control: the plain form holds all scores
-        infonce(x[bag.query], x[bag.document], torch.arange(120), temperature=0.1)
+        infonce(x[batch.query], x[batch.document], torch.arange(120), temperature=0.1)
     assert seen.elements == 120 * 360
 
 
 def test_copies_are_found_only_where_there_are_any() -> None:
-    assert not Slots.of(random_bag(0, copies=False)).known.numel()
+    assert not random_batch(0, copies=False).known.numel()
     texts, prompts = [np.zeros(1, np.int32)] * 6, np.zeros(6, np.int32)
     # Queries 0 and 1 are one text with two positives; query 2's positive is also a hard negative of 0.
-    bag = Bag(texts, prompts, np.array([0, 0, 1]), np.array([2, 3, 4, 4, 5]), np.array([0, 1, 2, 0, 1]))
-    slots = Slots.of(bag)
-    assert set(map(tuple, slots.known.T.tolist())) == {(0, 2), (0, 3), (1, 4)}
-    known = known_answers(slots, torch.arange(3))
+    batch = Batch.from_arrays(
+        texts, prompts, np.array([0, 0, 1]), np.array([2, 3, 4, 4, 5]), np.array([0, 1, 2, 0, 1])
+    )
+    assert set(map(tuple, batch.known.T.tolist())) == {(0, 2), (0, 3), (1, 4)}
+    known = known_answers(batch, torch.arange(3))
     assert known is not None
     assert known.tolist() == [
         [True, True, False, False, False],
         [True, True, False, False, False],
         [False, False, True, True, False],
     ]
-    rows, candidates = brought_by(slots, torch.tensor([2, 0]))
+    rows, candidates = brought_by(batch, torch.tensor([2, 0]))
     assert sorted(zip(rows.tolist(), candidates.tolist(), strict=True)) == [(0, 2), (1, 0), (1, 3)]
 
 
 def test_candidates_may_be_nobodys() -> None:
-    bag = random_bag(0, copies=False)
-    unowned = Bag(bag.texts, bag.prompt_lengths, bag.query, bag.document)
-    assert Slots.of(unowned).owner.tolist() == [*range(6), *[-1] * 9]
-    x = unit_vectors(len(bag.texts), 8, 0)
-    found = [build_loss(config.InfoNCE()).share(x, Slots.of(one)).gradient for one in (bag, unowned)]
+    batch = random_batch(0, copies=False)
+    unowned = Batch.from_arrays(batch.texts, batch.prompt_lengths, batch.query, batch.document)
+    assert unowned.owner.tolist() == [*range(6), *[-1] * 9]
+    x = unit_vectors(len(batch.texts), 8, 0)
+    found = [build_loss(config.InfoNCE()).share(x, one).gradient for one in (batch, unowned)]
     assert torch.equal(*found)
 
 
 def test_a_rank_without_queries_adds_nothing() -> None:
-    bag = random_bag(0)
-    x = unit_vectors(len(bag.texts), 8, 0)
+    batch = random_batch(0)
+    x = unit_vectors(len(batch.texts), 8, 0)
     gradient = torch.zeros_like(x)
-    found = tiled_infonce(
-        x, Slots.of(bag), torch.arange(0), config.InfoNCE(), temperature=0.1, gradient=gradient
-    )
+    found = tiled_infonce(x, batch, torch.arange(0), config.InfoNCE(), temperature=0.1, gradient=gradient)
     assert (float(found.loss), float(found.correct), float(gradient.norm())) == (0, 0, 0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from reasoning_embedding import config
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.losses import Slots, build_loss
-from tests.losses.loss_reference import random_bag, unit_vectors
+from reasoning_embedding.losses import build_loss
+from tests.losses.loss_reference import random_batch, unit_vectors
 
 GTE = ["query_document", "query_query", "document_query", "document_document"]
 
@@ -52,14 +53,12 @@ def test_an_anchor_must_be_given() -> None:
     loss = build_loss(config.InfoNCE(anchor=config.Anchor(weight=1.0)))
     assert loss.needs_anchor
     with pytest.raises(ValueError, match="before its first step"):
-        loss.share(unit_vectors(21, 8, 0), Slots.of(random_bag(0)))
+        loss.share(unit_vectors(21, 8, 0), random_batch(0))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_too_few_texts_for_an_anchor_are_refused_on_every_rank(rank: int) -> None:
     loss = build_loss(config.InfoNCE(anchor=config.Anchor(weight=1.0, debiased=True)))
-    few, index = unit_vectors(3, 8, 0), torch.arange(3)
-    known = torch.zeros(2, 0, dtype=torch.int64)
-    slots = Slots(index[:1], index[1:], torch.zeros(2, dtype=torch.int64), known, torch.full((2,), torch.nan))
+    few, batch = unit_vectors(3, 8, 0), Batch.from_arrays([], np.zeros(0), [0], [1, 2], [0, 0])
     with pytest.raises(InputError, match="3 distinct texts, and debiased CKA is defined from 4 on"):
-        loss.share(few, slots, rank=rank, ranks=2, anchor=few)
+        loss.share(few, batch, rank=rank, ranks=2, anchor=few)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.losses import ContrastiveLoss, Slots, Temperature, build_loss
-from tests.losses.loss_reference import objective, random_bag, unit_vectors
+from reasoning_embedding.losses import ContrastiveLoss, Temperature, build_loss
+from tests.losses.loss_reference import objective, random_batch, unit_vectors
 
 LEARNT = {"temperature": 0.1, "learn_temperature": {"learning_rate_factor": 1.0}}
 
@@ -29,12 +29,12 @@ LEARNT = {"temperature": 0.1, "learn_temperature": {"learning_rate_factor": 1.0}
 )
 def test_the_gradient_is_that_of_the_formula(more: dict[str, Any]) -> None:
     settings = config.InfoNCE.model_validate({**LEARNT, **more})
-    bag = random_bag(0)
-    x = unit_vectors(len(bag.texts), 8, 0)
+    batch = random_batch(0)
+    x = unit_vectors(len(batch.texts), 8, 0)
     log_temperature = torch.tensor(math.log(0.1), dtype=torch.float64, requires_grad=True)
-    objective(x, bag, settings, temperature=log_temperature.exp()).backward()
+    objective(x, batch, settings, temperature=log_temperature.exp()).backward()
     loss = build_loss(settings)
-    shares = [loss.share(x, Slots.of(bag), rank=rank, ranks=3) for rank in range(3)]
+    shares = [loss.share(x, batch, rank=rank, ranks=3) for rank in range(3)]
     found = sum(float(share.sums["temperature_gradient"]) for share in shares)
     assert found == pytest.approx(float(log_temperature.grad), rel=1e-11)
     assert abs(found) > 1e-3
@@ -69,8 +69,8 @@ def test_a_fixed_one_stays() -> None:
 def _run(loss: ContrastiveLoss, steps: range) -> list[float]:
     values = []
     for step in steps:
-        bag = random_bag(step)
-        sums = loss.share(unit_vectors(len(bag.texts), 8, step), Slots.of(bag)).sums
+        batch = random_batch(step)
+        sums = loss.share(unit_vectors(len(batch.texts), 8, step), batch).sums
         values.append(loss.finish({name: float(value) for name, value in sums.items()})["temperature"])
         loss.update(0.01)
     return values

@@ -9,8 +9,8 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.merging.geometry import LERP_CHANGE, fell_back, summary, tensor_record
-from reasoning_embedding.merging.recipe import Recipe, at, soup_weights
+from reasoning_embedding.merging.distances import LERP_CHANGE, fell_back, summary, tensor_record
+from reasoning_embedding.merging.tensor_merge import TensorMerge, at, soup_weights
 
 NAMES = [
     "embed_tokens.weight",
@@ -22,7 +22,7 @@ A, B, C = (torch.randn(6, 5, generator=torch.Generator().manual_seed(seed)) for 
 
 def merged(method, *tensors, name="norm"):
     count = len(tensors) - hasattr(method, "base")
-    return Recipe(method, count, 3, NAMES).merge(name, tensors)
+    return TensorMerge(method, count, 3, NAMES).merge(name, tensors)
 
 
 def slerp(t):
@@ -171,7 +171,7 @@ def test_karcher_of_two_is_slerp_halfway():
 
 
 def places(t):
-    recipe = Recipe(slerp(t), 2, 3, NAMES)
+    recipe = TensorMerge(slerp(t), 2, 3, NAMES)
     return {name: recipe.parameters(name)["t"] for name in NAMES}
 
 
@@ -204,7 +204,7 @@ def test_a_filter_that_fits_nothing_is_refused():
 
 def test_weights_are_counted_where_a_trajectory_was_longer_than_thought():
     with pytest.raises(InputError, match="2 weights for 3 models"):
-        Recipe(linear([1.0, 2.0]), 3, 3, NAMES)
+        TensorMerge(linear([1.0, 2.0]), 3, 3, NAMES)
 
 
 # --- the report ------------------------------------------------------------------------------------------------
@@ -254,7 +254,8 @@ def test_the_share_that_fell_back_counts_tensors_and_parameters():
 
 
 def test_large_tensors_are_summed_in_pieces(monkeypatch):
-    from reasoning_embedding.merging import geometry, tensors
+    from reasoning_embedding.merging import distances as geometry
+    from reasoning_embedding.merging import tensors
 
     whole = tensor_record("x", [A, B], C)
     monkeypatch.setattr(geometry, "pieces", lambda parts: tensors.pieces(parts, elements=7))

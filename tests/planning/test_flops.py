@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reasoning_embedding.planning.flops import DEVICES, DecoderShape, find_device, training_flops
+from reasoning_embedding.planning.devices import DEVICES, find_device
+from reasoning_embedding.planning.shapes import DecoderShape, training_flops
 
 QWEN3 = {
     "0.6B": DecoderShape(28, 1024, 3072, 16, 8, 128, 151936),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,28 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, fuse_layers, make_packs, stock_model, use_text_dropout
-from reasoning_embedding.backbones.cpu import attention
+from reasoning_embedding.backbones.cpu import block_attention as attention
+from reasoning_embedding.config import EngineSettings
+from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.losses import Slots, build_loss
+from reasoning_embedding.losses import build_loss
 from reasoning_embedding.planning import memory as cost_memory
 from reasoning_embedding.planning.adapters import adapter_bytes
-from reasoning_embedding.planning.engines import HOLDINGS
-from reasoning_embedding.planning.flops import DecoderShape, decoder_shape
-from reasoning_embedding.planning.memory import Load, activation_bytes, batch_memory
-from reasoning_embedding.planning.state import fixed_memory, trained_parameters
+from reasoning_embedding.planning.memory import (
+    RankLoad,
+    activation_bytes,
+    batch_memory,
+    fixed_memory,
+    trained_parameters,
+)
+from reasoning_embedding.planning.shapes import DecoderShape, decoder_shape
 from reasoning_embedding.training import Replicated, contrastive_step
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.probe import LiveBytes
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import random_bag, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 SIZES: dict[str, int] = {
     "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -65,8 +73,8 @@ def _both(
     use_text_dropout(stock_model(embedder))
     if fused and not fuse_layers(stock_model(embedder), compute or torch.float32):
         pytest.skip("no C++ compiler")
-    bag = random_bag(queries, queries, longest=60)
-    packs = [len(pack.input_ids) for pack, _ in make_packs(bag.texts, bag.prompt_lengths, 300)]
+    batch = random_batch(queries, queries, longest=60)
+    packs = [len(pack.input_ids) for pack, _ in make_packs(batch.texts, batch.prompt_lengths, 300)]
     tokens = sum(packs)
     budget = int(kept * tokens)
     engine = Replicated(embedder, World(), lambda model: build_optimizer(model, recipe), max_norm=1.0)
@@ -74,7 +82,7 @@ def _both(
         for step in range(2):
             contrastive_step(
                 embedder,
-                bag,
+                batch,
                 build_loss(config.InfoNCE()),
                 World(),
                 pack_tokens=300,
@@ -86,8 +94,8 @@ def _both(
             engine.update(1e-5)
     shape = decoder_shape(stock_model(embedder).config)
     stored = sum(size for size, whole in zip(packs, np.cumsum(packs), strict=True) if whole <= budget)
-    load = Load(tokens, stored, max(packs), len(bag.texts), queries, 2 * queries)
-    parts = fixed_memory(shape, recipe, HOLDINGS["replicated"], 1)
+    load = RankLoad(tokens, stored, max(packs), len(batch.texts), queries, 2 * queries)
+    parts = fixed_memory(shape, recipe, EngineSettings("replicated"), 1)
     parts |= batch_memory(shape, recipe, load, loss=config.InfoNCE(), fused=fused)
     return parts, sum(parts.values()) - parts["weights"], live.peak  # weights were there before
 
@@ -212,18 +220,13 @@ def test_frozen_layers_keep_less_but_for_their_adapters() -> None:
 )
 def test_the_tile_of_the_loss_is_what_it_holds(options: dict[str, Any], copies: bool) -> None:
     loss, (queries, width) = config.InfoNCE(tile_rows=128, **options), (512, 4)
-    rows = torch.arange(3 * queries)
-    slots = Slots(
-        query=rows[:queries],
-        document=rows[queries:],
-        owner=rows[: 2 * queries] % queries,
-        known=torch.tensor([[0], [queries]]) if copies else rows.new_zeros(2, 0),
-        score=torch.full((2 * queries,), torch.nan),
-    )
+    rows = np.arange(3 * queries)
+    batch = Batch.from_arrays([], np.zeros(0), rows[:queries], rows[queries:], rows[: 2 * queries] % queries)
+    batch = replace(batch, known=torch.tensor([[0], [queries]])) if copies else batch
     x = torch.nn.functional.normalize(torch.randn(3 * queries, width), dim=1)
     with LiveBytes() as live:
-        build_loss(loss).share(x, slots)
-    load = Load(0, 0, 0, texts=3 * queries, queries=queries, documents=2 * queries)
+        build_loss(loss).share(x, batch)
+    load = RankLoad(0, 0, 0, texts=3 * queries, queries=queries, documents=2 * queries)
     vectors = 3 * 4 * width * 3 * queries  # and their gradient, once in the order of texts
     predicted = cost_memory.loss_tile(loss, load) + vectors
     masks = 0 if copies else 5 * 128 * 2 * queries  # counted, and not there

@@ -10,16 +10,18 @@ import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.cli.main import main
-from reasoning_embedding.planning.memory import COMPILED, PRODUCTS, Load, activation_bytes, kept_by
-from reasoning_embedding.planning.plan import cost, gpu_named
+from reasoning_embedding.config import EngineSettings
+from reasoning_embedding.planning.devices import gpu_named
+from reasoning_embedding.planning.memory import COMPILED, PRODUCTS, RankLoad, activation_bytes, kept_bytes
+from reasoning_embedding.planning.plan import cost
 from reasoning_embedding.planning.shapes import backbone_shape, known_shape
-from reasoning_embedding.planning.texts import Texts
+from reasoning_embedding.planning.texts import TextLengths
 from reasoning_embedding.planning.time import communication_bytes, compute_seconds, forward_seconds, link_rate
 
 SMALL, MIDDLE, LARGE, LARGEST = (known_shape(f"Qwen/Qwen3-{size}") for size in ("0.6B", "1.7B", "4B", "8B"))
 H200 = gpu_named("H200")
 # In this mix a token finds itself in a text of 230 tokens in the mean.
-MIX = Texts(120.0, 120.0 * 230.0, 3.0, 10_000, "given")
+MIX = TextLengths(120.0, 120.0 * 230.0, 3.0, 10_000, "given")
 
 
 def settings(path: str = "Qwen/Qwen3-0.6B", **training: object) -> config.RunConfig:
@@ -37,7 +39,7 @@ def settings(path: str = "Qwen/Qwen3-0.6B", **training: object) -> config.RunCon
 def test_activations_of_a_token_at_06b() -> None:
     assert COMPILED.bytes(SMALL) == pytest.approx(1.43e6, rel=0.005)
     assert PRODUCTS.bytes(SMALL) == pytest.approx(0.80e6, rel=0.005)
-    kept = kept_by(config.Training(activation_checkpointing=True))
+    kept = kept_bytes(config.Training(activation_checkpointing=True))
     assert kept.bytes(SMALL) == pytest.approx(2 * 0.057e6, rel=0.01), "a float32 residual stream"
 
 
@@ -110,17 +112,21 @@ def test_what_is_computed_again() -> None:
 
 
 def test_time_of_what_is_sent() -> None:
-    load = Load(1.0, 1.0, 1.0, 196_608, 65_536, 131_072)
-    sent = communication_bytes(SMALL, load, 8, "replicated", trained=SMALL.parameters, packs=2, gathered=4)
+    load = RankLoad(1.0, 1.0, 1.0, 196_608, 65_536, 131_072)
+    sent = communication_bytes(
+        SMALL, load, 8, EngineSettings(), trained=SMALL.parameters, packs=2, gathered=4
+    )
     assert sent["embeddings"] / link_rate(H200, 8) == pytest.approx(1.9e-3, rel=0.03)
     assert sent["gradients"] / link_rate(H200, 8) == pytest.approx(11e-3, rel=0.03)
     assert link_rate(H200, 16) < link_rate(H200, 8) / 5, "beyond a node the network carries it"
 
 
 def test_a_bf16_gather_sends_half_and_a_second_forward_more() -> None:
-    load = Load(1.0, 1.0, 1.0, 1, 1, 1)
+    load = RankLoad(1.0, 1.0, 1.0, 1, 1, 1)
     sent = {
-        (packs, size): communication_bytes(SMALL, load, 8, "fsdp2", trained=1, packs=packs, gathered=size)
+        (packs, size): communication_bytes(
+            SMALL, load, 8, EngineSettings("fsdp2"), trained=1, packs=packs, gathered=size
+        )
         for packs, size in ((2, 2), (2, 4), (3, 4))
     }
     assert sent[2, 4]["parameters"] == 2 * sent[2, 2]["parameters"]

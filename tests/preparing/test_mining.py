@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from reasoning_embedding import config
 from reasoning_embedding.data import Ragged, Table, load_table
-from reasoning_embedding.data.mining.hard_negatives import neighbours as search
 from reasoning_embedding.data.mining.hard_negatives import MiningRule, Pool, check_pool, make_pool, mine
+from reasoning_embedding.data.mining.hard_negatives import neighbours as search
 from reasoning_embedding.data.mining.neighbours import ExactSearch, FaissSearch, ScoreSearch, best_of
 from reasoning_embedding.data.quality.shingles import normalise
 from reasoning_embedding.data.rows import Row

@@ -25,7 +25,8 @@ from reasoning_embedding.training.memory import plan_memory
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.probe import Footprint, LiveBytes, measure
 from reasoning_embedding.training.recompute import recompute_activations
-from tests.models import exact_norms, gradients, random_bag, relative, tiny_embedder
+from tests.factories import random_batch
+from tests.models import exact_norms, gradients, relative, tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
 #: The proportions of Qwen3-0.6B, at an eighth of its width.
@@ -53,7 +54,7 @@ def test_recomputed_layers_give_the_same_gradient_with_dropout(kind: Kind) -> No
             if recompute:
                 recompute_activations(embedder.model, kind)
             torch.manual_seed(7)
-            contrastive_step(embedder, random_bag(), LOSS, World(), pack_tokens=40)
+            contrastive_step(embedder, random_batch(), LOSS, World(), pack_tokens=40)
             found.append(gradients(embedder))
         assert relative(found[1], found[0]) < 1e-12
 
@@ -152,7 +153,7 @@ def _plan(monkeypatch: pytest.MonkeyPatch, free: int, **training: Any) -> memory
     monkeypatch.setattr(memory, "at_most", lambda extra: contextlib.nullcontext())  # a few KiB tell nothing
     settings = config.Training(pack_tokens=40, **training)
     engine = Replicated(embedder, World(), lambda module: build_optimizer(module, settings))
-    plan = plan_memory(settings, engine, [random_bag(seed=s) for s in range(3)], None)
+    plan = plan_memory(settings, engine, [random_batch(seed=s) for s in range(3)], None)
     assert all(parameter.grad is None for parameter in embedder.parameters())
     return plan
 
@@ -162,7 +163,7 @@ def test_auto_chooses_by_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plenty.mode == "store"
     assert plenty.bytes_per_token is not None
     to_come = sum(p.numel() for p in tiny_embedder().parameters()) * (4 + 8)  # gradients, AdamW's moments
-    most = max(int(random_bag(seed=s).lengths.sum()) for s in range(3))
+    most = max(int(random_batch(seed=s).lengths.sum()) for s in range(3))
     assert plenty.store_tokens is not None
     assert plenty.store_tokens >= most
     half = to_come + int(plenty.bytes_per_token * (most / 2 + 20) / 0.9)
@@ -188,8 +189,8 @@ def test_auto_chooses_by_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 def _needed() -> int:
     """Bytes of one pack, forward and backward."""
     embedder = tiny_embedder().train()
-    bag = random_bag()
-    pack = make_packs(bag.texts, bag.prompt_lengths, 40)[0][0]
+    batch = random_batch()
+    pack = make_packs(batch.texts, batch.prompt_lengths, 40)[0][0]
     found = measure(lambda: embedder(pack), lambda out: out.backward(torch.zeros_like(out)), CPU)
     return found.kept + found.working
 
@@ -204,7 +205,7 @@ def test_a_budget_counts_what_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_probe_is_a_pack_that_a_rank_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    bag = random_bag(24)
+    batch = random_batch(24)
     probed: list[int] = []
 
     def probe(engine: object, pack: Pack, *rest: object, **limits: object) -> Footprint:
@@ -218,8 +219,11 @@ def test_the_probe_is_a_pack_that_a_rank_will_run(monkeypatch: pytest.MonkeyPatc
     engine = Replicated(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
     for ranks in (1, 4):
         engine.world = World(rank=ranks - 1, size=ranks)
-        plan_memory(settings, engine, [bag], None)
-    assert probed == [bag.lengths.sum(), max(bag.lengths[share].sum() for share in deal(bag.lengths, 4))]
+        plan_memory(settings, engine, [batch], None)
+    assert probed == [
+        batch.lengths.sum(),
+        max(batch.lengths[share].sum() for share in deal(batch.lengths, 4)),
+    ]
 
 
 def test_tokens_to_store_below_a_pack_are_said_to_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +272,7 @@ def test_a_probe_beyond_the_limit_is_refused_before_the_kernel_kills(monkeypatch
     settings = config.Training(pack_tokens=40)
     engine = Replicated(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
     with pytest.raises(SetupError, match="a pack of 38 tokens does not fit in the memory of cpu"):
-        plan_memory(settings, engine, [random_bag()], None)
+        plan_memory(settings, engine, [random_batch()], None)
     assert len(torch.ones(1 << 28)) == 1 << 28, "the control: the limit ends with the probe"
 
 
@@ -285,7 +289,7 @@ def test_every_mode_gives_the_same_bits(store_tokens: int | None) -> None:
         embedder = tiny_embedder(attention_dropout=0.1)
         embedder.train()
         torch.manual_seed(3)
-        contrastive_step(embedder, random_bag(), LOSS, World(), pack_tokens=40, store_tokens=budget)
+        contrastive_step(embedder, random_batch(), LOSS, World(), pack_tokens=40, store_tokens=budget)
         found.append(gradients(embedder))
     assert torch.equal(found[0], found[1])
 

@@ -14,12 +14,13 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.losses import build_loss
-from reasoning_embedding.planning.flops import decoder_shape, training_flops
+from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.meters import Gauges, Meters
 from reasoning_embedding.training.step import StepOutput
 from reasoning_embedding.training.timers import Timers
-from tests.models import random_bag, tiny_embedder
+from tests.factories import random_batch
+from tests.models import tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
 TIMES = {"forward": 1.0, "backward": 2.5, "other": 0.5, "save": 7.0, "evaluation": 9.0}
@@ -41,12 +42,12 @@ def _output(tokens: int) -> StepOutput:
 
 
 def test_rates_are_over_the_step_alone() -> None:
-    bag = random_bag()
-    tokens = int(bag.lengths.sum())
-    record = Gauges(tiny_embedder(), _settings(), World()).read(bag, _output(tokens), TIMES)
+    batch = random_batch()
+    tokens = int(batch.lengths.sum())
+    record = Gauges(tiny_embedder(), _settings(), World()).read(batch, _output(tokens), TIMES)
     assert record["seconds"] == 4.0
     assert record["tokens_per_second"] == tokens / 4
-    assert record["queries_per_second"] == len(bag.query) / 4
+    assert record["queries_per_second"] == len(batch.query) / 4
     assert record["padding_efficiency"] == 0.5
     assert record["token_imbalance"] == 0.01
     assert record["time"] == TIMES
@@ -54,38 +55,38 @@ def test_rates_are_over_the_step_alone() -> None:
 
 
 def test_utilisation_is_of_the_peak_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    embedder, bag = tiny_embedder(), random_bag()
-    lengths = bag.lengths
+    embedder, batch = tiny_embedder(), random_batch()
+    lengths = batch.lengths
     flops = training_flops(decoder_shape(embedder.model.config), lengths.sum(), (lengths**2).sum())
     given = Gauges(embedder, _settings(peak_tflops=0.5), World(0, 4))
     output = _output(int(lengths.sum()))
-    assert given.read(bag, output, TIMES)["mfu"] == pytest.approx(flops / 4 / (4 * 0.5e12))
+    assert given.read(batch, output, TIMES)["mfu"] == pytest.approx(flops / 4 / (4 * 0.5e12))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     monkeypatch.setattr("reasoning_embedding.training.meters.peak_memory_gib", lambda device: 1.0)
     known = Gauges(embedder, _settings(), World(device=torch.device("cuda")))
-    assert known.read(bag, output, TIMES)["mfu"] == pytest.approx(flops / 4 / 989e12)
+    assert known.read(batch, output, TIMES)["mfu"] == pytest.approx(flops / 4 / 989e12)
 
 
 def test_a_step_is_timed_by_phase_and_counts_its_slots() -> None:
     timers = Timers()
     with timers.active():
         output = contrastive_step(
-            tiny_embedder(), random_bag(), LOSS, World(), pack_tokens=40, store_tokens=0
+            tiny_embedder(), random_batch(), LOSS, World(), pack_tokens=40, store_tokens=0
         )
     times = timers.take()
     assert set(times) == {"other", "forward", "communication", "loss", "backward"}
     assert all(seconds > 0 for seconds in times.values())
-    assert output.slots == output.tokens == int(random_bag().lengths.sum())
+    assert output.slots == output.tokens == int(random_batch().lengths.sum())
     assert output.imbalance == 0
 
 
 def test_ranks_report_the_whole_batch() -> None:
     def step(world: World) -> StepOutput:
-        return contrastive_step(tiny_embedder(), random_bag(16), LOSS, world, pack_tokens=40)
+        return contrastive_step(tiny_embedder(), random_batch(16), LOSS, world, pack_tokens=40)
 
     first, second = run_ranks(2, step)
     assert first == second
-    assert first.slots == first.tokens == int(random_bag(16).lengths.sum())
+    assert first.slots == first.tokens == int(random_batch(16).lengths.sum())
     assert 0 <= first.imbalance < 0.02
 
 

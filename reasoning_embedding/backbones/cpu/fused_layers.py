@@ -1,4 +1,4 @@
-"""Running the decoder layers of a stock model by :mod:`.block`, where it computes the same."""
+"""Running the decoder layers of a stock model by :mod:`.decoder_block`, where it computes the same."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from reasoning_embedding.backbones.attention import NAME
-from reasoning_embedding.backbones.layers import is_plain_linear
+from reasoning_embedding.backbones.layers import attends_to_whole_texts, is_plain_linear
 
-from .block import Call, DecoderBlock, Shape, Weights, decode
-from .kernels import kernels_for
+from .decoder_block import Call, DecoderBlock, LayerShape, Weights, decode
+from .elementwise import kernels_for
+from .elementwise_native import LONGEST
 from .layout import Layout
-from .native import LONGEST
 from .onednn import reorders_weights
 
 #: Layers that are: norm, attention with rotary embedding, residual, norm, SwiGLU, residual.
@@ -75,7 +74,7 @@ def encoding_layers(model: nn.Module, *, tokens: int) -> Generator[list[nn.Modul
     """
     layers: list[Any] = []
     if reorders_weights():
-        layers = [module for module in model.modules() if _is_known(module) and _is_packed_float32(module)]
+        layers = [module for module in model.modules() if _is_known(module) and _encodes_in_float32(module)]
     if layers and kernels_for(torch.float32) is None:
         layers = []
     before = [vars(layer).get("forward") for layer in layers]
@@ -93,10 +92,9 @@ def encoding_layers(model: nn.Module, *, tokens: int) -> Generator[list[nn.Modul
                 del layer.forward
 
 
-def _is_packed_float32(layer: Any) -> bool:
-    config = layer.self_attn.config
-    packed = config._attn_implementation == NAME and not getattr(config, "is_causal", True)
-    return packed and all(_is_plain(p, torch.float32) for p in layer.parameters())
+def _encodes_in_float32(layer: Any) -> bool:
+    whole = attends_to_whole_texts(layer.self_attn.config)
+    return whole and all(_is_plain(p, torch.float32) for p in layer.parameters())
 
 
 def _is_plain(parameter: nn.Parameter, dtype: torch.dtype) -> bool:
@@ -160,7 +158,7 @@ class _FusedForward:
         attention = layer.self_attn
         layout, rotary = self._pack.made(kwargs["cu_seq_lens_q"], kwargs["position_embeddings"])
         widths = tuple(part.out_features for part in _linears(layer)[0])
-        shape = Shape(
+        shape = LayerShape(
             int(attention.head_dim),
             cast("tuple[int, int, int]", widths),
             float(attention.scaling),
@@ -179,7 +177,7 @@ class _FusedForward:
             return DecoderBlock.apply(x, call, *_parameters(self._layer))[None]
 
     def _applies(self, states: Tensor, kwargs: dict[str, Any]) -> bool:
-        layer, config = self._layer, self._layer.self_attn.config
+        layer = self._layer
         angles = kwargs.get("position_embeddings")
         packed = kwargs.get("cu_seq_lens_q") is not None and kwargs.get("attention_mask") is None
         random = layer.training and layer.self_attn.attention_dropout > 0
@@ -190,8 +188,7 @@ class _FusedForward:
             and states.dtype in (torch.float32, torch.float64)
             and all(_is_plain(p, states.dtype) for p in layer.parameters())
             and all(angle.dtype == states.dtype for angle in angles)
-            and config._attn_implementation == NAME
-            and not getattr(config, "is_causal", True)
+            and attends_to_whole_texts(layer.self_attn.config)
             and kwargs["max_length_q"] <= LONGEST
             and not random
             and not any(part._forward_hooks or part._forward_pre_hooks for part in _inside(layer))

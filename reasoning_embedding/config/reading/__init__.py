@@ -1,1 +1,1 @@
-"""From YAML text to a checked configuration, every value with the address it was written at."""
+"""From YAML text to a checked configuration: every value keeps the address it was written at."""

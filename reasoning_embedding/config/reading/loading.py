@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from reasoning_embedding.config.experiment import ExperimentConfig
 from reasoning_embedding.config.lineage import LineageConfig
 from reasoning_embedding.config.merge import MergeConfig
+from reasoning_embedding.config.reading.sweep_runs import SweepRun, expand_sweep
 from reasoning_embedding.config.sweep import SweepConfig
-from reasoning_embedding.config.sweep_points import SweepRun, expand_sweep
 from reasoning_embedding.config.training import RunConfig
 from reasoning_embedding.errors import ConfigError
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from .schema import Target, follow, kinds, sections, strip, union_members
+from .sections import Target, follow, kinds, sections, strip, union_members
 from .suggestions import closest, did_you_mean
 from .tree import Node, Place, Problems, dotted, find
 

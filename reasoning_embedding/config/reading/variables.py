@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from reasoning_embedding.config.secrets import is_secret_name
+from reasoning_embedding.secrets import is_secret_name
 
 from .tree import Place, Problems
 

@@ -2,5 +2,4 @@
 
 from .base import Engine, MakeOptimizer
 from .build import build_engine
-from .launch import Launch, read_launch
 from .replicated import Replicated

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 
 from .base import Engine, MakeOptimizer
-from .launch import Launch
 from .replicated import Replicated
 
 
 def build_engine(
-    launch: Launch,
+    settings: EngineSettings,
     embedder: Embedder,
     world: World,
     make_optimizer: MakeOptimizer,
@@ -25,8 +25,8 @@ def build_engine(
 
     Parameters
     ----------
-    launch : Launch
-        Checked against the recipe.
+    settings : EngineSettings
+        What the launcher asks for, checked against the recipe.
     embedder : Embedder
         The model, on this rank's device; a sharding engine cuts it in place.
     world : World
@@ -38,14 +38,12 @@ def build_engine(
     compute : torch.dtype, optional
         What layers compute in, for engines that cast by themselves.
     """
-    if launch.engine == "fsdp2":
-        from .fsdp2 import FSDP2, Sharding
+    if settings.name == "fsdp2":
+        from .fsdp2 import FSDP2
 
-        sharding = Sharding(launch.reshard, launch.offload, compute)
-        return FSDP2(embedder, world, make_optimizer, max_norm=max_norm, sharding=sharding)
-    if launch.engine == "zero":
+        return FSDP2(embedder, world, make_optimizer, max_norm=max_norm, compute=compute, settings=settings)
+    if settings.is_deepspeed:
         from .zero import ZeRO
 
-        settings = launch.deepspeed
         return ZeRO(embedder, world, make_optimizer, max_norm=max_norm, compute=compute, settings=settings)
     return Replicated(embedder, world, make_optimizer, max_norm=max_norm)

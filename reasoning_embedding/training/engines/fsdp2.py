@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,29 +11,13 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from torch.distributed.tensor import DTensor
 
 from reasoning_embedding.backbones import Embedder, decoder_layers
+from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 
 from .base import Engine, MakeOptimizer, step_optimizer
 from .whole import whole_copy
 
-
-@dataclass(frozen=True)
-class Sharding:
-    """What the launcher may choose.
-
-    Attributes
-    ----------
-    reshard : bool
-        Free a layer's whole parameters after its forward, and gather them again for its backward.
-    offload : bool
-        Keep shards in host memory.
-    compute : torch.dtype or None
-        Dtype in which parameters are gathered and layers compute; None: that of the parameters.
-    """
-
-    reshard: bool = True
-    offload: bool = False
-    compute: torch.dtype | None = None
+_DEFAULT = EngineSettings("fsdp2")
 
 
 class FSDP2(Engine):
@@ -50,8 +33,10 @@ class FSDP2(Engine):
         Given the sharded module. Absent: gradients only.
     max_norm : float, optional
         Longest gradient; a longer one is scaled to it.
-    sharding : Sharding
-        What the launcher chose.
+    compute : torch.dtype, optional
+        Dtype in which parameters are gathered and layers compute. Absent: that of the parameters.
+    settings : EngineSettings
+        Whether layers are freed after their forward, and whether shards wait in host memory.
 
     Notes
     -----
@@ -68,15 +53,15 @@ class FSDP2(Engine):
         make_optimizer: MakeOptimizer | None = None,
         *,
         max_norm: float | None = None,
-        sharding: Sharding | None = None,
+        compute: torch.dtype | None = None,
+        settings: EngineSettings = _DEFAULT,
     ) -> None:
         super().__init__(embedder, world, max_norm=max_norm)
-        sharding = sharding or Sharding()
         options: dict[str, Any] = {
             "mesh": init_device_mesh(world.device.type, (world.size,)),
-            "reshard_after_forward": sharding.reshard,
-            "mp_policy": _precision(sharding.compute),
-            "offload_policy": CPUOffloadPolicy() if sharding.offload else OffloadPolicy(),
+            "reshard_after_forward": settings.reshard,
+            "mp_policy": _precision(compute),
+            "offload_policy": CPUOffloadPolicy() if settings.weights_on_host else OffloadPolicy(),
         }
         for layer in decoder_layers(embedder):
             fully_shard(layer, **options)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding.backbones import Embedder, Pack
+from reasoning_embedding.config import EngineSettings
+from reasoning_embedding.config.engine import PRECISION_SECTIONS
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import SetupError
 
 from .base import Engine, MakeOptimizer
-from .launch import PRECISION_SECTIONS
 from .whole import whole_copy
 
 #: Keys of a DeepSpeed file that the run's own configuration stands for; they were checked to agree with it.
@@ -47,8 +48,8 @@ class ZeRO(Engine):
     compute : torch.dtype, optional
         Compute dtype of the encoder, as under ``torch.autocast``; DeepSpeed ends an autocast that is opened
         around it. Weights, sums and communication stay in the parameters' dtype.
-    settings : dict
-        DeepSpeed's configuration, without what this class decides (batch sizes, clipping, precision, optimizer).
+    settings : EngineSettings
+        With DeepSpeed's configuration; what the run decides (batch sizes, clipping, precision, optimizer) is replaced.
 
     Notes
     -----
@@ -66,16 +67,18 @@ class ZeRO(Engine):
         *,
         max_norm: float | None = None,
         compute: torch.dtype | None = None,
-        settings: dict[str, Any],
+        settings: EngineSettings,
     ) -> None:
         super().__init__(embedder, world, max_norm=max_norm)
         self._optimizer: Any
-        self._stage = settings["zero_optimization"]["stage"]
-        self._offloads = "cpu" in str(settings["zero_optimization"].get("offload_optimizer"))
+        self._stage = settings.deepspeed["zero_optimization"]["stage"]
+        self._offloads = settings.optimizer_on_host
         plain = make_optimizer(embedder)
         self._parameters = [p for group in plain.param_groups for p in group["params"]]
         self._groups = plain.state_dict()["param_groups"]
-        self._engine = _initialize(embedder, plain, _configuration(settings, world, self.max_norm, compute))
+        self._engine = _initialize(
+            embedder, plain, _configuration(settings.deepspeed, world, self.max_norm, compute)
+        )
         self._optimizer = self._engine.optimizer
 
     def forward(self, pack: Pack) -> Tensor:
@@ -188,10 +191,10 @@ def _initialize(embedder: Embedder, optimizer: torch.optim.Optimizer, settings: 
 
 
 def _configuration(
-    settings: dict[str, Any], world: World, max_norm: float, compute: torch.dtype | None
+    content: dict[str, Any], world: World, max_norm: float, compute: torch.dtype | None
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration: the launcher's file, and what the run decides in its own words."""
-    zero = {key: value for key, value in settings["zero_optimization"].items() if value != "auto"}
+    zero = {key: value for key, value in content["zero_optimization"].items() if value != "auto"}
     if world.device.type == "cpu":
         _spare_the_cpu()
         zero["overlap_comm"] = False
@@ -209,7 +212,7 @@ def _configuration(
             "dtype": str(compute).removeprefix("torch."),
             "lower_precision_safe_modules": [],  # those whose gradients would travel in this dtype
         }
-    return {key: value for key, value in settings.items() if key not in RUN_DECIDES} | decided
+    return {key: value for key, value in content.items() if key not in RUN_DECIDES} | decided
 
 
 def _spare_the_cpu() -> None:

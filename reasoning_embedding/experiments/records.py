@@ -1,0 +1,63 @@
+"""Records of finished stages, by which an experiment that is run again does only what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reasoning_embedding.checkpoints import ExperimentFolder, hash_file
+from reasoning_embedding.files import read_json, write_json
+
+from .stages import Stage
+
+
+class StageRecords:
+    """Which stages are finished with the inputs of now.
+
+    Parameters
+    ----------
+    folder : ExperimentFolder
+        A finished stage leaves a record there: the key of its inputs, the hash of its output, its seconds.
+    stages : sequence of Stage
+        Parents first.
+    """
+
+    def __init__(self, folder: ExperimentFolder, stages: Sequence[Stage]) -> None:
+        self._folder = folder
+        self._stages = {stage.name: stage for stage in stages}
+        self._file_hashes: dict[Path, str] = {}
+        self._outputs: dict[str, str | None] = {}
+
+    def is_done(self, name: str) -> bool:
+        """Whether a stage and all it needs are finished with the inputs of now, and its output still there."""
+        if not all(self.is_done(need) for need in self._stages[name].needs):
+            return False
+        record = self._record(name)
+        return record.get("key") == self._key(name) and record.get("output") == self._output(name)
+
+    def finish(self, name: str, seconds: float) -> None:
+        """Record a stage that has just ended well; those it needs are recorded."""
+        self._outputs.pop(name, None)
+        record = {"key": self._key(name), "output": self._output(name), "seconds": round(seconds, 1)}
+        write_json(self._folder.record(name), record)
+
+    def _key(self, name: str) -> str:
+        stage = self._stages[name]
+        return stage.key({need: self._record(need).get("output") for need in stage.needs}, self._hash)
+
+    def _record(self, name: str) -> dict[str, Any]:
+        return read_json(
+            self._folder.record(name), default={}, todo="delete the file; the stage is done again"
+        )
+
+    def _output(self, name: str) -> str | None:
+        """Output of a stage; large models are read once."""
+        if name not in self._outputs:
+            self._outputs[name] = self._stages[name].output(self._folder)
+        return self._outputs[name]
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._file_hashes:
+            self._file_hashes[path] = hash_file(path)
+        return self._file_hashes[path]

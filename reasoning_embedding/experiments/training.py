@@ -1,0 +1,184 @@
+"""One training run: its configuration, what it is held against before it costs anything, and its start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reasoning_embedding import config
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
+from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
+from reasoning_embedding.progress import Report
+
+from .contamination import compare_tasks, refuse_contaminated, scored_tasks
+from .scoring import training_score
+from .tracking import tracking_of
+
+if TYPE_CHECKING:
+    from reasoning_embedding.data import Table
+
+
+def start_training(
+    settings: config.RunConfig,
+    *,
+    experiment: config.ExperimentConfig | None = None,
+    text: str | None = None,
+    resume: bool = False,
+    set_aside: bool = False,
+    compare: bool = True,
+    report: Report = print,
+) -> RunFolder:
+    """Train one run to its end, by whatever route: the command line, a stage of an experiment, Python.
+
+    Before the first step, siblings' tokens and chat templates are compared, data that the models are scored on are
+    refused, and texts that training data and tasks share are counted. While it trains the run is scored on its own
+    tasks; after the last step its representation is tracked as its ``hrsa`` section says.
+
+    Parameters
+    ----------
+    settings : config.RunConfig
+        The run; see :func:`run_config` for one of an experiment.
+    experiment : config.ExperimentConfig, optional
+        What the run belongs to: its siblings, and the tasks that all of them are scored on.
+    text : str, optional
+        The configuration as written, kept in the run folder.
+    resume : bool
+        Go on from the newest saved state.
+    set_aside : bool
+        Move a run of other settings or from another backbone out of the way, rather than refuse it; `experiment`
+        is needed.
+    compare : bool
+        Count the texts that data and tasks share; false where the experiment has done so.
+    report : callable
+        Takes lines of progress.
+
+    Returns
+    -------
+    RunFolder
+        The run.
+
+    Raises
+    ------
+    ContractError
+        If siblings see other tokens for the same text, or have other chat templates.
+    InputError
+        For data that the models are scored on, and for whatever else cannot be used.
+    TrainingError, StoppedError
+        As :func:`reasoning_embedding.training.train`.
+    """
+    from reasoning_embedding.training import train
+
+    tasks = scored_tasks(settings, experiment)
+    if experiment is not None:
+        check_siblings(experiment)
+    refuse_contaminated(settings.data, tasks)
+    track = tracking_of(settings, report)
+    run = RunFolder.of(settings)
+    if experiment is not None and set_aside:
+        if _has_other_settings(run, settings) or _has_other_backbone(run, settings):
+            move_aside(ExperimentFolder.of(experiment), run.path, report)
+    elif resume and _has_other_backbone(run, settings):
+        raise InputError(
+            "the run there started from another backbone: that of this name has changed since",
+            where=str(run.path),
+            todo="move that folder away and train anew, or choose another name",
+        )
+
+    def examine(table: Table) -> None:
+        refuse_contaminated(settings.data, tasks, table)
+        if compare and tasks:
+            compare_tasks(table, tasks, run.contamination, report)
+
+    train(
+        settings,
+        text=text,
+        resume=resume,
+        report=report,
+        score=training_score(settings, report),
+        examine=examine,
+    )
+    if track is not None:
+        track(run)
+    return run
+
+
+def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConfig:
+    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its seed.
+
+    Raises
+    ------
+    InputError
+        If the experiment has no such run.
+    """
+    folder = ExperimentFolder.of(experiment)
+    runs = {run.name: run for run in experiment.runs}
+    if name not in runs:
+        raise InputError(
+            f"no run {name!r} in this experiment{did_you_mean(name, runs)}",
+            where=experiment.name,
+            todo=f"choose one of {', '.join(runs)}",
+        )
+    run = runs[name]
+    backbone = run.backbone
+    if isinstance(backbone, str):
+        backbone = config.PretrainedBackbone(path=str(folder.stage(backbone).path))
+    recipe = {field: getattr(experiment.recipe, field) for field in config.Recipe.model_fields}
+    group = experiment.recipe.logging.group or experiment.name
+    recipe["logging"] = experiment.recipe.logging.model_copy(update={"group": group})
+    return config.RunConfig(
+        name=name, output_dir=str(folder.runs), seed=run.seed, backbone=backbone, **recipe
+    )
+
+
+def check_siblings(experiment: config.ExperimentConfig) -> None:
+    """Refuse an experiment of which any two backbones that exist by now see different tokens for the same text.
+
+    Raises
+    ------
+    ContractError
+        Naming the two runs and what differs.
+    """
+    from reasoning_embedding.backbones import (
+        check_same_chat_templates,
+        check_same_inputs,
+        input_contract,
+        load_tokenizer,
+    )
+
+    tokenizers = {}
+    for run in experiment.runs:
+        backbone = run_config(experiment, run.name).backbone
+        if isinstance(backbone, config.RandomBackbone):
+            tokenizers[run.name] = load_tokenizer(backbone.tokenizer)
+        elif not isinstance(run.backbone, str) or Path(backbone.path).is_dir():  # a sibling may still grow
+            tokenizers[run.name] = load_tokenizer(backbone.path, revision=backbone.revision)
+    check_same_inputs({name: input_contract(tokenizer) for name, tokenizer in tokenizers.items()})
+    check_same_chat_templates({name: tokenizer.chat_template for name, tokenizer in tokenizers.items()})
+
+
+def move_aside(folder: ExperimentFolder, path: Path, report: Report) -> None:
+    """Move what other settings made out of the way, so that it can be made anew and nothing is lost."""
+    kept = folder.aside(path)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(kept)
+    report(f"other settings made what was here; it is kept as {kept}")
+
+
+def _has_other_settings(run: RunFolder, settings: config.RunConfig) -> bool:
+    """Whether a run that began was configured otherwise."""
+    if not run.steps():
+        return False
+    saved = read_json(run.config_json, default={})
+    return not saved or bool(config.changed_since(saved, settings))
+
+
+def _has_other_backbone(run: RunFolder, settings: config.RunConfig) -> bool:
+    """Whether a run that began started from other weights than lie at its backbone's path now."""
+    from reasoning_embedding.training.folder import parent_record
+
+    if not run.steps():
+        return False
+    record = read_provenance(run.checkpoint(run.steps()[0])) or {}
+    return record.get("parent") != parent_record(settings.backbone)

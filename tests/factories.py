@@ -1,0 +1,189 @@
+"""What tests are made of: settings of a run, batches, tasks and rows on disk, a tiny tokenizer and backbone.
+
+Whatever two tests would both write by hand stands here. Libraries that take seconds to import are imported where
+they are needed, so that a test of settings stays a test of settings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from reasoning_embedding.config import RunConfig
+    from reasoning_embedding.data.batch import Batch
+
+#: Words of the tiny tokenizer, after its special tokens; anything else is ``<unk>``.
+TINY_WORDS = """
+Instruct: Query: find the answer where what who is was a an of in to and or not by with on for
+red green blue cat dog bird fish fox tree river stone city king queen moon sun star sea road house
+runs jumps sleeps eats sees likes makes takes gives old new big small fast slow hot cold light dark
+0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 . , : ; ? ! + - = ( )
+"""
+
+
+# ------------------------------------------------------------------ settings
+
+
+def run_settings(**sections: Any) -> dict[str, Any]:
+    """What a run's YAML would say: the least that is valid, with these sections added.
+
+    A section is laid over the one that is there, key by key, unless it is of another kind.
+    """
+    settings: dict[str, Any] = {
+        "kind": "run",
+        "name": "run",
+        "backbone": {"kind": "pretrained", "path": "some/backbone"},
+        "data": {"sources": [{"kind": "world"}]},
+    }
+    for key, value in sections.items():
+        before = settings.get(key)
+        over = isinstance(before, dict) and value.get("kind", before.get("kind")) == before.get("kind")
+        settings[key] = {**before, **value} if over else value
+    return settings
+
+
+def run_config(**sections: Any) -> RunConfig:
+    """:func:`run_settings`, checked."""
+    from reasoning_embedding.config import RunConfig
+
+    return RunConfig.model_validate(run_settings(**sections))
+
+
+# ------------------------------------------------------------------ files
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
+    """One JSON object a line; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The JSON values of a file of lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+#: Five documents and three queries over words that the tiny tokenizer knows.
+BEIR_CORPUS = {
+    "d0": "red cat dog",
+    "d1": "blue fish river",
+    "d2": "king of the city",
+    "d3": "new moon and sun",
+    "d4": "old stone house",
+}
+BEIR_QUERIES = {"q0": "red dog", "q1": "fish in river", "q2": "the city king"}
+BEIR_JUDGED = {"q0": {"d0": 1}, "q1": {"d1": 1}, "q2": {"d2": 1}}
+
+
+def write_beir(
+    folder: Path,
+    corpus: Mapping[str, str] = BEIR_CORPUS,
+    queries: Mapping[str, str] = BEIR_QUERIES,
+    judged: Mapping[str, Mapping[str, int]] = BEIR_JUDGED,
+    instruction: str = "",
+) -> Path:
+    """Write a retrieval task as BEIR's folders hold it; `judged` gives a query's documents their grades."""
+    for name, texts in (("corpus", corpus), ("queries", queries)):
+        write_lines(folder / f"{name}.jsonl", [{"_id": key, "text": text} for key, text in texts.items()])
+    lines = [
+        f"{query}\t{document}\t{grade}\n"
+        for query, grades in judged.items()
+        for document, grade in grades.items()
+    ]
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8")
+    if instruction:
+        (folder / "meta.json").write_text(json.dumps({"instruction": instruction}), encoding="utf-8")
+    return folder
+
+
+# ------------------------------------------------------------------ batches
+
+
+def random_batch(
+    queries: int = 6, negatives: int = 7, *, seed: int = 0, longest: int = 14, copies: bool = False
+) -> Batch:
+    """A batch of uneven texts of 3 to `longest` tokens, with prompts before queries.
+
+    The last document slot holds the first row's positive again. With `copies`, rows own their negatives, two
+    queries and two documents are equal, a query stands among the documents, some positives that were not drawn
+    are known, negatives have scores, and the batch has a seed.
+    """
+    import numpy as np
+
+    from reasoning_embedding.data.batch import Batch
+
+    rng = np.random.default_rng(seed)
+    texts = 2 * queries + negatives - 1
+    lengths = rng.integers(3, longest, texts)
+    tokens = [rng.integers(3, 100, length).astype(np.int32) for length in lengths]
+    prompts = np.where(np.arange(texts) < queries, 2, 0).astype(np.int32)
+    query = np.arange(queries)
+    document = np.concatenate([np.arange(queries, texts), [queries]])
+    if not copies:
+        return Batch.from_arrays(tokens, prompts, query, document)
+    query[-1] = query[0]
+    document[1] = document[2]
+    document[-2] = query[1]
+    known = np.stack([rng.choice(query, 3), rng.choice(document, 3)], axis=1)
+    owner = np.concatenate([np.arange(queries), np.sort(rng.integers(0, queries, negatives))])
+    scores = rng.normal(size=queries + negatives).astype(np.float32)
+    return Batch.from_arrays(tokens, prompts, query, document, owner, known, scores, seed=seed)
+
+
+# ------------------------------------------------------------------ a tokenizer and a backbone
+
+
+def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of about 130 entries: it splits at white space and punctuation, pads right."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary: dict[str, int] = {
+        word: index
+        for index, word in enumerate(dict.fromkeys(("<pad>", "<unk>", "<eos>", *TINY_WORDS.split())))
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    # A word keeps its colon, so that the parts of the default prompt are one token each.
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+:?|[^\w\s]"), "removed", invert=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<eos>",
+        padding_side="right",
+        model_max_length=512,
+    )
+
+
+def write_tiny_backbone(folder: Path, *, seed: int = 0) -> Path:
+    """Write a two-layer causal Qwen3 with the tiny tokenizer: what a lineage's stage looks like."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = build_tiny_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
