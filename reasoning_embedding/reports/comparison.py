@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.means import mean_scores
 
-from .reading import backbone_name, by_name, read_config, read_query_scores, read_step_scores, subfolders
+from .reading import backbone_name, by_name, read_config, read_query_scores, read_step_scores
 from .records import Run, Scores
 from .resources import published
 from .statistics import (
@@ -373,8 +374,8 @@ def read_groups(folder: Path) -> tuple[BackboneRuns, ...]:
     """
     if not folder.is_dir():
         raise InputError("no such folder", where=str(folder), todo="name an experiment's folder")
-    config = read_config(folder)
-    entries, found = by_name(config.get("runs")), subfolders(folder / "runs")
+    config, paths = read_config(folder), ExperimentFolder(folder)
+    entries, found = by_name(config.get("runs")), paths.run_names()
     names = [*entries, *(name for name in found if name not in entries)]
     if not names:
         raise InputError(
@@ -385,7 +386,7 @@ def read_groups(folder: Path) -> tuple[BackboneRuns, ...]:
     members: dict[str, list[RunScores]] = {}
     for name in names:
         entry = entries.get(name, {})
-        scores = read_step_scores(found[name], []) if name in found else {}
+        scores = read_step_scores(paths.run(name), [])
         run = _last_scores(Run(name, backbone_name(entry), entry.get("seed"), (), scores))
         members.setdefault(backbone_name(entry) or name, []).append(run)
     stages = by_name((config.get("lineage") or {}).get("stages"))

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder
+from reasoning_embedding.checkpoints.scores import FILE as SCORES
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
 
@@ -49,10 +50,10 @@ def read_experiment(folder: Path) -> Experiment:
     """
     if not folder.is_dir():
         raise InputError("no such folder", where=str(folder), todo="name an experiment or run folder")
-    config = read_config(folder)
+    config, paths = read_config(folder), ExperimentFolder(folder)
     is_run = config.get("kind", "run") == "run" and RunFolder(folder).metrics.exists()
-    parts = ("runs", "lineage", "evaluation", "hrsa")
-    if not is_run and not any((folder / part).is_dir() for part in parts):
+    parts = (paths.runs, paths.lineage, paths.evaluation, paths.hrsa)
+    if not is_run and not any(part.is_dir() for part in parts):
         raise InputError(
             "neither an experiment nor a run lies here",
             where=str(folder),
@@ -61,11 +62,11 @@ def read_experiment(folder: Path) -> Experiment:
     missing: list[str] = []
     if not config:
         missing.append("config.resolved.json: names, seeds and the seed band are guessed from the folders")
-    runs = (_read_run(folder, config, missing),) if is_run else _read_runs(folder, config, missing)
+    runs = (_read_run(RunFolder(folder), config, missing),) if is_run else _read_runs(paths, config, missing)
     analysis = config.get("analysis") or {}
-    pairs = _read_pairs(folder, analysis, missing)
-    trajectories = _read_trajectories(folder, analysis, missing)
-    baselines = {} if is_run else _read_baselines(folder, config, missing)
+    pairs = _read_pairs(paths, analysis, missing)
+    trajectories = _read_trajectories(paths, analysis, missing)
+    baselines = {} if is_run else _read_baselines(paths, config, missing)
     if not pairs and not analysis.get("pairs"):
         missing.append("HRSA pairs: no analysis was asked for or run")
     band = analysis.get("seed_band") or []
@@ -80,12 +81,12 @@ def read_experiment(folder: Path) -> Experiment:
         title=str(config.get("title") or name),
         runs=runs,
         baselines=baselines,
-        backbones=_read_backbones(folder, config, missing),
+        backbones=_read_backbones(paths, config, missing),
         pairs=pairs,
         realignments=trajectories,
         seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
-        contamination=read_json(RunFolder(folder).contamination, default={}),
+        contamination=read_json(paths.contamination, default={}),
     )
 
 
@@ -143,28 +144,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(RunFolder(folder).config_json, default={})
 
 
-def subfolders(parent: Path) -> dict[str, Path]:
-    """Sub-folders by name; hidden ones are being written."""
-    if not parent.is_dir():
-        return {}
-    return {
-        path.name: path
-        for path in sorted(parent.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-    }
-
-
 # --- scores ----------------------------------------------------------------------------------------
 
 
-def read_step_scores(run: Path, missing: list[str]) -> dict[int, Scores]:
+def read_step_scores(run: RunFolder, missing: list[str]) -> dict[int, Scores]:
     """Read the scores of a run's evaluated checkpoints, by step."""
+    folders = sorted(run.evaluation.glob("step-*")) if run.evaluation.is_dir() else []
     return {
-        int(name.removeprefix("step-")): read_scores(
-            folder / "scores.json", int(name.removeprefix("step-")), missing
-        )
-        for name, folder in subfolders(RunFolder(run).evaluation).items()
-        if re.fullmatch(r"step-\d+", name) and (folder / "scores.json").exists()
+        step: read_scores(folder / SCORES, step, missing)
+        for folder in folders
+        if re.fullmatch(r"step-\d+", folder.name) and (folder / SCORES).exists()
+        for step in [int(folder.name.removeprefix("step-"))]
     }
 
 
@@ -287,22 +277,24 @@ def _in_order(names: Iterable[str], found: Iterable[str]) -> list[str]:
     return [*(name for name in names if name in found), *(name for name in found if name not in names)]
 
 
-def _read_runs(folder: Path, config: dict[str, Any], missing: list[str]) -> tuple[Run, ...]:
-    entries, found = by_name(config.get("runs")), subfolders(folder / "runs")
+def _read_runs(paths: ExperimentFolder, config: dict[str, Any], missing: list[str]) -> tuple[Run, ...]:
+    entries, found = by_name(config.get("runs")), paths.run_names()
     missing.extend(f"run {name!r}: runs/{name} is not there" for name in entries if name not in found)
-    return tuple(_read_run(found[name], entries.get(name, {}), missing) for name in _in_order(entries, found))
+    return tuple(
+        _read_run(paths.run(name), entries.get(name, {}), missing) for name in _in_order(entries, found)
+    )
 
 
-def _read_run(folder: Path, entry: dict[str, Any], missing: list[str]) -> Run:
-    paths = RunFolder(folder)
-    scores = read_step_scores(folder, missing)
+def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Run:
+    name = paths.path.name
+    scores = read_step_scores(paths, missing)
     if not scores:
-        missing.append(f"run {folder.name!r}: no checkpoint was evaluated")
+        missing.append(f"run {name!r}: no checkpoint was evaluated")
     elif 0 not in scores or max(scores) == 0:
         lacking = "step 0" if 0 not in scores else "any step after 0"
-        missing.append(f"run {folder.name!r}: {lacking} was not evaluated, so no change can be shown")
+        missing.append(f"run {name!r}: {lacking} was not evaluated, so no change can be shown")
     return Run(
-        name=str(entry.get("name") or folder.name),
+        name=str(entry.get("name") or name),
         backbone=backbone_name(entry),
         seed=entry.get("seed"),
         metrics=read_log(paths.metrics, missing),
@@ -311,12 +303,12 @@ def _read_run(folder: Path, entry: dict[str, Any], missing: list[str]) -> Run:
     )
 
 
-def _read_baselines(folder: Path, config: dict[str, Any], missing: list[str]) -> dict[str, Scores]:
+def _read_baselines(paths: ExperimentFolder, config: dict[str, Any], missing: list[str]) -> dict[str, Scores]:
     asked = (config.get("evaluation") or {}).get("baselines") or []
     found = {
-        name: read_scores(path / "scores.json", None, missing)
-        for name, path in subfolders(folder / "evaluation").items()
-        if (path / "scores.json").exists()
+        name: read_scores(paths.baseline(name) / SCORES, None, missing)
+        for name in paths.baseline_names()
+        if (paths.baseline(name) / SCORES).exists()
     }
     missing.extend(
         f"baseline {name!r}: evaluation/{name}/scores.json is not there"
@@ -326,15 +318,17 @@ def _read_baselines(folder: Path, config: dict[str, Any], missing: list[str]) ->
     return found
 
 
-def _read_backbones(folder: Path, config: dict[str, Any], missing: list[str]) -> tuple[GrownBackbone, ...]:
+def _read_backbones(
+    paths: ExperimentFolder, config: dict[str, Any], missing: list[str]
+) -> tuple[GrownBackbone, ...]:
     entries = by_name((config.get("lineage") or {}).get("stages"))
-    found = subfolders(folder / "lineage")
+    found = paths.stage_names()
     missing.extend(f"stage {name!r}: lineage/{name} is not there" for name in entries if name not in found)
     backbones = []
     for name in _in_order(entries, found):
-        entry, path = entries.get(name, {}), found[name]
-        gates = read_json(path / "gates.json", default={})
-        provenance = read_json(path / "provenance.json", default={})
+        entry, stage = entries.get(name, {}), paths.stage(name)
+        gates = read_json(stage.path / "gates.json", default={})
+        provenance = read_json(stage.path / "provenance.json", default={})
         measured = tuple(record for key in ("measured", "other_format") if (record := gates.get(key)))
         thresholds = {
             gate: float(value) for gate, value in (gates.get("thresholds") or {}).items() if _is_number(value)
@@ -348,7 +342,7 @@ def _read_backbones(folder: Path, config: dict[str, Any], missing: list[str]) ->
                 parent=entry.get("parent"),
                 gates=measured,
                 thresholds=thresholds,
-                metrics=read_log(RunFolder(path).metrics, missing),
+                metrics=read_log(stage.metrics, missing),
             )
         )
     return tuple(backbones)
@@ -366,20 +360,24 @@ def _listed(folder: Path, names: Iterable[str], what: str, missing: list[str]) -
     return [found[name] for name in _in_order(names, found)]
 
 
-def _read_pairs(folder: Path, analysis: dict[str, Any], missing: list[str]) -> tuple[AnalysedPair, ...]:
+def _read_pairs(
+    paths: ExperimentFolder, analysis: dict[str, Any], missing: list[str]
+) -> tuple[AnalysedPair, ...]:
     names = by_name(analysis.get("pairs"))
-    paths = _listed(folder / "hrsa" / "pairs", names, "analysed pair", missing)
-    return tuple(read_pair(path) for path in paths)
+    found = _listed(paths.pairs, names, "analysed pair", missing)
+    return tuple(read_pair(path) for path in found)
 
 
-def _read_trajectories(folder: Path, analysis: dict[str, Any], missing: list[str]) -> tuple[Realignment, ...]:
+def _read_trajectories(
+    paths: ExperimentFolder, analysis: dict[str, Any], missing: list[str]
+) -> tuple[Realignment, ...]:
     """Trajectories of the analysis, and of track files, here and in the runs, that it does not hold already."""
     from .tracks import read_realignment, read_track
 
     names = by_name(analysis.get("realignment"))
-    paths = _listed(folder / "hrsa" / "realignment", names, "track", missing)
-    known = tuple(read_realignment(read_json(path), path) for path in paths)
-    folders = [folder, *subfolders(folder / "runs").values()]
+    found = _listed(paths.realignments, names, "track", missing)
+    known = tuple(read_realignment(read_json(path), path) for path in found)
+    folders = [paths.path, *(paths.run(name).path for name in paths.run_names())]
     seen = {(track.run, track.against, track.probe.hash) for track in known}
     return known + tuple(
         track
