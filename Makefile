@@ -33,13 +33,13 @@ quickstart: install ## Grow, train, evaluate and compare a miniature lineage, an
 	$(BIN)/rembed quickstart
 
 test: install ## Run the tests, without those marked slow
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
 
 test-all: install ## Run all tests, the slow ones too
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 soak: install ## Kill training, evaluating, merging and sweeping, 102 times in all, at random moments (KILLS=32)
-	SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -n $(JOBS) --timeout=1800 tests/end_to_end/test_soak.py
+	SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=1800 tests/end_to_end/test_soak.py
 
 check: lint types contracts configs review test ## Run everything a change must pass
 

@@ -98,6 +98,7 @@ def step(
     autocast: torch.dtype | None = torch.bfloat16,
     prepare: Callable[[Embedder], None] = lambda embedder: None,
     sizes: dict[str, Any] = SMALL,
+    pack_tokens: int = 64,
     **options: Any,
 ) -> Callable[[], None]:
     """A whole step, its update included."""
@@ -115,7 +116,7 @@ def step(
             BATCH,
             build_loss(config.InfoNCE()),
             WORLD,
-            pack_tokens=64,
+            pack_tokens=pack_tokens,
             autocast=autocast,
             engine=engine,
             dropout=(0, 1),
@@ -152,6 +153,7 @@ def recompute(kind: Any) -> Callable[[Embedder], None]:
 
 CASES: dict[str, Callable[[], None]] = {
     "store": step(),
+    "more packs": step(pack_tokens=24),
     "replay": step(store_tokens=0),
     "layers": step(prepare=recompute(True)),
     "selective": step(prepare=recompute("selective")),

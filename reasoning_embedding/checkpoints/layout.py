@@ -90,10 +90,10 @@ class RunFolder(ResultFolder):
         return cls(Path(settings.output_dir) / settings.name)
 
     @property
-    def experiment(self) -> Path:
-        """Folder of the experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
+    def experiment(self) -> ExperimentFolder:
+        """The experiment it belongs to; of a lone run the folder that it and its siblings lie in."""
         home = self.path.resolve().parent
-        return home.parent if home.name == "runs" else home
+        return around if (around := ExperimentFolder(home.parent)).runs == home else ExperimentFolder(home)
 
     @property
     def manifest(self) -> Path:
@@ -196,12 +196,8 @@ class ExperimentFolder(ResultFolder):
 
     @property
     def realignments(self) -> Path:
-        """Folder of the trajectories that the analysis names."""
+        """Folder in which experiments of older versions kept a JSON file a trajectory; now :attr:`track` holds them."""
         return self.hrsa / "realignment"
-
-    def realignment(self, name: str) -> Path:
-        """One of these trajectories, as JSON."""
-        return self.realignments / f"{name}.json"
 
     @property
     def records(self) -> Path:

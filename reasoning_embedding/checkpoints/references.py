@@ -12,10 +12,10 @@ from pathlib import Path
 
 from reasoning_embedding.config.references import Reference, parse
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json
 
-from .layout import RunFolder
+from .layout import ExperimentFolder, RunFolder
 from .provenance import content_hash
+from .scores import read_best
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = "name a model's folder, RUN@STEP, or OWNER/NAME@REVISION of the Hub"
@@ -170,30 +170,24 @@ def pick_step(run: RunFolder, step: str, reference: str) -> int:
 
 def _best_step(run: RunFolder, reference: str) -> int:
     """Step that the run's own evaluation chose."""
-    todo = "name a step"
-    try:
-        step = read_json(run.best, todo=todo)["step"]
-    except FileNotFoundError as error:
+    best = read_best(run)
+    if best is None:
         raise InputError(
             f"{reference!r}: this run was not scored while it trained",
             where=str(run.best),
             todo="give the run an 'evaluation' section, or name a step",
-        ) from error
-    except KeyError as error:
-        raise InputError(
-            f"{reference!r}: the file does not name a step", where=str(run.best), todo=todo
-        ) from error
-    return int(step)
+        )
+    return best["step"]
 
 
 def _named(reference: Reference, within: Path | None) -> RunFolder:
     """Folder of the run or stage of that name: in the experiment, or for a run beside its siblings or at that path."""
-    home, name = within or Path(), reference.name
+    home, name = ExperimentFolder(within or Path()), reference.name
     if reference.kind == "lineage":
-        return RunFolder(home / "lineage" / name)
-    first = RunFolder(home / "runs" / name)
+        return home.stage(name)
+    first = home.run(name)
     # A bare name is looked up near by only: a folder of that name in the current folder may be anything.
-    others = [RunFolder(home / name), *([RunFolder(Path(name))] if "/" in name else [])]
+    others = [RunFolder(home.path / name), *([RunFolder(Path(name))] if "/" in name else [])]
     return next((run for run in (first, *others) if run.checkpoints.is_dir()), first)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
+from reasoning_embedding.errors import InputError
 
 if TYPE_CHECKING:
     from reasoning_embedding.config import Evaluation
@@ -56,14 +56,16 @@ def command(
     evaluation = _settings(
         config, task or [], suite or [], instructions=instructions, steps=steps, max_tokens=max_tokens
     )
-    from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance, step_name
-    from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.checkpoints import RunFolder, read_provenance, step_name
     from reasoning_embedding.checkpoints.references import resolve, series_of_steps
-    from reasoning_embedding.checkpoints.scores import revision_of
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
-    from reasoning_embedding.evaluation.run import evaluate
-    from reasoning_embedding.experiments import chosen_steps, query_template
+    from reasoning_embedding.experiments.scoring import (
+        chosen_steps,
+        failures,
+        query_template,
+        score_checkpoint,
+        tasks_failed,
+    )
 
     run = series_of_steps(model)
     if run is not None:
@@ -80,26 +82,21 @@ def command(
     failed: list[str] = []
     with joined_world() as world:
         for checkpoint, folder in targets.items():
-            step = (read_provenance(checkpoint) or {}).get("step")
-            scores = evaluate(
-                load_embedder(checkpoint).to(world.device),
-                evaluation.tasks,
+            scores = score_checkpoint(
+                checkpoint,
+                evaluation,
                 folder,
-                model_name=name,
-                revision=revision_of(step, content_hash(checkpoint)),
-                step=step,
-                settings=evaluation,
-                query_template=query_template(run) or QUERY_TEMPLATE,
+                name=name,
+                step=(read_provenance(checkpoint) or {}).get("step"),
+                template=query_template(run),
                 report=speaker(),
                 world=world,
             )
             if world.is_main:
                 _print(checkpoint.name, scores, folder)
-            failed += [f"{checkpoint.name} {entry['task']}: {entry['error']}" for entry in scores["failed"]]
+            failed += failures(scores, checkpoint.name)
     if failed:
-        raise ReasoningEmbeddingError(
-            "\n".join(["tasks failed", *failed]), todo="mend them and evaluate again"
-        )
+        raise tasks_failed(failed)
 
 
 def _settings(

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from reasoning_embedding.errors import ReasoningEmbeddingError
-
 from ._app import Overrides
 
 
@@ -36,6 +34,7 @@ def command(
     loaded = load_config(config, overrides or (), expect=MergeConfig)
     quiet_libraries()
     from reasoning_embedding.experiments.merges import run_merge
+    from reasoning_embedding.experiments.scoring import tasks_failed
 
     record = run_merge(loaded.config, text=loaded.text, report=speaker())
     from reasoning_embedding.reports.pages.merge import build_merge, merge_tables
@@ -47,6 +46,4 @@ def command(
         if point["t"] is None:
             typer.echo(f"model: {folder / point['model']}")
     if record["failed"]:
-        raise ReasoningEmbeddingError(
-            "\n".join(["tasks failed", *record["failed"]]), todo="mend them and merge again"
-        )
+        raise tasks_failed(record["failed"])

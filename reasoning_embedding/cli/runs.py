@@ -82,10 +82,17 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
         from reasoning_embedding.reports import summary_table
 
         typer.echo(summary_table(path))
+    from reasoning_embedding.checkpoints.scores import evaluated_scores, load_scores, scores_by_step
+
     for scores in sorted(path.glob("**/evaluation/**/scores.json")):
-        tasks = (_read(scores) or {}).get("tasks", [])
-        line = ", ".join(f"{task['task']} {task['main_score']:.4f}" for task in tasks)
-        typer.echo(f"  {scores.parent.relative_to(path)}: {line}")
+        typer.echo(f"  {scores.parent.relative_to(path)}: {_main_scores(load_scores(scores.parent))}")
+    if not evaluated_scores(folder):
+        for step, record in scores_by_step(folder).items():
+            typer.echo(f"  step {step}, while training: {_main_scores(record)}")
+
+
+def _main_scores(scores: dict[str, Any]) -> str:
+    return ", ".join(f"{task['task']} {task['main_score']:.4f}" for task in scores["tasks"])
 
 
 def diff(

@@ -14,7 +14,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from reasoning_embedding import config, isolation
 from reasoning_embedding.backbones.embedder import default_pack_tokens
 from reasoning_embedding.checkpoints.provenance import versions
-from reasoning_embedding.checkpoints.scores import FILE, load_scores
+from reasoning_embedding.checkpoints.scores import FILE, load_scores, mean_scores
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import write_json
@@ -24,7 +24,6 @@ from .cache import FOLDER as CACHE_FOLDER
 from .cache import CachedEncoder, EmbeddingCache
 from .encoder import QUERY_TEMPLATE, MtebEncoder, model_meta
 from .instructions import Instructions
-from .means import mean_scores
 from .one_task import identity, score_task
 from .sharding import ShardedEncoder, TextEncoder, share_object
 from .suites import suite_members

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
+from reasoning_embedding.checkpoints import ExperimentFolder
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
 from reasoning_embedding.files import write_json
 
@@ -31,27 +32,25 @@ def analyze_pairs(analysis: config.Analysis, folder: Path, report: Report) -> No
 
 
 def follow_runs(analysis: config.Analysis, folder: Path, report: Report) -> None:
-    """Follow every trajectory of an analysis."""
-    from reasoning_embedding.hrsa.realignment import realign
+    """Follow every trajectory of an analysis; one table, ``hrsa/track.parquet``, holds them all."""
+    from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
 
     instrument = make_instrument(analysis, folder / "hrsa", report)
-    for track in analysis.realignment:
-        named = track.run if ":" in track.run else f"run:{track.run}"
+    table = TrackTable(ExperimentFolder(folder).track)
+    for wanted in analysis.realignment:
+        named = wanted.run if ":" in wanted.run else f"run:{wanted.run}"
         run = series_of_steps(named, folder)
         assert run is not None  # the configuration was checked: it names a run or a stage
-        against = f"{named}@first" if track.against == "first" else track.against
-        result = realign(
-            track.name,
-            checkpoint(resolve(against, folder)),
-            {
-                step: checkpoint(ResolvedModel(f"{track.run}@{step}", run.checkpoint(step)))
-                for step in run.steps()
-            },
-            instrument,
-            run=track.run,
-        )
-        write_json(folder / "hrsa" / "realignment" / f"{track.name}.json", result)
-        report(f"realignment {track.name}: done")
+        reference = f"{named}@first" if wanted.against == "first" else wanted.against
+        models = {
+            step: checkpoint(ResolvedModel(f"{wanted.run}@{step}", run.checkpoint(step)))
+            for step in run.steps()
+        }
+        against = Against(reference, {None: checkpoint(resolve(reference, folder))})
+        table.keep_steps(wanted.name, wanted.run, reference, models)
+        track(wanted.run, models, [against], instrument, table, name=wanted.name)
+        report(f"realignment {wanted.name}: done")
+    table.write()
 
 
 def make_instrument(

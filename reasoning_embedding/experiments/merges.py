@@ -16,8 +16,8 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, write_json
 
 from .analyses import checkpoint, make_instrument
-from .evaluations import query_template
 from .merge_inputs import Point, models_of, points_of
+from .scoring import failures, query_template, score_checkpoint
 
 if TYPE_CHECKING:
     from reasoning_embedding.merging.merge import Models
@@ -143,33 +143,23 @@ def _evaluate(
     report: Report,
 ) -> None:
     """Score every merge as a run's checkpoints are scored, queries written as the first model's were."""
-    from reasoning_embedding.checkpoints import content_hash
-    from reasoning_embedding.checkpoints.embedder import load_embedder
-    from reasoning_embedding.checkpoints.scores import revision_of
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
-    from reasoning_embedding.evaluation.run import evaluate
 
-    template = query_template(RunFolder(first.resolve().parent.parent)) or QUERY_TEMPLATE
+    template = query_template(RunFolder(first.resolve().parent.parent))
     with joined_world() as world:
         for point in record["points"]:
-            model = folder / point["model"]
-            scores = evaluate(
-                load_embedder(model).to(world.device),
-                evaluation.tasks,
+            scores = score_checkpoint(
+                folder / point["model"],
+                evaluation,
                 folder / "evaluation" / point["name"],
-                model_name=f"{settings.name}-{point['name']}",
-                revision=revision_of(None, content_hash(model)),
+                name=f"{settings.name}-{point['name']}",
                 step=None,
-                settings=evaluation,
-                query_template=template,
+                template=template,
                 report=report,
                 world=world,
             )
             point["scores"] = {entry["task"]: _numbers(entry) for entry in scores["tasks"]}
-            record["failed"] += [
-                f"{point['name']}: {entry['task']}: {entry['error']}" for entry in scores["failed"]
-            ]
+            record["failed"] += failures(scores, point["name"])
 
 
 def _numbers(entry: dict[str, Any]) -> dict[str, Any]:

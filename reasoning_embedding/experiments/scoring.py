@@ -1,17 +1,20 @@
-"""The light evaluation of a run while it trains."""
+"""Scoring models: the steps of runs, the baselines beside them, and the live model of a run while it trains."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import step_name
-from reasoning_embedding.errors import ReasoningEmbeddingError
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash, step_name
+from reasoning_embedding.checkpoints.references import pick_step
+from reasoning_embedding.checkpoints.scores import revision_of
+from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
+from reasoning_embedding.files import read_json
+from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
     from reasoning_embedding.backbones import Embedder
@@ -32,7 +35,198 @@ _NO_SCORES = {
 }
 
 
-def training_score(settings: config.RunConfig, report: Callable[[str], None]) -> Score | None:
+def score_checkpoint(
+    checkpoint: Path,
+    evaluation: config.Evaluation,
+    folder: Path,
+    *,
+    name: str,
+    step: int | None,
+    template: str,
+    report: Report,
+    world: World,
+) -> dict[str, Any]:
+    """Score a model on tasks; what is scored already is not scored again. All ranks of `world` call together.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        The model.
+    evaluation : config.Evaluation
+        Tasks and settings.
+    folder : Path
+        Where its scores lie.
+    name : str
+        What scores call it.
+    step : int or None
+        Its step, of a run's.
+    template : str
+        Of its queries; see :func:`query_template`.
+    report : callable
+        Takes lines of progress.
+    world : World
+        Ranks that share the texts.
+
+    Returns
+    -------
+    dict
+        As :func:`reasoning_embedding.checkpoints.scores.load_scores`.
+    """
+    from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.evaluation.run import evaluate
+
+    return evaluate(
+        load_embedder(checkpoint).to(world.device),
+        evaluation.tasks,
+        folder,
+        model_name=name,
+        revision=revision_of(step, content_hash(checkpoint)),
+        step=step,
+        settings=evaluation,
+        query_template=template,
+        report=report,
+        world=world,
+    )
+
+
+def evaluate_runs(
+    experiment: config.ExperimentConfig,
+    evaluation: config.Evaluation,
+    folder: ExperimentFolder,
+    report: Report,
+    world: World,
+) -> None:
+    """Score the chosen checkpoints of every run, and the baselines; all ranks of `world` call together.
+
+    Raises
+    ------
+    ReasoningEmbeddingError
+        If a task failed for a run; the others are scored, and the next call tries the failed ones again. A
+        baseline may fail: BM25 has no similarity of two sentences.
+    """
+    template = experiment.recipe.data.query_template
+    failed: list[str] = []
+    for run_entry in experiment.runs:
+        run = folder.run(run_entry.name)
+        for step in chosen_steps(run, evaluation.steps):
+            scores = score_checkpoint(
+                run.checkpoint(step),
+                evaluation,
+                run.evaluation / step_name(step),
+                name=f"{experiment.name}-{run_entry.name}",
+                step=step,
+                template=template,
+                report=report,
+                world=world,
+            )
+            failed += failures(scores, scores["model"])
+    for baseline in dict.fromkeys(evaluation.baselines):
+        _score_baseline(baseline, experiment, evaluation, folder, report, world)
+    if failed:
+        raise tasks_failed(failed)
+
+
+def failures(scores: dict[str, Any], name: str) -> list[str]:
+    """Return a line a task that failed for a model: its name, the task and why."""
+    return [f"{name}: {entry['task']}: {entry['error']}" for entry in scores["failed"]]
+
+
+def tasks_failed(failed: list[str]) -> ReasoningEmbeddingError:
+    """Return the error that lists what :func:`failures` said of all models."""
+    return ReasoningEmbeddingError("\n".join(["tasks failed", *failed]), todo="repair them and run again")
+
+
+def query_template(run: RunFolder) -> str:
+    """Return the template that a run's queries were trained with, or the default where no configuration is kept."""
+    from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
+
+    try:
+        resolved = read_json(run.config_json, default={})
+    except InputError:
+        return QUERY_TEMPLATE
+    return resolved.get("data", {}).get("query_template") or QUERY_TEMPLATE
+
+
+def chosen_steps(run: RunFolder, steps: str | list[int]) -> list[int]:
+    """Checkpoints of a run that ``ends``, ``all``, ``best`` or a list of steps names.
+
+    Raises
+    ------
+    InputError
+        If the run has no checkpoint, not one of those listed, or was not scored while it trained.
+    """
+    there = run.steps()
+    if not there:
+        raise InputError("this run has no checkpoint", where=str(run.path), todo="train it first")
+    if steps == "all":
+        return there
+    if steps == "best":
+        return [pick_step(run, "best", f"{run.path.name}@best")]
+    if steps == "ends":
+        return sorted({there[0], there[-1]})
+    missing = [step for step in steps if step not in there]
+    if missing:
+        raise InputError(
+            f"no checkpoint of steps {missing}", where=str(run.path), todo=f"steps there: {there}"
+        )
+    return [int(step) for step in steps]
+
+
+def _score_baseline(
+    baseline: str,
+    experiment: config.ExperimentConfig,
+    evaluation: config.Evaluation,
+    folder: ExperimentFolder,
+    report: Report,
+    world: World,
+) -> None:
+    from reasoning_embedding.evaluation.run import evaluate
+
+    model: Any
+    if baseline == "bm25":
+        from reasoning_embedding.evaluation.baselines import BM25
+
+        model = BM25()
+        name, revision = baseline, model.revision
+    elif baseline == "tfidf":
+        from reasoning_embedding.evaluation.tfidf import TfIdf
+
+        model = TfIdf()
+        name, revision = baseline, model.revision
+    else:
+        checkpoint = folder.run(experiment.runs[0].name).checkpoint(0)
+        model = _untrained_twin(checkpoint).to(world.device)
+        name, revision = f"{experiment.name}-{baseline}", f"seed-0-{content_hash(checkpoint)[:12]}"
+    evaluate(
+        model,
+        evaluation.tasks,
+        folder.baseline(baseline),
+        model_name=name,
+        revision=revision,
+        step=None,
+        settings=evaluation,
+        query_template=experiment.recipe.data.query_template,
+        report=report,
+        world=world,
+    )
+
+
+def _untrained_twin(checkpoint: Path) -> Embedder:
+    """Return an embedder of a checkpoint's architecture, tokenizer and pooling, with random weights."""
+    import torch
+    from transformers import AutoModel
+
+    from reasoning_embedding.checkpoints.embedder import load_embedder
+
+    embedder = load_embedder(checkpoint)
+    implementation = embedder.model.config._attn_implementation
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        embedder.model = AutoModel.from_config(embedder.model.config, attn_implementation=implementation)
+    return embedder
+
+
+def training_score(settings: config.RunConfig, report: Report) -> Score | None:
     """Return what scores a run's live model on its own tasks, or None where it has none.
 
     Parameters
@@ -75,12 +269,12 @@ def training_score(settings: config.RunConfig, report: Callable[[str], None]) ->
             raise ReasoningEmbeddingError("\n".join(["tasks failed before training", *failed]))
         for line in failed if world.is_main else ():
             report(f"step {step}: evaluation failed, {line}")
-        return _scores(found)
+        return _main_and_other_scores(found)
 
     return score
 
 
-def _scores(found: dict) -> dict[str, float]:
+def _main_and_other_scores(found: dict) -> dict[str, float]:
     """Main scores by task, their mean where no task failed, and other metrics that are numbers as ``TASK:METRIC``."""
     entries = found["tasks"]
     scores = {entry["task"]: float(entry["main_score"]) for entry in entries}

@@ -176,10 +176,10 @@ class Evaluate(Stage):
         """Score what is not scored yet."""
         from reasoning_embedding.distributed import joined_world
 
-        from .evaluations import evaluate_runs
+        from .scoring import evaluate_runs
 
         with joined_world() as world:
-            evaluate_runs(self.experiment, self.evaluation, folder.path, report, world)
+            evaluate_runs(self.experiment, self.evaluation, folder, report, world)
 
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of all scores."""
@@ -220,7 +220,8 @@ class Track(Stage):
 
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of all trajectories."""
-        return _hash_files(folder, folder.realignments.glob("*.json"))
+        # Experiments of older versions left a JSON file a trajectory.
+        return _hash_files(folder, [folder.track, *folder.realignments.glob("*.json")])
 
 
 def plan_stages(experiment: config.ExperimentConfig) -> list[Stage]:

@@ -162,7 +162,7 @@ def against(reference: str, series: Series) -> Against:
         return Against(
             reference, {None: checkpoint(resolve(series.models[step]), f"{series.name}@{step}")}, step
         )
-    within = series.run.experiment if series.run else None
+    within = series.run.experiment.path if series.run else None
     run = series_of_steps(reference, within)
     if run is None or parse(reference).kind == "lineage":
         model = resolve(reference, within)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints import step_name
+from reasoning_embedding.checkpoints.scores import WHILE_TRAINING
 
 from .card_text import CHECKED, CITATIONS, INTRODUCTION, LIMITS
 from .facts import Facts
@@ -157,14 +158,16 @@ def _results(facts: Facts) -> str:
     before = {entry["task"]: entry.get("main_score") for entry in first["tasks"]} if first else {}
     rows: list[tuple[object, ...]] = []
     for entry in scores["tasks"]:
-        metric = str(entry.get("main_metric", "ndcg_at_10"))
+        metric = "main score" if entry.get(WHILE_TRAINING) else str(entry.get("main_metric", "ndcg_at_10"))
         rows.append((entry["task"], metric, entry.get("main_score"), before.get(entry["task"])))
     rows += [(entry["task"], "failed", None, None) for entry in scores["failed"]]
     same = first is not None and before.keys() == {entry["task"] for entry in scores["tasks"]}
     rows.append(("mean over tasks", "", mean_score(scores), mean_score(first) if same else None))
     columns = 4 if first else 3
     header = ("task", "metric", "score", "before training")[:columns]
-    return "## Results\n\n" + table(header, (row[:columns] for row in rows))
+    live = any(entry.get(WHILE_TRAINING) for entry in scores["tasks"])
+    note = "\n\nTaken of the model while it trained, on the run's own light evaluation." if live else ""
+    return "## Results\n\n" + table(header, (row[:columns] for row in rows)) + note
 
 
 def _contamination(found: dict[str, Any]) -> str:

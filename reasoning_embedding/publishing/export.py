@@ -12,13 +12,14 @@ from typing import Any
 
 from reasoning_embedding.checkpoints import read_provenance, step_name
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
+from reasoning_embedding.checkpoints.scores import scores_of_checkpoint
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_folder, explain_disk_errors, write_json
 
 from .card import write_card
 from .facts import About, Facts
 from .masking import public
-from .record import mean_score, read_run, read_step_scores
+from .record import mean_score, read_run
 from .release import MAIN, Release, Revision, files_in
 
 INDEX = "checkpoints.jsonl"
@@ -47,10 +48,12 @@ def export(release: Release, about: About, report: Callable[[str], None]) -> Non
         If the disk is full or the folder cannot be written.
     """
     run = read_run(release.run)
-    scored = {item.name: read_step_scores(release.run, item.checkpoint) for item in release.revisions}
-    start = release.run.checkpoint(0) if release.run else None
-    if start and start.is_dir():
-        scored.setdefault(step_name(0), read_step_scores(release.run, start))
+    scored: dict[str, dict[str, Any] | None] = {}
+    if release.run is not None:
+        scored = {item.name: scores_of_checkpoint(release.run, item.checkpoint) for item in release.revisions}
+        start = release.run.checkpoint(0)
+        if start.is_dir():
+            scored.setdefault(step_name(0), scores_of_checkpoint(release.run, start))
     for revision in release.revisions:
         record = read_provenance(revision.checkpoint)
         if record is None:

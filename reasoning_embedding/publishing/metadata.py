@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.checkpoints.scores import WHILE_TRAINING
 from reasoning_embedding.errors import InputError
 
 from .facts import Facts
@@ -21,6 +22,7 @@ def metadata(facts: Facts) -> str:
     from huggingface_hub import ModelCardData
 
     scores = facts.scores.get(facts.revision.name)
+    results = _eval_results(scores) if scores else None
     base = facts.base_models
     data = ModelCardData(
         library_name="sentence-transformers",
@@ -31,8 +33,8 @@ def metadata(facts: Facts) -> str:
         base_model=(base if len(base) > 1 else base[0]) if base else None,
         base_model_relation=("merge" if facts.merged else "finetune") if base else None,
         datasets=_hub_datasets(facts) or None,
-        model_name=facts.release.repo if scores else None,
-        eval_results=_eval_results(scores) if scores else None,
+        model_name=facts.release.repo if results else None,
+        eval_results=results,
     )
     try:
         return data.to_yaml()
@@ -57,5 +59,5 @@ def _eval_results(scores: dict[str, Any]) -> Any:
             metric_value=round(float(entry["main_score"]), 6),
         )
         for entry in scores["tasks"]
-        if entry.get("main_score") is not None
+        if entry.get("main_score") is not None and not entry.get(WHILE_TRAINING)
     ] or None

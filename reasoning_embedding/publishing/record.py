@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance
-from reasoning_embedding.checkpoints.scores import FILE as SCORES
-from reasoning_embedding.checkpoints.scores import load_scores, revision_of
-from reasoning_embedding.evaluation.means import mean_scores
+from reasoning_embedding.checkpoints import RunFolder, read_provenance
+from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.files import read_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -120,14 +118,14 @@ def read_run(run: RunFolder | None) -> RunRecord:
     """
     if run is None:
         return RunRecord({}, {}, {}, {}, None)
-    experiment = RunFolder(run.experiment)
+    experiment = run.experiment
     compared = run.contamination if run.contamination.exists() else experiment.contamination
     return RunRecord(
         settings=_read(run.config_json),
         manifest=_read(run.manifest),
         contamination=_read(compared),
         figures=_figures(run.path) or _figures(experiment.path),
-        lineage=experiment.path / "lineage",
+        lineage=experiment.lineage,
     )
 
 
@@ -140,22 +138,6 @@ _FIGURES = {
 def _figures(folder: Path) -> dict[str, Path]:
     found = {title: folder / "report" / "figures" / f"{name}.png" for name, title in _FIGURES.items()}
     return {title: path for title, path in found.items() if path.is_file()}
-
-
-def read_step_scores(run: RunFolder | None, checkpoint: Path) -> dict[str, Any] | None:
-    """Scores of a checkpoint, or None where it was not scored or its weights have changed since.
-
-    Raises
-    ------
-    InputError
-        If the file of scores is damaged.
-    """
-    folder = run.evaluation / checkpoint.name if run else None
-    if folder is None or not (folder / SCORES).exists():
-        return None
-    scores = load_scores(folder)
-    step = (read_provenance(checkpoint) or {}).get("step")
-    return scores if scores["revision"] == revision_of(step, content_hash(checkpoint)) else None
 
 
 def mean_score(scores: dict[str, Any] | None) -> float | None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from reasoning_embedding.checkpoints.layout import ExperimentFolder
+from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.means import mean_scores
 
-from .reading import backbone_name, by_name, read_config, read_query_scores, read_step_scores
+from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
 from .records import Run, Scores
 from .resources import published
 from .statistics import (
@@ -248,7 +248,7 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[BackboneComparis
 def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, ...]]:
     """Return tasks, suites and means over all tasks, and the names of those for the main table.
 
-    The means are those of :func:`reasoning_embedding.evaluation.means.mean_scores`, as weights.
+    The means are those of :func:`reasoning_embedding.checkpoints.scores.mean_scores`, as weights.
     """
     tasks = list(dict.fromkeys(task for run in runs for task in [*run.tasks, *run.failed]))
     types = {task: kind for run in runs for task, kind in run.types.items()}
@@ -386,7 +386,7 @@ def read_groups(folder: Path) -> tuple[BackboneRuns, ...]:
     members: dict[str, list[RunScores]] = {}
     for name in names:
         entry = entries.get(name, {})
-        scores = read_step_scores(paths.run(name), [])
+        scores = read_checkpoint_scores(paths.run(name))
         run = _last_scores(Run(name, backbone_name(entry), entry.get("seed"), (), scores))
         members.setdefault(backbone_name(entry) or name, []).append(run)
     stages = by_name((config.get("lineage") or {}).get("stages"))

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
 from reasoning_embedding.reports.charts import Line, LineChart, Panel
 from reasoning_embedding.reports.labels import HEADLINE, metric_label, number, short_layer
-from reasoning_embedding.reports.records import AnalysedPair, Experiment, Realignment, Verdict, verdict
+from reasoning_embedding.reports.records import AnalysedPair, Experiment, Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class HeatMap:
 
 def realignment_chart(experiment: Experiment) -> LineChart | None:
     """Similarity to the reference by step, with the seed band where its probe set is the track's."""
-    tracks = experiment.realignments
+    tracks = experiment.trajectories
     groups = (
         ("last layer", "series"),
         ("mean over layers", "series_mean"),
@@ -53,13 +54,13 @@ def realignment_chart(experiment: Experiment) -> LineChart | None:
     return LineChart("realignment", title, "training step", panels, note=note, log=True, first=first)
 
 
-def _spectrum_group(tracks: tuple[Realignment, ...]) -> str:
+def _spectrum_group(tracks: tuple[Trajectory, ...]) -> str:
     features = {track.features for track in tracks} - {""}
     return f"spectrum of {features.pop()} features" if len(features) == 1 else "spectrum"
 
 
 def _track_panel(
-    experiment: Experiment, tracks: tuple[Realignment, ...], metric: str, group: str, attribute: str
+    experiment: Experiment, tracks: tuple[Trajectory, ...], metric: str, group: str, attribute: str
 ) -> Panel:
     shown = [(index, track) for index, track in enumerate(tracks) if metric in getattr(track, attribute)]
     looks = experiment.looks
@@ -84,7 +85,7 @@ def _track_panel(
 
 
 def seed_level(
-    experiment: Experiment, tracks: Sequence[Realignment], metric: str
+    experiment: Experiment, tracks: Sequence[Trajectory], metric: str
 ) -> tuple[float, float] | None:
     """The seed band of a metric within its limits, if all tracks were measured on the band's probe set and rows."""
     band = experiment.band
@@ -120,7 +121,7 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     )
 
 
-def probe_note(records: Sequence[AnalysedPair | Realignment]) -> str:
+def probe_note(records: Sequence[AnalysedPair | Trajectory]) -> str:
     """Which probe set the numbers come from: once if it is one, else record by record."""
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     if len(probes) == 1:
@@ -190,11 +191,11 @@ def explorer(experiment: Experiment) -> dict[str, Any] | None:
         band and the test against it.
     """
     sources = [_pair(experiment, pair) for pair in experiment.pairs if pair.diagonal]
-    sources += [_track(experiment, track) for track in experiment.realignments if track.series_layers]
+    sources += [_track(experiment, track) for track in experiment.trajectories if track.series_layers]
     if not sources:
         return None
     definitions: dict[str, str] = {}
-    for record in (*experiment.pairs, *experiment.realignments):
+    for record in (*experiment.pairs, *experiment.trajectories):
         definitions |= record.definitions
     names = dict.fromkeys(name for source in sources for name in source["metrics"])
     return {
@@ -223,7 +224,7 @@ def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
     }
 
 
-def _track(experiment: Experiment, track: Realignment) -> dict[str, Any]:
+def _track(experiment: Experiment, track: Trajectory) -> dict[str, Any]:
     metrics = {
         name: _metric(
             rows,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
 from reasoning_embedding.reports.records import verdict
 
 from .labels import SCORE, brackets, metric_label, number, signed
-from .records import AnalysedPair, Band, Experiment, Realignment, Run, Scores
+from .records import AnalysedPair, Band, Experiment, Run, Scores
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
@@ -23,7 +24,7 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     Where all HRSA numbers of a heading come from one probe set, the heading names it, else every sentence does.
     """
     pairs = experiment.band_first
-    tracks = experiment.realignments
+    tracks = experiment.trajectories
     retrieval = [_training(run, experiment) for run in experiment.runs] + _between_runs(experiment)
     pair_probe, track_probe = _shared_probe(pairs), _shared_probe(tracks)
     groups = [
@@ -42,16 +43,16 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     return [(title, sentences) for title, sentences in kept if sentences]
 
 
-def _shared_probe(records: Sequence[AnalysedPair | Realignment]) -> str:
+def _shared_probe(records: Sequence[AnalysedPair | Trajectory]) -> str:
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     return f" (probe set: {probes.pop()[1]})" if len(probes) == 1 else ""
 
 
-def _probe(record: AnalysedPair | Realignment) -> str:
+def _probe(record: AnalysedPair | Trajectory) -> str:
     return f" Probe set: {record.probe}."
 
 
-def _warnings(records: Sequence[AnalysedPair | Realignment]) -> list[str]:
+def _warnings(records: Sequence[AnalysedPair | Trajectory]) -> list[str]:
     count = sum(len(record.warnings) for record in records)
     return (
         [f"The analysis gave {count} warning{'s' if count > 1 else ''}, listed under the HRSA tables."]
@@ -167,7 +168,7 @@ def against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
     return f", {words[place.word]} (band {brackets(band.shown(metric))}, {test})"
 
 
-def _track(track: Realignment) -> str:
+def _track(track: Trajectory) -> str:
     parts = []
     for metric in _SPOKEN:
         points = [

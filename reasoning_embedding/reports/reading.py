@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder
+from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder, step_name
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
+from reasoning_embedding.checkpoints.scores import (
+    WHILE_TRAINING,
+    evaluated_scores,
+    load_scores,
+    scores_by_step,
+)
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
+from reasoning_embedding.hrsa.trajectory import ProbeSummary, Trajectory, find_trajectories
 
 from .labels import SCORE_KEY
 from .records import (
@@ -20,8 +27,6 @@ from .records import (
     AnalysedPair,
     Experiment,
     GrownBackbone,
-    Probe,
-    Realignment,
     Run,
     Scores,
     SweepRecord,
@@ -83,7 +88,7 @@ def read_experiment(folder: Path) -> Experiment:
         baselines=baselines,
         backbones=_read_backbones(paths, config, missing),
         pairs=pairs,
-        realignments=trajectories,
+        trajectories=trajectories,
         seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
         contamination=read_json(paths.contamination, default={}),
@@ -147,56 +152,63 @@ def read_config(folder: Path) -> dict[str, Any]:
 # --- scores ----------------------------------------------------------------------------------------
 
 
-def read_step_scores(run: RunFolder, missing: list[str]) -> dict[int, Scores]:
-    """Read the scores of a run's evaluated checkpoints, by step."""
-    folders = sorted(run.evaluation.glob("step-*")) if run.evaluation.is_dir() else []
-    return {
-        step: read_scores(folder / SCORES, step, missing)
-        for folder in folders
-        if re.fullmatch(r"step-\d+", folder.name) and (folder / SCORES).exists()
-        for step in [int(folder.name.removeprefix("step-"))]
-    }
+def read_scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Scores:
+    """Return the scores of one model; ``ndcg_at_10`` falls back on the task's main score.
 
-
-def read_scores(path: Path, step: int | None, missing: list[str]) -> Scores:
-    """Read the scores of one model; ``ndcg_at_10`` falls back on the task's main score.
+    Parameters
+    ----------
+    record : dict
+        As :mod:`reasoning_embedding.checkpoints.scores` reads it.
+    folder : Path
+        Where it lies; its name stands for a model without one.
+    missing : list of str
+        Takes a line for every task that failed.
 
     Raises
     ------
     InputError
-        If an entry names no task, or the suites are not lists of tasks.
+        If the suites are not lists of tasks.
     """
-    record = read_json(path)
     tasks: dict[str, dict[str, float]] = {}
     sequences: dict[str, dict[str, Any]] = {}
-    entries = tuple(record.get("tasks") or [])
-    for entry in entries:
-        if not isinstance(entry.get("task"), str):
-            raise InputError("a task without a name", where=str(path), todo=_EVALUATE_AGAIN)
+    for entry in record["tasks"]:
+        task = str(entry["task"])
         if "tsne" in entry:
-            sequences[entry["task"]] = entry
+            sequences[task] = entry
             continue
-        values = {key: float(value) for key, value in entry.items() if _is_number(value)}
-        if "main_score" in values:
-            values.setdefault(SCORE_KEY, values["main_score"])
-        tasks[entry["task"]] = values
-    failed = tuple(record.get("failed") or [])
-    for entry in failed:
-        missing.append(f"{path.parent.name}: task {entry.get('task')!r} failed: {entry.get('error')}")
+        tasks[task] = {key: float(value) for key, value in entry.items() if _is_number(value)}
+        if "main_score" in tasks[task]:
+            tasks[task].setdefault(SCORE_KEY, tasks[task]["main_score"])
+    for entry in record["failed"]:
+        missing.append(f"{folder.name}: task {entry.get('task')!r} failed: {entry.get('error')}")
     suites = record.get("suites") or {}
     if not isinstance(suites, dict) or not all(isinstance(names, list) for names in suites.values()):
-        raise InputError("'suites' is not suite -> names of its tasks", where=str(path), todo=_EVALUATE_AGAIN)
+        raise InputError(
+            "'suites' is not suite -> names of its tasks", where=str(folder / SCORES), todo=_EVALUATE_AGAIN
+        )
     return Scores(
-        model=str(record.get("model", path.parent.name)),
-        step=step,
+        model=str(record["model"] or folder.name),
+        step=record["step"],
         tasks=tasks,
         sequences=sequences,
-        entries=entries,
-        failed=failed,
+        entries=tuple(record["tasks"]),
+        failed=tuple(record["failed"]),
         suites={str(suite): tuple(map(str, names)) for suite, names in suites.items()},
-        settings=record.get("settings") or {},
-        folder=path.parent,
+        settings=record["settings"] or {},
+        folder=folder,
     )
+
+
+def read_checkpoint_scores(run: RunFolder) -> dict[int, Scores]:
+    """Read the scores of a run's evaluated checkpoints, by step."""
+    return _of_steps(run, evaluated_scores(run), [])
+
+
+def _of_steps(run: RunFolder, records: dict[int, dict[str, Any]], missing: list[str]) -> dict[int, Scores]:
+    return {
+        step: replace(read_scores(record, run.evaluation / step_name(step), missing), step=step)
+        for step, record in records.items()
+    }
 
 
 def read_query_scores(scores: Scores, task: str) -> dict[str, float] | None:
@@ -287,7 +299,12 @@ def _read_runs(paths: ExperimentFolder, config: dict[str, Any], missing: list[st
 
 def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Run:
     name = paths.path.name
-    scores = read_step_scores(paths, missing)
+    records = scores_by_step(paths)
+    scores = _of_steps(paths, records, missing)
+    if any(entry.get(WHILE_TRAINING) for record in records.values() for entry in record["tasks"]):
+        missing.append(
+            f"run {name!r}: no checkpoint was evaluated; the scores are those taken while it trained"
+        )
     if not scores:
         missing.append(f"run {name!r}: no checkpoint was evaluated")
     elif 0 not in scores or max(scores) == 0:
@@ -306,7 +323,9 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
 def _read_baselines(paths: ExperimentFolder, config: dict[str, Any], missing: list[str]) -> dict[str, Scores]:
     asked = (config.get("evaluation") or {}).get("baselines") or []
     found = {
-        name: read_scores(paths.baseline(name) / SCORES, None, missing)
+        name: replace(
+            read_scores(load_scores(paths.baseline(name)), paths.baseline(name), missing), step=None
+        )
         for name in paths.baseline_names()
         if (paths.baseline(name) / SCORES).exists()
     }
@@ -370,22 +389,22 @@ def _read_pairs(
 
 def _read_trajectories(
     paths: ExperimentFolder, analysis: dict[str, Any], missing: list[str]
-) -> tuple[Realignment, ...]:
-    """Trajectories of the analysis, and of track files, here and in the runs, that it does not hold already."""
-    from .tracks import read_realignment, read_track
-
+) -> tuple[Trajectory, ...]:
+    """The configured trajectories in their order, then others of this folder, then those of its runs."""
     names = by_name(analysis.get("realignment"))
-    found = _listed(paths.realignments, names, "track", missing)
-    known = tuple(read_realignment(read_json(path), path) for path in found)
-    folders = [paths.path, *(paths.run(name).path for name in paths.run_names())]
-    seen = {(track.run, track.against, track.probe.hash) for track in known}
-    return known + tuple(
-        track
-        for path in (RunFolder(run).track for run in folders)
-        if path.exists()
-        for track in read_track(path)
-        if (track.run, track.against, track.probe.hash) not in seen
+    found = {one.name: one for one in find_trajectories(paths.path)}
+    missing.extend(
+        f"track {name!r}: hrsa/track.parquet does not hold it" for name in names if name not in found
     )
+    known = [found[name] for name in _in_order(names, found)]
+    seen = {(one.run, one.against, one.probe.hash) for one in known}
+    of_runs = [
+        one
+        for name in paths.run_names()
+        for one in find_trajectories(paths.run(name).path)
+        if (one.run, one.against, one.probe.hash) not in seen
+    ]
+    return (*known, *of_runs)
 
 
 def read_pair(path: Path) -> AnalysedPair:
@@ -397,32 +416,32 @@ def read_pair(path: Path) -> AnalysedPair:
         If the file lacks a part that gives its numbers their meaning.
     """
     record = read_json(path)
-    require(record, ("name", "a", "b", "probe", "last"), path)
+    _require(record, ("name", "a", "b", "probe", "last"), path)
     shared = record.get("layers") or []
     return AnalysedPair(
         name=str(record["name"]),
-        a=model(record["a"]),
-        b=model(record["b"]),
-        probe=probe_set(record["probe"]),
+        a=_model(record["a"]),
+        b=_model(record["b"]),
+        probe=_probe_set(record["probe"]),
         layers_a=tuple(map(str, record.get("layers_a") or shared)),
         layers_b=tuple(map(str, record.get("layers_b") or shared)),
         heatmaps={
-            metric: [values(row) for row in rows]
+            metric: [_values(row) for row in rows]
             for metric, rows in (record.get("heatmaps") or {}).items()
             if rows is not None  # models of different widths have no dimension-wise map
         },
-        diagonal={metric: values(found) for metric, found in (record.get("diagonal") or {}).items()},
+        diagonal={metric: _values(found) for metric, found in (record.get("diagonal") or {}).items()},
         last={metric: _finite(value) for metric, value in record["last"].items()},
         intervals={
             metric: ends
             for metric, bounds in (record.get("intervals") or {}).items()
-            if (ends := interval(bounds)) is not None
+            if (ends := _interval(bounds)) is not None
         },
-        chance=chance(record),
-        definitions=definitions(record),
+        chance=_chance(record),
+        definitions=_definitions(record),
         probe_transfer=record.get("probe_transfer"),
         spectrum=tuple(
-            (model(record[side]), found)
+            (_model(record[side]), found)
             for key in ("spectrum", "spectrum_mean")
             for side in ("a", "b")
             if (found := (record.get(key) or {}).get(side))
@@ -431,7 +450,7 @@ def read_pair(path: Path) -> AnalysedPair:
     )
 
 
-def require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
+def _require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
     """Refuse a record that lacks a part that gives its numbers their meaning."""
     lacking = [key for key in keys if key not in record]
     if lacking:
@@ -440,7 +459,7 @@ def require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
         )
 
 
-def model(record: dict[str, Any] | str) -> AnalysedModel:
+def _model(record: dict[str, Any] | str) -> AnalysedModel:
     """The model that a record names, by its reference or with its attention."""
     if isinstance(record, str):
         return AnalysedModel(reference=record, attention="")
@@ -450,9 +469,9 @@ def model(record: dict[str, Any] | str) -> AnalysedModel:
     )
 
 
-def probe_set(record: dict[str, Any]) -> Probe:
+def _probe_set(record: dict[str, Any]) -> ProbeSummary:
     """The probe set that a record names."""
-    return Probe(
+    return ProbeSummary(
         kind=str(record.get("kind", "")),
         texts=record.get("texts"),
         rows=record.get("rows"),
@@ -466,22 +485,22 @@ def _finite(value: Any) -> float | None:
     return float(value) if _is_number(value) else None
 
 
-def values(found: list[Any]) -> list[float | None]:
+def _values(found: list[Any]) -> list[float | None]:
     """Numbers, with None for what could not be computed."""
     return [_finite(value) for value in found]
 
 
-def chance(record: dict[str, Any]) -> dict[str, float | None]:
+def _chance(record: dict[str, Any]) -> dict[str, float | None]:
     """What two unrelated models would have, by metric."""
     return {metric: _finite(value) for metric, value in (record.get("chance") or {}).items()}
 
 
-def interval(bounds: list[Any] | None) -> tuple[float, float] | None:
+def _interval(bounds: list[Any] | None) -> tuple[float, float] | None:
     """Ends of an interval; None where either could not be computed."""
     low, high = (_finite(end) for end in bounds or (None, None))
     return None if low is None or high is None else (low, high)
 
 
-def definitions(record: dict[str, Any]) -> dict[str, str]:
+def _definitions(record: dict[str, Any]) -> dict[str, str]:
     """What the metrics of a record are, in words."""
     return {metric: str(text) for metric, text in (record.get("definitions") or {}).items()}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scipy.special import stdtrit
 
+from reasoning_embedding.hrsa.trajectory import ProbeSummary, Trajectory
 from reasoning_embedding.hrsa.uncertainty.seed_band import seed_band
 
 from .labels import metric_label
@@ -88,35 +89,13 @@ class AnalysedModel:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """The texts an analysis looked at; every HRSA number belongs to one."""
-
-    kind: str
-    texts: int | None
-    rows: int | None
-    tokens: str
-    hash: str
-
-    def __str__(self) -> str:
-        parts = [self.kind]
-        if self.texts is not None:
-            parts.append(f"{self.texts} texts")
-        if self.rows is not None:
-            parts.append(f"{self.rows} rows")
-        parts.append(
-            {"all": "all tokens", "last": "last token", "mean": "text means"}.get(self.tokens, self.tokens)
-        )
-        return ", ".join(part for part in parts if part)
-
-
-@dataclass(frozen=True)
 class AnalysedPair:
     """HRSA of two models: heat maps over layers, values a layer, and the last layer with intervals."""
 
     name: str
     a: AnalysedModel
     b: AnalysedModel
-    probe: Probe
+    probe: ProbeSummary
     layers_a: tuple[str, ...]
     layers_b: tuple[str, ...]
     heatmaps: dict[str, list[list[float | None]]]
@@ -182,7 +161,7 @@ class Band:
         ends, (low, high) = self.ends(metric), metric_label(metric).limits or (-math.inf, math.inf)
         return ends and (max(low, ends[0]), min(high, ends[1]))
 
-    def same_probe(self, pair: AnalysedPair | Realignment) -> bool:
+    def same_probe(self, pair: AnalysedPair | Trajectory) -> bool:
         """Whether a record was measured on the band's probe set and rows."""
         probe = self.pairs[0].probe
         return (pair.probe.hash, pair.probe.tokens) == (probe.hash, probe.tokens)
@@ -268,30 +247,6 @@ def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | Non
 
 
 @dataclass(frozen=True)
-class Realignment:
-    """One reference against every checkpoint of a run."""
-
-    name: str
-    run: str
-    against: str
-    probe: Probe
-    steps: tuple[int, ...]
-    series: dict[str, list[float | None]]
-    series_mean: dict[str, list[float | None]]
-    spectrum: dict[str, list[float | None]]
-    features: str
-    """What the spectrum was taken of: the texts' ``last`` tokens or their ``mean``."""
-    chance: dict[str, float | None]
-    warnings: tuple[str, ...]
-    intervals: dict[str, list[tuple[float, float] | None]] = field(default_factory=dict)
-    """Ends of the interval of each step of ``series``, where there is one."""
-    layers: tuple[str, ...] = ()
-    series_layers: dict[str, list[list[float | None]]] = field(default_factory=dict)
-    """Each metric by step and layer."""
-    definitions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Experiment:
     """Everything found in an experiment folder, or in the folder of a single run."""
 
@@ -302,7 +257,7 @@ class Experiment:
     baselines: dict[str, Scores]
     backbones: tuple[GrownBackbone, ...]
     pairs: tuple[AnalysedPair, ...]
-    realignments: tuple[Realignment, ...]
+    trajectories: tuple[Trajectory, ...]
     seed_band: tuple[str, ...]
     """Names of the pairs whose members differ in the seed only."""
     missing: tuple[str, ...]

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.locks import is_held, take_turns
+from reasoning_embedding.checkpoints.scores import read_best, scores_by_step
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, write_json
+from reasoning_embedding.files import atomic_write, read_json_lines, write_json
 
 State = Literal["waiting", "submitted", "running", "interrupted", "failed", "finished"]
 _INDEX = "sweep.json"
@@ -145,21 +146,20 @@ def measured(run: RunFolder, metric: str | None) -> float | None:
     run : RunFolder
         A run that has ended.
     metric : str or None
-        A key of ``metrics.jsonl``, ``evaluation.TASK`` for one within.
+        A key of ``metrics.jsonl``, or ``evaluation.TASK`` for a task that the run was scored on, also afterwards.
     """
     if metric is None:
-        if (score := _number(_read(run.best).get("score"))) is not None:
+        if (score := _number((read_best(run) or {}).get("score"))) is not None:
             return score
         metric = "loss"
-    if not run.metrics.exists():
-        return None
-    for line in reversed(run.metrics.read_text(encoding="utf-8", errors="replace").splitlines()):
-        try:
-            value = _number(_within(json.loads(line), metric))
-        except json.JSONDecodeError:  # the line a killed process was writing
-            continue
-        if value is not None:
+    for record in reversed(read_json_lines(run.metrics)):
+        if (value := _number(_within(record, metric))) is not None:
             return value
+    part, _, task = metric.partition(".")
+    for scores in reversed(scores_by_step(run).values()) if part == "evaluation" else ():
+        for entry in scores["tasks"]:
+            if entry["task"] == task and (value := _number(entry.get("main_score"))) is not None:
+                return value
     return None
 
 

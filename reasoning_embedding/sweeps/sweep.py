@@ -114,7 +114,7 @@ def run_sweep(
         raise SweepError(
             f"{len(failed)} of {len(shard.of(runs))} runs failed: {', '.join(failed[:10])}",
             where=str(ledger.folder),
-            todo="`rembed sweep CONFIG --list` says why; mend it and add --retry",
+            todo="`rembed sweep CONFIG --list` says why; repair it and add --retry",
         )
     return ledger.folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import random
 from collections.abc import Callable, Generator, Mapping
@@ -15,10 +14,10 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.scores import scores_while_training, write_best
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.distributed import World, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.files import write_json
 
 from .meters import Report
 
@@ -91,13 +90,9 @@ class Selection:
         self._best = None
         if not self._world.is_main or not self._run.metrics.exists():
             return
-        for line in self._run.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # the line a killed process was writing
-                continue
-            if record["step"] <= start and "evaluation" in record:
-                self._consider(record["step"], record["evaluation"])
+        for step, scores in scores_while_training(self._run).items():
+            if step <= start:
+                self._consider(step, scores)
         self.write()
 
     def due(self, step: int) -> bool:
@@ -128,7 +123,7 @@ class Selection:
         """Write the best step; its checkpoint must be on disk. Done on the main rank."""
         if self._best is not None and self._world.is_main:
             score, step = self._best
-            write_json(self._run.best, {"step": step, "score": score, "select": self._settings.select})
+            write_best(self._run, step, score, self._settings.select)
 
     def _consider(self, step: int, scores: Mapping[str, float]) -> bool:
         """Take a step for the best one if it is; of equal ones the earlier stays."""

@@ -133,9 +133,9 @@ def test_what_the_main_rank_has_all_get() -> None:
 
 def test_an_experiments_evaluation_scores_alike_on_two_ranks(tiny_backbone: Path, tmp_path: Path) -> None:
     from reasoning_embedding.backbones import Embedder, load_decoder
-    from reasoning_embedding.checkpoints import RunFolder
+    from reasoning_embedding.checkpoints import ExperimentFolder
     from reasoning_embedding.checkpoints.embedder import save_checkpoint
-    from reasoning_embedding.experiments.evaluations import evaluate_runs
+    from reasoning_embedding.experiments.scoring import evaluate_runs
 
     experiment = config.ExperimentConfig.model_validate(
         {
@@ -150,8 +150,9 @@ def test_an_experiments_evaluation_scores_alike_on_two_ranks(tiny_backbone: Path
     embedder = Embedder(*load_decoder(str(tiny_backbone), bidirectional=True))
     found = []
     for folder in (tmp_path / "one", tmp_path / "two"):
-        save_checkpoint(RunFolder(folder / "runs" / "a").checkpoint(0), embedder, max_tokens=64, parent=None)
-        arguments = (experiment, experiment.evaluation, folder, lambda line: None)
+        place = ExperimentFolder(folder)
+        save_checkpoint(place.run("a").checkpoint(0), embedder, max_tokens=64, parent=None)
+        arguments = (experiment, experiment.evaluation, place, lambda line: None)
         if folder.name == "one":
             evaluate_runs(*arguments, World())
         else:

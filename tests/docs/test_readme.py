@@ -1,110 +1,69 @@
-"""What the README says is so: its commands, verbs, files, code and tree."""
+"""What the README says is so: its verbs, code and tree. What all pages say is held by test_pages."""
+
+from __future__ import annotations
 
 import ast
 import doctest
-import re
-from pathlib import Path
+import importlib
 
 import pytest
 
-from reasoning_embedding.cli.main import VERBS, main
+from reasoning_embedding.cli.main import VERBS
 from reasoning_embedding.config import load_config
+from tests.docs.pages import README, ROOT, blocks, found, text_of
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [
-    (kind, body) for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-]
-COMMANDS = [
-    line.split("#")[0].split()
-    for kind, body in BLOCKS
-    if kind == "bash"
-    for line in body.splitlines()
-    if line.split("#")[0].strip()
-]
-
-
-def blocks(kind: str) -> list[str]:
-    return [body for found, body in BLOCKS if found == kind]
-
-
-def help_of(capsys, *words: str) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main([*words, "--help"])
-    assert not caught.value.code
-    return capsys.readouterr().out
+TEXT = text_of(README)
 
 
 def test_there_is_something_to_check():
-    assert len(COMMANDS) >= 6
-    assert blocks("yaml")
-    assert blocks("python")
-    assert blocks("")
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_commands_exist(words, capsys):
-    if words[0] == "make":
-        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        return
-    if words[0] in ("accelerate", "torchrun"):
-        assert "-m reasoning_embedding" in " ".join(words)
-        assert (ROOT / "reasoning_embedding" / "__main__.py").exists()
-        words = ["rembed", *words[words.index("reasoning_embedding") + 1 :]]
-    assert words[0] == "rembed"
-    assert words[1] in VERBS
-    text = help_of(capsys, *words[1 : 3 if words[1] in ("config", "runs", "data") else 2])
-    for option in (word for word in words if word.startswith("--")):
-        assert option in text
+    assert all(blocks(README, kind) for kind in ("bash", "yaml", "python", "pycon", ""))
 
 
 def test_the_table_lists_every_verb():
-    assert sorted(re.findall(r"^\| `rembed (\w+)` \|", README, re.MULTILINE)) == sorted(VERBS)
+    assert sorted(found(r"^\| `rembed (\w+)` \|", TEXT)) == sorted(VERBS)
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
-def test_yaml_is_valid(text, tmp_path):
+def test_the_configuration_is_a_run(tmp_path):
+    [text] = blocks(README, "yaml")
     (tmp_path / "readme.yaml").write_text(text)
     assert load_config(tmp_path / "readme.yaml").config.kind == "run"
 
 
-@pytest.mark.parametrize("text", blocks("python"))
-def test_python_imports_what_exists(text):
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("reasoning_embedding"):
-            path = ROOT / node.module.replace(".", "/")
-            source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-            defined = ast.parse(source.read_text(encoding="utf-8")).body
-            names = {item.name for item in defined if isinstance(item, ast.FunctionDef | ast.ClassDef)}
-            names |= {
-                a.asname or a.name for item in defined if isinstance(item, ast.ImportFrom) for a in item.names
-            }
-            assert {alias.name for alias in node.names} <= names
+def test_python_imports_what_exists():
+    nodes = [node for text in blocks(README, "python") for node in ast.walk(ast.parse(text))]
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    assert any(str(node.module).startswith("reasoning_embedding") for node in imports)
+    for node in imports:
+        module = importlib.import_module(str(node.module))
+        for alias in node.names:
+            assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
 
 
-@pytest.mark.parametrize("text", blocks("pycon"))
+@pytest.mark.parametrize("text", blocks(README, "pycon"))
 def test_examples_are_true(text):
     example = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
+def modules_of(folder: str) -> set[str]:
+    """Folders with modules below a folder, as paths from it."""
+    return {str(path.parent.relative_to(ROOT / folder)) for path in (ROOT / folder).rglob("*.py")} - {"."}
+
+
 def test_the_tree_is_the_tree():
-    top, folders = "", {"reasoning_embedding": set(), "tests": set()}
-    shown: dict[str, set[str]] = {key: set() for key in folders}
-    for line in blocks("")[0].splitlines():
-        name = line.split()[0].rstrip("/")
-        if line.startswith("  "):
-            shown[top].add(name)
-        else:
-            top = name
-            assert (ROOT / name).is_dir(), name
-    for key in folders:
-        real = {path.name for path in (ROOT / key).iterdir() if path.is_dir() and any(path.rglob("*.py"))}
-        assert shown[key] == real
+    shown: set[str] = set()
+    above: list[str] = []
+    for line in blocks(README, "")[0].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        above = [*above[:depth], line.split()[0].rstrip("/")]
+        assert ROOT.joinpath(*above).exists(), line
+        shown.add("/".join(above))
+    rooms = modules_of("reasoning_embedding")
+    assert {path.partition("/")[2] for path in shown if path.startswith("reasoning_embedding/")} >= rooms
+    named = {path.partition("/")[2] for path in shown if path.startswith("tests/")}
+    assert {path for path in modules_of("tests") if path.partition("/")[0] not in rooms} == named
 
 
-def test_paths_that_the_text_names_exist():
-    for path in re.findall(r"`((?:configs|tests|scripts|docs)/[\w./-]+)`", README):
-        assert (ROOT / path).exists(), path
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+def test_pictures_exist():
+    for path in found(r"!\[[^\]]*\]\(([^)]+)\)", TEXT):
         assert (ROOT / path).is_file(), path

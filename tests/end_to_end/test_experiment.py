@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
+from reasoning_embedding.config import Evaluation, ExperimentConfig, load_config
+from reasoning_embedding.distributed import World
+from reasoning_embedding.errors import ReasoningEmbeddingError
+from reasoning_embedding.experiments import scoring
+from reasoning_embedding.experiments.records import StageRecords
+from reasoning_embedding.experiments.stages import plan_stages
+from reasoning_embedding.hrsa.trajectory import read_trajectories
 
 Rembed = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five documents, three queries."""
-    folder = tmp_path_factory.mktemp("beir") / "tiny"
-    folder.mkdir()
-    documents = ["red cat dog", "blue fish river", "king of the city", "new moon and sun", "old stone house"]
-    queries = {"q0": ("red dog", "d0"), "q1": ("fish in river", "d1"), "q2": ("the city king", "d2")}
-    lines = [json.dumps({"_id": f"d{i}", "title": "", "text": text}) for i, text in enumerate(documents)]
-    (folder / "corpus.jsonl").write_text("\n".join(lines))
-    (folder / "queries.jsonl").write_text(
-        "\n".join(json.dumps({"_id": name, "text": text}) for name, (text, _) in queries.items())
-    )
-    rows = "".join(f"{name}\t{document}\t1\n" for name, (_, document) in queries.items())
-    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -86,122 +76,110 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, rows: Path, tiny_backbo
     return path
 
 
+@pytest.fixture(scope="module")
+def finished(experiment: Path) -> ExperimentFolder:
+    """The experiment with every stage done, in this process; no test changes it."""
+    settings = load_config(experiment, expect=ExperimentConfig).config
+    folder, stages = ExperimentFolder.of(settings), plan_stages(settings)
+    records = StageRecords(folder, stages)
+    for stage in stages:
+        stage.work(folder, lambda _: None)
+        records.finish(stage.name, 1.0)
+    return folder
+
+
 def test_an_experiment_runs_once_and_every_verb_reads_it(
-    experiment: Path, beir: Path, rembed: Rembed, tmp_path: Path
+    experiment: Path, finished: ExperimentFolder, beir: Path, rembed: Rembed, tmp_path: Path
 ) -> None:
-    first = rembed("experiment", experiment)
-    folder = experiment.parent / "pair"
-    assert "[train-two] done in" in first.output
-    for name in ("runs/one/evaluation/step-000004", "runs/two/evaluation/step-000000", "evaluation/bm25"):
-        scores = json.loads((folder / name / "scores.json").read_text())
+    again = rembed("experiment", experiment)
+    for stage in ("contamination", "train-one", "train-two", "evaluate", "analyze", "track"):
+        assert f"[{stage}] done before" in again.output
+    one, two = finished.run("one"), finished.run("two")
+    for place in (
+        one.evaluation / "step-000004",
+        two.evaluation / "step-000000",
+        finished.baseline("bm25"),
+    ):
+        scores = json.loads((place / "scores.json").read_text())
         assert not scores["failed"]
         assert 0 <= scores["tasks"][0]["ndcg_at_10"] <= 1
-    assert (
-        json.loads((folder / "evaluation" / "bm25" / "scores.json").read_text())["tasks"][0]["main_score"]
-        == 1
-    )
-    pair = json.loads((folder / "hrsa" / "pairs" / "seeds.json").read_text())
+    assert json.loads((finished.baseline("bm25") / "scores.json").read_text())["tasks"][0]["main_score"] == 1
+    pair = json.loads(finished.pair("seeds").read_text())
     assert 0 < pair["last"]["cka"] <= 1
-    drift = json.loads((folder / "hrsa" / "realignment" / "drift.json").read_text())
-    assert drift["steps"] == [0, 2, 4]
-    assert drift["series"]["cka"][0] == pytest.approx(1)
-    page = (folder / "report" / "index.html").read_text()
-    assert "seeds" in page
+    [drift] = read_trajectories(finished.track)
+    assert (drift.name, drift.run, drift.against) == ("drift", "one", "run:one@first")
+    assert drift.steps == (0, 2, 4)
+    assert drift.series["cka"][0] == pytest.approx(1)
+    assert "seeds" in finished.page.read_text()
 
-    second = rembed("experiment", experiment)
-    for stage in ("train-one", "train-two", "evaluate", "analyze", "track"):
-        assert f"[{stage}] done before" in second.output
-
-    run = RunFolder(folder / "runs" / "one")
-    again = rembed("evaluate", run.path, "--task", beir, "--steps", "2", "--output", tmp_path / "scores")
-    assert "step-000002  tiny  nDCG@10" in again.output
+    scored = rembed("evaluate", one.path, "--task", beir, "--steps", "2", "--output", tmp_path / "scores")
+    assert "step-000002  tiny  nDCG@10" in scored.output
     compared = rembed(
-        "analyze", run.checkpoint(0), run.checkpoint(4), "--probe", experiment.parent / "probe.jsonl",
+        "analyze", one.checkpoint(0), one.checkpoint(4), "--probe", experiment.parent / "probe.jsonl",
         "--output", tmp_path / "pair.json",
     )  # fmt: skip
     assert "cka " in compared.output
     assert json.loads((tmp_path / "pair.json").read_text())["a"]["path"].endswith("step-000000")
 
     (tmp_path / "texts.txt").write_text("red cat\nblue dog\n")
-    rembed("embed", run.checkpoint(4), tmp_path / "texts.txt", "-o", tmp_path / "vectors.npy")
+    rembed("embed", one.checkpoint(4), tmp_path / "texts.txt", "-o", tmp_path / "vectors.npy")
     assert np.load(tmp_path / "vectors.npy").shape == (2, 32)
-    assert "report: " in rembed("report", folder).output
-    assert "one" in rembed("runs", "ls", folder).output
+    assert "report: " in rembed("report", finished.path).output
+    assert "one" in rembed("runs", "ls", finished.path).output
 
 
-def test_a_stage_that_fails_says_why(experiment: Path, rembed: Rembed, tmp_path: Path) -> None:
-    result = rembed(
-        "experiment", experiment, f"output_dir={tmp_path}", "runs.0.backbone.path=./absent", code=2
-    )
-    assert "no such folder" in result.output
+def test_a_stage_that_fails_says_why(
+    experiment: Path, rembed: Rembed, tmp_path: Path, tiny_tokenizer: Path
+) -> None:
+    shutil.copytree(tiny_tokenizer, tmp_path / "other")
+    (tmp_path / "other" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    words = [experiment, f"output_dir={tmp_path}", "evaluation=null", "analysis=null", "jobs=1"]
+    result = rembed("experiment", *words, f"runs.1.backbone.path={tmp_path / 'other'}", code=2)
+    assert "the input contract is broken: 'one' and 'two' have different chat templates" in result.output
+    assert "train-one.log" in result.output
     assert "Traceback" not in result.output
-
-
-def test_other_settings_set_the_old_run_aside(experiment: Path, rembed: Rembed, tmp_path: Path) -> None:
-    words = [experiment, f"output_dir={tmp_path}", "evaluation=null", "analysis=null", "jobs=2"]
-    rembed("experiment", *words)
-    old = (
-        tmp_path / "pair" / "runs" / "two" / "checkpoints" / "step-000004" / "model.safetensors"
-    ).read_bytes()
-    again = rembed("experiment", *words, "runs.1.seed=5")
-    assert "[train-one] done before" in again.output
-    kept = tmp_path / "pair" / "set-aside" / "runs" / "two.1"
-    assert (kept / "checkpoints" / "step-000004" / "model.safetensors").read_bytes() == old
-    new = (
-        tmp_path / "pair" / "runs" / "two" / "checkpoints" / "step-000004" / "model.safetensors"
-    ).read_bytes()
-    assert new != old
-
-
-def test_a_task_that_fails_fails_the_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: Path
-) -> None:
-    from reasoning_embedding.config import ExperimentConfig, load_config
-    from reasoning_embedding.distributed import World
-    from reasoning_embedding.errors import ReasoningEmbeddingError
-    from reasoning_embedding.evaluation import run as engine
-    from reasoning_embedding.experiments import evaluations
-
-    settings = load_config(experiment, [f"output_dir={tmp_path}"]).config
-    assert isinstance(settings, ExperimentConfig)
-    assert settings.evaluation is not None
-    checkpoint = RunFolder(tmp_path / "pair" / "runs" / "one").checkpoint(0)
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "config.json").write_text("{}")
-    RunFolder(tmp_path / "pair" / "runs" / "two").checkpoint(0).mkdir(parents=True)
-    (RunFolder(tmp_path / "pair" / "runs" / "two").checkpoint(0) / "config.json").write_text("{}")
-    monkeypatch.setattr(evaluations, "load_embedder", lambda _: torch.nn.Identity())
-    monkeypatch.setattr(evaluations, "_baseline", lambda *_: (None, "bm25", "r"))
-    monkeypatch.setattr(
-        engine,
-        "evaluate",
-        lambda *_, model_name, **__: {"model": model_name, "failed": [{"task": "t", "error": "e"}]},
-    )
-    with pytest.raises(ReasoningEmbeddingError, match="pair-one: t: e\npair-two: t: e"):
-        evaluations.evaluate_runs(settings, settings.evaluation, tmp_path / "pair", lambda _: None, World())
-
-
-def test_backbones_with_other_inputs_are_refused(
-    experiment: Path, rembed: Rembed, tmp_path: Path, tiny_backbone: Path
-) -> None:
-    import shutil
-
-    from tokenizers.processors import TemplateProcessing
-
-    from tests.factories import build_tiny_tokenizer
-
-    ending = tmp_path / "ending"
-    shutil.copytree(tiny_backbone, ending)
-    tokenizer = build_tiny_tokenizer()
-    tokenizer._tokenizer.post_processor = TemplateProcessing(
-        single="$A <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]
-    )
-    tokenizer.save_pretrained(ending)
-    result = rembed(
-        "experiment", experiment, f"output_dir={tmp_path}", f"runs.1.backbone.path={ending}", code=2
-    )
-    assert "'one' and 'two' differ in token_hash, ends_with" in result.output
     assert not (tmp_path / "pair" / "runs").exists()
+
+
+def test_a_run_of_an_experiment_whose_backbone_is_absent(
+    experiment: Path, rembed: Rembed, tmp_path: Path
+) -> None:
+    words = [experiment, f"output_dir={tmp_path}", "--run", "one", "runs.0.backbone.path=./absent"]
+    assert "no such folder" in rembed("train", *words, code=2).output
+
+
+def test_other_settings_set_the_old_run_aside(
+    experiment: Path, finished: ExperimentFolder, rembed: Rembed, tmp_path: Path
+) -> None:
+    folder = ExperimentFolder(tmp_path / "pair")
+    shutil.copytree(finished.path, folder.path)
+
+    def last(run: Path) -> bytes:
+        return (RunFolder(run).checkpoint(4) / "model.safetensors").read_bytes()
+
+    old = last(folder.run("two").path)
+    words = [experiment, f"output_dir={tmp_path}", "evaluation=null", "analysis=null", "runs.1.seed=5"]
+    said = rembed("experiment", *words).output
+    assert "[train-one] done before" in said
+    assert "[train-two] done in" in said
+    assert last(folder.path / "set-aside" / "runs" / "two.1") == old
+    assert last(folder.run("two").path) != old
+
+
+def test_a_task_that_fails_for_a_run_fails_the_evaluation(
+    experiment: Path, finished: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_config(experiment, expect=ExperimentConfig).config
+    evaluation = Evaluation.model_validate({"tasks": [{"kind": "world"}], "steps": [0]})
+
+    def score(*_: Any, name: str, **__: Any) -> dict[str, Any]:
+        return {"model": name, "failed": [{"task": "t", "error": "e"}]}
+
+    monkeypatch.setattr(scoring, "score_checkpoint", score)
+    with pytest.raises(
+        ReasoningEmbeddingError, match="pair-one: t: e\npair-two: t: e\n  -> repair them and run again"
+    ):
+        scoring.evaluate_runs(settings, evaluation, finished, lambda _: None, World())
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import InputError, QualityGateError, SetupError, TrainingError
 from reasoning_embedding.experiments.analyses import analyze_pairs, follow_runs
+from reasoning_embedding.hrsa.trajectory import read_trajectories
 from reasoning_embedding.lineages import gates, grow, grow_stage, is_current, rlvr
 from reasoning_embedding.lineages.dpo import world_preferences
 from reasoning_embedding.lineages.pretrain import pretrain
@@ -160,13 +161,14 @@ def test_hrsa_follows_a_stage_through_its_steps(grown) -> None:
     )
     analyze_pairs(analysis, experiment, lambda _: None)
     follow_runs(analysis, experiment, lambda _: None)
-    track = json.loads((experiment / "hrsa" / "realignment" / "dpo.json").read_text())
-    assert (track["run"], track["steps"]) == ("lineage:dpo", [0, 4, 6])
-    assert track["series"]["cka"][0] == pytest.approx(1.0, abs=1e-6)
-    assert track["series"]["cka"][2] < track["series"]["cka"][0]
-    assert len(track["spectrum"]["rankme_sigma"]) == len(track["spectrum"]["alpha"]) == 3
+    [track] = read_trajectories(experiment / "hrsa" / "track.parquet")
+    assert (track.name, track.run, track.steps) == ("dpo", "lineage:dpo", (0, 4, 6))
+    cka = track.series["cka"]
+    assert cka[0] == pytest.approx(1.0, abs=1e-6)
+    assert cka[2] < cka[0]
+    assert len(track.spectrum["rankme_sigma"]) == len(track.spectrum["alpha"]) == 3
     pair = json.loads((experiment / "hrsa" / "pairs" / "steps.json").read_text())
-    assert pair["last"]["cka"] == pytest.approx(track["series"]["cka"][2], abs=1e-6)
+    assert pair["last"]["cka"] == pytest.approx(cka[2], abs=1e-6)
 
 
 def test_a_stage_loads_in_a_fresh_process_with_the_same_logits(grown) -> None:

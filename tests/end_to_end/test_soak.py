@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,34 +25,17 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.state import read_state
 from reasoning_embedding.training import train
+from tests.processes import Forked, Job
 
 KILLS = int(os.environ.get("SOAK_KILLS", "3"))
 SEED = int(os.environ.get("SOAK_SEED", str(random.randrange(10**6))))
 Write = Callable[..., Path]
-Job = Callable[[], object]
-
-
-def child_of(job: Job) -> int:
-    """Fork; the child does `job` with nothing to read or say."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        os.setsid()
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):  # noqa: PTH123
-            job()
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - a child of a test must never run on as a test
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    finally:
-        os._exit(code)
 
 
 def took(job: Job) -> float:
     """Seconds of an undisturbed job."""
     started = time.monotonic()
-    assert os.waitpid(child_of(job), 0)[1] == 0
+    assert Forked(job).wait() == 0
     return time.monotonic() - started
 
 
@@ -65,13 +47,10 @@ def kill_at_random(job: Job, check: Callable[[], object], longest: float, kills:
     print(f"SOAK_SEED={SEED}")
     chance = random.Random(SEED)
     for _ in range(kills):
-        child = child_of(job)
+        child = Forked(job)
         time.sleep(chance.uniform(0.0, longest))
-        os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, (
-            "a job that was not hit failed by itself"
-        )
+        child.send(signal.SIGKILL)
+        assert child.wait() in (0, -signal.SIGKILL), "a job that was not hit failed by itself"
         check()
 
 
@@ -105,7 +84,7 @@ def test_training_and_saving(write_run: Write, tmp_path: Path) -> None:
     hit = settings_of(write_run("hit", changes, steps=8))
     run, undisturbed = (RunFolder(tmp_path / "runs" / name) for name in ("hit", "whole"))
     kill_at_random(lambda: quiet_train(hit), lambda: check_run(run), longest)
-    assert os.waitpid(child_of(lambda: quiet_train(hit)), 0)[1] == 0, "resumable after any kill"
+    assert Forked(lambda: quiet_train(hit)).wait() == 0, "resumable after any kill"
     assert run.steps() == undisturbed.steps() == list(range(9))
     for step in run.steps():
         assert same_tensors(
@@ -148,7 +127,7 @@ def test_evaluating(write_run: Write, tmp_path: Path) -> None:
 
     longest = took(score(tmp_path / "whole"))
     kill_at_random(score(tmp_path / "hit"), lambda: scores(tmp_path / "hit"), longest)
-    assert os.waitpid(child_of(score(tmp_path / "hit")), 0)[1] == 0
+    assert Forked(score(tmp_path / "hit")).wait() == 0
     assert scores(tmp_path / "hit") == scores(tmp_path / "whole") != []
 
 
@@ -173,7 +152,7 @@ def test_merging(write_run: Write, tmp_path: Path) -> None:
 
     longest = took(merged("whole"))
     kill_at_random(merged("hit"), check, longest)
-    assert os.waitpid(child_of(merged("hit")), 0)[1] == 0
+    assert Forked(merged("hit")).wait() == 0
     assert same_tensors(tmp_path / "hit" / "model.safetensors", tmp_path / "whole" / "model.safetensors")
 
 
@@ -201,14 +180,14 @@ def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     chance = random.Random(SEED)
     for _ in range(max(2, KILLS // 5)):  # each start imports everything anew
-        child = child_of(sweep)
+        child = Forked(sweep)
         time.sleep(chance.uniform(0.0, 12.0))
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
         for run in runs:
             check_run(ledger.run_folder(run.name))
-    assert os.waitpid(child_of(sweep), 0)[1] == 0
+    assert Forked(sweep).wait() == 0
     for run in runs:
         alone = run.config.model_copy(
             update={"name": f"alone-{run.config.seed}", "output_dir": str(tmp_path)}

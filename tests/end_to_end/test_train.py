@@ -22,6 +22,7 @@ from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.losses import ContrastiveLoss, LossShare
+from tests.processes import Forked, accelerate_launch, torchrun, verb
 
 Write = Callable[..., Path]
 Rembed = Callable[..., object]
@@ -213,51 +214,42 @@ def test_lora_checkpoints_are_plain_models(write_run: Write, rembed: Rembed, tmp
     assert all("proj" in name for name in changed)
 
 
-def _launch(config: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "reasoning_embedding", "train", str(config), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _wait_for(run: RunFolder, steps: int, process: subprocess.Popen[str]) -> None:
+def _wait_for(run: RunFolder, steps: int, process: Forked) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         if run.metrics.exists() and len(run.metrics.read_text().splitlines()) >= steps:
             return
-        time.sleep(0.01)
-    raise AssertionError(f"no {steps} steps within a minute: {process.stdout and process.stdout.read()}")
+        time.sleep(0.005)
+    raise AssertionError(f"no {steps} steps within a minute: {process.said}")
 
 
 def test_killed_and_terminated_runs_go_on_to_the_same_weights(
     write_run: Write, rembed: Rembed, tmp_path: Path
 ) -> None:
-    changes = {"checkpoints": {"every": 40, "log_spaced": True}}
-    rembed("train", write_run("whole", changes, steps=300))
-    config = write_run("hit", changes, steps=300)
+    changes = {"checkpoints": {"every": 20, "log_spaced": True}}
+    rembed("train", write_run("whole", changes, steps=120))
+    config = write_run("hit", changes, steps=120)
     run = RunFolder(tmp_path / "runs" / "hit")
 
-    process = _launch(config)
-    _wait_for(run, 50, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process = Forked(lambda: verb("train", config), tmp_path / "killed.txt")
+    _wait_for(run, 25, process)
+    process.send(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert run.steps()[-1] < 120
     for step in run.steps():
         load_embedder(run.checkpoint(step))  # only whole checkpoints
 
-    process = _launch(config, "--resume")
-    _wait_for(run, 100, process)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "its state is saved" in said
-    assert "Traceback" not in said
+    process = Forked(lambda: verb("train", config, "--resume"), tmp_path / "terminated.txt")
+    _wait_for(run, 50, process)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM, process.said
+    assert "its state is saved" in process.said
+    assert "Traceback" not in process.said
+    assert run.steps()[-1] < 120
 
     rembed("train", config, "--resume")
-    assert run.steps()[-1] == 300
-    assert _same(_weights(tmp_path / "runs" / "whole", 300), _weights(run.path, 300))
+    assert run.steps()[-1] == 120
+    assert _same(_weights(tmp_path / "runs" / "whole", 120), _weights(run.path, 120))
 
 
 def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
@@ -269,18 +261,8 @@ def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path:
 
 def test_two_ranks_under_torchrun_equal_one(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
     rembed("train", write_run("one"))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--rdzv_backend",
-        "c10d",
-    ]
-    command += ["--rdzv_endpoint", "localhost:0", "-m", "reasoning_embedding", "train", str(write_run("two"))]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert found.returncode == 0, found.stderr[-3000:]
+    process = Forked(torchrun(2, "train", write_run("two")), tmp_path / "said.txt")
+    assert process.wait() == 0, process.said
     assert json.loads(RunFolder(tmp_path / "runs" / "two").manifest.read_text())["ranks"] == 2
     one, two = _weights(tmp_path / "runs" / "one", 6), _weights(tmp_path / "runs" / "two", 6)
     for name in one:
@@ -288,11 +270,34 @@ def test_two_ranks_under_torchrun_equal_one(write_run: Write, rembed: Rembed, tm
 
 
 def test_accelerate_launch_runs_it(write_run: Write, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-    command += ["-m", "reasoning_embedding", "train", str(write_run()), "training.steps=2"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    job = accelerate_launch(["--cpu", "--num_processes", "1"], "train", write_run(), "training.steps=2")
+    process = Forked(job, tmp_path / "said.txt")
+    assert process.wait() == 0, process.said
+    assert RunFolder(tmp_path / "runs" / "run").steps() == [0, 2]
+
+
+@pytest.mark.slow  # the same launchers as above, with an interpreter of its own for every process
+@pytest.mark.parametrize(
+    ("launcher", "ranks"),
+    [
+        ("torch.distributed.run --standalone --nproc_per_node 2", 2),
+        ("accelerate.commands.launch --cpu --num_processes 1", 1),
+    ],
+)
+def test_launchers_run_it_in_fresh_processes(
+    launcher: str, ranks: int, write_run: Write, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", *launcher.split(), "-m", "reasoning_embedding", "train"]
+    found = subprocess.run(
+        [*command, str(write_run()), "training.steps=2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert found.returncode == 0, found.stderr[-3000:]
     assert RunFolder(tmp_path / "runs" / "run").steps() == [0, 2]
+    assert json.loads(RunFolder(tmp_path / "runs" / "run").manifest.read_text())["ranks"] == ranks
 
 
 def test_nan_stops_before_it_reaches_the_weights(

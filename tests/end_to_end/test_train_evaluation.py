@@ -18,8 +18,8 @@ from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.references import pick_step, resolve
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
-from reasoning_embedding.experiments import chosen_steps
 from reasoning_embedding.experiments.runner import read_experiment
+from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import find_stage
 from reasoning_embedding.files import write_json
 
@@ -189,8 +189,12 @@ def test_the_command_line_scores_and_compares(
     assert all(0 < score["tiny"] <= 1 and score["mean"] == score["tiny"] for score in scores.values())
     best = _best(run)
     assert best["score"] == max(score["tiny"] for score in scores.values())
-    rembed("runs", "show", run.path)
+    shown = rembed("runs", "show", run.path).output
+    assert f"  step 3, while training: tiny {scores[3]['tiny']:.4f}\n" in shown
     rembed("report", run.path)
+    page = (run.path / "report" / "index.html").read_text()
+    assert "the scores are those taken while it trained" in page
+    assert "was not evaluated" not in page
 
     refused = rembed("train", write_run("other", section), "evaluation.select=tiny:ndcg_at_1o", code=2).output
     assert "no score is named 'tiny:ndcg_at_1o'" in refused

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from scipy.stats import spearmanr
 
 from reasoning_embedding import config
+from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.baselines import BM25, BM25Search
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.local_choice import choice_credit
 from reasoning_embedding.evaluation.local_sts import read_pairs
-from reasoning_embedding.evaluation.means import mean_scores
 from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.tasks import load_tasks, task_name
 from reasoning_embedding.evaluation.tfidf import TfIdf

@@ -16,10 +16,11 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.experiments import chosen_steps, read_experiment, run_experiment
+from reasoning_embedding.experiments import read_experiment, run_experiment
 from reasoning_embedding.experiments import stages as stages_module
 from reasoning_embedding.experiments.records import StageRecords
 from reasoning_embedding.experiments.runner import StageError, run_stages
+from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import Stage, find_stage, plan_stages
 from reasoning_embedding.files import read_json
 

@@ -26,11 +26,10 @@ from reasoning_embedding.hrsa.measure import measure
 from reasoning_embedding.hrsa.metrics.layer import Layer
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.probes import load_probe
-from reasoning_embedding.hrsa.realignment import realign
 from reasoning_embedding.hrsa.registry import SPECTRUM
 from reasoning_embedding.hrsa.side import Checkpoint
 from reasoning_embedding.hrsa.streaming import PairStream, heldout_texts, streamed_metrics
-from reasoning_embedding.hrsa.trajectory import SCHEMA, Against, TrackTable, track
+from reasoning_embedding.hrsa.trajectory import SCHEMA, Against, TrackTable, read_trajectories, track
 from reasoning_embedding.hrsa.uncertainty.intervals import quick_intervals, recomputed_intervals
 from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_similarity
 from tests.goldens.golden import Goldens
@@ -414,10 +413,15 @@ def _record(a: str, b: str, **changes: Any) -> Any:
 
 
 def _trajectory(**changes: Any) -> Any:
+    """What a table of one trajectory is read as, numbers rounded as a page's data are."""
     steps = {20: _checkpoint("b"), 0: _checkpoint("a"), 5: _checkpoint("near")}
-    record = realign("drift", _checkpoint("a"), steps, _instrument(**changes), run="run")
-    assert Path(record["against"].pop("path")).name == "a"
-    return record
+    instrument = _instrument(**changes)
+    with tempfile.TemporaryDirectory() as folder:
+        table = TrackTable(Path(folder, "track.parquet"))
+        track("run", steps, [Against("model a", {None: _checkpoint("a")})], instrument, table, name="drift")
+        [found] = read_trajectories(table.path)
+    assert found.probe.hash == instrument.probe.hash
+    return found
 
 
 def _tracked(**changes: Any) -> Any:

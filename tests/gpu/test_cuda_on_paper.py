@@ -71,9 +71,13 @@ def test_a_step_is_queued_without_waiting(events: dict[str, list[str]], case: st
     found = events[case]
     kernels = [place for place, event in enumerate(found) if "attn" in event]
     assert not {"copy", "read"} & set(found[kernels[0] : kernels[-1]])
-    # Loss, accuracy and slots in one go, then the gradient's norm.
-    assert found[kernels[-1] :].count("read") == 4
     assert "read" not in found[: kernels[0]]
+
+
+def test_what_a_step_reads_does_not_grow_with_its_packs(events: dict[str, list[str]]) -> None:
+    few, many = (events[case] for case in ("store", "more packs"))
+    assert _count(many)[0] > _count(few)[0]
+    assert many.count("read") == few.count("read") > 0, "its loss and the gradient's norm"
 
 
 def test_encoding_in_half_precision_attends_by_the_fused_kernel(events: dict[str, list[str]]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import attention, check_attention, compile_layers, make_pack
+from reasoning_embedding.backbones import check_attention, compile_layers, make_pack
+from reasoning_embedding.backbones.attention import packed_attention
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
@@ -31,17 +33,19 @@ def test_the_fused_kernel_equals_text_by_text_attention(causal: bool, window: in
     torch.manual_seed(0)
     lengths = torch.tensor([70, 12, 12, 1, 33])
     boundaries = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to("cuda", torch.int32)
-    shapes = [(int(lengths.sum()), heads, 64) for heads in (4, 2, 2)]
-    tensors = [
-        torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for shape in shapes
-    ]
-    upstream = torch.randn(shapes[0], device="cuda", dtype=torch.bfloat16)
+    shapes = [(1, heads, int(lengths.sum()), 64) for heads in (4, 2, 2)]
+    drawn = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) for shape in shapes]
+    upstream = torch.randn(1, shapes[0][2], 4, 64, device="cuda", dtype=torch.bfloat16)
+    layer: Any = SimpleNamespace(config=SimpleNamespace(is_causal=causal))
     found = []
-    for attend in (attention.attend_by_kernel, attention.attend_by_runs):
-        out = attend(*tensors, boundaries, 70, dropout=0.0, scale=0.125, causal=causal, window=window)
-        found.append([out, *torch.autograd.grad(out, tensors, upstream)])
+    for dtype in (torch.bfloat16, torch.float32):  # float32 is attended text by text
+        tensors = [tensor.to(dtype).requires_grad_() for tensor in drawn]
+        out, _ = packed_attention(
+            layer, *tensors, None, sliding_window=window, cu_seq_lens_q=boundaries, max_length_q=70
+        )
+        found.append([out, *torch.autograd.grad(out, tensors, upstream.to(dtype))])
     for fused, slow in zip(*found, strict=True):
-        assert relative(fused.float(), slow.float()) < 2e-2
+        assert relative(fused.float(), slow) < 2e-2
 
 
 def test_the_contract_holds_on_the_device() -> None:

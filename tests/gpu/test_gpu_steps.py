@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, attention, compile_layers, make_pack
+from reasoning_embedding.backbones import Embedder, compile_layers, make_pack
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.hrsa.capture import capture, draw_sample
@@ -77,17 +78,25 @@ def test_packs_equal_padded_sdpa_forward_and_backward(dtype: torch.dtype | None,
     assert relative(packs_gradient, padded_gradient) < 3 * bound
 
 
-def test_a_bf16_step_goes_through_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    fused = attention.attend_by_kernel
-    monkeypatch.setattr(
-        attention,
-        "_varlen",
-        lambda query, *rest, **options: calls.append(query.dtype) or fused(query, *rest, **options),
-    )
+class Kernels(TorchDispatchMode):
+    """Writes down which variable-length kernels are called, and in which dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, torch.dtype]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "varlen_attn" in func.name():
+            self.found.append((func.name().rpartition("::")[2], args[0].dtype))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_bf16_step_goes_through_the_fused_kernel() -> None:
     embedder = tiny_embedder(head_dim=64).to(DEVICE)
-    contrastive_step(embedder, random_batch(), LOSS, WORLD, autocast=torch.bfloat16)
-    assert calls == [torch.bfloat16] * 2
+    with Kernels() as kernels:
+        contrastive_step(embedder, random_batch(), LOSS, WORLD, autocast=torch.bfloat16)
+    forwards = [dtype for name, dtype in kernels.found if name == "_varlen_attn"]
+    assert forwards == [torch.bfloat16] * 2
 
 
 def test_a_pack_is_queued_without_waiting_for_the_device() -> None:

@@ -16,8 +16,8 @@ from reasoning_embedding.hrsa.instrument import Instrument
 from reasoning_embedding.hrsa.measure import metric_names
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.probes import load_probe
-from reasoning_embedding.hrsa.realignment import realign
 from reasoning_embedding.hrsa.side import Checkpoint
+from reasoning_embedding.hrsa.trajectory import Against, TrackTable, read_trajectories, track
 from tests.hrsa.hrsa_models import qwen3, save
 
 
@@ -196,29 +196,34 @@ def test_a_diverged_checkpoint_is_refused_by_layer(folder):
     assert "layer 3" in caught.value.where
 
 
-def test_realignment_follows_a_run(folder):
+def test_a_trajectory_follows_a_run(folder, tmp_path):
     lines = []
     steps = {step: Checkpoint(folder / name, name) for step, name in ((200, "b"), (0, "a"), (100, "near"))}
-    base = Checkpoint(folder / "a", "lineage:a")
-    found = realign("drift", base, steps, instrument(lines.append), run="cl")
-    json.dumps(found, allow_nan=False)
-    assert found["steps"] == [0, 100, 200]
+    against = Against("lineage:a", {None: Checkpoint(folder / "a", "lineage:a")})
+    table = TrackTable(tmp_path / "track.parquet")
+    assert track("cl", steps, [against], instrument(lines.append), table, name="drift") == 3
+    [found] = read_trajectories(table.path)
+    assert (found.name, found.run, found.against) == ("drift", "cl", "lineage:a")
+    assert found.steps == (0, 100, 200)
     assert len(lines) == 4  # what it needs, then a line a step
-    assert list(found["series"]) == list(found["series_mean"]) == metric_names([5, 10, 50])
+    assert list(found.series) == list(found.series_mean) == metric_names([5, 10, 50])
     for metric in ("cka", "dimension_correlation", "knn_jaccard@10", "procrustes_cosine"):
-        for series in (found["series"][metric], found["series_mean"][metric]):
+        for series in (found.series[metric], found.series_mean[metric]):
             assert series[0] == pytest.approx(1, abs=1e-4)
             assert series[0] > series[1] > series[2]
-    assert found["layers"] == ["embedding", "layer 1", "layer 2", "layer 3 (pre-norm)", "final norm"]
-    assert [row[-1] for row in found["series_layers"]["cka"]] == found["series"]["cka"]
-    assert np.mean(found["series_layers"]["cka"][2]) == pytest.approx(
-        found["series_mean"]["cka"][2], abs=1e-6
+    assert found.layers == ("embedding", "layer 1", "layer 2", "layer 3 (pre-norm)", "final norm")
+    assert [row[-1] for row in found.series_layers["cka"]] == found.series["cka"]
+    assert np.mean(found.series_layers["cka"][2]) == pytest.approx(found.series_mean["cka"][2], abs=1e-6)
+    near = pair(folder, "a", "near")
+    assert found.series["cka"][1] == pytest.approx(near["last"]["cka"], abs=1e-5)
+    assert found.intervals["cka"][1] == pytest.approx(near["intervals"]["cka"], abs=1e-5)
+    assert (
+        str(found.probe)
+        == f"{near['probe']['kind']}, {near['probe']['texts']} texts, {near['probe']['rows']} rows, all tokens"
     )
-    assert found["series"]["cka"][1] == pytest.approx(pair(folder, "a", "near")["last"]["cka"], abs=1e-5)
-    assert found["against"]["reference"] == "lineage:a"
-    assert all(len(found["spectrum"][key]) == 3 for key in ("rankme_sigma", "alpha"))
+    assert all(len(found.spectrum[key]) == 3 for key in ("rankme_sigma", "alpha"))
     with pytest.raises(InputError, match="no checkpoints"):
-        realign("drift", base, {}, instrument(), run="cl")
+        track("cl", {}, [against], instrument(), table)
 
 
 def test_both_sides_are_measured_on_one_sample(folder, monkeypatch):

@@ -15,11 +15,10 @@ from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.data.world import World
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.experiments.analyses import checkpoint, make_instrument
+from reasoning_embedding.experiments.analyses import checkpoint, follow_runs, make_instrument
 from reasoning_embedding.experiments.tracking import against, series_of, track_series, tracking_of
-from reasoning_embedding.hrsa import trajectory as track_module
 from reasoning_embedding.hrsa.pair import compare
-from reasoning_embedding.hrsa.trajectory import SCHEMA
+from reasoning_embedding.hrsa.trajectory import SCHEMA, find_trajectories, read_trajectories
 from tests.hrsa.hrsa_models import qwen3, save
 
 
@@ -49,9 +48,10 @@ def settings(runs, **changes) -> config.Tracking:
     return config.Tracking.model_validate({"probe": probe, "k": [5], **changes})
 
 
-def tracked(runs, run="one", **changes) -> list[dict]:
+def tracked(runs, said=None, run="one", **changes) -> list[dict]:
     [series] = series_of([str(runs / run)])
-    return pq.read_table(track_series(series, settings(runs, **changes), lambda line: None)).to_pylist()
+    report = (lambda line: None) if said is None else said.append
+    return pq.read_table(track_series(series, settings(runs, **changes), report)).to_pylist()
 
 
 def values(rows: list[dict], metric: str, layer: str = "final norm", **where) -> list[float]:
@@ -60,16 +60,13 @@ def values(rows: list[dict], metric: str, layer: str = "final norm", **where) ->
 
 
 @pytest.fixture
-def counted(monkeypatch) -> list[int]:
-    made: list[int] = []
-    comparison = track_module.Comparison
+def said() -> list[str]:
+    """Lines of progress; a step that is measured is named in one, with its reference."""
+    return []
 
-    def spy(*arguments):
-        made.append(1)
-        return comparison(*arguments)
 
-    monkeypatch.setattr(track_module, "Comparison", spy)
-    return made
+def measured(said: list[str]) -> int:
+    return sum(" against " in line for line in said)
 
 
 def test_rows_are_tidy_and_agree_with_a_pair(runs):
@@ -104,23 +101,98 @@ def test_rows_are_tidy_and_agree_with_a_pair(runs):
     assert all(row["definition"] for row in rows)
 
 
-def test_a_measured_step_stays_and_a_changed_checkpoint_is_measured_again(runs, counted):
-    before = tracked(runs)
-    assert len(counted) == 3
-    assert tracked(runs) == before
-    assert len(counted) == 3
+def test_a_measured_step_stays_and_a_changed_checkpoint_is_measured_again(runs, said):
+    before = tracked(runs, said)
+    assert measured(said) == 3
+    assert tracked(runs, said) == before
+    assert measured(said) == 3
     shutil.rmtree(runs / "one" / "checkpoints" / "step-000002")
     save(qwen3(7, hidden=32, layers=2), runs / "one" / "checkpoints" / "step-000002")
-    after = tracked(runs)
-    assert len(counted) == 4
+    after = tracked(runs, said)
+    assert measured(said) == 4
     assert len(after) == len(before)
     assert values(after, "cka", step=2, against="first") != values(before, "cka", step=2, against="first")
     assert values(after, "cka", step=10, against="first") == values(before, "cka", step=10, against="first")
-    tracked(runs, max_tokens=6)  # other settings: everything anew, and in the place of the old rows
-    assert len(counted) == 7
+    tracked(runs, said, max_tokens=6)  # other settings: everything anew, and in the place of the old rows
+    assert measured(said) == 7
 
 
-def test_all_intervals_of_a_step_are_those_of_a_pair(runs, counted):
+def test_an_experiment_keeps_one_table_of_its_trajectories(runs):
+    folder = runs.parent
+
+    def follow(other: str) -> None:
+        trajectories = [
+            {"name": "drift", "run": "one", "against": "first"},
+            {"name": "other", "run": "one", "against": other},
+        ]
+        measuring = settings(runs).model_dump(include={"probe", "k"})
+        analysis = config.Analysis.model_validate({**measuring, "realignment": trajectories})
+        follow_runs(analysis, folder, lambda line: None)
+
+    follow("run:two@last")
+    found = {one.name: one for one in find_trajectories(folder)}
+    assert list(found) == ["drift", "other"]
+    drift, other = found.values()
+    assert (drift.run, drift.against, drift.steps) == ("one", "run:one@first", (0, 2, 10))
+    assert (other.run, other.against, other.steps) == ("one", "run:two@last", (0, 2, 10))
+    assert drift.spectrum == other.spectrum
+    assert str(drift.probe).startswith("text, 40 texts")
+    [alone] = read_trajectories(track_series(series_of([str(runs / "one")])[0], settings(runs), print))
+    assert (alone.series, alone.intervals, alone.spectrum) == (drift.series, drift.intervals, drift.spectrum)
+
+    shutil.rmtree(
+        runs / "one" / "checkpoints" / "step-000002"
+    )  # a run that was trained anew, with other steps
+    follow("run:two@first")
+    drift, other = find_trajectories(folder)
+    assert drift.steps == other.steps == (0, 10)
+    assert other.against == "run:two@first"
+
+
+def test_tables_and_records_of_older_versions_are_read(runs):
+    """Tables without names and descriptions, and a JSON file a trajectory; the table comes first."""
+    tracked(runs)
+    path = runs / "one" / "hrsa" / "track.parquet"
+    [now] = read_trajectories(path)
+    newer = ["trajectory", "no_interval", "probe_kind", "probe_texts", "probe_rows", "warnings"]
+    pq.write_table(pq.read_table(path).drop_columns(newer), path)
+    [before] = read_trajectories(path)
+    assert (before.name, before.steps) == (now.name, now.steps) == ("one v first", (0, 2, 10))
+    assert (before.series, before.intervals, before.chance) == (now.series, now.intervals, now.chance)
+    said: list[str] = []
+    tracked(runs, said)  # and nothing of it is measured again
+    assert measured(said) == 0
+
+    record = {
+        "name": "drift",
+        "run": "one",
+        "against": {"reference": "run:one@first"},
+        "steps": [0, 2],
+        "probe": {"kind": "text", "texts": 40, "rows": 300, "tokens": "all", "hash": now.probe.hash},
+        "series": {"cka": [1.0, 0.5], "h_inv": [None, 0.2]},
+        "spectrum": {"features": "mean", "alpha": [1.2, 1.3]},
+        "intervals": {"cka": [None, [0.4, 0.6]]},
+    }
+    older = runs / "one" / "hrsa" / "realignment" / "drift.json"
+    older.parent.mkdir()
+    older.write_text(json.dumps(record))
+    [read] = read_trajectories(older)
+    assert (read.name, read.run, read.against, read.steps) == ("drift", "one", "run:one@first", (0, 2))
+    assert (read.series["cka"], read.series["h_inv"]) == ([1.0, 0.5], [None, 0.2])
+    assert (read.intervals["cka"], read.spectrum, read.features) == (
+        [None, (0.4, 0.6)],
+        {"alpha": [1.2, 1.3]},
+        "mean",
+    )
+    assert [one.name for one in find_trajectories(runs / "one")] == ["one v first"]
+    path.unlink()
+    assert find_trajectories(runs / "one") == [read]
+    older.write_text(json.dumps({key: value for key, value in record.items() if key != "probe"}))
+    with pytest.raises(InputError, match="lacks probe"):
+        find_trajectories(runs / "one")
+
+
+def test_all_intervals_of_a_step_are_those_of_a_pair(runs, said):
     def ends(rows, metric):
         return [
             [row["low"], row["high"]]
@@ -128,20 +200,20 @@ def test_all_intervals_of_a_step_are_those_of_a_pair(runs, counted):
             if (row["metric"], row["layer"], row["step"]) == (metric, "final norm", 10)
         ]
 
-    quick = tracked(runs, steps=[10], bootstrap=9)
+    quick = tracked(runs, said, steps=[10], bootstrap=9)
     assert ends(quick, "h_inv") == ends(quick, "cknna@5") == [[None, None]]
-    tracked(runs, steps=[10], bootstrap=8)  # moves no quick interval: nothing is measured again
-    assert len(counted) == 1
-    every = tracked(runs, steps=[10], bootstrap=9, intervals="all")
+    tracked(runs, said, steps=[10], bootstrap=8)  # moves no quick interval: nothing is measured again
+    assert measured(said) == 1
+    every = tracked(runs, said, steps=[10], bootstrap=9, intervals="all")
     models = [checkpoint(resolve(f"{runs / 'one'}@{step}"), "one") for step in (0, 10)]
     pair = compare("pair", *models, make_instrument(settings(runs, bootstrap=9), None, lambda line: None))
     for metric in ("cka", "h_inv", "cka_rbf", "cknna@5"):
         assert ends(every, metric) == [pair["intervals"][metric]]
-    tracked(runs, steps=[10], bootstrap=8, intervals="all")
-    assert len(counted) == 3
+    tracked(runs, said, steps=[10], bootstrap=8, intervals="all")
+    assert measured(said) == 3
 
 
-def test_an_interrupted_track_keeps_its_steps(runs, counted, monkeypatch):
+def test_an_interrupted_track_keeps_its_steps(runs):
     (runs / "one" / "checkpoints" / "step-000010" / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError):
         tracked(runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -177,6 +178,19 @@ def test_scores_of_other_weights_are_not_shown(tmp_path: Path) -> None:
     release = plan_release(run.path, "me/small")
     export(release, About(), quiet)
     assert "This checkpoint was not scored" in card(release.exported(release.main))
+
+
+def test_a_run_scored_while_it_trained_shows_those_scores(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    shutil.rmtree(run.evaluation)
+    lines = [{"step": step, "evaluation": {"tiny": 0.5 + step / 100}} for step in (0, 3, 6)]
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    release = plan_release(run.path, "me/small")
+    export(release, About(), quiet)
+    said = card(release.exported(release.main))
+    assert "| tiny | main score | 0.5600 | 0.5000 |" in said
+    assert "while it trained" in said
+    assert "model-index" not in said  # no result of this revision that the Hub should list
 
 
 def test_lineage_is_followed_while_the_hashes_agree(tmp_path: Path) -> None:

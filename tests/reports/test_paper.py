@@ -170,9 +170,9 @@ def test_a_track_tells_a_low_only_beyond_the_ends_intervals(experiment: Experime
     assert "least alike at step 32" in words(experiment)
     wide = tuple(
         replace(track, intervals={m: [(0.0, 1.0)] * len(track.steps) for m in track.series})
-        for track in experiment.realignments
+        for track in experiment.trajectories
     )
-    assert "least alike" not in words(replace(experiment, realignments=wide))
+    assert "least alike" not in words(replace(experiment, trajectories=wide))
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (13, 65), (64, 65), (20, 20), (65, 65)])
@@ -222,9 +222,9 @@ def write_track(path: Path, folder: Path) -> dict:
 
 def test_a_track_file_reads_as_the_record_of_the_same_numbers(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "synthetic")
-    before = read_experiment(folder).realignments
+    before = read_experiment(folder).trajectories
     record = write_track(folder / "runs" / "rlvr" / "hrsa" / "track.parquet", folder)
-    found = read_experiment(folder).realignments
+    found = read_experiment(folder).trajectories
     assert len(found) == len(before) + 1
     track = found[-1]
     assert (track.run, track.against, track.features) == ("rlvr", "run:rlvr@first", "mean")

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.means import mean_scores
 from reasoning_embedding.reports import build
 from reasoning_embedding.reports.comparison import compare_backbones, published_pairs
 from reasoning_embedding.reports.comparison_tables import grids, render, to_terminal, write_score_table

@@ -150,8 +150,8 @@ def test_a_band_is_drawn_within_what_the_metric_can_be(experiment: Experiment) -
     assert low < 0.9 < 1 < high  # two values say little
     assert two.band.shown("cka") == (low, 1)
     assert two.band.shown("unknown") is None
-    assert seed_level(two, two.realignments, "cka") == (low, 1)
-    elsewhere = [replace(track, probe=replace(track.probe, hash="other")) for track in two.realignments]
+    assert seed_level(two, two.trajectories, "cka") == (low, 1)
+    elsewhere = [replace(track, probe=replace(track.probe, hash="other")) for track in two.trajectories]
     assert seed_level(two, elsewhere, "cka") is None
 
 

@@ -81,7 +81,7 @@ def build_experiment(folder: Path, report: Report) -> Path:
         need("plotly", "a report of analyses")
     report(
         f"report: runs {len(experiment.runs)}, baselines {len(experiment.baselines)}, "
-        f"HRSA pairs {len(experiment.pairs)}, realignment tracks {len(experiment.realignments)}"
+        f"HRSA pairs {len(experiment.pairs)}, realignment tracks {len(experiment.trajectories)}"
     )
     experiment, compared = _compared(experiment)
     tables = [*build_tables(experiment), *(grids(compared) if compared else [])]
@@ -292,7 +292,7 @@ def _definitions(experiment: Experiment) -> str:
 
 
 def _warnings(experiment: Experiment) -> str:
-    records = (*experiment.pairs, *experiment.realignments)
+    records = (*experiment.pairs, *experiment.trajectories)
     found = [f"{record.name}: {warning}" for record in records for warning in record.warnings]
     return folded(f"Warnings of the analysis ({len(found)})", bullets(found))
 

@@ -45,7 +45,7 @@ def build_paper(folder: Path, report: Report) -> list[Path]:
     from reasoning_embedding.reports.paper.figures import paper_figures
 
     experiment = read_experiment(folder)
-    if not experiment.pairs and not experiment.realignments:
+    if not experiment.pairs and not experiment.trajectories:
         raise InputError(
             "nothing was analysed here",
             where=str(folder),
@@ -69,7 +69,7 @@ def build_paper(folder: Path, report: Report) -> list[Path]:
         write_page(
             made / "appendix.html",
             f"{experiment.title}: what training does to the representation",
-            f"{experiment.name}: {len(experiment.pairs)} pairs, {len(experiment.realignments)} tracks",
+            f"{experiment.name}: {len(experiment.pairs)} pairs, {len(experiment.trajectories)} tracks",
             {title: bullets(sentences) for title, sentences in sections}
             | {"Tables": "".join(map(to_html, tables)), "Figures": "".join(map(_figure, figures))},
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
 from reasoning_embedding.reports.narrative import against_band
 from reasoning_embedding.reports.paper.backbones import (
@@ -12,7 +13,7 @@ from reasoning_embedding.reports.paper.backbones import (
     change,
     pair_change,
 )
-from reasoning_embedding.reports.records import AnalysedPair, Experiment, Realignment
+from reasoning_embedding.reports.records import AnalysedPair, Experiment
 
 from .backbones import BackbonePair, backbone_pairs, training_pairs
 
@@ -39,7 +40,7 @@ def appendix(experiment: Experiment) -> list[Section]:
 
 
 def _measured(experiment: Experiment) -> list[str]:
-    probes = dict.fromkeys(str(record.probe) for record in (*experiment.pairs, *experiment.realignments))
+    probes = dict.fromkeys(str(record.probe) for record in (*experiment.pairs, *experiment.trajectories))
     sentences = [f"Probe set: {probe}." for probe in probes]
     band = experiment.band
     if band is not None:
@@ -83,7 +84,7 @@ def _training(experiment: Experiment) -> list[str]:
                 f"{pair.a.reference} attends {_attends(pair.a.attention)} and {pair.b.reference} "
                 f"{_attends(pair.b.attention)}: part of what differs is the attention's."
             )
-    own = [track for track in experiment.realignments if track.against.startswith(f"run:{track.run}@")]
+    own = [track for track in experiment.trajectories if track.against.startswith(f"run:{track.run}@")]
     return sentences + [text for track in own if (text := _track(track))]
 
 
@@ -91,7 +92,7 @@ def _attends(attention: str) -> str:
     return "in both directions" if attention == "bidirectional" else "causally"
 
 
-def _track(track: Realignment) -> str:
+def _track(track: Trajectory) -> str:
     """What happened to the similarity between first and last step, and whether it passed through a low."""
     parts = []
     for metrics in LEVELS.values():
@@ -117,7 +118,7 @@ def _track(track: Realignment) -> str:
     return f"{track.run} against {track.against}, steps {first} to {last}: {'; '.join(parts)}."
 
 
-def _low(track: Realignment, metric: str, values: list[float | None], ends: list[Bounds | None]) -> str:
+def _low(track: Trajectory, metric: str, values: list[float | None], ends: list[Bounds | None]) -> str:
     """Clause on a low (of a distance: a high) between the ends that lies beyond both ends' intervals."""
     up = metric_label(metric).higher_is_closer
     known = [(value, index) for index, value in enumerate(values) if value is not None]
@@ -145,7 +146,7 @@ def _realignment(experiment: Experiment, pairs: list[BackbonePair]) -> list[str]
             sentences.append(
                 f"{pair.name}, {metric_label(metric).title}: {ends}, {_moved(found)}, {verdict}."
             )
-    others = [track for track in experiment.realignments if not track.against.startswith(f"run:{track.run}@")]
+    others = [track for track in experiment.trajectories if not track.against.startswith(f"run:{track.run}@")]
     return sentences + [text for track in others if (text := _track(track))]
 
 

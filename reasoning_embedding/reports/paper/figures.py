@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.hrsa.trajectory import Trajectory
 from reasoning_embedding.reports.hrsa_charts import HeatMap, heat_maps, probe_note, seed_level
 from reasoning_embedding.reports.labels import COLOURS, metric_label
 from reasoning_embedding.reports.paper.backbones import accuracies, backbone_pairs, training_pairs
-from reasoning_embedding.reports.records import AnalysedPair, Experiment, Realignment
+from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.style import (
     COLUMN,
     PAGE,
@@ -143,8 +144,8 @@ _OWN_START = "own step 0"
 
 def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
     """Similarity by step at the final norm: a figure a reference, with intervals, chance and seed band."""
-    groups: dict[tuple[str, str], list[Realignment]] = {}
-    for track in experiment.realignments:
+    groups: dict[tuple[str, str], list[Trajectory]] = {}
+    for track in experiment.trajectories:
         own = track.against == f"run:{track.run}@first"
         groups.setdefault((_OWN_START if own else track.against, track.probe.hash), []).append(track)
     made: list[Drawn] = []
@@ -155,7 +156,7 @@ def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
     return made
 
 
-def _dynamics(experiment: Experiment, reference: str, tracks: list[Realignment], path: Path) -> list[Drawn]:
+def _dynamics(experiment: Experiment, reference: str, tracks: list[Trajectory], path: Path) -> list[Drawn]:
     metrics = [m for m in _METRICS if any(_known(track.series.get(m, [])) for track in tracks)]
     tracks = [track for track in tracks if len(track.steps) > 1]
     if not metrics or not tracks:
@@ -187,7 +188,7 @@ def _dynamics(experiment: Experiment, reference: str, tracks: list[Realignment],
         return [save(figure, path, caption)]
 
 
-def _line(axis: Any, track: Realignment, metric: str, index: int) -> None:
+def _line(axis: Any, track: Trajectory, metric: str, index: int) -> None:
     values = with_gaps(track.series.get(metric, []))
     if not values:
         return
@@ -202,7 +203,7 @@ def _line(axis: Any, track: Realignment, metric: str, index: int) -> None:
 def draw_spectra(experiment: Experiment, path: Path) -> list[Drawn]:
     """RankMe and alpha-ReQ of every series of checkpoints: by step, and as a path in their plane."""
     series = {}
-    for track in experiment.realignments:
+    for track in experiment.trajectories:
         if len(track.steps) > 1 and _known(track.spectrum.get("rankme_sigma", [])):
             series.setdefault((track.run, track.features, track.probe.hash), track)
     if not series:
@@ -234,7 +235,7 @@ def draw_spectra(experiment: Experiment, path: Path) -> list[Drawn]:
         return [save(figure, path, caption)]
 
 
-def _steps(axis: Any, tracks: list[Realignment]) -> None:
+def _steps(axis: Any, tracks: list[Trajectory]) -> None:
     """A logarithmic axis that keeps step 0."""
     last = max(step for track in tracks for step in track.steps)
     shown = [0, *(4**power for power in range(12) if 2.5 * 4**power <= last), last]
