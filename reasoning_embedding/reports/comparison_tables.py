@@ -13,7 +13,7 @@ from reasoning_embedding.files import atomic_write
 from reasoning_embedding.reports.comparison import BackboneComparison, Entry, ScoreTable
 from reasoning_embedding.reports.grid import escape, to_latex
 
-from .grid import Cell, Column, Grid, markdown_list, to_markdown, to_text
+from .grid import Cell, Grid, TableColumn, markdown_list, to_markdown, to_text
 from .labels import number, signed
 from .statistics import ALPHA, Comparison
 
@@ -109,7 +109,7 @@ def _main_grid(
         about = ", ".join(part for part in ("published" if pair.published else "", kind, seeds) if part)
         rows.append((Cell(pair.label, f"({about})"), *(_main_cell(pair.entry(name)) for name in quantities)))
     references = frozenset(index for index, pair in enumerate(pairs) if pair.published)
-    columns = (Column("pair"), *(Column(name) for name in quantities))
+    columns = (TableColumn("pair"), *(TableColumn(name) for name in quantities))
     return Grid(key, title, caption, columns, tuple(rows), references)
 
 
@@ -122,9 +122,14 @@ def _main_cell(entry: Entry | None) -> Cell:
 
 
 def _test_grid(table: ScoreTable) -> Grid:
-    columns = [Column("pair and task"), Column("base"), Column("variant"), Column("Δ ± std")]
+    columns = [
+        TableColumn("pair and task"),
+        TableColumn("base"),
+        TableColumn("variant"),
+        TableColumn("Δ ± std"),
+    ]
     for source, unit in (("over seeds", "seeds"), ("over queries", "queries")):
-        columns += [Column(unit, source), Column(_LEVEL, source), Column("TOST p", source)]
+        columns += [TableColumn(unit, source), TableColumn(_LEVEL, source), TableColumn("TOST p", source)]
     rows = []
     for pair in table.pairs:
         for name in table.quantities:
@@ -159,7 +164,7 @@ def _test_grid(table: ScoreTable) -> Grid:
         "seeds; for a classification, over its experiments. TOST p is the larger p-value of the two one-sided "
         f"tests; below {ALPHA:g} the difference lies within the margin. The verdict is what all tests of the line "
         "agree on.",
-        columns=(*columns, Column("verdict")),
+        columns=(*columns, TableColumn("verdict")),
         rows=tuple(rows),
     )
 

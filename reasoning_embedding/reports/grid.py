@@ -23,7 +23,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column; neighbours of one `group` share a heading above their own."""
 
     label: str
@@ -56,7 +56,7 @@ class Grid:
     key: str
     title: str
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[tuple[Cell, ...], ...]
     reference_rows: frozenset[int] = frozenset()
     """Rows that others are held against (the seed band, baselines)."""
@@ -186,7 +186,7 @@ def _html_cell(cell: Cell) -> str:
     return text + "".join(f"<small>{html.escape(part)}</small>" for part in (cell.note, cell.extra) if part)
 
 
-def _groups(columns: tuple[Column, ...]) -> list[list[int]]:
+def _groups(columns: tuple[TableColumn, ...]) -> list[list[int]]:
     """Indices of neighbouring columns of one group; a column without a group stands alone."""
     groups: list[list[int]] = []
     for index, column in enumerate(columns):
@@ -197,7 +197,7 @@ def _groups(columns: tuple[Column, ...]) -> list[list[int]]:
     return groups
 
 
-def _group_line(columns: tuple[Column, ...], block: list[int], sizes: list[int]) -> str:
+def _group_line(columns: tuple[TableColumn, ...], block: list[int], sizes: list[int]) -> str:
     parts = []
     for group in _groups(tuple(columns[index] for index in block)):
         members = [block[index] for index in group]

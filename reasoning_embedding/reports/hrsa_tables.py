@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reasoning_embedding.reports.records import verdict
 
-from .grid import Cell, Column, Grid
+from .grid import Cell, Grid, TableColumn
 from .labels import HEADLINE, brackets, metric_label, number
 from .records import AnalysedPair, Band, Experiment
 
@@ -42,7 +42,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
         key="hrsa",
         title="HRSA: similarity at the last layer",
         caption=_HRSA_CAPTION + (_BAND_CAPTION.format(description=band.description) if band else ""),
-        columns=(Column("pair"), *(Column(metric_label(metric).title) for metric in metrics)),
+        columns=(TableColumn("pair"), *(TableColumn(metric_label(metric).title) for metric in metrics)),
         rows=tuple(rows),
         reference_rows=frozenset(range(seeds)),
     )
@@ -66,7 +66,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
         key="hrsa-summary",
         title=f"HRSA at the last layer{against} (probe set: {probes})",
         caption="",
-        columns=(Column("pair"), *(Column(_SHORT[metric]) for metric in metrics)),
+        columns=(TableColumn("pair"), *(TableColumn(_SHORT[metric]) for metric in metrics)),
         rows=tuple(rows),
     )
 
@@ -79,7 +79,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
         key="hrsa-details",
         title="All HRSA metrics at the last layer",
         caption="As above. Probe sets: " + "; ".join(f"{pair.name}: {pair.probe}" for pair in pairs) + ".",
-        columns=(Column("metric"), *(Column(pair.name) for pair in pairs)),
+        columns=(TableColumn("metric"), *(TableColumn(pair.name) for pair in pairs)),
         rows=tuple(
             (Cell(metric_label(metric).title), *(hrsa_cell(experiment, pair, metric) for pair in pairs))
             for metric in metrics
@@ -142,13 +142,13 @@ def transfer_table(experiment: Experiment) -> Grid:
             classes = pair.probe_transfer.get("classes")
             cells = [Cell(number(value if isinstance(value, (int, float)) else None)) for value in values]
             rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
-    labels = [Column(label) for label in fields.values()]
+    labels = [TableColumn(label) for label in fields.values()]
     return Grid(
         key="transfer",
         title="HRSA, function: a linear probe carried to the other model",
         caption="Accuracy of a classifier fitted on one model's features and used, frozen, on the other's. The gap is "
         "what is lost on the way.",
-        columns=(Column("pair"), *labels, Column("classes")),
+        columns=(TableColumn("pair"), *labels, TableColumn("classes")),
         rows=tuple(rows),
     )
 
@@ -178,6 +178,6 @@ def spectrum_table(experiment: Experiment) -> Grid:
         title="Spectral geometry",
         caption="RankMe is an effective number of dimensions, alpha the decay exponent of the covariance spectrum. "
         "Comparable only at an equal number of texts and equal features.",
-        columns=tuple(Column(name) for name in names),
+        columns=tuple(TableColumn(name) for name in names),
         rows=tuple(rows.values()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Column, Grid
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
 from reasoning_embedding.reports.labels import SCORE, number, signed
 from reasoning_embedding.reports.records import Experiment, Scores
 
@@ -25,9 +25,9 @@ _SCORE_KEYS = {
 def score_table(experiment: Experiment) -> Grid:
     """Runs and baselines by tasks: nDCG@10 at step 0, at the last step, and the change."""
     tasks = experiment.tasks
-    columns = [Column("model")]
+    columns = [TableColumn("model")]
     for task in [*tasks, "mean"] if len(tasks) > 1 else tasks:
-        columns += [Column("step 0", task), Column("last", task), Column("change", task)]
+        columns += [TableColumn("step 0", task), TableColumn("last", task), TableColumn("change", task)]
     finals = [run.last for run in experiment.runs] + list(experiment.baselines.values())
     rows = []
     for run in experiment.runs:
@@ -101,7 +101,11 @@ def score_details(experiment: Experiment) -> Grid:
         key="score-details",
         title="All retrieval metrics",
         caption="Every evaluated checkpoint. Seconds are the evaluation's wall time on the machine that ran it.",
-        columns=(Column("model"), Column("task"), *(Column(_SCORE_KEYS[key]) for key in present)),
+        columns=(
+            TableColumn("model"),
+            TableColumn("task"),
+            *(TableColumn(_SCORE_KEYS[key]) for key in present),
+        ),
         rows=tuple(rows),
     )
 
@@ -123,7 +127,11 @@ def gate_table(experiment: Experiment) -> Grid:
         caption="Exact answers to sums after each stage: share of right samples, of right greedy answers, and of "
         "sums with a right answer among 8 samples. The gates hold for the answer format a stage was taught; the "
         "other format shows what it kept or forgot.",
-        columns=(Column("stage"), Column("answer format"), *(Column(label) for label in _GATES.values())),
+        columns=(
+            TableColumn("stage"),
+            TableColumn("answer format"),
+            *(TableColumn(label) for label in _GATES.values()),
+        ),
         rows=tuple(rows),
     )
 
@@ -162,7 +170,7 @@ def contamination_table(experiment: Experiment) -> Grid:
         "punctuation aside) or nearly (Jaccard similarity of word 5-grams of at least "
         f"{found.get('threshold', 0.8)}). A document that training saw as well is no fault in itself; a query, or "
         "a text whose label is asked for, is.",
-        columns=tuple(Column(label) for label in _CONTAMINATION_COLUMNS),
+        columns=tuple(TableColumn(label) for label in _CONTAMINATION_COLUMNS),
         rows=tuple(rows),
     )
 
@@ -183,13 +191,13 @@ def _short(text: str, length: int = 80) -> str:
 SEQUENCES_KEY = "sequences-"
 _METRICS = ("silhouette_true", "davies_bouldin_true", "silhouette_kmeans", "davies_bouldin_kmeans", "ari")
 _SEQUENCE_COLUMNS = (
-    Column("embeddings"),
-    Column("silhouette", "true families"),
-    Column("Davies-Bouldin", "true families"),
-    Column("silhouette", "KMeans clusters"),
-    Column("Davies-Bouldin", "KMeans clusters"),
-    Column("ARI with families", "KMeans clusters"),
-    Column("p of the silhouette", "random directions"),
+    TableColumn("embeddings"),
+    TableColumn("silhouette", "true families"),
+    TableColumn("Davies-Bouldin", "true families"),
+    TableColumn("silhouette", "KMeans clusters"),
+    TableColumn("Davies-Bouldin", "KMeans clusters"),
+    TableColumn("ARI with families", "KMeans clusters"),
+    TableColumn("p of the silhouette", "random directions"),
 )
 _BASELINES = {
     "tfidf": "TF-IDF of characters",

@@ -21,7 +21,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.reports import build
 from reasoning_embedding.reports.comparison import compare_backbones, published_pairs
 from reasoning_embedding.reports.comparison_tables import grids, render, to_terminal, write_score_table
-from reasoning_embedding.reports.grid import Cell, Column, Grid, escape, to_latex
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, escape, to_latex
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 TASKS = {"alpha": "Retrieval", "beta": "Retrieval", "gamma": "STS"}
@@ -399,7 +399,11 @@ def test_latex_escapes(text: str, latex: str) -> None:
 
 def test_a_latex_row_never_begins_with_what_reads_as_an_option() -> None:
     grid = Grid(
-        "k", "t", "c", (Column("[x]"), Column("b", "g")), ((Cell("[0]"), Cell("1")), (Cell("*"), Cell("")))
+        "k",
+        "t",
+        "c",
+        (TableColumn("[x]"), TableColumn("b", "g")),
+        ((Cell("[0]"), Cell("1")), (Cell("*"), Cell(""))),
     )
     lines = to_latex(grid, "tab:k").splitlines()
     assert "{}[x] & b \\\\" in lines

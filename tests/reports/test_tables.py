@@ -12,7 +12,7 @@ from scipy.stats import norm, t
 from reasoning_embedding import hrsa
 from reasoning_embedding.reports import summary_table
 from reasoning_embedding.reports.charts import thin
-from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html, to_markdown, to_text
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, to_html, to_markdown, to_text
 from reasoning_embedding.reports.hrsa_charts import seed_level
 from reasoning_embedding.reports.hrsa_tables import hrsa_table
 from reasoning_embedding.reports.labels import metric_label, number, signed
@@ -242,8 +242,8 @@ def test_summary_fits_the_terminal(experiment: Experiment, monkeypatch: pytest.M
 
 def test_wide_tables_break_between_groups() -> None:
     columns = (
-        Column("model"),
-        *(Column(label, f"task {task}") for task in range(3) for label in ("step 0", "last")),
+        TableColumn("model"),
+        *(TableColumn(label, f"task {task}") for task in range(3) for label in ("step 0", "last")),
     )
     grid = Grid("k", "Title", "", columns, ((Cell("a"), *[Cell("0.123")] * 6),))
     wide, narrow = to_text(grid, 120), to_text(grid, 26)
@@ -254,7 +254,9 @@ def test_wide_tables_break_between_groups() -> None:
 
 def test_hostile_names_are_text_in_every_form() -> None:
     name = '<script>alert(1)</script> | x\n& "y"'
-    grid = Grid("k", name, name, (Column(name), Column(name, name)), ((Cell(name), Cell(name, name, name)),))
+    grid = Grid(
+        "k", name, name, (TableColumn(name), TableColumn(name, name)), ((Cell(name), Cell(name, name, name)),)
+    )
     html = to_html(grid)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") == 9

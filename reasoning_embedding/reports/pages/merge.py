@@ -10,7 +10,15 @@ from typing import Any
 
 from reasoning_embedding.files import atomic_folder
 from reasoning_embedding.reports.charts import Line, LineChart, Panel
-from reasoning_embedding.reports.grid import Cell, Column, Grid, terminal_width, to_html, to_markdown, to_text
+from reasoning_embedding.reports.grid import (
+    Cell,
+    Grid,
+    TableColumn,
+    terminal_width,
+    to_html,
+    to_markdown,
+    to_text,
+)
 from reasoning_embedding.reports.labels import metric_label, number
 from reasoning_embedding.reports.reading import read_merge, read_merge_tensors
 from reasoning_embedding.reports.resources import need
@@ -122,7 +130,11 @@ def contrast_grid(record: dict[str, Any], chart: LineChart) -> Grid | None:
         title=f"Distance from {first} along the path",
         caption="Between the same two models: the largest difference along the path and where it is, beside the "
         "difference of the two ends.",
-        columns=(Column("quantity"), Column("t = 1 less t = 0"), *(Column(other) for other in others)),
+        columns=(
+            TableColumn("quantity"),
+            TableColumn("t = 1 less t = 0"),
+            *(TableColumn(other) for other in others),
+        ),
         rows=tuple(rows),
     )
 
@@ -226,7 +238,7 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
         key="tensors",
         title=f"Tensors of the models, the first against the {'second' if two else 'others'}",
         caption=caption + _lerp_share(point),
-        columns=tuple(Column(label) for label in rows[0]),
+        columns=tuple(TableColumn(label) for label in rows[0]),
         rows=tuple(tuple(row.values()) for row in rows),
     )
 
@@ -272,8 +284,8 @@ def point_grid(record: dict[str, Any]) -> Grid:
     """Every merge with its scores, and its similarity to each model."""
     tasks = list(dict.fromkeys(task for point in record["points"] for task in point.get("scores", {})))
     ends = dict(zip(similar_to(record), short_names(similar_to(record)), strict=True))
-    columns = [Column("merge"), *(Column(_metric(record, task), task) for task in tasks)]
-    columns += [Column(label, f"to {name}") for name in ends.values() for label in SIMILARITIES.values()]
+    columns = [TableColumn("merge"), *(TableColumn(_metric(record, task), task) for task in tasks)]
+    columns += [TableColumn(label, f"to {name}") for name in ends.values() for label in SIMILARITIES.values()]
     rows = []
     for point in record["points"]:
         scores = [point.get("scores", {}).get(task, {}).get("main_score") for task in tasks]

@@ -10,7 +10,15 @@ from typing import Any
 from reasoning_embedding.files import atomic_folder
 from reasoning_embedding.progress import Report
 from reasoning_embedding.reports.charts import CoordinateAxis, CoordinateLine, Coordinates
-from reasoning_embedding.reports.grid import Cell, Column, Grid, terminal_width, to_html, to_markdown, to_text
+from reasoning_embedding.reports.grid import (
+    Cell,
+    Grid,
+    TableColumn,
+    terminal_width,
+    to_html,
+    to_markdown,
+    to_text,
+)
 from reasoning_embedding.reports.labels import signed
 from reasoning_embedding.reports.reading import read_sweep
 from reasoning_embedding.reports.records import SEED, SweepRecord, half_width
@@ -77,7 +85,7 @@ def point_table(record: SweepRecord) -> Grid:
         title=f"Points, seeds together: {record.metric}",
         caption=f"Mean of {record.metric} over the seeds of a point, with its {1 - ALPHA:.0%} t interval, best first; "
         "difference to the best point over the seeds that both have.",
-        columns=tuple(Column(name) for name in [*(keys or ["point"]), "seeds", "mean", "difference"]),
+        columns=tuple(TableColumn(name) for name in [*(keys or ["point"]), "seeds", "mean", "difference"]),
         rows=tuple(rows),
     )
 
@@ -103,7 +111,7 @@ def run_table(record: SweepRecord) -> Grid:
         key="runs",
         title="Runs",
         caption="Every run of the sweep, the best first; its folder is runs/ and its name.",
-        columns=tuple(Column(name) for name in ["run", *record.keys, record.metric, "step", "state"]),
+        columns=tuple(TableColumn(name) for name in ["run", *record.keys, record.metric, "step", "state"]),
         rows=tuple(rows),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Column, Grid
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
 from reasoning_embedding.reports.hrsa_tables import hrsa_cell
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
 from reasoning_embedding.reports.paper.backbones import accuracies, pair_change
@@ -63,10 +63,10 @@ def entropy_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         f"{_reading(experiment)} Published values are of other models and of {table['probe']}, and come "
         "without intervals.",
         columns=(
-            Column("pair"),
-            *(Column(side, "H_inv") for side in _SIDES),
-            Column("change", "H_inv"),
-            *(Column(side, "above its floor") for side in _SIDES),
+            TableColumn("pair"),
+            *(TableColumn(side, "H_inv") for side in _SIDES),
+            TableColumn("change", "H_inv"),
+            *(TableColumn(side, "above its floor") for side in _SIDES),
         ),
         rows=tuple(rows),
         reference_rows=frozenset(range(own, len(rows))),
@@ -96,7 +96,7 @@ def neighbour_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         title="k-NN overlap (Jaccard of cosine neighbours)",
         caption=f"Ours at the final norm. {_reading(experiment)} Published values are means over layers, of other models "
         f"and of {table['probe']}, without intervals.",
-        columns=(Column("pair"), *(Column(side, f"k = {k}") for k in _KS for side in _SIDES)),
+        columns=(TableColumn("pair"), *(TableColumn(side, f"k = {k}") for k in _KS for side in _SIDES)),
         rows=tuple(rows),
         reference_rows=frozenset(range(own, len(rows))),
     )
@@ -116,7 +116,7 @@ def level_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         key="levels",
         title="Two backbones before and after contrastive training, level by level",
         caption=f"At the final norm. {_reading(experiment)}",
-        columns=tuple(Column(name) for name in ("pair", "level", "metric", *_SIDES, "change")),
+        columns=tuple(TableColumn(name) for name in ("pair", "level", "metric", *_SIDES, "change")),
         rows=tuple(rows),
     )
 
@@ -141,9 +141,9 @@ def probe_table(pairs: list[BackbonePair]) -> Grid:
         caption="Accuracy on the test texts with its 95 % Wilson interval. A is the base, B the variant. Shuffled labels: "
         "own accuracy of a probe fitted on permuted labels; chance: share of the largest class.",
         columns=(
-            Column("pair"),
-            *(Column(label) for label in labels.values()),
-            *(Column(name) for name in ("shuffled labels", "chance", "test texts")),
+            TableColumn("pair"),
+            *(TableColumn(label) for label in labels.values()),
+            *(TableColumn(name) for name in ("shuffled labels", "chance", "test texts")),
         ),
         rows=tuple(rows),
     )
