@@ -15,19 +15,18 @@ from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.uncertainty.equivalence import (
+    Equivalence,
+    equivalence_of_estimate,
+    equivalence_of_replicates,
+    equivalence_of_runs,
+)
+from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
+from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
 from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
 from .records import Run, Scores
 from .resources import published
-from .statistics import (
-    Comparison,
-    bootstrap_comparison,
-    bootstrap_means,
-    mean_std,
-    paired_tost,
-    tost,
-    welch_tost,
-)
 
 #: Differences below half a point count as none, unless another margin is stated.
 MARGIN = 0.5
@@ -60,13 +59,13 @@ class Entry:
     variant: tuple[float, float | None] | None = None
     """Mean and standard deviation over seeds."""
     delta: tuple[float, float | None] | None = None
-    seeds: Comparison | None = None
-    queries: Comparison | None = None
+    seeds: Equivalence | None = None
+    queries: Equivalence | None = None
 
     @property
     def verdict(self) -> str:
         """What all tests at hand say, ``open`` when they disagree, empty when there is none."""
-        verdicts = {test.verdict for test in (self.seeds, self.queries) if test}
+        verdicts: set[str] = {test.place for test in (self.seeds, self.queries) if test}
         return verdicts.pop() if len(verdicts) == 1 else ("open" if verdicts else "")
 
 
@@ -191,9 +190,9 @@ def compare(
     Notes
     -----
     Where both groups have the same distinct seeds, run i is paired with run i of the other: the spread is that
-    of the differences, the test :func:`~.statistics.paired_tost`. Otherwise runs are independent: the spread is
-    ``sqrt(s_base^2 + s_variant^2)``, the test :func:`~.statistics.welch_tost`. One interval over queries is made
-    for all quantities from the same draws (:func:`~.statistics.bootstrap_means`), of scores averaged over seeds.
+    of the differences, the test a paired t. Otherwise runs are independent: the spread is
+    ``sqrt(s_base^2 + s_variant^2)``, the test Welch's. One interval over queries is made for all quantities from the
+    same draws (:func:`.bootstrap_means`), of scores averaged over seeds.
     """
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
     samples, columns = _resample(a_runs, b_runs)
@@ -208,7 +207,7 @@ def compare(
         x, y = np.array(a, dtype=float), np.array(b, dtype=float)
         seeds, spread = None, None
         if min(x.size, y.size) > 1:
-            seeds = (paired_tost if paired else welch_tost)(x, y, margin)
+            seeds = equivalence_of_runs(x, y, margin, paired=paired)
             spread = mean_std(y - x)[1] if paired else math.hypot(x.std(ddof=1), y.std(ddof=1))
         difference = float(y.mean() - x.mean())
         queries = None
@@ -218,7 +217,7 @@ def compare(
             for task, weight in quantity.weights.items():
                 weights[columns[task][0]] = weight / len(columns[task][0])
                 asked += columns[task][1]
-            queries = bootstrap_comparison(difference, samples @ weights, margin, queries=asked)
+            queries = equivalence_of_replicates(difference, samples @ weights, margin, n=asked)
         delta = (difference, spread)
         entries.append(Entry(quantity.name, "", mean_std(x), mean_std(y), delta, seeds, queries))
     return BackboneComparison(
@@ -234,7 +233,9 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[BackboneComparis
     for pair in record["pairs"]:
         entries = []
         for suite, row in pair["scores"].items():
-            test = tost(row["delta"], row["std"] / math.sqrt(n), n - 1, margin, method="paired t", n=n)
+            test = equivalence_of_estimate(
+                row["delta"], row["std"] / math.sqrt(n), n - 1, margin, method="paired t", n=n
+            )
             base, variant = (row["base"], None), (row["variant"], None)
             entries.append(Entry(suite, "", base, variant, (row["delta"], row["std"]), test))
         pairs.append(

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from reasoning_embedding.files import atomic_write
+from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
 from reasoning_embedding.reports.comparison import BackboneComparison, Entry, ScoreTable
 from reasoning_embedding.reports.grid import escape, to_latex
 
 from .grid import Cell, Grid, TableColumn, markdown_list, to_markdown, to_text
 from .labels import number, signed
-from .statistics import ALPHA, Comparison
 
 _LEVEL = f"{1 - ALPHA:.0%}"
 #: Suffix of the file of each form.
@@ -182,11 +182,11 @@ def _difference(entry: Entry) -> str:
     return signed(mean, 2) if std is None else f"{signed(mean, 2)} ± {number(std, 2)}"
 
 
-def _interval(test: Comparison | None) -> str:
-    return f"[{signed(test.low, 2)}, {signed(test.high, 2)}]" if test else "–"
+def _interval(test: Equivalence | None) -> str:
+    return "[{}, {}]".format(*(signed(end, 2) for end in test.confidence)) if test else "–"
 
 
-def _p(test: Comparison | None) -> str:
+def _p(test: Equivalence | None) -> str:
     if test is None:
         return "–"
     return "<0.001" if test.p_value < 0.001 else number(test.p_value)
@@ -223,7 +223,7 @@ def _to_csv(table: ScoreTable) -> str:
             source = table.source if pair.published else "run"
             values: list[str | float | None] = [source, pair.variant, pair.base, pair.kind]
             values += [entry.quantity, entry.problem, *base, *variant, *delta, *pair.seeds]
-            values += [seeds.method, seeds.low, seeds.high, seeds.p_value] if seeds else [None] * 4
-            values += [queries.n, queries.low, queries.high, queries.p_value] if queries else [None] * 4
+            values += [seeds.method, *seeds.confidence, seeds.p_value] if seeds else [None] * 4
+            values += [queries.n, *queries.confidence, queries.p_value] if queries else [None] * 4
             writer.writerow(dict(zip(_FIELDS, [*values, table.margin, entry.verdict], strict=True)))
     return target.getvalue()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from scipy.special import stdtrit
 
 from reasoning_embedding.hrsa.trajectory import ProbeSummary, Trajectory
-from reasoning_embedding.hrsa.uncertainty.seed_band import seed_band
+from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence, equivalence_of_estimate
+from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std, seed_band
 
 from .labels import metric_label
-from .statistics import ALPHA, Comparison, mean_std, tost
 
 if TYPE_CHECKING:
     from reasoning_embedding.sweeps.ledger import Outcome
@@ -193,12 +193,12 @@ class Verdict:
     word : {"equivalent", "closer", "farther", "undecided"}
         ``equivalent``: both tests reject at 5 %, so it lies within the band; ``closer`` and ``farther``: the whole
         95 % interval lies outside, and the models are more or less alike than two seeds; else ``undecided``.
-    test : Comparison
+    test : Equivalence
         Of the value less the middle of the band, against half the band's width.
     """
 
     word: Literal["equivalent", "closer", "farther", "undecided"]
-    test: Comparison
+    test: Equivalence
 
 
 def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | None:
@@ -231,7 +231,7 @@ def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | Non
     low, high = band.ends(metric) or (0.0, 0.0)
     if not low < high:
         return None
-    test = tost(
+    test = equivalence_of_estimate(
         value - (low + high) / 2,
         (bounds[1] - bounds[0]) / (2 * _HALF),
         max(1, (pair.probe.texts or 2) - 1),
@@ -239,11 +239,11 @@ def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | Non
         method="bootstrap",
         n=pair.probe.texts or 0,
     )
-    if test.verdict == "within":
+    if test.place == "within":
         return Verdict("equivalent", test)
-    if test.verdict == "open":
+    if test.place == "open":
         return Verdict("undecided", test)
-    return Verdict("closer" if (test.difference > 0) == direction else "farther", test)
+    return Verdict("closer" if (test.estimate > 0) == direction else "farther", test)
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ def test_means_by_task_and_by_type_and_their_intervals(folder: Path) -> None:
     joint = (per_query["alpha"] + per_query["beta"]) / 3
     error = math.sqrt((joint.var() + (per_query["gamma"] / 3).var()) / 40)
     found = sft.entry("mean by task").queries
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.06)
-    assert found.difference == pytest.approx(sft.entry("mean by task").delta[0])
+    assert (found.confidence[1] - found.confidence[0]) / (2 * 1.96) == pytest.approx(error, rel=0.06)
+    assert found.estimate == pytest.approx(sft.entry("mean by task").delta[0])
     assert found.n == 120
 
 
@@ -146,7 +146,7 @@ def test_runs_with_other_seeds_are_independent(tmp_path: Path) -> None:
     assert entry.seeds.method == "Welch t"
     assert entry.delta[1] == pytest.approx(math.hypot(np.std(a, ddof=1), np.std(b, ddof=1)))
     interval = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
-    assert (entry.seeds.low, entry.seeds.high) == pytest.approx((interval.low, interval.high))
+    assert entry.seeds.confidence == pytest.approx((interval.low, interval.high))
 
 
 def test_one_seed_has_an_interval_over_queries_only(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_one_seed_has_an_interval_over_queries_only(tmp_path: Path) -> None:
     entry = compare_backbones(folder).pairs[0].entry("alpha")
     assert (entry.seeds, entry.delta[1]) == (None, None)
     assert entry.queries is not None
-    assert entry.verdict == entry.queries.verdict
+    assert entry.verdict == entry.queries.place
 
 
 def test_a_failed_task_shows_and_makes_its_means_missing(folder: Path) -> None:
@@ -213,7 +213,7 @@ def test_subsets_of_a_task_count_alike_whatever_their_size(folder: Path) -> None
         change(path, lambda record, mean=mean: record["tasks"][0].update(main_score=mean))
     entry = compare_backbones(folder).pairs[0].entry("alpha")
     assert entry.delta[0] == pytest.approx(3.0)  # the mean over queries would be 2.5
-    assert (entry.queries.low, entry.queries.high) == pytest.approx((3.0, 3.0))
+    assert entry.queries.confidence == pytest.approx((3.0, 3.0))
     assert entry.queries.n == 40
 
 
@@ -227,7 +227,7 @@ def test_tasks_that_ask_the_same_queries_share_their_draws(tmp_path: Path) -> No
             change(path, lambda r: r["tasks"][1].update(main_score=r["tasks"][0]["main_score"]))
         pair = compare_backbones(folder).pairs[0]
         found = [pair.entry(name).queries for name in ("short", "mean by task")]
-        return tuple([test.low, test.high] for test in found)
+        return tuple(list(test.confidence) for test in found)
 
     # The same differences twice are no more evidence than once ...
     one, mean = mean_interval("Retrieval")

@@ -1,4 +1,9 @@
-"""Is a value different, the same within a margin, or not known: two one-sided tests."""
+"""Is a value different, the same within a margin, or not known: two one-sided tests.
+
+One test for all: of metrics and of scores, from resampled values, from runs, or from an estimate and its error. Two sources
+of chance are kept apart. Runs: would other training runs differ as much? Student's t. Texts or queries: would others of
+the same kind show the same? Resampled values.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,9 @@ from reasoning_embedding.errors import InputError
 
 from .seed_band import SeedBand, finite_values
 
+#: Level of the tests.
+ALPHA = 0.05
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equivalence:
@@ -24,6 +32,8 @@ class Equivalence:
         The difference, ratio or value tested.
     low, high : float
         Its interval at 1 - 2 alpha: within the margin exactly if the tests say so.
+    confidence : (float, float)
+        Its two-sided interval at 1 - alpha.
     margin : (float, float)
         What counts as no difference.
     p_value : float
@@ -35,14 +45,15 @@ class Equivalence:
     alpha : float
         Level of all tests.
     method : str
-        ``bootstrap``, ``paired t`` or ``Welch t``.
+        ``bootstrap``, ``paired t``, ``Welch t``, or what the caller says.
     n : int
-        Replicates, or runs a side (the smaller number).
+        Replicates, or what was resampled, or runs a side (the smaller number).
     """
 
     estimate: float
     low: float
     high: float
+    confidence: tuple[float, float]
     margin: tuple[float, float]
     p_value: float
     p_lower: float
@@ -59,6 +70,18 @@ class Equivalence:
             return "equivalent within margin"
         return "different" if self.p_difference < self.alpha else "undecided"
 
+    @property
+    def place(self) -> Literal["within", "beyond", "open"]:
+        """Where the value lies by the margin alone, whether or not it differs from none.
+
+        ``within``: both one-sided tests reject. ``beyond``: the whole of `confidence` lies outside. ``open``: neither is
+        shown.
+        """
+        if self.p_value < self.alpha:
+            return "within"
+        outside = self.confidence[0] > self.margin[1] or self.confidence[1] < self.margin[0]
+        return "beyond" if outside else "open"
+
 
 def equivalence_of_replicates(
     estimate: float,
@@ -66,7 +89,8 @@ def equivalence_of_replicates(
     margin: float | SeedBand,
     *,
     ratio: bool = False,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
+    n: int | None = None,
 ) -> Equivalence:
     """Test from bootstrap replicates whether a difference or ratio is none, or a value lies in a seed band.
 
@@ -82,6 +106,8 @@ def equivalence_of_replicates(
         Whether `estimate` is a ratio.
     alpha : float
         Level, in (0, 0.5).
+    n : int, optional
+        How many texts or queries were resampled, for the record; default: the replicates.
 
     Raises
     ------
@@ -91,7 +117,7 @@ def equivalence_of_replicates(
     Notes
     -----
     ``p_lower = (1 + #{r <= low}) / (1 + B)``, ``p_upper = (1 + #{r >= high}) / (1 + B)`` (Schuirmann 1987; Efron
-    and Tibshirani 1993, chapter 16).
+    and Tibshirani 1993, chapter 16). With few texts or queries (below about 30) percentile intervals are too short.
 
     Examples
     --------
@@ -111,7 +137,7 @@ def equivalence_of_replicates(
         _bounds(margin, ratio),
         alpha=alpha,
         method="bootstrap",
-        n=size,
+        n=size if n is None else n,
     )
 
 
@@ -122,7 +148,7 @@ def equivalence_of_runs(
     *,
     paired: bool = False,
     ratio: bool = False,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> Equivalence:
     """Test over runs whether two recipes give the same value of a metric.
 
@@ -160,22 +186,74 @@ def equivalence_of_runs(
         raise InputError("a ratio needs positive values", where="a, b", todo="compare differences instead")
     if paired and len(x) != len(y):
         raise InputError(f"{len(x)} and {len(y)} runs", todo="pairs need the same seeds on both sides")
-    forward, back = (np.log, np.exp) if ratio else (np.asarray, np.asarray)
-    x, y = forward(x), forward(y)
+    forward, back = (np.log, np.exp) if ratio else (float, float)
+    x, y = (np.log(x), np.log(y)) if ratio else (x, y)
     middle, error, degrees = mean_difference(x, y, paired=paired)
-
-    def below(bound: float) -> float:
-        return student_below(float(forward(bound)) - middle, error, degrees)
-
     return _decide(
         float(back(middle)),
-        below,
-        lambda bound: 1 - below(bound),
-        lambda share: float(back(middle + float(stdtrit(degrees, share)) * error)),
+        lambda bound: student_below(float(forward(bound)) - middle, error, degrees),
+        lambda bound: student_below(middle - float(forward(bound)), error, degrees),
+        lambda share: float(back(middle + _student_quantile(degrees, share) * error)),
         (low, high, null_low, null_high),
         alpha=alpha,
         method="paired t" if paired else "Welch t",
         n=min(len(x), len(y)),
+    )
+
+
+def equivalence_of_estimate(
+    estimate: float,
+    error: float,
+    degrees: float,
+    margin: float,
+    *,
+    alpha: float = ALPHA,
+    method: str = "t",
+    n: int = 0,
+) -> Equivalence:
+    """Test a difference that is known with a standard error.
+
+    Parameters
+    ----------
+    estimate, error : float
+        The difference, and its standard error, >= 0.
+    degrees : float
+        Degrees of freedom of the error, > 0.
+    margin : float
+        Differences below it count as none, > 0.
+    alpha : float
+        Level, in (0, 0.5).
+    method, n
+        For the record.
+
+    Raises
+    ------
+    InputError
+        For a margin or degrees that are not positive, or a negative error.
+
+    Notes
+    -----
+    ``p_lower = P(T > (d + margin) / se)`` tests ``difference <= -margin``, ``p_upper = P(T < (d - margin) / se)``
+    tests ``difference >= margin``, and the p-value is the larger: Schuirmann, J. Pharmacokinet. Biopharm. 15
+    (1987) 657; Lakens, Soc. Psychol. Personal. Sci. 8 (2017) 355. Without any spread the answer is certain.
+
+    Examples
+    --------
+    >>> equivalence_of_estimate(0.1, 0.05, degrees=9, margin=0.5).place
+    'within'
+    """
+    bounds = _bounds(margin, ratio=False)
+    if degrees <= 0 or error < 0:
+        raise InputError(f"degrees of freedom {degrees} and standard error {error}: need > 0 and >= 0")
+    return _decide(
+        estimate,
+        lambda bound: student_below(bound - estimate, error, degrees),
+        lambda bound: student_below(estimate - bound, error, degrees),
+        lambda share: estimate + _student_quantile(degrees, share) * error,
+        bounds,
+        alpha=alpha,
+        method=method,
+        n=n,
     )
 
 
@@ -211,6 +289,11 @@ def student_below(distance: float, error: float, degrees: float) -> float:
     return float(stdtr(degrees, distance / error)) if error else float(np.heaviside(distance, 0.5))
 
 
+def _student_quantile(degrees: float, share: float) -> float:
+    """Quantile of Student's t; those of a share and of the rest are exact opposites."""
+    return float(stdtrit(degrees, share)) if share >= 0.5 else -float(stdtrit(degrees, 1 - share))
+
+
 def _decide(
     estimate: float,
     below: Callable[[float], float],
@@ -231,6 +314,7 @@ def _decide(
         estimate=float(estimate),
         low=quantile(alpha),
         high=quantile(1 - alpha),
+        confidence=(quantile(alpha / 2), quantile(1 - alpha / 2)),
         margin=(low, high),
         p_value=max(p_lower, p_upper),
         p_lower=p_lower,

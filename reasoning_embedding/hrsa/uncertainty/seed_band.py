@@ -97,3 +97,17 @@ def finite_values(values: Sequence[float] | np.ndarray, where: str) -> np.ndarra
             todo="run more seeds, or drop the runs without a value",
         )
     return found
+
+
+def mean_std(values: Sequence[float] | np.ndarray) -> tuple[float, float | None]:
+    """Return mean and sample standard deviation (``ddof=1``) of one value a seed; of one value it has none.
+
+    Raises
+    ------
+    InputError
+        If there is no value, or one is not finite.
+    """
+    found = np.asarray(values, dtype=np.float64).ravel()
+    if not len(found) or not np.isfinite(found).all():
+        raise InputError("the values must be finite numbers, at least one")
+    return float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else None

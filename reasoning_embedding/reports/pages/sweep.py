@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.files import atomic_folder
+from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA
 from reasoning_embedding.progress import Report
 from reasoning_embedding.reports.charts import CoordinateAxis, CoordinateLine, Coordinates
 from reasoning_embedding.reports.grid import (
@@ -23,7 +24,6 @@ from reasoning_embedding.reports.labels import signed
 from reasoning_embedding.reports.reading import read_sweep
 from reasoning_embedding.reports.records import SEED, SweepRecord, half_width
 from reasoning_embedding.reports.shell import paragraphs, write_page
-from reasoning_embedding.reports.statistics import ALPHA
 from reasoning_embedding.reports.svg import parallel_coordinates
 
 
