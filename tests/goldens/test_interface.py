@@ -34,7 +34,7 @@ from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.reports.pages.experiment import still_charts
 from reasoning_embedding.reports.pages.merge import build_merge, merge_tables
 from reasoning_embedding.reports.reading import read_experiment
-from tests.published import write_checkpoint, write_run
+from tests.publishing.published_run import write_checkpoint, write_run
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
