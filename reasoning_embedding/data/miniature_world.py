@@ -134,7 +134,7 @@ def _vocabulary() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*specials, *"0123456789+=,;.", *words, *ENTITIES, *values)))
 
 
-class World:
+class MiniatureWorld:
     """Facts drawn from a seed; words, templates and arithmetic are the same in every world.
 
     Parameters

@@ -15,8 +15,15 @@ from hypothesis import strategies as st
 
 from reasoning_embedding import config
 from reasoning_embedding.data import Ragged, Table, load_table
-from reasoning_embedding.data.mining.hard_negatives import MiningRule, Pool, check_pool, make_pool, mine
-from reasoning_embedding.data.mining.hard_negatives import neighbours as search
+from reasoning_embedding.data.mining import neighbours
+from reasoning_embedding.data.mining.hard_negatives import (
+    CandidatePool,
+    MiningRule,
+    check_pool,
+    inconsistent,
+    make_pool,
+    mine,
+)
 from reasoning_embedding.data.mining.neighbours import ExactSearch, FaissSearch, ScoreSearch, best_of
 from reasoning_embedding.data.quality.shingles import normalise
 from reasoning_embedding.data.rows import Row
@@ -31,7 +38,7 @@ def load(path: Path, *records: object) -> Table:
     return load_table(config.Data.model_validate({"sources": [source], "query_template": "{instruction}"}))
 
 
-def world(path: Path, rows: int = 60, seed: int = 0) -> tuple[Pool, np.ndarray, np.ndarray]:
+def world(path: Path, rows: int = 60, seed: int = 0) -> tuple[CandidatePool, np.ndarray, np.ndarray]:
     """Rows that share queries, several positives, twins but for case; vectors of few values, so with ties."""
     rng = np.random.default_rng(seed)
     texts = [f"text {number}" for number in range(80)] + [f"Text, {number}!" for number in range(0, 80, 9)]
@@ -49,7 +56,7 @@ def world(path: Path, rows: int = 60, seed: int = 0) -> tuple[Pool, np.ndarray, 
     return pool, queries, documents
 
 
-def naive(pool: Pool, queries: np.ndarray, documents: np.ndarray, rule: MiningRule) -> list[Row]:
+def naive(pool: CandidatePool, queries: np.ndarray, documents: np.ndarray, rule: MiningRule) -> list[Row]:
     """The definition, one row and one document at a time, in float64."""
     table, found = pool.table, []
     reads = [normalise(text) for text in pool.documents]
@@ -89,7 +96,7 @@ RULES = [
 def test_the_exact_miner_is_the_definition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], documents_a_block: int
 ) -> None:
-    monkeypatch.setattr(search, "DOCUMENTS", documents_a_block)
+    monkeypatch.setattr(neighbours, "DOCUMENTS", documents_a_block)
     pool, queries, documents = world(tmp_path)
     rule = MiningRule(**settings)
     engine = ExactSearch(queries, documents, pool.minable)
@@ -237,3 +244,29 @@ def test_the_pool_is_that_of_dictionaries_of_texts(
     assert [pool.queries[query] for query in pool.query.tolist()] == [
         table.texts[query] for query in table.query.tolist()
     ]
+
+
+def test_consistency_counts_the_documents_above_the_best_positive(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    records = [{"query": f"q {i % 20}", "pos": [f"d {i}"], "neg": [f"d {40 + i}"]} for i in range(40)]
+    pool = make_pool(load(tmp_path, *records))
+    queries = rng.integers(-2, 3, (len(pool.queries), 4)).astype(np.float32)
+    documents = rng.integers(-2, 3, (len(pool.documents), 4)).astype(np.float32)
+    for k in (2, 8, 20):
+        expected = []
+        for row in range(40):
+            scores = documents @ queries[pool.query[row]]
+            answers = {
+                d
+                for other in range(40)
+                if pool.query[other] == pool.query[row]
+                for d in pool.positives[other]
+            }
+            above = [
+                d for d in range(80) if d not in answers and scores[d] > scores[pool.positives[row]].max()
+            ]
+            if len(above) >= k:
+                expected.append(row)
+        lost = inconsistent(pool, ExactSearch(queries, documents), k)
+        assert np.flatnonzero(lost).tolist() == expected
+        assert 0 < len(expected) < 40, k
