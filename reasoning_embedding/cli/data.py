@@ -194,7 +194,7 @@ def stats(
     from reasoning_embedding.files import atomic_write, write_json
     from reasoning_embedding.preparing.describing import describe_data
     from reasoning_embedding.preparing.files import data_section
-    from reasoning_embedding.reports.pages.data_page import data_page
+    from reasoning_embedding.reports.pages.data import data_page
 
     searcher = _searcher(model, revision, None, max_tokens, query_template, document_prompt)
     found = describe_data(data_section(rows), tokenizer=tokenizer, searcher=searcher, report=speaker())
