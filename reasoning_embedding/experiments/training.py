@@ -12,9 +12,9 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
 from reasoning_embedding.progress import Report
 
+from .comparisons import tracking_of
 from .contamination import compare_tasks, refuse_contaminated, scored_tasks
 from .scoring import training_score
-from .tracking import tracking_of
 
 if TYPE_CHECKING:
     from reasoning_embedding.data import Table
@@ -176,7 +176,7 @@ def _has_other_settings(run: RunFolder, settings: config.RunConfig) -> bool:
 
 def _has_other_backbone(run: RunFolder, settings: config.RunConfig) -> bool:
     """Whether a run that began started from other weights than lie at its backbone's path now."""
-    from reasoning_embedding.training.folder import parent_record
+    from reasoning_embedding.training.run_folder import parent_record
 
     if not run.steps():
         return False

@@ -9,6 +9,7 @@ product to compute them again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +17,10 @@ from torch import Tensor
 from reasoning_embedding import config
 from reasoning_embedding.data.batch import Batch
 
-from .masks import brought_by, known_answers
+from .masks import known_answers, own_candidates
 
 
-@dataclass(frozen=True)
-class RowSums:
+class InfoNCESums(NamedTuple):
     """Sums over query rows, float64 scalars, so that rows of several ranks add up.
 
     Attributes
@@ -47,7 +47,7 @@ def tiled_infonce(
     temperature: float,
     gradient: Tensor,
     scale: float = 1.0,
-) -> RowSums:
+) -> InfoNCESums:
     r"""Sum InfoNCE over some query rows and ADD its gradient.
 
     Parameters
@@ -69,7 +69,7 @@ def tiled_infonce(
 
     Returns
     -------
-    RowSums
+    InfoNCESums
         Not scaled.
 
     Notes
@@ -80,7 +80,7 @@ def tiled_infonce(
     query_document      s(q_i, d_c)                 all candidates c, its positive among them
     query_query         s(q_i, q_j)                 other queries j
     document_query      s(d_i+, q_j)                all queries j, i among them
-    document_document   s(d_i+, d_c)                candidates c that another query brought
+    document_document   s(d_i+, d_c)                candidates c but the query's own
     ==================  ==========================  =============================================
 
     query_document alone is van den Oord et al. 2018 (arXiv 1807.03748); with query_query and
@@ -93,32 +93,32 @@ def tiled_infonce(
     above s(q_i, d_i+) + margin, or above ratio * s(q_i, d_i+); as in Qwen3-Embedding, a candidate of
     document_document is judged by its similarity to q_i.
 
-    Beside embeddings and gradient this holds 2 (B + C) D numbers, the vectors of both sides and their gradient,
+    Beside embeddings and gradient this holds 2 (B + C) D numbers, the vectors of all slots and their gradient,
     and tile_rows similarities for each candidate of each direction: never B x C. ``python -m benchmarks loss`` measures
     one tile of 65,536 queries with 4 candidates each at D = 1024: 5393 MiB with embeddings and gradient, where
     this count gives 5376, 256 of them for the tile; one copy of the scores would take 65,536.
     """
     total = torch.zeros(3, dtype=torch.float64, device=embeddings.device)
-    queries, documents = _Side.of(embeddings, batch.query), _Side.of(embeddings, batch.document)
+    queries, documents = _SlotVectors.of(embeddings, batch.query), _SlotVectors.of(embeddings, batch.document)
     for tile_rows in rows.split(settings.tile_rows) if len(rows) else ():
         tile = _Tile(queries, documents, batch, tile_rows, settings)
         total += tile.exponentiate(temperature)
         tile.add_gradient(scale / temperature)
         del tile  # before the next one takes its memory
-    for side, text in ((queries, batch.query), (documents, batch.document)):
-        gradient.index_add_(0, text, side.gradient)
-    return RowSums(*total)
+    for slots, text in ((queries, batch.query), (documents, batch.document)):
+        gradient.index_add_(0, text, slots.gradient)
+    return InfoNCESums(*total)
 
 
 @dataclass
-class _Side:
+class _SlotVectors:
     """The vectors in one kind of slots, and their gradient."""
 
     vectors: Tensor
     gradient: Tensor
 
     @classmethod
-    def of(cls, embeddings: Tensor, text: Tensor) -> _Side:
+    def of(cls, embeddings: Tensor, text: Tensor) -> _SlotVectors:
         vectors = embeddings[text]
         return cls(vectors, torch.zeros_like(vectors))
 
@@ -127,23 +127,28 @@ class _Tile:
     """Some rows against everything they are contrasted with: one buffer, a block of columns a direction."""
 
     def __init__(
-        self, queries: _Side, documents: _Side, batch: Batch, rows: Tensor, settings: config.InfoNCE
+        self,
+        queries: _SlotVectors,
+        documents: _SlotVectors,
+        batch: Batch,
+        rows: Tensor,
+        settings: config.InfoNCE,
     ) -> None:
         self._queries, self._documents, self._batch = queries, documents, batch
         self._rows, self._settings = rows, settings
         self._places = torch.arange(len(rows), device=rows.device)
-        sides = {"query": queries, "document": documents}
-        self._sides = {name: [sides[part] for part in name.split("_")] for name in settings.directions}
-        widths = [len(candidates.vectors) for _, candidates in self._sides.values()]
+        vectors = {"query": queries, "document": documents}
+        self._directions = {name: [vectors[kind] for kind in name.split("_")] for name in settings.directions}
+        widths = [len(candidates.vectors) for _, candidates in self._directions.values()]
         self._buffer = queries.vectors.new_empty(len(rows), sum(widths))
-        self._blocks = dict(zip(self._sides, self._buffer.split(widths, dim=1), strict=True))
+        self._blocks = dict(zip(self._directions, self._buffer.split(widths, dim=1), strict=True))
         self._spans = [self._buffer] if settings.softmax == "joint" else list(self._blocks.values())
         self._masses: list[Tensor] = []
 
     def exponentiate(self, temperature: float) -> Tensor:
         """Fill the buffer with exp(logit - largest of its softmax); return the three sums of the rows."""
-        for name, (anchors, candidates) in self._sides.items():
-            # Rows index both sides: candidate i is the positive of query i.
+        for name, (anchors, candidates) in self._directions.items():
+            # Rows index queries and documents: candidate i is the positive of query i.
             scaled = anchors.vectors[self._rows] / temperature
             torch.mm(scaled, candidates.vectors.T, out=self._blocks[name])
         positive = self._blocks["query_document"][self._places, self._rows]
@@ -163,7 +168,7 @@ class _Tile:
     def add_gradient(self, scale: float) -> None:
         """Add `scale` times the gradient with respect to the similarities, sent to both of their vectors."""
         masses = self._masses * (len(self._blocks) // len(self._masses))
-        for (name, (anchors, candidates)), mass in zip(self._sides.items(), masses, strict=True):
+        for (name, (anchors, candidates)), mass in zip(self._directions.items(), masses, strict=True):
             exponentials, weight = self._blocks[name], scale / mass
             anchors.gradient.index_add_(0, self._rows, weight * (exponentials @ candidates.vectors))
             candidates.gradient.addmm_(exponentials.T, weight * anchors.vectors[self._rows])
@@ -189,7 +194,7 @@ class _Tile:
         if "query_query" in self._blocks:
             self._blocks["query_query"][place] = -torch.inf
         if "document_document" in self._blocks:
-            self._blocks["document_document"][brought_by(self._batch, self._rows)] = -torch.inf
+            self._blocks["document_document"][own_candidates(self._batch, self._rows)] = -torch.inf
         own[place] = positive
         if "document_query" in self._blocks:
             self._blocks["document_query"][place] = positive
@@ -201,6 +206,6 @@ class _Tile:
         limit = positive * (rule.ratio or 1) + (rule.margin or 0) / temperature
         similar = self._blocks["query_document"] > limit[:, None]
         if rule.exempt_hard_negatives:
-            similar[brought_by(self._batch, self._rows)] = False
+            similar[own_candidates(self._batch, self._rows)] = False
         for name, block in self._blocks.items():
             block.masked_fill_(similar if name.endswith("_document") else block > limit[:, None], -torch.inf)

@@ -48,14 +48,14 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 
 from .engines import Engine, build_engine
-from .folder import parent_record
-from .meters import Report
+from .metrics import Report
 from .optimizers import build_optimizer
 from .recompute import recompute_activations
+from .run_folder import parent_record
 
 
 @dataclass
-class Job:
+class PreparedRun:
     """A run in memory: model, engine, loss, data plan, and where it writes."""
 
     settings: config.RunConfig
@@ -97,7 +97,9 @@ class Job:
         self.world.barrier()
 
 
-def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: int, report: Report) -> Job:
+def prepare(
+    settings: config.RunConfig, run: RunFolder, world: World, *, start: int, report: Report
+) -> PreparedRun:
     """Load data and backbone, check the attention contract, build the optimizer, and restore step `start`.
 
     Parameters
@@ -170,7 +172,7 @@ def prepare(settings: config.RunConfig, run: RunFolder, world: World, *, start: 
         report(f"resumed after step {start}")
     anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
     parent = parent_record(settings.backbone)
-    return Job(
+    return PreparedRun(
         settings, run, world, embedder, held, loss, anchor, table, plan, store, inputs, parent, compute
     )
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
-from reasoning_embedding.losses import ContrastiveLoss, LossShare
+from reasoning_embedding.losses import ContrastiveLoss
 from tests.processes import Forked, accelerate_launch, torchrun, verb
 
 Write = Callable[..., Path]
@@ -253,7 +253,7 @@ def test_killed_and_terminated_runs_go_on_to_the_same_weights(
 
 
 def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
-    from reasoning_embedding.training.folder import locked
+    from reasoning_embedding.training.run_folder import locked
 
     with locked(RunFolder(tmp_path / "runs" / "run")):
         assert "another process" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
@@ -303,16 +303,16 @@ def test_launchers_run_it_in_fresh_processes(
 def test_nan_stops_before_it_reaches_the_weights(
     write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, share = 0, ContrastiveLoss.share
+    calls, compute = 0, ContrastiveLoss.compute
 
-    def breaking(*arguments: Any, **options: Any) -> LossShare:
+    def breaking(*arguments: Any, **options: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         nonlocal calls
         calls += 1
-        part = share(*arguments, **options)
+        gradient, sums = compute(*arguments, **options)
         factor = math.nan if calls == 5 else 1
-        return LossShare(part.gradient, part.sums | {"loss": part.sums["loss"] * factor})
+        return gradient, sums | {"loss": sums["loss"] * factor}
 
-    monkeypatch.setattr(ContrastiveLoss, "share", breaking)
+    monkeypatch.setattr(ContrastiveLoss, "compute", breaking)
     result = rembed("train", write_run(), code=1)
     assert "the loss is nan at step 5" in result.output  # type: ignore[attr-defined]
     run = RunFolder(tmp_path / "runs" / "run")

@@ -19,11 +19,12 @@ from reasoning_embedding.backbones import Pack, make_pack, make_packs
 from reasoning_embedding.distributed import World, deal
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.losses import build_loss
-from reasoning_embedding.training import contrastive_step, memory
+from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training import memory_mode as memory
+from reasoning_embedding.training.activation_memory import Footprint, LiveBytes, measure
 from reasoning_embedding.training.engines import Replicated
-from reasoning_embedding.training.memory import plan_memory
+from reasoning_embedding.training.memory_mode import choose_memory_mode
 from reasoning_embedding.training.optimizers import build_optimizer
-from reasoning_embedding.training.probe import Footprint, LiveBytes, measure
 from reasoning_embedding.training.recompute import recompute_activations
 from tests.factories import random_batch
 from tests.models import exact_norms, gradients, relative, tiny_embedder
@@ -146,14 +147,14 @@ def test_working_memory_is_that_of_one_layer_made_again() -> None:
     assert 0.7 * layer < found.working < 2 * layer
 
 
-def _plan(monkeypatch: pytest.MonkeyPatch, free: int, **training: Any) -> memory.MemoryPlan:
+def _plan(monkeypatch: pytest.MonkeyPatch, free: int, **training: Any) -> memory.MemoryMode:
     embedder = tiny_embedder()
     embedder.train()
     monkeypatch.setattr(memory, "_memory", lambda world: (free, 10_000_000))
     monkeypatch.setattr(memory, "at_most", lambda extra: contextlib.nullcontext())  # a few KiB tell nothing
     settings = config.Training(pack_tokens=40, **training)
     engine = Replicated(embedder, World(), lambda module: build_optimizer(module, settings))
-    plan = plan_memory(settings, engine, [random_batch(seed=s) for s in range(3)], None)
+    plan = choose_memory_mode(settings, engine, [random_batch(seed=s) for s in range(3)], None)
     assert all(parameter.grad is None for parameter in embedder.parameters())
     return plan
 
@@ -219,7 +220,7 @@ def test_the_probe_is_a_pack_that_a_rank_will_run(monkeypatch: pytest.MonkeyPatc
     engine = Replicated(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
     for ranks in (1, 4):
         engine.world = World(rank=ranks - 1, size=ranks)
-        plan_memory(settings, engine, [batch], None)
+        choose_memory_mode(settings, engine, [batch], None)
     assert probed == [
         batch.lengths.sum(),
         max(batch.lengths[share].sum() for share in deal(batch.lengths, 4)),
@@ -272,7 +273,7 @@ def test_a_probe_beyond_the_limit_is_refused_before_the_kernel_kills(monkeypatch
     settings = config.Training(pack_tokens=40)
     engine = Replicated(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
     with pytest.raises(SetupError, match="a pack of 38 tokens does not fit in the memory of cpu"):
-        plan_memory(settings, engine, [random_batch()], None)
+        choose_memory_mode(settings, engine, [random_batch()], None)
     assert len(torch.ones(1 << 28)) == 1 << 28, "the control: the limit ends with the probe"
 
 

@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +16,19 @@ from reasoning_embedding.backbones import Embedder, stock_model
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
-from reasoning_embedding.files import atomic_write, explain_disk_errors
+from reasoning_embedding.files import atomic_write, explain_disk_errors, read_json_lines
 from reasoning_embedding.planning.devices import find_device
 from reasoning_embedding.planning.shapes import decoder_shape, training_flops
+from reasoning_embedding.progress import Report, Throttle, seconds_left
 
 from .step import StepOutput
-from .trackers import Report, Tracker
+from .trackers import Tracker
+
+#: Seconds between two lines of progress.
+_INTERVAL = 4.0
 
 
-class Meters:
+class Metrics:
     """Writes the metrics of a run on the main rank.
 
     Parameters
@@ -36,6 +39,8 @@ class Meters:
         Steps of the whole run.
     first : int
         Steps already done; later lines of an interrupted run are cut off, so that each step stands once.
+    every : int
+        Steps from one line to the next; the last step and scored ones always have one.
     trackers : sequence of Tracker
         Also take the numbers; see :func:`.trackers.open_trackers`.
     report : callable
@@ -43,14 +48,37 @@ class Meters:
     """
 
     def __init__(
-        self, run: RunFolder, *, steps: int, first: int, trackers: Sequence[Tracker], report: Report
+        self,
+        run: RunFolder,
+        *,
+        steps: int,
+        first: int,
+        every: int = 1,
+        trackers: Sequence[Tracker],
+        report: Report,
     ) -> None:
-        self._path, self._steps, self._first, self._report = run.metrics, steps, first, report
-        _keep_steps(run.metrics, first)
-        self._trackers = trackers
-        self._started = self._spoken = time.perf_counter()
+        self._path, self._steps, self._first, self._every = run.metrics, steps, first, every
+        if run.metrics.exists():
+            # A run that begins again logs its step 0 again.
+            kept = [line for line in read_json_lines(run.metrics) if first and line["step"] <= first]
+            atomic_write(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        self._trackers, self._report = trackers, report
+        self._throttle = Throttle(_INTERVAL)
 
-    def log(self, record: dict[str, Any]) -> None:
+    def step(self, record: dict[str, Any]) -> None:
+        """Take the record of a finished step: write it if it is its turn, and say how far the run is."""
+        step = record["step"]
+        if step % self._every == 0 or step == self._steps or "evaluation" in record:
+            self.write(record)
+        if self._throttle.is_due(last=step == self._steps):
+            elapsed = time.monotonic() - self._throttle.started
+            left = seconds_left(elapsed, step - self._first, self._steps - step)
+            self._report(
+                f"step {step}/{self._steps}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2f}  "
+                f"{record['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
+            )
+
+    def write(self, record: dict[str, Any]) -> None:
         """Append one step's record; its numbers also go to the trackers."""
         with explain_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
@@ -67,40 +95,14 @@ class Meters:
         for tracker in self._trackers:
             tracker.log(numbers, record["step"])
 
-    def speak(self, record: dict[str, Any]) -> None:
-        """Report progress if some seconds have passed or the run ends."""
-        now, step = time.perf_counter(), record["step"]
-        if now - self._spoken < 4 and step != self._steps:
-            return
-        self._spoken = now
-        left = (now - self._started) / (step - self._first) * (self._steps - step)
-        self._report(
-            f"step {step}/{self._steps}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2f}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
-        )
-
     def close(self) -> None:
         """Let the trackers finish."""
         for tracker in self._trackers:
             tracker.close()
 
 
-def _keep_steps(path: Path, last: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the line a killed process was writing
-            continue
-        if last and record["step"] <= last:  # a run that begins again logs its step 0 again
-            kept.append(line + "\n")
-    atomic_write(path, "".join(kept))
-
-
-class Gauges:
-    """Reads how fast and how full a step was.
+class Throughput:
+    """Measures how fast and how full a step was.
 
     Parameters
     ----------
@@ -117,8 +119,8 @@ class Gauges:
         self._full = settings.training.lora is None
         self._world, self._peak = world, _peak_flops(settings.logging, world.device)
 
-    def read(self, batch: Batch, output: StepOutput, times: dict[str, float]) -> dict[str, Any]:
-        """Return the record of a step, for :class:`Meters`.
+    def of(self, batch: Batch, output: StepOutput, times: dict[str, float]) -> dict[str, Any]:
+        """Return what a step's record says of it, for :class:`Metrics`.
 
         Parameters
         ----------
@@ -127,7 +129,7 @@ class Gauges:
         output : StepOutput
             What the step measured.
         times : dict of str to float
-            Seconds by phase since the last step was read. ``save`` and ``evaluation`` are not of the step: a
+            Seconds by phase since the last step. ``save`` and ``evaluation`` are not of the step: a
             checkpoint is written after its step's record, so its time stands in the next one.
 
         Notes
@@ -144,7 +146,7 @@ class Gauges:
             "tokens": output.tokens,
             "tokens_per_second": output.tokens / seconds,
             "queries_per_second": len(batch.query) / seconds,
-            "padding_efficiency": output.tokens / output.slots,
+            "padding_efficiency": output.tokens / output.computed_tokens,
             "token_imbalance": output.imbalance,
             "mfu": flops / seconds / peak if peak is not None else None,
             "seconds": seconds,

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import subprocess
-from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import InputContract
 from reasoning_embedding.checkpoints import RunFolder, read_provenance, versions
 from reasoning_embedding.checkpoints.layout import newest_resumable
 from reasoning_embedding.checkpoints.locks import hold
-from reasoning_embedding.data import Plan, Table
-from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, write_json
+from reasoning_embedding.files import atomic_write, read_json, write_json
 from reasoning_embedding.secrets import masked
 
-from .memory import MemoryPlan
+if TYPE_CHECKING:
+    from .memory_mode import MemoryMode
+    from .setup import PreparedRun
 
 
-@contextlib.contextmanager
-def locked(run: RunFolder) -> Generator[None]:
+def locked(run: RunFolder) -> contextlib.AbstractContextManager[None]:
     """Hold the run folder; a second process is refused.
 
     Raises
@@ -39,12 +35,8 @@ def locked(run: RunFolder) -> Generator[None]:
     SetupError
         If the folder cannot be written.
     """
-    with hold(
-        run.lock,
-        refusal="another process is training in this run folder",
-        todo="wait for it, or change name",
-    ):
-        yield
+    refusal = "another process is training in this run folder"
+    return hold(run.lock, refusal=refusal, todo="wait for it, or change name")
 
 
 def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> int:
@@ -63,8 +55,8 @@ def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> i
             where=str(run.path),
             todo="go on with --resume, or choose another name",
         )
-    saved = json.loads(run.config_json.read_text(encoding="utf-8")) if run.config_json.exists() else None
-    if saved is not None and (changed := config.changed_since(saved, settings)):
+    saved = read_json(run.config_json, default={})
+    if saved and (changed := config.changed_since(saved, settings)):
         raise InputError(
             f"the run there had other settings ({', '.join(changed)})",
             where=str(run.config_json),
@@ -73,19 +65,19 @@ def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> i
     return newest_resumable(run) or 0
 
 
-def describe_run(
-    run: RunFolder,
-    settings: config.RunConfig,
-    text: str | None,
-    *,
-    table: Table,
-    plan: Plan,
-    inputs: InputContract,
-    world: World,
-    memory: MemoryPlan,
-    compute: torch.dtype | None,
-) -> None:
-    """Write the config as written and as resolved, and the manifest."""
+def describe_run(prepared: PreparedRun, text: str | None, memory: MemoryMode) -> None:
+    """Write the config as written and as resolved, and the manifest.
+
+    Parameters
+    ----------
+    prepared : PreparedRun
+        What is about to be trained.
+    text : str, optional
+        The config as written.
+    memory : MemoryMode
+        What its steps keep.
+    """
+    run, settings, world = prepared.run, prepared.settings, prepared.world
     if text is not None:
         atomic_write(run.config_yaml, text)
     write_json(run.config_json, settings.model_dump(mode="json"))
@@ -93,15 +85,15 @@ def describe_run(
     manifest = {
         "name": settings.name,
         "seed": settings.seed,
-        "steps": plan.steps,
-        "rows": len(table),
-        "sources": table.sources,
-        "skipped_rows": table.skipped,
-        "data_fingerprint": table.fingerprint,
-        "input_contract": asdict(inputs),
+        "steps": prepared.plan.steps,
+        "rows": len(prepared.table),
+        "sources": prepared.table.sources,
+        "skipped_rows": prepared.table.skipped,
+        "data_fingerprint": prepared.table.fingerprint,
+        "input_contract": asdict(prepared.inputs),
         "ranks": world.size,
         "memory": asdict(memory),
-        "compute_dtype": str(compute or torch.float32).removeprefix("torch."),
+        "compute_dtype": str(prepared.compute or torch.float32).removeprefix("torch."),
         "hardware": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +18,7 @@ from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, contrastive_step
-from reasoning_embedding.training.embedding_pass import Forwards
+from reasoning_embedding.training.embedding_pass import EmbeddingPass
 from tests.factories import random_batch
 from tests.models import exact_norms, gradients, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
@@ -52,8 +53,12 @@ class Case:
             return Batch.from_arrays(batch.texts[:2], batch.prompt_lengths[:2], [0], [1, 0])
         return batch
 
-    def forwards(self) -> Forwards:
-        return Forwards(self.pack_tokens, STORE[self.memory], dropout=DROPOUT)
+    def embed(self, engine: Engine, texts: np.ndarray) -> EmbeddingPass:
+        """Some of the batch's texts."""
+        store = STORE[self.memory]
+        return EmbeddingPass(
+            engine, self.batch(), texts, pack_tokens=self.pack_tokens, store_tokens=store, dropout=DROPOUT
+        )
 
     def embedder(self) -> Embedder:
         """In float64, with dropout in attention and adapters."""

@@ -20,15 +20,15 @@ from reasoning_embedding.errors import SetupError
 from reasoning_embedding.host import at_most, host_memory
 from reasoning_embedding.planning.memory import OPTIMIZER_BYTES, PLANNED_SHARE
 
+from .activation_memory import Footprint, measure
 from .engines import Engine
-from .out_of_memory import cures, is_out_of_memory
-from .probe import Footprint, measure
+from .out_of_memory import is_out_of_memory, remedies
 
 _MIB, _GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class MemoryMode:
     """What a step keeps, and why.
 
     Attributes
@@ -52,9 +52,9 @@ class MemoryPlan:
     budget_bytes: int | None = None
 
 
-def plan_memory(
+def choose_memory_mode(
     training: config.Training, engine: Engine, batches: Sequence[Batch], autocast: torch.dtype | None
-) -> MemoryPlan:
+) -> MemoryMode:
     """Choose what a step keeps, equally on all ranks.
 
     Parameters
@@ -86,11 +86,11 @@ def plan_memory(
     if training.memory != "auto" or training.store_tokens is not None:
         return _given(training, len(pack.input_ids))
     if training.activation_checkpointing in (True, "offload"):
-        return MemoryPlan("store", None, "layers keep their inputs alone, so nothing is embedded twice")
+        return MemoryMode("store", None, "layers keep their inputs alone, so nothing is embedded twice")
     most = max(sum(map(len, texts)) for texts, _ in shares)
     free = _free(training, engine)
     available = free - _to_come(training, engine)
-    found = _probe(engine, pack, autocast, free=free, todo=_less(training))
+    found = _probe(engine, pack, autocast, free=free, todo=_smaller_settings(training))
     needed = max_over_ranks(found.kept + found.working, world)
     least = -max_over_ranks(-available, world)
     if least < needed:
@@ -100,7 +100,7 @@ def plan_memory(
             where="training.memory_gib"
             if training.memory_gib is not None
             else f"the memory of {world.device}",
-            todo=_less(training),
+            todo=_smaller_settings(training),
         )
     per_token = max_over_ranks(-(-found.kept // len(pack.input_ids)), world)
     budget = -max_over_ranks(-max(int(PLANNED_SHARE * available) - found.working, 0), world)
@@ -113,7 +113,7 @@ def _fullest(batch: Batch, ranks: int) -> tuple[list[np.ndarray], np.ndarray]:
     return [batch.texts[text] for text in share], batch.prompt_lengths[share]
 
 
-def _given(training: config.Training, pack: int) -> MemoryPlan:
+def _given(training: config.Training, pack: int) -> MemoryMode:
     tokens = 0 if training.memory == "replay" else training.store_tokens
     mode = "store" if tokens is None else "hybrid" if tokens else "replay"
     reason = "as the recipe says"
@@ -121,10 +121,10 @@ def _given(training: config.Training, pack: int) -> MemoryPlan:
         reason += (
             f"; but a pack has {pack:,} tokens, more than {tokens:,}, so that none is kept: lower pack_tokens"
         )
-    return MemoryPlan(mode, tokens, reason)
+    return MemoryMode(mode, tokens, reason)
 
 
-def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryPlan:
+def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryMode:
     tokens = budget // max(per_token, 1)
     mode = "store" if tokens >= most else "hybrid" if tokens >= pack else "replay"
     reason = (
@@ -133,12 +133,12 @@ def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryPlan:
     )
     if tokens < pack:
         reason += f", less than one pack of {pack:,}: the step may run out of memory"
-    return MemoryPlan(mode, 0 if mode == "replay" else tokens, reason, per_token, budget)
+    return MemoryMode(mode, 0 if mode == "replay" else tokens, reason, per_token, budget)
 
 
-def _less(training: config.Training) -> str:
+def _smaller_settings(training: config.Training) -> str:
     """What lowers the memory that ``auto`` found missing; no other memory mode does."""
-    return f"set {'; or '.join(cures(training.model_copy(update={'memory': 'replay'})))}"
+    return f"set {'; or '.join(remedies(training.model_copy(update={'memory': 'replay'})))}"
 
 
 def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, *, free: int, todo: str) -> Footprint:
@@ -179,7 +179,7 @@ def _free(training: config.Training, engine: Engine) -> int:
 def _to_come(training: config.Training, engine: Engine) -> int:
     """Bytes of gradients and optimizer state that are not there yet."""
     trained = [p for p in engine.embedder.parameters() if p.requires_grad]
-    # A gradient stays whole until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
+    # A gradient stays unsharded until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
     to_come = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained)
     if not engine.optimizer.state:
         to_come += engine.state_elements() * OPTIMIZER_BYTES[training.optimizer.kind]
