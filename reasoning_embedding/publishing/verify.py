@@ -19,7 +19,7 @@ from reasoning_embedding.backbones.contracts import PROBE_TEXTS
 from reasoning_embedding.checkpoints import content_hash, read_provenance, versions
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.errors import ContractError, InputError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import read_json_value
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import mask
 
@@ -155,7 +155,7 @@ def _expected(
 
 def _refuse_code(folder: Path) -> None:
     for path in folder.glob("*.json"):
-        if "auto_map" in read_json(path):
+        if "auto_map" in read_json_value(path):
             raise ContractError(
                 "the model asks for code of its own (auto_map)",
                 where=str(path),
