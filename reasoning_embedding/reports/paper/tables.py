@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
 from typing import Any
 
-from .backbone_pairs import BackbonePair, backbone_pairs
-from .grid import Cell, Column, Grid
-from .hrsa_effects import accuracies, pair_change
-from .hrsa_tables import hrsa_cell
-from .labels import LEVELS, brackets, metric_label, number, signed
-from .records import Experiment, Pair
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
+from reasoning_embedding.reports.hrsa_tables import hrsa_cell
+from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
+from reasoning_embedding.reports.paper.backbones import accuracies, pair_change
+from reasoning_embedding.reports.records import AnalysedPair, Experiment
+from reasoning_embedding.reports.resources import published
+
+from .backbones import BackbonePair, backbone_pairs
 
 _KS = (5, 10, 50)
 _SIDES = ("before CL", "after CL")
@@ -30,15 +30,9 @@ def paper_tables(experiment: Experiment) -> list[Grid]:
     ]
 
 
-def published() -> dict[str, Any]:
-    """Published H_inv and k-NN overlaps, with their source."""
-    text = (files("reasoning_embedding.reports") / "published" / "hrsa.json").read_text(encoding="utf-8")
-    return json.loads(text)
-
-
 def entropy_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
     """H_inv of each pair of backbones before and after contrastive training, beside the published ones."""
-    table = published()
+    table = published("hrsa")
     rows = []
     for pair in pairs:
         sides = (pair.before, pair.after)
@@ -69,10 +63,10 @@ def entropy_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         f"{_reading(experiment)} Published values are of other models and of {table['probe']}, and come "
         "without intervals.",
         columns=(
-            Column("pair"),
-            *(Column(side, "H_inv") for side in _SIDES),
-            Column("change", "H_inv"),
-            *(Column(side, "above its floor") for side in _SIDES),
+            TableColumn("pair"),
+            *(TableColumn(side, "H_inv") for side in _SIDES),
+            TableColumn("change", "H_inv"),
+            *(TableColumn(side, "above its floor") for side in _SIDES),
         ),
         rows=tuple(rows),
         reference_rows=frozenset(range(own, len(rows))),
@@ -81,7 +75,7 @@ def entropy_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
 
 def neighbour_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
     """k-NN overlaps at k = 5, 10, 50 before and after contrastive training, beside the published ones."""
-    table = published()
+    table = published("hrsa")
     rows = [
         (
             Cell(pair.name),
@@ -102,7 +96,7 @@ def neighbour_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         title="k-NN overlap (Jaccard of cosine neighbours)",
         caption=f"Ours at the final norm. {_reading(experiment)} Published values are means over layers, of other models "
         f"and of {table['probe']}, without intervals.",
-        columns=(Column("pair"), *(Column(side, f"k = {k}") for k in _KS for side in _SIDES)),
+        columns=(TableColumn("pair"), *(TableColumn(side, f"k = {k}") for k in _KS for side in _SIDES)),
         rows=tuple(rows),
         reference_rows=frozenset(range(own, len(rows))),
     )
@@ -122,7 +116,7 @@ def level_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         key="levels",
         title="Two backbones before and after contrastive training, level by level",
         caption=f"At the final norm. {_reading(experiment)}",
-        columns=tuple(Column(name) for name in ("pair", "level", "metric", *_SIDES, "change")),
+        columns=tuple(TableColumn(name) for name in ("pair", "level", "metric", *_SIDES, "change")),
         rows=tuple(rows),
     )
 
@@ -147,15 +141,15 @@ def probe_table(pairs: list[BackbonePair]) -> Grid:
         caption="Accuracy on the test texts with its 95 % Wilson interval. A is the base, B the variant. Shuffled labels: "
         "own accuracy of a probe fitted on permuted labels; chance: share of the largest class.",
         columns=(
-            Column("pair"),
-            *(Column(label) for label in labels.values()),
-            *(Column(name) for name in ("shuffled labels", "chance", "test texts")),
+            TableColumn("pair"),
+            *(TableColumn(label) for label in labels.values()),
+            *(TableColumn(name) for name in ("shuffled labels", "chance", "test texts")),
         ),
         rows=tuple(rows),
     )
 
 
-def _cell(experiment: Experiment, pair: Pair | None, metric: str) -> Cell:
+def _cell(experiment: Experiment, pair: AnalysedPair | None, metric: str) -> Cell:
     return Cell("–") if pair is None else hrsa_cell(experiment, pair, metric)
 
 
@@ -180,5 +174,5 @@ def _reading(experiment: Experiment) -> str:
         return text + " No two seeds were compared, so nothing is tested against the noise of a seed."
     return text + (
         " Equivalent, closer, farther, undecided: two one-sided tests at 5 % against the seed band, "
-        f"{experiment.band.makings}."
+        f"{experiment.band.description}."
     )

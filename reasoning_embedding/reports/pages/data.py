@@ -1,29 +1,17 @@
-"""The page of a data set: tables and histograms in one HTML file without scripts."""
+"""The page of a data set: tables and histograms."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html
-
-_WIDTH, _HEIGHT = 420, 150
-#: Margins of a histogram: left for its counts, below for its values.
-_LEFT, _BELOW, _ABOVE = 46, 20, 8
-_STYLE = """
-.histograms { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
-.histograms figure { margin: 0; }
-.histograms svg { font: 11px system-ui, sans-serif; fill: currentColor; }
-.histograms rect { fill: #4477aa; }
-.histograms rect:hover { fill: #ee6677; }
-.histograms line { stroke: currentColor; stroke-opacity: 0.3; }
-"""
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, to_html
+from reasoning_embedding.reports.shell import folded_table, page
+from reasoning_embedding.reports.svg import histogram
 
 
 def data_page(found: Mapping[str, Any], title: str) -> str:
-    """Return the HTML of what :func:`reasoning_embedding.data.quality.statistics.statistics` found.
+    """Return the page of what :func:`reasoning_embedding.data.quality.statistics.statistics` found.
 
     Parameters
     ----------
@@ -31,67 +19,13 @@ def data_page(found: Mapping[str, Any], title: str) -> str:
         The statistics.
     title : str
         Heading of the page.
-
-    Notes
-    -----
-    Texts of the data are escaped; a content security policy forbids scripts and any request.
     """
-    style = (resources.files("reasoning_embedding.reports") / "template" / "page.css").read_text(
-        encoding="utf-8"
-    )
     parts = [_overview(found), _lengths(found)]
     if found["scores"] is not None:
         parts.append(_scores(found["scores"]))
     parts += [to_html(_suspects(found)), *_examples(found)]
-    body = "\n".join(f"<section>{part}</section>" for part in parts)
     subtitle = f"{found['rows']:,} rows, {found['texts']:,} distinct texts, {len(found['sources'])} sources"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{html.escape(title)}</title>\n<style>\n{style}{_STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>{html.escape(title)}</h1><p>{html.escape(subtitle)}</p></header>\n"
-        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def histogram(values: Mapping[str, Any], label: str) -> str:
-    """Return an SVG of a histogram; each bar says its range and count where the pointer is.
-
-    Parameters
-    ----------
-    values : mapping
-        ``histogram`` with ``edges`` (b + 1) and ``counts`` (b).
-    label : str
-        What is counted.
-    """
-    edges, counts = values["histogram"]["edges"], values["histogram"]["counts"]
-    low, high, top = edges[0], edges[-1], max(counts) or 1
-    inner, base = _WIDTH - _LEFT, _HEIGHT - _BELOW
-    span = (high - low) or 1
-    bars = []
-    for start, end, count in zip(edges[:-1], edges[1:], counts, strict=True):
-        x, width = _LEFT + inner * (start - low) / span, inner * (end - start) / span
-        height = (base - _ABOVE) * count / top
-        bars.append(
-            f'<rect x="{x:.1f}" y="{base - height:.1f}" width="{max(width - 0.6, 0.6):.1f}" height="{height:.1f}">'
-            f"<title>{_number(start)} to {_number(end)}: {count:,}</title></rect>"
-        )
-    axis = f'<line x1="{_LEFT}" y1="{base}" x2="{_WIDTH}" y2="{base}"/>'
-    texts = (
-        f'<text x="{_LEFT}" y="{_HEIGHT - 5}">{_number(low)}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 5}" text-anchor="end">{_number(high)}</text>'
-        f'<text x="{_LEFT - 5}" y="{_ABOVE + 9}" text-anchor="end">{top:,}</text>'
-    )
-    caption = (
-        f"{label}: mean {_number(values['mean'])}, median {_number(values['median'])}, n {values['n']:,}"
-    )
-    return (
-        f'<figure><figcaption>{html.escape(caption)}</figcaption><svg width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(caption)}">'
-        f"{''.join(bars)}{axis}{texts}</svg></figure>"
-    )
+    return page(title, subtitle, {"": "\n".join(parts)})
 
 
 def _number(value: float) -> str:
@@ -124,7 +58,7 @@ def _lengths(found: Mapping[str, Any]) -> str:
     rows = [(label, *(_number(values[name]) for name in names)) for label, values in groups.items()]
     grid = _grid("lengths", "Lengths", "Over every use of a text.", ("", *names), rows)
     pictures = "".join(histogram(values, label) for label, values in groups.items())
-    return f'{to_html(grid)}<div class="histograms">{pictures}</div>'
+    return f'{to_html(grid)}<div class="panels">{pictures}</div>'
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
@@ -139,7 +73,7 @@ def _scores(scores: Mapping[str, Any]) -> str:
         histogram(scores[name], f"score: {name}") for name in ("positive", "negative", "margin")
     )
     grid = _grid("scores", "Scores", caption, ("what", "how many"), rows)
-    return f'{to_html(grid)}<div class="histograms">{pictures}</div>'
+    return f'{to_html(grid)}<div class="panels">{pictures}</div>'
 
 
 def _suspects(found: Mapping[str, Any]) -> Grid:
@@ -164,7 +98,7 @@ def _examples(found: Mapping[str, Any]) -> list[str]:
         ]
         if rows:
             grid = _grid("examples", name.capitalize(), "The first rows of this kind.", columns, rows)
-            parts.append(f"<details><summary>{html.escape(name)}</summary>{to_html(grid)}</details>")
+            parts.append(folded_table(grid, name))
     return parts
 
 
@@ -172,4 +106,4 @@ def _grid(key: str, title: str, caption: str, columns: tuple[str, ...], rows: li
     cells = tuple(
         tuple(Cell(f"{value:,}" if isinstance(value, int) else str(value)) for value in row) for row in rows
     )
-    return Grid(key, title, caption, tuple(Column(name) for name in columns), cells)
+    return Grid(key, title, caption, tuple(TableColumn(name) for name in columns), cells)

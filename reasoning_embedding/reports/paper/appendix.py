@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
+from reasoning_embedding.reports.narrative import against_band
+from reasoning_embedding.reports.paper.backbones import (
+    Accuracy,
+    Bounds,
+    Change,
+    accuracies,
+    change,
+    pair_change,
+)
+from reasoning_embedding.reports.records import AnalysedPair, Experiment
 
-from .backbone_pairs import BackbonePair, backbone_pairs, training_pairs
-from .hrsa_effects import Accuracy, Bounds, Change, accuracies, change, pair_change
-from .labels import LEVELS, brackets, metric_label, number, signed
-from .narrative import against_band
-from .records import Experiment, Pair
+from .backbones import BackbonePair, backbone_pairs, training_pairs
 
 #: Heading -> sentences.
 Section = tuple[str, list[str]]
@@ -33,7 +40,7 @@ def appendix(experiment: Experiment) -> list[Section]:
 
 
 def _measured(experiment: Experiment) -> list[str]:
-    probes = dict.fromkeys(str(record.probe) for record in (*experiment.pairs, *experiment.realignments))
+    probes = dict.fromkeys(str(record.probe) for record in (*experiment.pairs, *experiment.trajectories))
     sentences = [f"Probe set: {probe}." for probe in probes]
     band = experiment.band
     if band is not None:
@@ -43,7 +50,7 @@ def _measured(experiment: Experiment) -> list[str]:
             for metric in metrics
             if (ends := band.shown(metric)) is not None
         )
-        sentences.append(f"The seed band is {band.makings}. {'; '.join(found)}.")
+        sentences.append(f"The seed band is {band.description}. {'; '.join(found)}.")
     return sentences
 
 
@@ -77,7 +84,7 @@ def _training(experiment: Experiment) -> list[str]:
                 f"{pair.a.reference} attends {_attends(pair.a.attention)} and {pair.b.reference} "
                 f"{_attends(pair.b.attention)}: part of what differs is the attention's."
             )
-    own = [track for track in experiment.realignments if track.against.startswith(f"run:{track.run}@")]
+    own = [track for track in experiment.trajectories if track.against.startswith(f"run:{track.run}@")]
     return sentences + [text for track in own if (text := _track(track))]
 
 
@@ -139,11 +146,11 @@ def _realignment(experiment: Experiment, pairs: list[BackbonePair]) -> list[str]
             sentences.append(
                 f"{pair.name}, {metric_label(metric).title}: {ends}, {_moved(found)}, {verdict}."
             )
-    others = [track for track in experiment.realignments if not track.against.startswith(f"run:{track.run}@")]
+    others = [track for track in experiment.trajectories if not track.against.startswith(f"run:{track.run}@")]
     return sentences + [text for track in others if (text := _track(track))]
 
 
-def _level(experiment: Experiment, pair: Pair, level: str) -> str:
+def _level(experiment: Experiment, pair: AnalysedPair, level: str) -> str:
     if level == "function":
         return _function(accuracies(pair.probe_transfer), pair)
     parts = []
@@ -156,7 +163,7 @@ def _level(experiment: Experiment, pair: Pair, level: str) -> str:
     return "; ".join(parts)
 
 
-def _function(found: list[Accuracy], pair: Pair) -> str:
+def _function(found: list[Accuracy], pair: AnalysedPair) -> str:
     if not found or pair.probe_transfer is None:
         return ""
     texts = [f"{accuracy.label} {number(accuracy.value)} {brackets(accuracy.bounds)}" for accuracy in found]

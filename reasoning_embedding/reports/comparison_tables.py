@@ -11,11 +11,11 @@ from pathlib import Path
 
 from reasoning_embedding.files import atomic_write
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
+from reasoning_embedding.reports.comparison import BackboneComparison, Entry, ScoreTable
+from reasoning_embedding.reports.grid import escape, to_latex
 
-from .grid import Cell, Column, Grid, markdown_list, to_markdown, to_text
+from .grid import Cell, Grid, TableColumn, markdown_list, to_markdown, to_text
 from .labels import number, signed
-from .latex import escape, to_latex
-from .score_table_records import Entry, Pair, ScoreTable
 
 _LEVEL = f"{1 - ALPHA:.0%}"
 #: Suffix of the file of each form.
@@ -99,7 +99,9 @@ def write_score_table(folder: Path, table: ScoreTable) -> list[Path]:
     return paths
 
 
-def _main_grid(key: str, title: str, caption: str, pairs: Sequence[Pair], quantities: Sequence[str]) -> Grid:
+def _main_grid(
+    key: str, title: str, caption: str, pairs: Sequence[BackboneComparison], quantities: Sequence[str]
+) -> Grid:
     rows = []
     for pair in pairs:
         kind = pair.kind.upper() if pair.kind in ("sft", "rlvr", "dpo") else pair.kind
@@ -107,7 +109,7 @@ def _main_grid(key: str, title: str, caption: str, pairs: Sequence[Pair], quanti
         about = ", ".join(part for part in ("published" if pair.published else "", kind, seeds) if part)
         rows.append((Cell(pair.label, f"({about})"), *(_main_cell(pair.entry(name)) for name in quantities)))
     references = frozenset(index for index, pair in enumerate(pairs) if pair.published)
-    columns = (Column("pair"), *(Column(name) for name in quantities))
+    columns = (TableColumn("pair"), *(TableColumn(name) for name in quantities))
     return Grid(key, title, caption, columns, tuple(rows), references)
 
 
@@ -120,9 +122,14 @@ def _main_cell(entry: Entry | None) -> Cell:
 
 
 def _test_grid(table: ScoreTable) -> Grid:
-    columns = [Column("pair and task"), Column("base"), Column("variant"), Column("Δ ± std")]
+    columns = [
+        TableColumn("pair and task"),
+        TableColumn("base"),
+        TableColumn("variant"),
+        TableColumn("Δ ± std"),
+    ]
     for source, unit in (("over seeds", "seeds"), ("over queries", "queries")):
-        columns += [Column(unit, source), Column(_LEVEL, source), Column("TOST p", source)]
+        columns += [TableColumn(unit, source), TableColumn(_LEVEL, source), TableColumn("TOST p", source)]
     rows = []
     for pair in table.pairs:
         for name in table.quantities:
@@ -157,7 +164,7 @@ def _test_grid(table: ScoreTable) -> Grid:
         "seeds; for a classification, over its experiments. TOST p is the larger p-value of the two one-sided "
         f"tests; below {ALPHA:g} the difference lies within the margin. The verdict is what all tests of the line "
         "agree on.",
-        columns=(*columns, Column("verdict")),
+        columns=(*columns, TableColumn("verdict")),
         rows=tuple(rows),
     )
 
