@@ -12,7 +12,11 @@ from reasoning_embedding.errors import InputError
 
 def command(
     checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint folder, or a step of a run.", metavar="CHECKPOINT|RUN@STEP")
+        str,
+        typer.Argument(
+            help="A checkpoint folder, a step of a run, or any embedder: a folder or OWNER/NAME@REVISION.",
+            metavar="MODEL|RUN@STEP",
+        ),
     ],
     texts: Annotated[Path, typer.Argument(help="A file with one text a line.", metavar="TEXTS")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the vectors go (.npy).")],
@@ -35,11 +39,12 @@ def command(
     import numpy as np
     import torch
 
-    from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.checkpoints.references import resolve
     from reasoning_embedding.files import explain_disk_errors
 
-    embedder = load_embedder(resolve(checkpoint).folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    embedder = open_embedder(resolve(checkpoint), device=device, report=typer.echo)
     vectors = embedder.encode(lines, prompt=prompt, max_tokens=max_tokens)
     with explain_disk_errors(output), output.open("wb") as file:
         np.save(file, vectors)

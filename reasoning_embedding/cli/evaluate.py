@@ -10,12 +10,17 @@ import typer
 from reasoning_embedding.errors import InputError
 
 if TYPE_CHECKING:
+    from reasoning_embedding.checkpoints.references import ResolvedModel
     from reasoning_embedding.config import Evaluation
 
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="A checkpoint, a run folder or RUN@STEP.", metavar="CHECKPOINT|RUN")
+        str,
+        typer.Argument(
+            help="A checkpoint, a run folder, RUN@STEP, or any embedder: a folder or OWNER/NAME@REVISION.",
+            metavar="MODEL|RUN",
+        ),
     ],
     task: Annotated[
         list[Path] | None, typer.Option("--task", "-t", help="A BEIR-style folder; may be given again.")
@@ -56,47 +61,59 @@ def command(
     evaluation = _settings(
         config, task or [], suite or [], instructions=instructions, steps=steps, max_tokens=max_tokens
     )
-    from reasoning_embedding.checkpoints import RunFolder, read_provenance, step_name
-    from reasoning_embedding.checkpoints.references import resolve, series_of_steps
+    from reasoning_embedding.checkpoints import RunFolder, step_name
+    from reasoning_embedding.checkpoints.references import resolve, series_of_steps, step_of
     from reasoning_embedding.distributed import joined_world
     from reasoning_embedding.experiments.scoring import (
         chosen_steps,
         failures,
         query_template,
-        score_checkpoint,
+        score_model,
         tasks_failed,
     )
 
     run = series_of_steps(model)
     if run is not None:
-        targets = {
-            run.checkpoint(step): (output or run.evaluation) / step_name(step)
+        targets = [
+            (step_of(run, str(step), f"{model}@{step}"), (output or run.evaluation) / step_name(step))
             for step in chosen_steps(run, evaluation.steps)
-        }
+        ]
         name = run.path.resolve().name
     else:
-        path = resolve(model).folder
-        targets = {path: output or path.parent.parent / "evaluation" / path.name}
-        name = (read_provenance(path) or {}).get("run") or path.resolve().name
-        run = RunFolder(path.resolve().parent.parent)
+        found = resolve(model)
+        known = _provenance(found)
+        if output is None and not known:
+            raise InputError(
+                "it was not made here, so its scores need a folder", where=model, todo="name one: -o FOLDER"
+            )
+        targets = [(found, output or found.folder.parent.parent / "evaluation" / found.folder.name)]
+        name = known.get("run") or Path(found.path).resolve().name
+        run = RunFolder(Path(found.path).resolve().parent.parent)
     failed: list[str] = []
     with joined_world() as world:
-        for checkpoint, folder in targets.items():
-            scores = score_checkpoint(
-                checkpoint,
+        for target, folder in targets:
+            scores = score_model(
+                target,
                 evaluation,
                 folder,
                 name=name,
-                step=(read_provenance(checkpoint) or {}).get("step"),
+                step=_provenance(target).get("step"),
                 template=query_template(run),
                 report=speaker(),
                 world=world,
             )
             if world.is_main:
-                _print(checkpoint.name, scores, folder)
-            failed += failures(scores, checkpoint.name)
+                _print(Path(target.path).name, scores, folder)
+            failed += failures(scores, Path(target.path).name)
     if failed:
         raise tasks_failed(failed)
+
+
+def _provenance(model: ResolvedModel) -> dict[str, Any]:
+    """What a model of ours remembers; nothing of a model of others."""
+    from reasoning_embedding.checkpoints import read_provenance
+
+    return (read_provenance(model.path) if isinstance(model.path, Path) else None) or {}
 
 
 def _settings(

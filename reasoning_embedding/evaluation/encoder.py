@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class MtebEncoder:
         What texts are asked with; absent: each task's own.
     asked : bool
         Whether texts get a prompt at all; lexical models are asked without.
+    prompts : mapping, optional
+        The model's own prompts by name (``query``, ``document``), which then stand in the place of instructions.
     corpus_embedder : TextEncoder, optional
         Encodes documents in the place of `embedder`: the same model behind a cache.
     max_tokens : int
@@ -78,6 +80,7 @@ class MtebEncoder:
         *,
         instructions: Instructions | None = None,
         asked: bool = True,
+        prompts: Mapping[str, str] | None = None,
         corpus_embedder: TextEncoder | None = None,
         max_tokens: int = 512,
         pack_tokens: int | None = None,
@@ -90,6 +93,7 @@ class MtebEncoder:
         self._meta = meta
         self.instructions = instructions or Instructions()
         self.asked = asked
+        self.prompts = prompts
         self.max_tokens, self.pack_tokens = max_tokens, pack_tokens
         self.query_template = query_template
         self.report = report
@@ -104,6 +108,8 @@ class MtebEncoder:
 
     def prompt(self, metadata: TaskMetadata, subset: str, prompt_type: PromptType | None) -> str:
         """Return what stands before a text of this task."""
+        if self.prompts is not None:
+            return "" if prompt_type is None else self.prompts.get(PromptType(prompt_type).value, "")
         if not self.asked:
             return ""
         return self.instructions.prompt(metadata, subset, prompt_type, self.query_template)

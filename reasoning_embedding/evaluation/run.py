@@ -13,6 +13,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config, isolation
 from reasoning_embedding.backbones.embedder import default_pack_tokens
+from reasoning_embedding.checkpoints.models import LibraryEmbedder
 from reasoning_embedding.checkpoints.provenance import versions
 from reasoning_embedding.checkpoints.scores import FILE, load_scores, mean_scores
 from reasoning_embedding.data.mining.bm25 import BM25
@@ -110,13 +111,14 @@ def evaluate(
         }
         known = share_object(_known(folder, scores) if world.is_main else None, world)
         lexical = isinstance(model, BM25 | TfIdf)
+        # An embedder of others is asked with what the user says, else as its authors ask it.
+        own_prompts = (
+            model.prompts if isinstance(model, LibraryEmbedder) and settings.instructions is None else None
+        )
+        asked = not lexical and own_prompts is None
         todo = []
         for task in loaded:
-            own = (
-                identity(task, instructions, asked=not lexical)
-                if isinstance(task, AbsTask)
-                else _sequences(task)
-            )
+            own = identity(task, instructions, asked=asked) if isinstance(task, AbsTask) else _sequences(task)
             entry = known.get(own["task"], {})
             if all(entry.get(key) == value for key, value in own.items()):
                 scores["tasks"].append(entry)
@@ -136,7 +138,8 @@ def evaluate(
                 encoder,
                 _meta(model, scores),
                 instructions=instructions,
-                asked=not lexical,
+                asked=asked,
+                prompts=own_prompts,
                 corpus_embedder=CachedEncoder(encoder, cache, world) if keep else None,
                 max_tokens=settings.max_tokens,
                 pack_tokens=settings.pack_tokens,

@@ -17,7 +17,7 @@ from reasoning_embedding.files import atomic_write, read_json, write_json
 from reasoning_embedding.progress import Report
 
 from .comparisons import checkpoint, make_instrument, series_of
-from .scoring import failures, query_template, score_checkpoint
+from .scoring import failures, query_template, score_model
 
 if TYPE_CHECKING:
     from reasoning_embedding.merging.merge import Models
@@ -188,8 +188,8 @@ def _evaluate(
     template = query_template(RunFolder(first.resolve().parent.parent))
     with joined_world() as world:
         for point in record["points"]:
-            scores = score_checkpoint(
-                folder / point["model"],
+            scores = score_model(
+                ResolvedModel(point["name"], folder / point["model"]),
                 evaluation,
                 RunFolder(folder).evaluation / point["name"],
                 name=f"{settings.name}-{point['name']}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash, step_name
-from reasoning_embedding.checkpoints.references import pick_step
+from reasoning_embedding.checkpoints.references import ResolvedModel, pick_step, step_of
 from reasoning_embedding.checkpoints.scores import revision_of
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 from reasoning_embedding.files import read_json
@@ -35,8 +35,8 @@ _NO_SCORES = {
 }
 
 
-def score_checkpoint(
-    checkpoint: Path,
+def score_model(
+    model: ResolvedModel,
     evaluation: config.Evaluation,
     folder: Path,
     *,
@@ -50,8 +50,8 @@ def score_checkpoint(
 
     Parameters
     ----------
-    checkpoint : Path
-        The model.
+    model : ResolvedModel
+        Any embedder; see :func:`reasoning_embedding.checkpoints.models.open_embedder`.
     evaluation : config.Evaluation
         Tasks and settings.
     folder : Path
@@ -71,16 +71,28 @@ def score_checkpoint(
     -------
     dict
         As :func:`reasoning_embedding.checkpoints.scores.load_scores`.
+
+    Raises
+    ------
+    InputError
+        If it is no embedder, or a Hub id without a revision: its scores could not be told from those of tomorrow's.
     """
-    from reasoning_embedding.checkpoints.embedder import load_embedder
+    from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.evaluation.run import evaluate
 
+    content = model.content
+    if content is None:
+        raise InputError(
+            "its revision is not named, so its scores could not be told from those of another day",
+            where=model.reference,
+            todo=f"name it: {model.path}@COMMIT",
+        )
     return evaluate(
-        load_embedder(checkpoint).to(world.device),
+        open_embedder(model, device=world.device, report=report if world.is_main else None),
         evaluation.tasks,
         folder,
         model_name=name,
-        revision=revision_of(step, content_hash(checkpoint)),
+        revision=revision_of(step, content),
         step=step,
         settings=evaluation,
         query_template=template,
@@ -109,8 +121,8 @@ def evaluate_runs(
     for run_entry in experiment.runs:
         run = folder.run(run_entry.name)
         for step in chosen_steps(run, evaluation.steps):
-            scores = score_checkpoint(
-                run.checkpoint(step),
+            scores = score_model(
+                step_of(run, str(step), f"{run_entry.name}@{step}"),
                 evaluation,
                 run.evaluation / step_name(step),
                 name=f"{experiment.name}-{run_entry.name}",

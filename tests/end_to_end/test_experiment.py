@@ -175,7 +175,7 @@ def test_a_task_that_fails_for_a_run_fails_the_evaluation(
     def score(*_: Any, name: str, **__: Any) -> dict[str, Any]:
         return {"model": name, "failed": [{"task": "t", "error": "e"}]}
 
-    monkeypatch.setattr(scoring, "score_checkpoint", score)
+    monkeypatch.setattr(scoring, "score_model", score)
     with pytest.raises(
         ReasoningEmbeddingError, match="pair-one: t: e\npair-two: t: e\n  -> repair them and run again"
     ):
