@@ -13,8 +13,7 @@ from reasoning_embedding.files import write_json
 
 if TYPE_CHECKING:
     from reasoning_embedding.distributed import World
-    from reasoning_embedding.hrsa.instrument import Instrument
-    from reasoning_embedding.hrsa.side import Checkpoint
+    from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
 
 Report = Callable[[str], None]
 
@@ -76,6 +75,6 @@ def make_instrument(
 
 def checkpoint(model: ResolvedModel, name: str | None = None) -> Checkpoint:
     """Return a model to be measured, with what caches know it by; absent: named as it was referred to."""
-    from reasoning_embedding.hrsa.side import Checkpoint
+    from reasoning_embedding.hrsa.instrument import Checkpoint
 
     return Checkpoint(model.path, name or model.reference, revision=model.revision, content=model.content)
