@@ -20,8 +20,8 @@ from reasoning_embedding.checkpoints.provenance import content_hash, read_proven
 from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.config import Analysis
 from reasoning_embedding.config.lineage import LineageConfig, PretrainStage
-from reasoning_embedding.data import world
-from reasoning_embedding.data.world import SUMS, Sum
+from reasoning_embedding.data import miniature_world as world
+from reasoning_embedding.data.miniature_world import SUMS, Sum
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import InputError, QualityGateError, SetupError, TrainingError

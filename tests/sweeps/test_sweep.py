@@ -33,7 +33,7 @@ from reasoning_embedding.sweeps.sweep import (
     parse_shard,
     run_sweep,
 )
-from tests import fake_train
+from tests.sweeps import fake_train
 
 SWEEP = """\
 kind: sweep
