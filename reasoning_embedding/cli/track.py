@@ -81,7 +81,7 @@ def command(
         changes["probe"] = chosen_probe(probe, text, label, texts=texts, traces=traces)
     quiet_libraries()
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.experiments.comparisons import (series_of, track_series)
+    from reasoning_embedding.experiments.comparisons import series_of, track_series
 
     series = series_of(runs)
     if output is not None and len(series) > 1:
