@@ -81,9 +81,9 @@ def mine(
     SetupError
         If a library is missing or the output cannot be written.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.data.mining.hard_negatives import MiningRule
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.mining import mine_file
@@ -149,9 +149,9 @@ def filter_(
     SetupError
         If the output cannot be written.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.filtering import FilterRule, filter_file
 
@@ -188,9 +188,9 @@ def stats(
     SetupError
         If the output cannot be written.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.files import atomic_write, write_json
     from reasoning_embedding.preparing.describing import describe_data
     from reasoning_embedding.preparing.files import data_section
@@ -227,9 +227,9 @@ def prepare(
     settings = load_config(config, overrides or (), expect=(RunConfig,)).config
     if settings.data.cache_dir is None:
         raise InputError("there is no folder to prepare", where="data.cache_dir", todo="set it to one")
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.backbones.load import load_tokenizer
     from reasoning_embedding.data import load_table, table_tokens
     from reasoning_embedding.progress import Countdown

@@ -29,10 +29,10 @@ def command(
     """
     from reasoning_embedding.config import MergeConfig, load_config
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     loaded = load_config(config, overrides or (), expect=MergeConfig)
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.experiments.merges import run_merge
     from reasoning_embedding.experiments.scoring import tasks_failed
 

@@ -1,4 +1,4 @@
-"""Words on the terminal while something long runs."""
+"""The terminal of a verb: lines while something long runs, columns, and libraries kept silent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def difference_lines(found: Sequence[tuple[str, Any, Any]]) -> list[str]:
     return [f"{key}: {show(old)} -> {show(new)}" for key, old, new in found]
 
 
-def quiet_libraries() -> None:
+def silence_libraries() -> None:
     """Keep the progress bars and advice of libraries out of a verb's own output."""
     import logging
     import os

@@ -46,7 +46,7 @@ ARCHITECTURES = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Case:
     """One comparison: a shape, a mix of lengths, a compute dtype and queries a step."""
 
     model: str
@@ -61,7 +61,7 @@ class Cell:
         )
 
 
-def cells(*, quick: bool, gpu: bool, bf16: bool = True, model: str | None = None) -> list[Cell]:
+def cases(*, quick: bool, gpu: bool, bf16: bool = True, model: str | None = None) -> list[Case]:
     """Return what is compared: on a CPU the small shapes, on a GPU real ones too; or one shape alone.
 
     Parameters
@@ -83,22 +83,22 @@ def cells(*, quick: bool, gpu: bool, bf16: bool = True, model: str | None = None
     """
     every: tuple[Literal["bf16", "fp32"], ...] = ("bf16", "fp32")
     fast = every if bf16 else every[1:]
-    small = [Cell("S", "wide", dtype, 16) for dtype in fast] + [Cell("S", "narrow", fast[0], 16)]
-    full = [Cell("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in every]
-    larger = [Cell("M", "wide", dtype, 16) for dtype in fast]
-    real = [Cell(name, "wide", "bf16", 32) for name in GPU_MODELS] if gpu else []
+    small = [Case("S", "wide", dtype, 16) for dtype in fast] + [Case("S", "narrow", fast[0], 16)]
+    full = [Case("S", mix, dtype, 64) for mix in ("wide", "narrow") for dtype in every]
+    larger = [Case("M", "wide", dtype, 16) for dtype in fast]
+    real = [Case(name, "wide", "bf16", 32) for name in GPU_MODELS] if gpu else []
     found = small if quick else full + larger + real
     if model is not None:
         known = found + (larger + real if quick else [])
-        found = [cell for cell in known if cell.model == model]
+        found = [case for case in known if case.model == model]
         if not found:
-            shapes = ", ".join(dict.fromkeys(cell.model for cell in known))
+            shapes = ", ".join(dict.fromkeys(case.model for case in known))
             raise InputError(
                 f"no shape {model!r} is compared here", where="--model", todo=f"choose of {shapes}"
             )
     if bf16:
         return found
-    return [replace(cell, queries=_SOFTWARE_QUERIES) if cell.dtype == "bf16" else cell for cell in found]
+    return [replace(case, queries=_SOFTWARE_QUERIES) if case.dtype == "bf16" else case for case in found]
 
 
 def our_settings(tokens: int, *, quick: bool) -> list[Setting]:
