@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reasoning_embedding.cli._app import add, make_app
-from reasoning_embedding.cli._errors import handled
+from reasoning_embedding.cli._app import add, handled, make_app
 
 app = make_app("Speed and memory against the libraries one would use instead.")
 

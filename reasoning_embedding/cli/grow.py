@@ -65,7 +65,7 @@ def _track(
     """Measure how every stage that keeps steps moves, where the lineage has an ``hrsa`` section."""
     if settings.hrsa is None:
         return
-    from reasoning_embedding.experiments.tracking import series_of, track_series
+    from reasoning_embedding.experiments.comparisons import (series_of, track_series)
 
     kept = [str(folders[stage.name]) for stage in settings.stages if getattr(stage, "checkpoints", None)]
     for series in series_of(kept):

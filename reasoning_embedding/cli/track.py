@@ -9,10 +9,20 @@ import typer
 
 from reasoning_embedding.errors import InputError
 
-from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces, chosen_probe, row_settings
+from ._probe_options import (
+    Count,
+    LabelField,
+    MaxTokens,
+    Rule,
+    TextField,
+    Texts,
+    Traces,
+    chosen_probe,
+    row_settings,
+)
 
 if TYPE_CHECKING:
-    from reasoning_embedding.experiments.tracking import Series
+    from reasoning_embedding.experiments.comparisons import Series
 
 
 def command(
@@ -71,7 +81,7 @@ def command(
         changes["probe"] = chosen_probe(probe, text, label, texts=texts, traces=traces)
     quiet_libraries()
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.experiments.tracking import series_of, track_series
+    from reasoning_embedding.experiments.comparisons import (series_of, track_series)
 
     series = series_of(runs)
     if output is not None and len(series) > 1:

@@ -184,12 +184,12 @@ def _score_baseline(
 
     model: Any
     if baseline == "bm25":
-        from reasoning_embedding.evaluation.baselines import BM25
+        from reasoning_embedding.data.mining.bm25 import BM25
 
         model = BM25()
         name, revision = baseline, model.revision
     elif baseline == "tfidf":
-        from reasoning_embedding.evaluation.tfidf import TfIdf
+        from reasoning_embedding.evaluation.floors.tfidf import TfIdf
 
         model = TfIdf()
         name, revision = baseline, model.revision

@@ -12,9 +12,9 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
 from reasoning_embedding.progress import Report
 
+from .comparisons import tracking_of
 from .contamination import compare_tasks, refuse_contaminated, scored_tasks
 from .scoring import training_score
-from .tracking import tracking_of
 
 if TYPE_CHECKING:
     from reasoning_embedding.data import Table

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.provenance import content_hash, read_provenance
 from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.config import Analysis
@@ -25,7 +25,7 @@ from reasoning_embedding.data.world import SUMS, Sum
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import InputError, QualityGateError, SetupError, TrainingError
-from reasoning_embedding.experiments.analyses import analyze_pairs, follow_runs
+from reasoning_embedding.experiments.comparisons import analyze_pairs, follow_runs
 from reasoning_embedding.hrsa.trajectory import read_trajectories
 from reasoning_embedding.lineages import gates, grow, grow_stage, is_current, rlvr
 from reasoning_embedding.lineages.dpo import world_preferences
@@ -159,8 +159,8 @@ def test_hrsa_follows_a_stage_through_its_steps(grown) -> None:
             "threads": 1,
         }
     )
-    analyze_pairs(analysis, experiment, lambda _: None)
-    follow_runs(analysis, experiment, lambda _: None)
+    analyze_pairs(analysis, ExperimentFolder(experiment), lambda _: None)
+    follow_runs(analysis, ExperimentFolder(experiment), lambda _: None)
     [track] = read_trajectories(experiment / "hrsa" / "track.parquet")
     assert (track.name, track.run, track.steps) == ("dpo", "lineage:dpo", (0, 4, 6))
     cka = track.series["cka"]

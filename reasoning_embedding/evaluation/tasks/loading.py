@@ -10,17 +10,14 @@ from mteb.abstasks import AbsTask
 from reasoning_embedding import config
 from reasoning_embedding.data.beir import read_beir
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.instructions import Instructions
 
 from .bright import LocalBright, read_bright
-from .instructions import Instructions
-from .local_choice import LocalChoice, read_candidates
-from .local_classification import LocalClassification, read_labelled
-from .local_retrieval import LocalRetrieval, world_data
-from .local_sts import LocalSts, read_pairs
-from .local_tasks import SPLIT
+from .choice import LocalChoice, read_candidates
+from .classification import LocalClassification, read_labelled
+from .retrieval import LocalRetrieval, world_data
+from .sts import LocalSts, read_pairs
 from .suites import check_available, load_suite
-
-__all__ = ["SPLIT", "LocalRetrieval", "load_task", "load_tasks", "task_name", "world_data"]
 
 
 def load_tasks(tasks: Sequence[config.Task], instructions: Instructions | None = None) -> list[AbsTask]:

@@ -1,4 +1,4 @@
-"""Trajectories of runs and of series of models: which checkpoints, against what, written where."""
+"""Comparing representations of models: pairs of an experiment, and runs or series of models step by step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder, read_provenance
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
 from reasoning_embedding.config.references import parse
 from reasoning_embedding.errors import InputError
-
-from .analyses import checkpoint, make_instrument
+from reasoning_embedding.files import write_json
+from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
     from reasoning_embedding.distributed import World
+    from reasoning_embedding.hrsa.instrument import Instrument
+    from reasoning_embedding.hrsa.side import Checkpoint
     from reasoning_embedding.hrsa.trajectory import Against
 
-Report = Callable[[str], None]
+
+def analyze_pairs(analysis: config.Analysis, folder: ExperimentFolder, report: Report) -> None:
+    """Compare every pair of an analysis."""
+    from reasoning_embedding.hrsa.pair import compare
+
+    instrument = make_instrument(analysis, folder.hrsa, report)
+    for pair in analysis.pairs:
+        a, b = (checkpoint(resolve(reference, folder.path)) for reference in (pair.a, pair.b))
+        result = compare(pair.name, a, b, instrument)
+        write_json(folder.pair(pair.name), result)
+        report(f"pair {pair.name}: done")
+
+
+def follow_runs(analysis: config.Analysis, folder: ExperimentFolder, report: Report) -> None:
+    """Follow every trajectory of an analysis; one table, ``hrsa/track.parquet``, holds them all."""
+    from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
+
+    instrument = make_instrument(analysis, folder.hrsa, report)
+    table = TrackTable(folder.track)
+    for wanted in analysis.realignment:
+        named = wanted.run if ":" in wanted.run else f"run:{wanted.run}"
+        run = series_of_steps(named, folder.path)
+        assert run is not None  # the configuration was checked: it names a run or a stage
+        reference = f"{named}@first" if wanted.against == "first" else wanted.against
+        models = {
+            step: checkpoint(ResolvedModel(f"{wanted.run}@{step}", run.checkpoint(step)))
+            for step in run.steps()
+        }
+        against = Against(reference, {None: checkpoint(resolve(reference, folder.path))})
+        table.keep_steps(wanted.name, wanted.run, reference, models)
+        track(wanted.run, models, [against], instrument, table, name=wanted.name)
+        report(f"realignment {wanted.name}: done")
+    table.write()
 
 
 @dataclass(frozen=True)
@@ -174,33 +208,6 @@ def against(reference: str, series: Series) -> Against:
     return Against(reference, dict(models))
 
 
-def _steps_of(models: list[str]) -> list[int]:
-    """Steps of plain models: from provenance, else the last number of each name, else their places."""
-    steps = [_step_of(model) for model in models]
-    known = [step for step in steps if step is not None]
-    return known if len(set(known)) == len(models) else list(range(len(models)))
-
-
-def _step_of(model: str) -> int | None:
-    found = resolve(model)
-    if found.step is not None:
-        return found.step
-    record = read_provenance(found.path) if isinstance(found.path, Path) else None
-    if record is not None and isinstance(record.get("step"), int):
-        return record["step"]
-    numbers = re.findall(r"\d+", found.revision or Path(found.path).name)
-    return int(numbers[-1]) if numbers else None
-
-
-def _name_of(models: list[str]) -> str:
-    """What the models have in common: their repository, or the folder they lie in."""
-    names = {model.partition("@")[0] for model in models}
-    if len(names) == 1:
-        return names.pop()
-    parents = {Path(model).resolve().parent.name for model in models}
-    return parents.pop() if len(parents) == 1 else "series"
-
-
 def tracking_of(settings: config.RunConfig, report: Report) -> Callable[[RunFolder], None] | None:
     """Return what measures a run after its last step, or None where it has no ``hrsa`` section.
 
@@ -227,3 +234,58 @@ def tracking_of(settings: config.RunConfig, report: Report) -> Callable[[RunFold
         track_series(series, section, report)
 
     return measure
+
+
+def make_instrument(
+    settings: config.Measuring, folder: Path | None, report: Report, world: World | None = None
+) -> Instrument:
+    """Read the probe set; kept rows are cached below `folder`, an ``hrsa`` folder.
+
+    Raises
+    ------
+    InputError
+        If the probe set cannot be used.
+    """
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.hrsa.cache import ActivationCache
+    from reasoning_embedding.hrsa.instrument import Instrument
+    from reasoning_embedding.hrsa.probes import load_probe
+
+    cache = None
+    if folder is not None and settings.cache_mib:
+        cache = ActivationCache(folder / ".cache", settings.cache_mib)
+    return Instrument(load_probe(settings.probe), settings, cache, world or World(), report)
+
+
+def checkpoint(model: ResolvedModel, name: str | None = None) -> Checkpoint:
+    """Return a model to be measured, with what caches know it by; absent: named as it was referred to."""
+    from reasoning_embedding.hrsa.side import Checkpoint
+
+    return Checkpoint(model.path, name or model.reference, revision=model.revision, content=model.content)
+
+
+def _steps_of(models: list[str]) -> list[int]:
+    """Steps of plain models: from provenance, else the last number of each name, else their places."""
+    steps = [_step_of(model) for model in models]
+    known = [step for step in steps if step is not None]
+    return known if len(set(known)) == len(models) else list(range(len(models)))
+
+
+def _step_of(model: str) -> int | None:
+    found = resolve(model)
+    if found.step is not None:
+        return found.step
+    record = read_provenance(found.path) if isinstance(found.path, Path) else None
+    if record is not None and isinstance(record.get("step"), int):
+        return record["step"]
+    numbers = re.findall(r"\d+", found.revision or Path(found.path).name)
+    return int(numbers[-1]) if numbers else None
+
+
+def _name_of(models: list[str]) -> str:
+    """What the models have in common: their repository, or the folder they lie in."""
+    names = {model.partition("@")[0] for model in models}
+    if len(names) == 1:
+        return names.pop()
+    parents = {Path(model).resolve().parent.name for model in models}
+    return parents.pop() if len(parents) == 1 else "series"

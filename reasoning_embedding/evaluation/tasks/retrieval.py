@@ -13,7 +13,7 @@ from mteb.models.search_wrappers import SearchEncoderWrapper
 from reasoning_embedding.data.beir import RetrievalData
 from reasoning_embedding.data.world import World
 
-from .local_tasks import SPLIT, fingerprint_of, local_metadata
+from .local import SPLIT, fingerprint_of, local_metadata
 
 
 class LocalRetrieval(AbsTaskRetrieval):

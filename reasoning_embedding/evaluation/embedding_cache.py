@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from reasoning_embedding.distributed import World
-from reasoning_embedding.files import PARTIAL, explain_disk_errors
+from reasoning_embedding.files import atomic_file
 
 from .sharding import TextEncoder, share_array
 
@@ -58,14 +57,8 @@ class EmbeddingCache:
         SetupError
             When the disk is full or the folder cannot be written.
         """
-        with explain_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}{PARTIAL}")
-            with temporary.open("wb") as file:
-                np.save(file, np.ascontiguousarray(embeddings, dtype=np.float32))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.ascontiguousarray(embeddings, dtype=np.float32))
 
     @property
     def size(self) -> tuple[int, int]:

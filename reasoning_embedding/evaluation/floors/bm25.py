@@ -58,12 +58,11 @@ class BM25Search:
 
         Where `top_ranked` lists a query's candidates (reranking, excluded documents), only they are ranked.
         """
-        positions = {name: index for index, name in enumerate(self._ids)} if top_ranked is not None else {}
         found = {}
         for name, text in zip(queries["id"], queries["text"], strict=True):
             candidates = None
             if top_ranked is not None:
-                candidates = np.array([positions[one] for one in top_ranked.get(name, [])], dtype=np.int64)
+                candidates = np.array([self._rows[one] for one in top_ranked.get(name, [])], dtype=np.int64)
             found[name] = self._search(tokens(text), top_k, candidates)
         return found
 

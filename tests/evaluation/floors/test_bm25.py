@@ -10,10 +10,11 @@ import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.data.beir import RetrievalData, read_beir
-from reasoning_embedding.evaluation.baselines import BM25, BM25Search, tokens
+from reasoning_embedding.data.mining.bm25 import BM25, tokens
 from reasoning_embedding.evaluation.encoder import model_meta
+from reasoning_embedding.evaluation.floors.bm25 import BM25Search
 from reasoning_embedding.evaluation.run import evaluate
-from reasoning_embedding.evaluation.tasks import LocalRetrieval
+from reasoning_embedding.evaluation.tasks.retrieval import LocalRetrieval
 
 CORPUS = {"d1": "red cat", "d2": "red dog runs", "d3": "a cat, a CAT and a cat", "d4": "..."}
 

@@ -9,16 +9,17 @@ import pytest
 
 from reasoning_embedding.config import NumberSequencesTask
 from reasoning_embedding.errors import ReasoningEmbeddingError
+from reasoning_embedding.evaluation.floors.tfidf import TfIdf
 from reasoning_embedding.evaluation.number_sequences import (
+    FAMILIES,
     baseline_scores,
     clustering_scores,
     fingerprint,
     is_standard,
     random_null,
     score,
+    sequences,
 )
-from reasoning_embedding.evaluation.sequence_texts import FAMILIES, sequences
-from reasoning_embedding.evaluation.tfidf import TfIdf
 
 STANDARD = NumberSequencesTask(kind="number-sequences")
 SMALL = NumberSequencesTask(kind="number-sequences", terms=20, null_draws=9)

@@ -9,7 +9,7 @@ from typing import Any
 from reasoning_embedding.data.beir import RetrievalData, find_file, read_json_lines
 from reasoning_embedding.errors import InputError
 
-from .local_retrieval import LocalRetrieval, WrappedSearch, as_search
+from .retrieval import LocalRetrieval, WrappedSearch, as_search
 
 #: Query id -> ids of its candidates.
 Candidates = dict[str, list[str]]

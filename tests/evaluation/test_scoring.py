@@ -14,16 +14,16 @@ from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 
 from reasoning_embedding import config
 from reasoning_embedding.data.beir import RetrievalData
+from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.baselines import BM25, BM25Search
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
+from reasoning_embedding.evaluation.floors.bm25 import BM25Search
+from reasoning_embedding.evaluation.floors.tfidf import TfIdf
 from reasoning_embedding.evaluation.instructions import Instructions
-from reasoning_embedding.evaluation.local_tasks import local_metadata
-from reasoning_embedding.evaluation.one_task import identity, score_task
-from reasoning_embedding.evaluation.per_query import query_metric
 from reasoning_embedding.evaluation.run import evaluate
-from reasoning_embedding.evaluation.tasks import LocalRetrieval
-from reasoning_embedding.evaluation.tfidf import TfIdf
+from reasoning_embedding.evaluation.scoring import identity, query_metric, score_task
+from reasoning_embedding.evaluation.tasks.local import local_metadata
+from reasoning_embedding.evaluation.tasks.retrieval import LocalRetrieval
 from tests.encoders import HashingEncoder, TableEncoder
 from tests.factories import write_beir
 

@@ -11,7 +11,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from reasoning_embedding import config, isolation
 from reasoning_embedding.errors import SetupError
 
-from .tasks import load_tasks
+from .loading import load_tasks
 
 #: Columns whose words are no content of a task.
 _NO_TEXT = frozenset(

@@ -14,12 +14,13 @@ import pytest
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
 from reasoning_embedding import config
+from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.baselines import BM25, BM25Search
-from reasoning_embedding.evaluation.bright import read_bright
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
-from reasoning_embedding.evaluation.local_retrieval import LocalRetrieval
-from reasoning_embedding.evaluation.tasks import load_tasks
+from reasoning_embedding.evaluation.floors.bm25 import BM25Search
+from reasoning_embedding.evaluation.tasks.bright import read_bright
+from reasoning_embedding.evaluation.tasks.loading import load_tasks
+from reasoning_embedding.evaluation.tasks.retrieval import LocalRetrieval
 
 WORDS = ["cell", "gene", "leaf", "bone", "virus", "fungus", "nerve", "blood"]
 DOCUMENTS = [{"id": f"web/{word}.txt", "content": f"about the {word}"} for word in WORDS]

@@ -14,8 +14,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
-
-from .instructions import LOCAL
+from reasoning_embedding.evaluation.instructions import LOCAL
 
 SPLIT = "test"
 

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from reasoning_embedding.errors import ReasoningEmbeddingError
-from reasoning_embedding.evaluation.tfidf import TfIdf, task_texts
+from reasoning_embedding.evaluation.floors.tfidf import TfIdf, encoded_texts
 
 TEXTS = [
     "A plane is taking off.",
@@ -74,7 +74,7 @@ def test_revision_names_what_decides() -> None:
 
 
 class Task:
-    """What `task_texts` looks at in a task of mteb."""
+    """What `encoded_texts` looks at in a task of mteb."""
 
     data_loaded = True
     eval_splits = ("test",)
@@ -88,21 +88,21 @@ def test_texts_of_pairs_classes_and_retrieval() -> None:
     pairs = Dataset.from_dict(
         {"one": ["a", "b"], "two": ["c", "d"], "genre": ["x", "x"], "score": [1.0, 2.0]}
     )
-    assert sorted(task_texts(Task({"test": pairs, "train": pairs}, column_names=("one", "two")))) == list(
+    assert sorted(encoded_texts(Task({"test": pairs, "train": pairs}, column_names=("one", "two")))) == list(
         "abcd"
     )
     rows = Dataset.from_dict({"text": ["e"], "label_text": ["no"]})
     split = {"en": {"train": rows, "test": rows, "validation": rows}}
-    assert list(task_texts(Task(split, input_column_name="text", train_split="train"))) == ["e", "e"]
+    assert list(encoded_texts(Task(split, input_column_name="text", train_split="train"))) == ["e", "e"]
     retrieval = {
         "corpus": Dataset.from_dict({"id": ["d1"], "title": ["T"], "text": ["f"]}),
         "queries": Dataset.from_dict({"id": ["q1"], "text": ["g"]}),
         "relevant_docs": {"q1": {"d1": 1}},
         "top_ranked": None,
     }
-    assert sorted(task_texts(Task({"default": {"test": retrieval}}))) == ["T", "f", "g"]
+    assert sorted(encoded_texts(Task({"default": {"test": retrieval}}))) == ["T", "f", "g"]
     clusters = Dataset.from_dict({"sentences": [["h", "i"], ["j"]], "labels": [[0, 1], [1]]})
-    assert list(task_texts(Task({"test": clusters}, input_column_name="sentences"))) == list("hij")
+    assert list(encoded_texts(Task({"test": clusters}, input_column_name="sentences"))) == list("hij")
 
 
 def test_floor_of_stsb(real_data: Path) -> None:

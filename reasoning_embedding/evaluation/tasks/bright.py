@@ -10,7 +10,7 @@ from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.data.beir import RetrievalData, read_json_lines
 from reasoning_embedding.errors import InputError
 
-from .local_retrieval import LocalRetrieval, WrappedSearch, as_search
+from .retrieval import LocalRetrieval, WrappedSearch, as_search
 
 _LAYOUT = "lay it out like xlangai/BRIGHT: {examples,documents,long_documents}/SUBJECT*.parquet (or .jsonl)"
 _ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")

@@ -11,7 +11,7 @@ from mteb.abstasks.classification import AbsTaskClassification
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
-from .local_tasks import SPLIT, fingerprint_of, local_metadata, read_columns
+from .local import SPLIT, fingerprint_of, local_metadata, read_columns
 
 #: Texts and their classes, in the order of the file: the draws of the protocol depend on it.
 Labelled = tuple[list[str], list[str]]
@@ -75,7 +75,7 @@ def read_labelled(train: Path, test: Path, text: str, label: str) -> tuple[Label
     Parameters
     ----------
     train, test : Path
-        Tables with a header, see :func:`~reasoning_embedding.evaluation.local_tasks.read_columns`.
+        Tables with a header, see :func:`~reasoning_embedding.evaluation.tasks.local.read_columns`.
     text, label : str
         Names of the columns.
 

@@ -18,14 +18,15 @@ from scipy.stats import spearmanr
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.scores import mean_scores
+from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.baselines import BM25, BM25Search
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
-from reasoning_embedding.evaluation.local_choice import choice_credit
-from reasoning_embedding.evaluation.local_sts import read_pairs
+from reasoning_embedding.evaluation.floors.bm25 import BM25Search
+from reasoning_embedding.evaluation.floors.tfidf import TfIdf
 from reasoning_embedding.evaluation.run import evaluate
-from reasoning_embedding.evaluation.tasks import load_tasks, task_name
-from reasoning_embedding.evaluation.tfidf import TfIdf
+from reasoning_embedding.evaluation.tasks.choice import choice_credit
+from reasoning_embedding.evaluation.tasks.loading import load_tasks, task_name
+from reasoning_embedding.evaluation.tasks.sts import read_pairs
 
 TEMPLATE = "I: {instruction} Q: "
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
 import platform
 import re
@@ -15,8 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 from reasoning_embedding.errors import ReasoningEmbeddingError
 
@@ -171,31 +169,15 @@ def attention() -> Iterator[Finding]:
 
 
 def _packed_error(device: str) -> str | None:
-    """Compare packed attention with one text at a time; None when they agree."""
-    import torch
+    """What is wrong with packed attention on a device; None where texts are kept apart."""
+    from reasoning_embedding.backbones import packed_attention_difference
 
-    from reasoning_embedding.backbones.attention import packed_attention
-
-    layer: Any = SimpleNamespace(config=SimpleNamespace(is_causal=False))
-    generator = torch.Generator().manual_seed(0)
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    heads = torch.randn(3, 1, 2, 8, 16, generator=generator).to(device, dtype)
-    ends = (0, 3, 8)
     try:
-        boundaries = torch.tensor(ends, dtype=torch.int32, device=device)
-        packed, _ = packed_attention(layer, *heads, None, cu_seq_lens_q=boundaries, max_length_q=5)
+        difference = packed_attention_difference(device)
     except (ReasoningEmbeddingError, RuntimeError) as error:
         return str(error)
-    alone = [
-        torch.nn.functional.scaled_dot_product_attention(*heads[..., start:stop, :])
-        for start, stop in itertools.pairwise(ends)
-    ]
-    difference = float((packed - torch.cat(alone, dim=2).transpose(1, 2)).abs().max())
-    return (
-        None
-        if difference < (1e-5 if device == "cpu" else 0.05)
-        else f"texts leak into each other ({difference:.2g})"
-    )
+    limit = 1e-5 if device == "cpu" else 0.05
+    return None if difference < limit else f"texts leak into each other ({difference:.2g})"
 
 
 def trackers() -> Iterator[Finding]:

@@ -120,7 +120,7 @@ class TfIdf:
         return found
 
 
-def task_texts(task: Any) -> Iterator[str]:
+def encoded_texts(task: Any) -> Iterator[str]:
     """Yield every text that an mteb task will have encoded, as often as it stands in its data.
 
     Parameters

@@ -13,7 +13,7 @@ from mteb.abstasks.sts import AbsTaskSTS
 
 from reasoning_embedding.errors import InputError
 
-from .local_tasks import SPLIT, fingerprint_of, local_metadata, read_columns
+from .local import SPLIT, fingerprint_of, local_metadata, read_columns
 
 #: First texts, second texts, scores.
 Pairs = tuple[list[str], list[str], list[float]]
@@ -58,7 +58,7 @@ def read_pairs(paths: Sequence[Path], columns: tuple[str | int, str | int, str |
     Parameters
     ----------
     paths : sequence of Path
-        See :func:`~reasoning_embedding.evaluation.local_tasks.read_columns`.
+        See :func:`~reasoning_embedding.evaluation.tasks.local.read_columns`.
     columns : tuple
         First text, second text, score.
 

@@ -11,7 +11,7 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.scores import revision_of
 from reasoning_embedding.errors import SetupError
-from reasoning_embedding.evaluation.cache import CachedEncoder, EmbeddingCache
+from reasoning_embedding.evaluation.embedding_cache import CachedEncoder, EmbeddingCache
 from reasoning_embedding.evaluation.run import evaluate
 from tests.encoders import HashingEncoder
 from tests.factories import write_beir

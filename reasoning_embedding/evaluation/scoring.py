@@ -1,11 +1,15 @@
-"""Scoring one task of mteb, whatever its type: its entry in ``scores.json``."""
+"""Scoring one task of mteb, whatever its type: its entry in ``scores.json``, and its single scores.
+
+Single scores, one a query or one an experiment of a classification, are what intervals and paired tests are made of.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,10 @@ from reasoning_embedding.checkpoints.scores import METRICS
 from reasoning_embedding.errors import ReasoningEmbeddingError, SetupError
 from reasoning_embedding.files import explain_disk_errors, write_json
 
-from .baselines import BM25Search
 from .encoder import MtebEncoder
+from .floors.bm25 import BM25Search
+from .floors.tfidf import TfIdf, encoded_texts
 from .instructions import Instructions, is_asymmetric
-from .per_query import experiments, path_of, recorded
-from .tfidf import TfIdf, task_texts
 
 #: Sub-folder of mteb's own result files.
 MTEB_FOLDER = "mteb"
@@ -128,7 +131,7 @@ def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
         task.load_data()
     if isinstance(task, AbsTaskRetrieval):
         task.convert_v1_dataset_format_to_v2(num_proc=None)
-    model.embedder.fit(task_texts(task))
+    model.embedder.fit(encoded_texts(task))
     try:
         yield
     finally:
@@ -173,3 +176,70 @@ def _metrics(found: Any, main_metric: str) -> dict[str, float]:
         if len(column) == len(rows) and all(map(math.isfinite, column)):
             values.setdefault(name, sum(column) / len(column))
     return values
+
+
+#: Sub-folder of an evaluation folder: ``per_query/<task>.json``.
+PER_QUERY = "per_query"
+_DEFAULT = "ndcg_at_10"
+#: mteb's names of metrics -> trec_eval's, under which scores of single queries come.
+_TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+#: The hook that mteb's retrieval tasks call with the scores of all queries, meant to be overridden.
+_HOOK = "task_specific_scores"
+
+
+def path_of(folder: Path, task: str) -> Path:
+    """Return the file of a task's single scores."""
+    return folder / PER_QUERY / f"{task}.json"
+
+
+def query_metric(main_score: str) -> tuple[str, str]:
+    """Return the metric of single queries under mteb's and trec_eval's name: the main one where it has one."""
+    match = re.fullmatch(r"(\w+?)_at_(\d+)", main_score)
+    if match is None or match[1] not in _TREC:
+        main_score, match = _DEFAULT, re.fullmatch(r"(\w+?)_at_(\d+)", _DEFAULT)
+    assert match is not None
+    return main_score, f"{_TREC[match[1]]}_{match[2]}"
+
+
+@contextlib.contextmanager
+def recorded(task: AbsTask) -> Generator[dict[str, Any]]:
+    """Collect the scores of single queries while mteb scores a retrieval task.
+
+    Yields
+    ------
+    dict
+        Filled as subsets are scored: ``metric`` and ``scores``, query id -> value. Where a task has several
+        splits or subsets, ids are ``split/subset/id``. Empty for tasks of other types.
+
+    Notes
+    -----
+    The values are those whose mean mteb reports, rounded by it to five digits: same ranking, same ties, same
+    exclusion of a query's own document.
+    """
+    record: dict[str, Any] = {}
+    if not isinstance(task, AbsTaskRetrieval):
+        yield record
+        return
+    name, trec = query_metric(task.metadata.main_score)
+    record.update(metric=name, scores={})
+    several = len(task.eval_splits) * len(task.hf_subsets) > 1
+    original = getattr(task, _HOOK)
+
+    def hook(scores: Mapping[str, Mapping[str, float]], *args: Any, **kwargs: Any) -> dict[str, float]:
+        prefix = f"{kwargs['hf_split']}/{kwargs['hf_subset']}/" if several else ""
+        record["scores"].update({f"{prefix}{query}": values[trec] for query, values in scores.items()})
+        return original(scores, *args, **kwargs)
+
+    setattr(task, _HOOK, hook)
+    try:
+        yield record
+    finally:
+        delattr(task, _HOOK)
+
+
+def experiments(found: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """Return the scores of a classification's experiments, whose mean is its main score; empty without any."""
+    rows = found.get("scores_per_experiment") or []
+    if not rows or any(metric not in row for row in rows):
+        return {}
+    return {"metric": metric, "scores": {str(index): float(row[metric]) for index, row in enumerate(rows)}}

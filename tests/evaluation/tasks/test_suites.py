@@ -12,11 +12,11 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.cli.evaluate import _settings
 from reasoning_embedding.errors import InputError, SetupError
-from reasoning_embedding.evaluation import suites
 from reasoning_embedding.evaluation.instructions import Instructions
 from reasoning_embedding.evaluation.run import evaluate
-from reasoning_embedding.evaluation.suites import check_available, load_suite
-from reasoning_embedding.evaluation.tasks import load_tasks
+from reasoning_embedding.evaluation.tasks import suites
+from reasoning_embedding.evaluation.tasks.loading import load_tasks
+from reasoning_embedding.evaluation.tasks.suites import check_available, load_suite
 from reasoning_embedding.reports.score_table import score_table
 from tests.encoders import HashingEncoder
 from tests.factories import write_beir

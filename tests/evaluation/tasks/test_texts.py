@@ -11,7 +11,7 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.data import load_table
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.texts import task_texts
+from reasoning_embedding.evaluation.tasks.texts import task_texts
 from reasoning_embedding.experiments.contamination import compare_tasks, scored_tasks
 
 
