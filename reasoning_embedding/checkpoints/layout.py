@@ -1,4 +1,4 @@
-"""Where things lie in the folder of a run and of an experiment; the one place that knows their names."""
+"""Where things lie in the folders of runs, experiments and sweeps; the one place that knows their names."""
 
 from __future__ import annotations
 
@@ -143,7 +143,53 @@ class RunFolder(ResultFolder):
 
 
 @dataclass(frozen=True)
-class ExperimentFolder(ResultFolder):
+class FolderOfRuns(ResultFolder):
+    """Paths that an experiment and a sweep share."""
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs."""
+        return self.path / "runs"
+
+    def run(self, name: str) -> RunFolder:
+        """Folder of one run."""
+        return RunFolder(self.runs / name)
+
+    def run_names(self) -> list[str]:
+        """Runs on disk."""
+        return _folders_in(self.runs)
+
+
+@dataclass(frozen=True)
+class SweepFolder(FolderOfRuns):
+    """Paths of a sweep."""
+
+    @classmethod
+    def of(cls, sweep: config.SweepConfig) -> Self:
+        """Folder of a configured sweep."""
+        return cls(Path(sweep.output_dir) / sweep.name)
+
+    @property
+    def index(self) -> Path:
+        """Names of the runs, and what varies between them."""
+        return self.path / "sweep.json"
+
+    def config_file(self, run: str) -> Path:
+        """A run's configuration, as ``rembed train`` takes it."""
+        return self.path / "configs" / f"{run}.yaml"
+
+    def record(self, run: str) -> Path:
+        """How a run ended, or where it was submitted."""
+        return self.path / "ledger" / f"{run}.json"
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of what a cluster's jobs leave."""
+        return self.path / "slurm"
+
+
+@dataclass(frozen=True)
+class ExperimentFolder(FolderOfRuns):
     """Paths of an experiment: its backbones, runs, scores and comparisons."""
 
     @classmethod
@@ -163,19 +209,6 @@ class ExperimentFolder(ResultFolder):
     def stage_names(self) -> list[str]:
         """Backbones on disk."""
         return _folders_in(self.lineage)
-
-    @property
-    def runs(self) -> Path:
-        """Folder of the runs."""
-        return self.path / "runs"
-
-    def run(self, name: str) -> RunFolder:
-        """Folder of one run."""
-        return RunFolder(self.runs / name)
-
-    def run_names(self) -> list[str]:
-        """Runs on disk."""
-        return _folders_in(self.runs)
 
     def baseline(self, name: str) -> Path:
         """Folder of a baseline's scores."""

@@ -35,7 +35,7 @@ class TrainJob:
     def __call__(self) -> int:
         """Train, and return the exit code."""
         ledger = SweepLedger(Path(self.folder))
-        log = ledger.folder / "logs" / f"{self.name}.log"
+        log = ledger.folder.log(self.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -109,7 +109,7 @@ def submit_runs(
             todo='pip install "reasoning-embedding[slurm]"',
         ) from error
     try:
-        executor = submitit.AutoExecutor(folder=ledger.folder / "slurm", cluster=cluster)
+        executor = submitit.AutoExecutor(folder=ledger.folder.jobs, cluster=cluster)
     except RuntimeError as error:
         raise SetupError(
             f"no SLURM here: {error}",
@@ -131,7 +131,7 @@ def submit_runs(
         ledger.forget(run)
     with executor.batch():
         submitted = {
-            run: executor.submit(TrainJob(str(ledger.folder.resolve()), run, command))
+            run: executor.submit(TrainJob(str(ledger.folder.path.resolve()), run, command))
             for run, command in commands.items()
         }
     for run, job in submitted.items():

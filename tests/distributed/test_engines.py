@@ -20,7 +20,7 @@ from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import step as step_module
-from tests.engine_cases import (
+from tests.distributed.engine_cases import (
     DROPOUT,
     ENGINES,
     LOSS,

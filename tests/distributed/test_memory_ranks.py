@@ -13,7 +13,7 @@ from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import memory_mode as memory
 from reasoning_embedding.training.memory_mode import MemoryMode, choose_memory_mode
-from tests.engine_cases import DROPOUT, ENGINES, LOSS, TOLERANCE, Case, build, gradient, wanted
+from tests.distributed.engine_cases import DROPOUT, ENGINES, LOSS, TOLERANCE, Case, build, gradient, wanted
 from tests.models import exact_norms, relative
 
 

@@ -1,7 +1,7 @@
 """The code of docs/extending.md runs, is short, and does what the page says."""
 
+import importlib
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.data.rows import BadRows
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss
+from tests.docs.pages import ROOT, blocks, found, text_of
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
-LOSS, METRIC, SOURCE = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+PAGE = ROOT / "docs" / "extending.md"
+LOSS, METRIC, SOURCE = blocks(PAGE, "python")
 
 
 def run(code: str) -> dict:
@@ -58,3 +59,12 @@ def test_the_source_yields_rows_and_places_of_bad_ones(tmp_path):
     with pytest.raises(InputError) as caught:
         list(run(SOURCE)["tabbed"](path, BadRows("stop")))
     assert caught.value.where == f"{path}:2"
+
+
+def test_what_is_to_be_changed_stands_in_the_file_that_the_page_names():
+    named = found(r"`(\w+)` of\s`([\w/]+\.py)`", text_of(PAGE), least=3)
+    for name, path in named:
+        module = importlib.import_module(f"reasoning_embedding.{path.removesuffix('.py').replace('/', '.')}")
+        assert hasattr(module, name), f"{name} is not in {path}"
+        defined = re.compile(rf"^(def |class )?{name}\b[(:]", re.MULTILINE)
+        assert defined.search(text_of(ROOT / "reasoning_embedding" / path)), f"{path} only imports {name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.merge_models import save_embedder
+from tests.merging.merge_models import save_embedder
 
 PATH = """\
 kind: merge

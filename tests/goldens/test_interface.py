@@ -31,7 +31,7 @@ from reasoning_embedding.cli.main import main
 from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.reports.pages.merge_page import build_merge_page, merge_tables
-from tests.published import write_checkpoint, write_run
+from tests.publishing.published_run import write_checkpoint, write_run
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.merging import merge as merge_module
 from reasoning_embedding.merging.merge import merge, open_models
 from reasoning_embedding.merging.tensors import INDEX, WHOLE, TensorFolder, TensorWriter
-from tests.merge_models import PROMPTS, save_embedder
+from tests.merging.merge_models import PROMPTS, save_embedder
 
 TEXTS = ["red green blue", "the cat sees a dog : 1 2 3", "find the old city"]
 HALF = config.Slerp(kind="slerp", t=0.5)

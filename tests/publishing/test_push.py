@@ -16,8 +16,8 @@ from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.publishing.hub import Hub, find_token
 from reasoning_embedding.publishing.ledger import Ledger
 from reasoning_embedding.publishing.push import push
-from tests.hub_server import Commit, Fault, HubServer
-from tests.published import write_run
+from tests.publishing.hub_server import Commit, Fault, HubServer
+from tests.publishing.published_run import write_run
 
 REPO = "lab/small"
 ALL = ["step-000000", "step-000003", "step-000006", "main"]

@@ -24,7 +24,7 @@ from reasoning_embedding.publishing.masking import mask, public, refuse_secrets
 from reasoning_embedding.publishing.record import ancestors
 from reasoning_embedding.publishing.release import check_repo_name
 from reasoning_embedding.publishing.usage import TITLES, fenced, snippets, snippets_of_card
-from tests.published import PROMPT, read_jsonl, write_checkpoint, write_run
+from tests.publishing.published_run import PROMPT, read_jsonl, write_checkpoint, write_run
 
 TOKEN = "hf_" + "a1B2" * 8
 PNG = b"\x89PNG\r\n\x1a\n rest"

@@ -24,7 +24,7 @@ from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.publishing.ledger import Ledger
 from reasoning_embedding.publishing.usage import SENTENCE_TRANSFORMERS, TRANSFORMERS
 from reasoning_embedding.publishing.verify import TOLERANCE, run_fresh, verify
-from tests.published import PROMPT
+from tests.publishing.published_run import PROMPT
 
 
 def quiet(line: str) -> None:

@@ -47,13 +47,13 @@ def folder(tmp_path: Path) -> Path:
         if value is None:
             ledger.record(run.name, "failed", "out of <memory>\n  -> less")
             continue
-        home = ledger.run_folder(run.name)
+        home = ledger.folder.run(run.name)
         home.checkpoint(4).mkdir(parents=True)
         home.manifest.write_text(json.dumps({"steps": 4}))
         lines = [{"step": 2, "loss": 1.0, "evaluation": {"task.a": 0.1}}, {"step": 3, "loss": 1.0}]
         lines.append({"step": 4, "loss": 0.5, "evaluation": {"task.a": value}})
         home.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
-    return ledger.folder
+    return ledger.folder.path
 
 
 def test_seeds_stand_together_with_their_interval(folder: Path) -> None:
