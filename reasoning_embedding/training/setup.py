@@ -56,7 +56,37 @@ from .run_folder import parent_record
 
 @dataclass
 class PreparedRun:
-    """A run in memory: model, engine, loss, data plan, and where it writes."""
+    """A run in memory, ready for its next step.
+
+    Attributes
+    ----------
+    settings : config.RunConfig
+        The run.
+    run : RunFolder
+        Where it writes.
+    world : World
+        The job's ranks.
+    embedder : Embedder
+        The model.
+    engine : Engine
+        How the ranks hold the model and its optimizer.
+    loss : ContrastiveLoss
+        What it is trained for.
+    anchor : Embedder or None
+        The frozen backbone that the loss compares with.
+    table : Table
+        Rows and distinct texts.
+    plan : Plan
+        Which rows each step draws.
+    store : TokenStore
+        Tokens of the texts.
+    inputs : InputContract
+        What the tokenizer makes of a text.
+    parent : dict
+        What the run starts from, for the provenance of its checkpoints.
+    compute : torch.dtype or None
+        What layers compute in; None: the dtype of the weights.
+    """
 
     settings: config.RunConfig
     run: RunFolder
@@ -181,19 +211,19 @@ def prepare(
         engine = new_engine()
     anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
     return PreparedRun(
-        settings,
-        run,
-        world,
-        embedder,
-        engine,
-        loss,
-        anchor,
-        table,
-        plan,
-        store,
-        inputs,
-        parent_record(settings.backbone),
-        compute,
+        settings=settings,
+        run=run,
+        world=world,
+        embedder=embedder,
+        engine=engine,
+        loss=loss,
+        anchor=anchor,
+        table=table,
+        plan=plan,
+        store=store,
+        inputs=inputs,
+        parent=parent_record(settings.backbone),
+        compute=compute,
     )
 
 
