@@ -69,10 +69,10 @@ def run_one(name: str, *, json: bool, quick: bool, output: Path | None, **option
     from json import dumps
 
     from benchmarks.record import describe
-    from reasoning_embedding.cli._say import quiet_libraries
+    from reasoning_embedding.cli._terminal import silence_libraries
     from reasoning_embedding.files import write_json
 
-    quiet_libraries()
+    silence_libraries()
     record, results = describe(), []
     for result in _comparisons(name, quick=quick, **options):
         results.append(result)

@@ -51,9 +51,9 @@ def command(
     rows = row_settings(tokens, max_tokens)
     from reasoning_embedding.config import Analysis
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     chosen = chosen_probe(probe, text, label, texts=texts, traces=traces)
     from reasoning_embedding.checkpoints.references import resolve
     from reasoning_embedding.distributed import joined_world

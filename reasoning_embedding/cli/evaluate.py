@@ -50,9 +50,9 @@ def command(
     ReasoningEmbeddingError
         If a task failed; the others are scored.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     evaluation = _settings(
         config, task or [], suite or [], instructions=instructions, steps=steps, max_tokens=max_tokens
     )

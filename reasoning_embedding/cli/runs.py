@@ -14,7 +14,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import add, make_app
-from ._say import columns, difference_lines
+from ._terminal import columns, difference_lines
 
 app = make_app("List run folders; show one, compare two, follow where one comes from.")
 
@@ -161,7 +161,7 @@ def lineage(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a 
             where=str(path),
             todo="name a checkpoint, a run with one, a merge or a grown backbone",
         )
-    from reasoning_embedding.publishing.record import ancestors
+    from reasoning_embedding.checkpoints.provenance import ancestors
 
     typer.echo(f"{folder}  {record.get('kind', 'unknown')}  {str(record.get('content_hash', ''))[:12]}")
     around = [parent / "lineage" for parent in folder.resolve().parents if (parent / "lineage").is_dir()]

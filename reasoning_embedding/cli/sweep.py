@@ -12,7 +12,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import Overrides
-from ._say import columns
+from ._terminal import columns
 
 if TYPE_CHECKING:
     from reasoning_embedding.sweeps.ledger import Outcome
@@ -47,13 +47,13 @@ def command(
     """
     from reasoning_embedding.config import SweepConfig, load_config, sweep_runs
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     if listed and dry_run:
         raise InputError("--list and --dry-run are two answers", todo="give one")
     loaded = load_config(config, overrides or (), expect=SweepConfig)
     sweep, runs = loaded.config, sweep_runs(loaded)
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.checkpoints import SweepFolder
     from reasoning_embedding.sweeps.ledger import SweepLedger
     from reasoning_embedding.sweeps.sweep import (

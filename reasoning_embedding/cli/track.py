@@ -71,7 +71,7 @@ def command(
     """
     from reasoning_embedding.config import Tracking
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     changes = row_settings(tokens, max_tokens)
     changes |= {"against": against} if against else {}
@@ -79,9 +79,9 @@ def command(
     changes |= {"intervals": "all"} if all_intervals else {}
     if probe is not None:
         changes["probe"] = chosen_probe(probe, text, label, texts=texts, traces=traces)
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.experiments.comparisons import (series_of, track_series)
+    from reasoning_embedding.experiments.comparisons import series_of, track_series
 
     series = series_of(runs)
     if output is not None and len(series) > 1:

@@ -82,7 +82,8 @@ class Numbering:
 
     def number(self, key: bytes) -> int:
         """Return the number of a key; it is ``len(self) - 1`` afterwards where the key is new."""
-        low, high = _digest(key)
+        digest = blake2b(key, digest_size=16).digest()
+        low, high = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
         slot = self._slot(low, high)
         if known := self._slots.view[slot]:
             return known - 1
@@ -92,10 +93,6 @@ class Numbering:
         if 2 * self._count >= len(self._slots.view):
             self._grow()
         return number
-
-    def find(self, key: bytes) -> int:
-        """Return the number of a key, -1 where it has none."""
-        return self._slots.view[self._slot(*_digest(key))] - 1
 
     def close(self) -> None:
         """Remove the tables."""
@@ -121,8 +118,3 @@ class Numbering:
             while slots[slot]:
                 slot = (slot + 1) & mask
             slots[slot] = number
-
-
-def _digest(key: bytes) -> tuple[int, int]:
-    digest = blake2b(key, digest_size=16).digest()
-    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

@@ -5,25 +5,27 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
 
-from .columns import Columns, memory_columns
+from .ragged import Ragged
+from .storage import MEMORY, Storage, map_column
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: Columns of a token store and their types.
-TOKEN_COLUMNS = {"tokens": np.int32, "offsets": np.int64, "prompt_lengths": np.int32}
+_COLUMNS = {"tokens": np.int32, "offsets": np.int64, "prompt_lengths": np.int32}
 #: Texts a call of the tokenizer: enough to use its threads, few enough to see progress.
 _CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class TokenStore:
+class TokenStore(Ragged):
     """Token ids of texts, end to end.
 
     Parameters
@@ -36,20 +38,7 @@ class TokenStore:
         Leading tokens of each text that belong to its prompt; less than the text's length.
     """
 
-    values: np.ndarray
-    offsets: np.ndarray
     prompt_lengths: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.prompt_lengths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each text, int64 of shape (n,)."""
-        return np.diff(self.offsets)
 
 
 def tokenize(
@@ -59,7 +48,7 @@ def tokenize(
     query_max_tokens: int,
     document_max_tokens: int,
     progress: Callable[[int, int], None] | None = None,
-    columns: Columns = memory_columns,
+    storage: Storage = MEMORY,
 ) -> TokenStore:
     """Tokenize texts exactly as sentence-transformers does.
 
@@ -73,8 +62,8 @@ def tokenize(
         Longer texts are truncated; prompt and special tokens count.
     progress : callable, optional
         Called with (texts done, texts in all).
-    columns : callable
-        Receive the token ids, offsets and lengths of prompts as they are made.
+    storage : Storage
+        Receives the token ids, offsets and lengths of prompts as they are made.
 
     Raises
     ------
@@ -91,7 +80,7 @@ def tokenize(
     """
     _check_limits(tokenizer, query_max_tokens=query_max_tokens, document_max_tokens=document_max_tokens)
     known = {"": 0}
-    values, offsets, prompt_lengths = (columns(name, dtype) for name, dtype in TOKEN_COLUMNS.items())
+    values, offsets, prompt_lengths = (storage.column(name, dtype) for name, dtype in _COLUMNS.items())
     offsets.write([end := 0])
     faults = _Faults()
     for start in range(0, len(texts), _CHUNK):
@@ -111,6 +100,11 @@ def tokenize(
             progress(start + len(chunk), len(texts))
     faults.stop()
     return TokenStore(values.close(), offsets.close(), prompt_lengths.close())
+
+
+def open_tokens(folder: Path) -> TokenStore:
+    """Return the tokens that :func:`tokenize` put into a folder."""
+    return TokenStore(*(map_column(folder, name, dtype) for name, dtype in _COLUMNS.items()))
 
 
 def _check_limits(tokenizer: PreTrainedTokenizerBase, **limits: int) -> None:

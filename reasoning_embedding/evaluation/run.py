@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import write_json
+from reasoning_embedding.progress import Report
 
 from .embedding_cache import FOLDER as CACHE_FOLDER
 from .embedding_cache import CachedEncoder, EmbeddingCache
@@ -46,7 +47,7 @@ def evaluate(
     step: int | None,
     settings: config.Evaluation,
     query_template: str = QUERY_TEMPLATE,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
     world: World | None = None,
 ) -> dict[str, Any]:
     """Score a model on tasks and write ``scores.json`` and mteb's own files.

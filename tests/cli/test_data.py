@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reasoning_embedding import config
@@ -18,7 +17,7 @@ from reasoning_embedding.data.quality.shingles import normalise
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.preparing import filtering, mining
 from reasoning_embedding.preparing.files import data_section
-from reasoning_embedding.preparing.search import Countdown, Searcher, encoded
+from reasoning_embedding.preparing.search import Searcher
 
 
 def run(*arguments: object) -> int:
@@ -112,28 +111,6 @@ def test_a_killed_miner_goes_on_and_writes_the_same(
     assert len(calls) == 6
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not folder.exists()
-
-
-def test_vectors_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reasoning_embedding.preparing.search._CHUNK", 4)
-    pairs = [("a" if i % 3 else "b", "x" * i) for i in range(10)]
-    seen: list[str] = []
-
-    def encode(texts: Any, prompt: str) -> np.ndarray:
-        seen.extend(texts)
-        if len(seen) > 7 and not (tmp_path / "again").exists():
-            raise KeyboardInterrupt
-        return np.array([[len(text), ord(prompt)] for text in texts], np.float32)
-
-    with pytest.raises(KeyboardInterrupt):
-        encoded(tmp_path, "texts", pairs, encode, lambda line: None)
-    (tmp_path / "again").touch()
-    seen.clear()
-    vectors = encoded(tmp_path, "texts", pairs, encode, lambda line: None)
-    assert vectors.tolist() == [[len(text), ord(prompt)] for prompt, text in pairs]
-    assert len(seen) == 6
-    with pytest.raises(InputError, match="not finite"):
-        encoded(tmp_path, "bad", pairs, lambda texts, _: np.full((len(texts), 2), np.nan), lambda line: None)
 
 
 def test_our_encoder_and_sentence_transformers_mine_the_same(
@@ -330,20 +307,6 @@ def test_the_real_mix_is_mined_and_never_answers_itself(real_data: Path, tmp_pat
     assert sum(len(row["neg"]) for row in mined) > 150
 
 
-def test_progress_says_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 5.0, 20.0, 40.0, 41.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    lines: list[str] = []
-    countdown = Countdown(lines.append, "rows", 1000, done=100)
-    for done in (150, 200, 300, 1000):
-        countdown(done)
-    assert lines == [
-        "rows: 200 of 1,000, 3 min left",
-        "rows: 300 of 1,000, 2 min left",
-        "rows: 1,000 of 1,000",
-    ]
-
-
 @pytest.mark.parametrize(
     "verb",
     [
@@ -360,13 +323,13 @@ def test_large_rows_are_read_from_disk_and_give_the_same(
 
     name, *options = verb
     made: list[Path] = []
-    table = cache.cached_table
+    build = cache.build_table
 
-    def spy(data: config.Data) -> Any:
-        made.append(Path(data.cache_dir or ""))
-        return table(data)
+    def spy(data: config.Data, *storage: Any) -> Any:
+        made.extend(one.folder.parent for one in storage)
+        return build(data, *storage)
 
-    monkeypatch.setattr(cache, "cached_table", spy)
+    monkeypatch.setattr(cache, "build_table", spy)
     content = []
     for limit in (cache.LARGE, 1):
         monkeypatch.setattr(cache, "LARGE", limit)

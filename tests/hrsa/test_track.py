@@ -13,7 +13,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.cli.main import main
-from reasoning_embedding.data.world import World
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.experiments.comparisons import (
     against,
@@ -40,7 +40,7 @@ def made(tmp_path_factory):
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(0.05 * torch.randn_like(parameter))
-    lines = [question for question, _, _ in World(0).pairs("train")][:40]
+    lines = [question for question, _, _ in MiniatureWorld(0).pairs("train")][:40]
     (root / "probe.txt").write_text("\n".join(lines))
     return root
 

@@ -126,7 +126,7 @@ def test_shards_hold_what_one_file_holds(models, tmp_path):
 
 
 def test_provenance_names_every_parent_and_the_method(models, made, tmp_path):
-    from reasoning_embedding.publishing.record import ancestors
+    from reasoning_embedding.checkpoints.provenance import ancestors
 
     base = ("base", made / "c" / "checkpoints" / "step-000010")
     report = merged(models, tmp_path / "m", config.Ties(kind="ties", base="c"), base)

@@ -14,16 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasoning_embedding.checkpoints import content_hash, read_provenance, write_provenance
+from reasoning_embedding.checkpoints.provenance import ancestors
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
-from reasoning_embedding.publishing.ledger import Ledger
-from reasoning_embedding.publishing.markdown import table, text
+from reasoning_embedding.publishing.markdown import fenced, table, text
 from reasoning_embedding.publishing.masking import mask, public, refuse_secrets
-from reasoning_embedding.publishing.record import ancestors
-from reasoning_embedding.publishing.release import check_repo_name
-from reasoning_embedding.publishing.usage import TITLES, fenced, snippets, snippets_of_card
+from reasoning_embedding.publishing.release import ReleaseRecord, check_repo_name
+from reasoning_embedding.publishing.usage import TITLES, snippets, snippets_of_card
 from tests.publishing.published_run import PROMPT, read_jsonl, write_checkpoint, write_run
 
 TOKEN = "hf_" + "a1B2" * 8
@@ -327,15 +326,16 @@ def test_files_with_a_token_are_refused_without_showing_it(tmp_path: Path) -> No
         refuse_secrets([dirty], "opaque-token")
 
 
-def test_the_ledger_survives_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.set_verified("main", "print", {"transformers": 1e-7})
-    ledger.add_commit("main", "c1")
-    ledger.add_commit("step-000003", "c2")
-    again = Ledger(tmp_path)
+def test_the_record_survives_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    record = ReleaseRecord(tmp_path)
+    record.set_verified("main", "print", {"transformers": 1e-7})
+    record.add_commit("main", "c1")
+    record.add_commit("step-000003", "c2")
+    again = ReleaseRecord(tmp_path)
     assert again.verified("main", "print") == {"transformers": 1e-7}
     assert again.verified("main", "other") is None
     assert again.commits() == {"c1", "c2"}
-    (tmp_path / "ledger.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        Ledger(tmp_path)
+    for content in ("{", "[]", '{"revisions": 1}'):
+        (tmp_path / "ledger.json").write_text(content)
+        with pytest.raises(InputError, match=r"ledger\.json(.|\n)*delete it: what is complete on the Hub"):
+            ReleaseRecord(tmp_path)

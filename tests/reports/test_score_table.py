@@ -19,10 +19,9 @@ from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.reports import build
-from reasoning_embedding.reports.grid import Cell, Column, Grid
-from reasoning_embedding.reports.latex import escape, to_latex
-from reasoning_embedding.reports.score_table import published_pairs, score_table
-from reasoning_embedding.reports.score_table_forms import grids, render, to_terminal, write_score_table
+from reasoning_embedding.reports.comparison import compare_backbones, published_pairs
+from reasoning_embedding.reports.comparison_tables import grids, render, to_terminal, write_score_table
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, escape, to_latex
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 TASKS = {"alpha": "Retrieval", "beta": "Retrieval", "gamma": "STS"}
@@ -54,7 +53,7 @@ def points(folder: Path, backbone: str, task: str) -> np.ndarray:
 
 
 def test_numbers_over_seeds_are_numpys_and_scipys(folder: Path) -> None:
-    table = score_table(folder, margin=0.5)
+    table = compare_backbones(folder, margin=0.5)
     assert [(pair.base, pair.variant, pair.seeds) for pair in table.pairs] == [
         ("base", "sft", (3, 3)),
         ("base", "rlvr", (3, 3)),
@@ -77,7 +76,7 @@ def test_numbers_over_seeds_are_numpys_and_scipys(folder: Path) -> None:
 
 
 def test_means_by_task_and_by_type_and_their_intervals(folder: Path) -> None:
-    table = score_table(folder, margin=0.5)
+    table = compare_backbones(folder, margin=0.5)
     assert table.headline == ("alpha", "beta", "gamma", "mean by task", "mean by type")
     sft = table.pairs[0]
     by_task = np.mean([points(folder, "sft", task) for task in TASKS], axis=0)
@@ -114,9 +113,9 @@ def test_means_are_those_of_an_evaluation(folder: Path) -> None:
             "main_score": -0.2,
         }
         change(scores_file(folder, run.name), lambda record, new=silhouette: record["tasks"].append(new))
-    table = score_table(folder)
+    table = compare_backbones(folder)
     means = mean_scores(json.loads(scores_file(folder, "base-0").read_text())["tasks"])
-    one = score_table(only(folder, "base-0", "sft-0"))
+    one = compare_backbones(only(folder, "base-0", "sft-0"))
     for found, key in (("mean by task", "by_task"), ("mean by type", "by_type")):
         assert one.pairs[0].entry(found).base[0] == pytest.approx(100 * means[key])
     assert "numbers" in table.headline
@@ -136,7 +135,7 @@ def only(folder: Path, *names: str) -> Path:
 
 def test_runs_with_other_seeds_are_independent(tmp_path: Path) -> None:
     folder = write_scored_runs(tmp_path / "x", {"base": (0, 1, 2), "sft": (3, 4)}, TASKS)
-    entry = score_table(folder).pairs[0].entry("alpha")
+    entry = compare_backbones(folder).pairs[0].entry("alpha")
     a, b = [
         [
             100 * json.loads(scores_file(folder, f"{name}-{s}").read_text())["tasks"][0]["main_score"]
@@ -152,7 +151,7 @@ def test_runs_with_other_seeds_are_independent(tmp_path: Path) -> None:
 
 def test_one_seed_has_an_interval_over_queries_only(tmp_path: Path) -> None:
     folder = write_scored_runs(tmp_path / "x", {"base": (0,), "sft": (0,)}, TASKS)
-    entry = score_table(folder).pairs[0].entry("alpha")
+    entry = compare_backbones(folder).pairs[0].entry("alpha")
     assert (entry.seeds, entry.delta[1]) == (None, None)
     assert entry.queries is not None
     assert entry.verdict == entry.queries.place
@@ -164,7 +163,7 @@ def test_a_failed_task_shows_and_makes_its_means_missing(folder: Path) -> None:
         record["tasks"] = [entry for entry in record["tasks"] if entry["task"] != "beta"]
 
     change(scores_file(folder, "sft-1"), fail)
-    table = score_table(folder)
+    table = compare_backbones(folder)
     sft, rlvr = table.pairs
     assert [entry.problem for entry in sft.entries] == ["", "failed", "", "missing", "missing"]
     assert {entry.problem for entry in rlvr.entries} == {""}
@@ -179,7 +178,7 @@ def test_a_failed_task_shows_and_makes_its_means_missing(folder: Path) -> None:
 def test_what_was_not_scored_is_missing_and_said(folder: Path) -> None:
     change(scores_file(folder, "rlvr-2"), lambda record: record["tasks"].pop(0))
     shutil.rmtree(folder / "runs" / "sft-0")
-    table = score_table(folder)
+    table = compare_backbones(folder)
     sft, rlvr = table.pairs
     assert {entry.problem for entry in sft.entries} == {"missing"}
     assert [entry.problem for entry in rlvr.entries] == ["missing", "", "", "missing", "missing"]
@@ -194,7 +193,7 @@ def test_no_scores_of_single_queries_is_said(folder: Path) -> None:
         scores_file(folder, "sft-0").parent / "per_query" / "beta.json",
         lambda record: record["scores"].update(q0=0.99),
     )
-    table = score_table(folder)
+    table = compare_backbones(folder)
     sft = table.pairs[0]
     assert [bool(sft.entry(name).queries) for name in (*TASKS, "mean by task")] == [False, False, True, False]
     assert sft.entry("alpha").seeds is not None
@@ -212,7 +211,7 @@ def test_subsets_of_a_task_count_alike_whatever_their_size(folder: Path) -> None
         (path.parent / "per_query" / "alpha.json").write_text(json.dumps({"scores": scores}))
         mean = (sum(english.values()) / 30 + sum(german.values()) / 10) / 2
         change(path, lambda record, mean=mean: record["tasks"][0].update(main_score=mean))
-    entry = score_table(folder).pairs[0].entry("alpha")
+    entry = compare_backbones(folder).pairs[0].entry("alpha")
     assert entry.delta[0] == pytest.approx(3.0)  # the mean over queries would be 2.5
     assert entry.queries.confidence == pytest.approx((3.0, 3.0))
     assert entry.queries.n == 40
@@ -226,7 +225,7 @@ def test_tasks_that_ask_the_same_queries_share_their_draws(tmp_path: Path) -> No
             path = scores_file(folder, run.name)
             shutil.copy(path.parent / "per_query" / "short.json", path.parent / "per_query" / "long.json")
             change(path, lambda r: r["tasks"][1].update(main_score=r["tasks"][0]["main_score"]))
-        pair = score_table(folder).pairs[0]
+        pair = compare_backbones(folder).pairs[0]
         found = [pair.entry(name).queries for name in ("short", "mean by task")]
         return tuple(list(test.confidence) for test in found)
 
@@ -242,7 +241,7 @@ def test_suites_stand_beside_the_published_ones(folder: Path) -> None:
     suites = {"MTEB(Code, v1)": ["alpha", "beta"]}
     for run in folder.glob("runs/*"):
         change(scores_file(folder, run.name), lambda record: record.update(suites=suites))
-    table = score_table(folder)
+    table = compare_backbones(folder)
     assert table.headline == ("gamma", "MTEB(Code, v1)", "mean by task", "mean by type")
     main, *others = grids(table)
     assert [column.label for column in main.columns][-2:] == ["MTEB(Multilingual, v2)", "BRIGHT"]
@@ -273,7 +272,7 @@ def test_published_numbers_are_whole() -> None:
 
 
 def test_a_synthetic_experiment_without_seeds_or_queries_still_has_its_table(tmp_path: Path) -> None:
-    table = score_table(write_experiment(tmp_path / "s"))
+    table = compare_backbones(write_experiment(tmp_path / "s"))
     assert [pair.label for pair in table.pairs] == ["sft v base", "rlvr v base"]
     assert [pair.kind for pair in table.pairs] == ["sft", "rlvr"]
     assert table.pairs[0].entry("cosqa_dev").delta == (pytest.approx(-1.0), None)
@@ -328,29 +327,29 @@ def test_a_synthetic_experiment_without_seeds_or_queries_still_has_its_table(tmp
 def test_runs_that_cannot_be_compared_are_refused_by_name(folder: Path, spoil, said: tuple[str, ...]) -> None:
     spoil(folder)
     with pytest.raises(InputError) as caught:
-        score_table(folder)
+        compare_backbones(folder)
     assert all(part in str(caught.value) for part in said), caught.value
 
 
 @pytest.mark.parametrize("margin", [0.0, -0.5, float("nan"), float("inf")])
 def test_a_margin_must_be_above_zero(folder: Path, margin: float) -> None:
     with pytest.raises(InputError, match="margin"):
-        score_table(folder, margin=margin)
+        compare_backbones(folder, margin=margin)
 
 
 def test_one_backbone_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     folder = write_scored_runs(tmp_path / "x", {"base": (0, 1)}, TASKS)
     with pytest.raises(InputError, match="one backbone, 'base'"):
-        score_table(folder)
+        compare_backbones(folder)
     with pytest.raises(InputError, match="no runs lie here"):
-        score_table(folder / "runs" / "base-0")
+        compare_backbones(folder / "runs" / "base-0")
 
 
 def test_the_base_is_chosen_by_name(folder: Path) -> None:
-    table = score_table(folder, base="sft")
+    table = compare_backbones(folder, base="sft")
     assert [pair.label for pair in table.pairs] == ["base v sft", "rlvr v sft"]
     with pytest.raises(InputError, match="did you mean 'rlvr'"):
-        score_table(folder, base="rvlr")
+        compare_backbones(folder, base="rvlr")
 
 
 HOSTILE = r"a|b\|c *x* [y](http://e.x) <b> & 50% #1 $z$ {q} ~^_ \input{f} --"
@@ -361,7 +360,7 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
     for path in folder.glob("runs/*/evaluation/*/scores.json"):
         change(path, lambda record: record["failed"].append({"task": HOSTILE, "error": "bad\nnews & $"}))
     change(folder / "config.resolved.json", lambda c: [run.update(backbone=HOSTILE) for run in c["runs"][2:]])
-    table = score_table(folder)
+    table = compare_backbones(folder)
 
     markdown = render(table, "markdown")
     assert "<b>" not in markdown
@@ -400,7 +399,11 @@ def test_latex_escapes(text: str, latex: str) -> None:
 
 def test_a_latex_row_never_begins_with_what_reads_as_an_option() -> None:
     grid = Grid(
-        "k", "t", "c", (Column("[x]"), Column("b", "g")), ((Cell("[0]"), Cell("1")), (Cell("*"), Cell("")))
+        "k",
+        "t",
+        "c",
+        (TableColumn("[x]"), TableColumn("b", "g")),
+        ((Cell("[0]"), Cell("1")), (Cell("*"), Cell(""))),
     )
     lines = to_latex(grid, "tab:k").splitlines()
     assert "{}[x] & b \\\\" in lines
@@ -410,7 +413,7 @@ def test_a_latex_row_never_begins_with_what_reads_as_an_option() -> None:
 
 
 def test_csv_has_a_line_a_pair_and_quantity(folder: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(render(score_table(folder), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render(compare_backbones(folder), "csv"))))
     assert len(rows) == 2 * 5 + 15
     row = next(row for row in rows if (row["variant"], row["quantity"]) == ("sft", "beta"))
     delta = points(folder, "sft", "beta") - points(folder, "base", "beta")
@@ -459,7 +462,7 @@ def test_writing_leaves_the_page_beside_it(folder: Path) -> None:
     page = folder / "report" / "index.html"
     page.parent.mkdir()
     page.write_text("page")
-    names = [path.name for path in write_score_table(page.parent, score_table(folder))]
+    names = [path.name for path in write_score_table(page.parent, compare_backbones(folder))]
     assert names == ["scores.md", "scores.tex", "scores.csv"]
     assert sorted(path.name for path in page.parent.iterdir()) == sorted([*names, "index.html"])
 

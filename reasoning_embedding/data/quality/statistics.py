@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from reasoning_embedding.data.table import Ragged, Table
+from reasoning_embedding.data.ragged import Ragged
+from reasoning_embedding.data.table import Table
 
 from .duplicates import equal_groups
 from .filters import repeated, rows_with
@@ -54,8 +55,8 @@ def statistics(table: Table, lengths: np.ndarray, unit: str) -> dict[str, Any]:
         "unit": unit,
         "lengths": {role: spread(lengths[texts]) for role, texts in roles.items() if len(texts)},
         "counts": {
-            "positives a row": spread(np.diff(table.positives.offsets)),
-            "negatives a row": spread(np.diff(table.negatives.offsets)),
+            "positives a row": spread(table.positives.lengths),
+            "negatives a row": spread(table.negatives.lengths),
         },
         "duplicates": _duplicates(table, reads),
         "suspects": _suspects(table, reads),
@@ -112,10 +113,10 @@ def _suspects(table: Table, reads: np.ndarray) -> dict[str, dict[str, Any]]:
         "a positive is a negative of the same row": rows_with(negative, np.isin(wrong, answers)),
         "a negative answers the same query in another row": answered,
         "the query is its own positive": rows_with(
-            positive, np.repeat(query, np.diff(positive.offsets)) == positive.values
+            positive, np.repeat(query, positive.lengths) == positive.values
         ),
         "the query is its own negative": rows_with(
-            negative, np.repeat(query, np.diff(negative.offsets)) == negative.values
+            negative, np.repeat(query, negative.lengths) == negative.values
         ),
         "the same query has other positives in another row": _disagreeing(query, positive),
     }
@@ -130,7 +131,7 @@ def _suspects(table: Table, reads: np.ndarray) -> dict[str, dict[str, Any]]:
 
 def _pairs(owner: np.ndarray, lists: Ragged) -> np.ndarray:
     """One number for each value of each list together with its owner (both below 2^31)."""
-    return (np.repeat(owner.astype(np.int64), np.diff(lists.offsets)) << 32) | lists.values
+    return (np.repeat(owner.astype(np.int64), lists.lengths) << 32) | lists.values
 
 
 def _disagreeing(query: np.ndarray, positives: Ragged) -> np.ndarray:
@@ -144,7 +145,7 @@ def _scores(table: Table) -> dict[str, Any] | None:
         return None
     positives, negatives = table.positive_scores, table.negative_scores
     lowest = np.minimum.reduceat(positives, table.positives.offsets[:-1])
-    beside = np.repeat(lowest, np.diff(table.negatives.offsets))
+    beside = np.repeat(lowest, table.negatives.lengths)
     known = ~np.isnan(beside) & ~np.isnan(negatives)
     if not known.any():
         return None

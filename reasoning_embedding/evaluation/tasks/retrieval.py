@@ -11,7 +11,7 @@ from mteb.models.models_protocols import SearchProtocol
 from mteb.models.search_wrappers import SearchEncoderWrapper
 
 from reasoning_embedding.data.beir import RetrievalData
-from reasoning_embedding.data.world import World
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 
 from .local import SPLIT, fingerprint_of, local_metadata
 
@@ -94,7 +94,7 @@ def world_data(seed: int = 0) -> RetrievalData:
     The corpus is the 160 documents, one a fact, not only the 32 of the held-out pairs: 128 of them were
     positives in training, which makes the task the harder one, and chance R@1 is 1/160.
     """
-    world = World(seed)
+    world = MiniatureWorld(seed)
     documents = world.documents()
     pairs = world.pairs("heldout")
     return RetrievalData(

@@ -17,7 +17,7 @@ from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.tasks import suites
 from reasoning_embedding.evaluation.tasks.loading import load_tasks
 from reasoning_embedding.evaluation.tasks.suites import check_available, load_suite
-from reasoning_embedding.reports.score_table import score_table
+from reasoning_embedding.reports.comparison import compare_backbones
 from tests.encoders import HashingEncoder
 from tests.factories import write_beir
 
@@ -200,7 +200,7 @@ def test_a_suite_is_a_column_of_the_table(fake_suite: config.SuiteTask, tmp_path
         one, two, pairs = (entry["main_score"] for entry in scores["tasks"])
         assert scores["means"]["suites"]["Fake(v1)"]["by_task"] == pytest.approx((one + two + pairs) / 3)
         by_type = 100 * ((one + two) / 2 + pairs) / 2
-    table = score_table(tmp_path / "experiment")
+    table = compare_backbones(tmp_path / "experiment")
     assert table.headline == ("Fake(v1)", "Fake(v1) by type", "mean by task", "mean by type")
     assert table.pairs[0].entry("Fake(v1) by type").variant[0] == pytest.approx(by_type)
 
@@ -216,7 +216,7 @@ def test_a_failed_task_leaves_its_suite_without_a_mean(fake_suite: config.SuiteT
     _scored(fake_suite, runs / "base" / "evaluation" / "step-000004", HashingEncoder())
     scores = _scored(fake_suite, runs / "variant" / "evaluation" / "step-000004", Fails())
     assert scores["means"]["suites"]["Fake(v1)"]["by_task"] is None
-    pair = score_table(tmp_path / "experiment").pairs[0]
+    pair = compare_backbones(tmp_path / "experiment").pairs[0]
     assert pair.entry("pairs").problem == "failed"
     assert pair.entry("Fake(v1)").problem == "missing"
     assert pair.entry("one").variant is not None
