@@ -19,7 +19,7 @@ from reasoning_embedding.checkpoints import (
     read_provenance,
     write_provenance,
 )
-from reasoning_embedding.checkpoints.layout import newest_resumable, prune_states
+from reasoning_embedding.checkpoints.retention import newest_resumable, prune_states
 from reasoning_embedding.checkpoints.state import load_state, read_state, save_state, write_state
 from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import atomic_folder, atomic_write, write_json
