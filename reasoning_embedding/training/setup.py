@@ -28,7 +28,7 @@ from reasoning_embedding.backbones import (
 )
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
-from reasoning_embedding.checkpoints.layout import prune_states
+from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
     explain_damage,
     put_parameters,
