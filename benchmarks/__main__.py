@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reasoning_embedding.cli._app import add, make_app
-from reasoning_embedding.cli._errors import handled
+from reasoning_embedding.cli._app import add, handled, make_app
 
 app = make_app("Speed and memory against the libraries one would use instead.")
 
@@ -70,10 +69,10 @@ def run_one(name: str, *, json: bool, quick: bool, output: Path | None, **option
     from json import dumps
 
     from benchmarks.record import describe
-    from reasoning_embedding.cli._say import quiet_libraries
+    from reasoning_embedding.cli._terminal import silence_libraries
     from reasoning_embedding.files import write_json
 
-    quiet_libraries()
+    silence_libraries()
     record, results = describe(), []
     for result in _comparisons(name, quick=quick, **options):
         results.append(result)

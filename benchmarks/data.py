@@ -17,9 +17,8 @@ import numpy as np
 
 from benchmarks.measure import MIB, in_new_process
 from reasoning_embedding import config
-from reasoning_embedding.data.cache import table_tokens
+from reasoning_embedding.data.cache import load_table, table_tokens
 from reasoning_embedding.data.plan import Plan
-from reasoning_embedding.data.table import load_table
 from reasoning_embedding.host import process_memory
 from reasoning_embedding.progress import Report
 

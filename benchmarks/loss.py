@@ -190,8 +190,8 @@ def _ours(tile_rows: int, ranks: int = 1) -> Stage:
             [], np.zeros(0), index[:queries], index[queries:], index[:-queries] % queries
         )
         batch = batch.to(columns[0].device)
-        share = loss.share(torch.cat(columns), batch, rank=ranks - 1, ranks=ranks)
-        return float(share.sums["loss"]), share.gradient
+        gradient, sums = loss.compute(torch.cat(columns), batch, rank=ranks - 1, ranks=ranks)
+        return float(sums["loss"]), gradient
 
     return stage
 

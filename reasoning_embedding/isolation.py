@@ -18,7 +18,9 @@ def same_random_state() -> Generator[None]:
     import torch
 
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    # A process computes on one GPU; the states of the others would cost memory on each.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:

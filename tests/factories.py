@@ -7,7 +7,7 @@ they are needed, so that a test of settings stays a test of settings.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from reasoning_embedding.config import RunConfig
+    from reasoning_embedding.data import Table
     from reasoning_embedding.data.batch import Batch
 
 #: Words of the tiny tokenizer, after its special tokens; anything else is ``<unk>``.
@@ -134,6 +135,29 @@ def random_batch(
     owner = np.concatenate([np.arange(queries), np.sort(rng.integers(0, queries, negatives))])
     scores = rng.normal(size=queries + negatives).astype(np.float32)
     return Batch.from_arrays(tokens, prompts, query, document, owner, known, scores, seed=seed)
+
+
+# ------------------------------------------------------------------ rows without texts
+
+
+def make_table(counts: Sequence[int], positives: int = 1, negatives: int = 0, seed: int = 0) -> Table:
+    """Rows of each source, interleaved; row i has up to that many positives and negatives, all distinct; no texts."""
+    import numpy as np
+
+    from reasoning_embedding.data import Ragged, Table
+
+    rows = sum(counts)
+    rng = np.random.default_rng(seed)
+    source = rng.permutation(np.repeat(np.arange(len(counts), dtype=np.int16), counts))
+    lengths = [rng.integers(1, positives + 1, rows), rng.integers(0, negatives + 1, rows)]
+    offsets = [np.concatenate([[0], np.cumsum(length)]) for length in lengths]
+    first = [rows, rows + offsets[0][-1]]
+    lists = [
+        Ragged(np.arange(start, start + ends[-1], dtype=np.int32), ends)
+        for start, ends in zip(first, offsets, strict=True)
+    ]
+    names = [f"s{number}" for number in range(len(counts))]
+    return Table([], np.arange(rows, dtype=np.int32), lists[0], lists[1], source, names, {}, "")
 
 
 # ------------------------------------------------------------------ a tokenizer and a backbone

@@ -47,8 +47,8 @@ def poisoned(tmp_path: Path, tiny_backbone: Path) -> tuple[Path, Path]:
     marker = tmp_path / "marker"
     folder = tmp_path / "model"
     shutil.copytree(tiny_backbone, folder)
-    for weights in folder.glob("*.safetensors*"):
-        weights.unlink()
+    (folder / "model.safetensors").unlink()
+    assert not list(folder.glob("*.safetensors*"))
     for name in (
         "pytorch_model.bin",
         "model.pt",
@@ -79,8 +79,9 @@ def test_no_call_of_the_package_loads_a_pickle() -> None:
     """Models are asked for as safetensors wherever they are loaded, and nothing unpickles by itself."""
     package = Path(config.__file__).resolve().parents[1]
     loads = 0
-    # The harness of tests reads what its own forked ranks have just written.
-    for file in set(package.rglob("*.py")) - {package / "distributed" / "harness.py"}:
+    harness = package / "distributed" / "harness.py"  # reads what its own forked ranks have just written
+    assert harness.is_file()
+    for file in set(package.rglob("*.py")) - {harness}:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
@@ -130,6 +131,7 @@ FOLDERS = [
     for where, section in sections(model)
     if "name" in section.model_fields and section is not config.SuiteTask
 ]
+assert FOLDERS
 
 
 @pytest.mark.parametrize(("kind", "where", "section"), FOLDERS, ids=lambda value: str(value)[:60])

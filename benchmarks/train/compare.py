@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.measure import REPEATS, cpu_ratio, cpu_seconds, take_turns, wall_seconds
 from benchmarks.random_model import byte_pair_tokenizer, save_random_model
-from benchmarks.train.cells import ARCHITECTURES, PACK_TOKENS, Cell, cells, our_settings, their_settings
+from benchmarks.train.cases import ARCHITECTURES, PACK_TOKENS, Case, cases, our_settings, their_settings
 from benchmarks.train.exact import RANKS, exact_record, worst_difference
 from benchmarks.train.memory import predicted_mib, step_mib
 from benchmarks.train.texts import MAX_TOKENS, Triple, make_triples, standard_library_functions
@@ -50,7 +50,7 @@ def bench_train(
     dict
         First ``train/exact``: the bound over the largest relative difference of the step's loss and gradient
         to a padded float64 oracle, on 1 to 4 ranks (`quick`: 2; where there is a GPU: 1); only where its ratio
-        exceeds 1 do the others count. Then for each cell ``st-best``, ``st-unpadded``, ``st-default`` and
+        exceeds 1 do the others count. Then for each case ``st-best``, ``st-unpadded``, ``st-default`` and
         ``st-best-replay``: ``ours`` and ``other`` in real tokens a second, ``ratio``, ``memory_ratio``,
         ``padding`` (slots a real token of the padded batch), both sides' settings, sweeps and times.
 
@@ -72,7 +72,7 @@ def bench_train(
     tokenizer = byte_pair_tokenizer(item.source[item.start :][: 6 * MAX_TOKENS] for item in functions)
     gpu = torch.cuda.is_available()
     half = compute_dtype("bf16", torch.device("cuda" if gpu else "cpu")) is not None
-    chosen = cells(quick=quick, gpu=gpu, bf16=half, model=model)
+    chosen = cases(quick=quick, gpu=gpu, bf16=half, model=model)
     with tempfile.TemporaryDirectory() as folder:
 
         def checkpoint_of(shape: str) -> Path:
@@ -87,14 +87,14 @@ def bench_train(
             checkpoint_of("S"), make_triples(functions, "wide", 4, tokenizer), ranks=ranks
         )
         yield exact_record(exact, ranks)
-        for cell in chosen:
-            checkpoint = checkpoint_of(cell.model)
-            rows = make_triples(functions, cell.mix, cell.queries, tokenizer)
+        for case in chosen:
+            checkpoint = checkpoint_of(case.model)
+            rows = make_triples(functions, case.mix, case.queries, tokenizer)
             try:
-                for record in _Comparison(cell, checkpoint, rows, quick=quick, report=report).records():
-                    yield record if half or cell.dtype != "bf16" else {**record, "note": SOFTWARE_BFLOAT16}
-            except Exception as error:  # noqa: BLE001  (it is reported, and the other cells still run)
-                yield {"name": cell.name("st-best"), "error": f"{type(error).__name__}: {error}"}
+                for record in _Comparison(case, checkpoint, rows, quick=quick, report=report).records():
+                    yield record if half or case.dtype != "bf16" else {**record, "note": SOFTWARE_BFLOAT16}
+            except Exception as error:  # noqa: BLE001  (it is reported, and the other cases still run)
+                yield {"name": case.name("st-best"), "error": f"{type(error).__name__}: {error}"}
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class _Contender:
 
 
 class _Comparison:
-    """One cell: sweep both sides, let the best take turns, measure their memory."""
+    """One case: sweep both sides, let the best take turns, measure their memory."""
 
     def __init__(
-        self, cell: Cell, checkpoint: Path, rows: list[Triple], *, quick: bool, report: Report
+        self, case: Case, checkpoint: Path, rows: list[Triple], *, quick: bool, report: Report
     ) -> None:
-        self._cell, self._quick, self._report = cell, quick, report
-        self._work = Workload(checkpoint, rows, cell.dtype)
+        self._case, self._quick, self._report = case, quick, report
+        self._work = Workload(checkpoint, rows, case.dtype)
         self._ours = ours = Ours(self._work)
         self._trainers: dict[MakeTrainer, Trainer] = {
             Ours: ours,
@@ -130,14 +130,14 @@ class _Comparison:
         sweeps = {
             "ours": self._sweep("ours", Ours, our_settings(self._tokens, quick=self._quick)),
             "st": self._sweep(
-                "st", SentenceTransformers, their_settings(self._cell.queries, quick=self._quick)
+                "st", SentenceTransformers, their_settings(self._case.queries, quick=self._quick)
             ),
             "unpadded": self._sweep(
                 "st-unpadded",
                 SentenceTransformers,
                 [
                     {**each, "unpadded": True}
-                    for each in their_settings(self._cell.queries, quick=self._quick)
+                    for each in their_settings(self._case.queries, quick=self._quick)
                 ],
             ),
         }
@@ -207,7 +207,7 @@ class _Comparison:
                 for setting, seconds in tried
             ]
         best, seconds = min(tried, key=lambda item: item[1])
-        self._report(f"{self._cell.name(name)}: {seconds:.2f} s a step at {best}")
+        self._report(f"{self._case.name(name)}: {seconds:.2f} s a step at {best}")
         return tried
 
     def _record(
@@ -225,7 +225,7 @@ class _Comparison:
         loss = {side: turns[side][0][1] for side in (us, them)}
         theirs = "unpadded" if opponent == "st-unpadded" else "st"
         record = {
-            "name": self._cell.name(opponent),
+            "name": self._case.name(opponent),
             "ours": round(speed[us], 1),
             "other": round(speed[them], 1),
             "ratio": round(speed[us] / speed[them], 4),
@@ -238,7 +238,7 @@ class _Comparison:
             },
             "padding": round(self._padding, 3),
             "tokens": self._tokens,
-            "queries": self._cell.queries,
+            "queries": self._case.queries,
             "settings": {"ours": contenders[us].setting, "other": contenders[them].setting},
             "seconds": {"ours": wall_seconds(times[us]), "other": wall_seconds(times[them])},
             "cpu_seconds": {"ours": cpu_seconds(times[us]), "other": cpu_seconds(times[them])},

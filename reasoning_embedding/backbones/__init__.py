@@ -8,6 +8,7 @@ from .contracts import (
     check_same_chat_templates,
     check_same_inputs,
     input_contract,
+    packed_attention_difference,
 )
 from .cpu import fuse_layers
 from .dropout import text_keys, use_text_dropout

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from reasoning_embedding.errors import ContractError
 
+from . import attention
 from .layers import PACKED, decoder_layers
 from .packs import Pack, make_pack
 
@@ -100,6 +103,28 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
     if padding > tolerance:
         _fail(f"padding changes the states of a text (difference {padding:.2g})", where)
     return result
+
+
+def packed_attention_difference(device: str) -> float:
+    """Return how far packed attention of two texts is from that of each alone, on a device: 0 but for rounding.
+
+    Raises
+    ------
+    SetupError
+        If the device has no kernel for it.
+    """
+    layer: Any = SimpleNamespace(config=SimpleNamespace(is_causal=False))
+    generator = torch.Generator().manual_seed(0)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    heads = torch.randn(3, 1, 2, 8, 16, generator=generator).to(device, dtype)
+    ends = (0, 3, 8)
+    boundaries = torch.tensor(ends, dtype=torch.int32, device=device)
+    packed, _ = attention.packed_attention(layer, *heads, None, cu_seq_lens_q=boundaries, max_length_q=5)
+    alone = [
+        torch.nn.functional.scaled_dot_product_attention(*heads[..., start:stop, :])
+        for start, stop in itertools.pairwise(ends)
+    ]
+    return float((packed - torch.cat(alone, dim=2).transpose(1, 2)).abs().max())
 
 
 def _fail(what: str, where: str) -> None:

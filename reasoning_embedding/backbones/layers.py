@@ -34,9 +34,9 @@ def attends_to_whole_texts(config: Any) -> bool:
 
 
 def is_plain_linear(module: nn.Module | None) -> TypeGuard[nn.Linear]:
-    """Whether a module is torch's linear layer, with its forward, and its whole weight on a CPU."""
+    """Whether a module is torch's linear layer, with its own forward, and all of its weight on a CPU."""
     if type(module) is not nn.Linear or "forward" in vars(module):  # hooks of others stand there
         return False
     weight = module.weight.detach()
-    whole = type(weight) is Tensor and weight.shape == (module.out_features, module.in_features)
-    return whole and weight.device.type == "cpu"
+    complete = type(weight) is Tensor and weight.shape == (module.out_features, module.in_features)
+    return complete and weight.device.type == "cpu"

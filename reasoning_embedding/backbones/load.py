@@ -151,7 +151,7 @@ def load_decoder(
         raise InputError(
             f"{len(absent)} weights are not in this checkpoint ({absent[0]}, ...)",
             where=path,
-            todo="random weights in their place would train without a word; name a whole checkpoint",
+            todo="random weights in their place would train without a word; name a complete checkpoint",
         )
     return _prepare(model, tokenizer, path, implementation), tokenizer
 

@@ -57,12 +57,12 @@ def merged_state_dict(embedder: Embedder, weights: Mapping[str, Tensor] | None =
     embedder : Embedder
         The model.
     weights : mapping, optional
-        Its state dict in whole tensors, where its own parameters are shards.
+        Its state dict in complete tensors, where its own parameters are shards.
     """
     stock = stock_model(embedder)
     prefix = next(name for name, module in embedder.named_modules() if module is stock) + "."
-    whole = embedder.state_dict() if weights is None else weights
-    own = {name.removeprefix(prefix): value for name, value in whole.items()}
+    complete = embedder.state_dict() if weights is None else weights
+    own = {name.removeprefix(prefix): value for name, value in complete.items()}
     if stock is embedder.model:
         return own
     merged = {name.replace(".base_layer.", "."): value for name, value in own.items() if ".lora_" not in name}

@@ -35,7 +35,7 @@ def require_decoder(config: PreTrainedConfig, where: str) -> None:
 
     kind = config.get_text_config().model_type
     decoders = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    # BERT and its kin have a causal form too; what they are published as is the masked one.
+    # BERT and architectures like it have a causal form too; they are published in the masked one.
     if kind not in decoders or kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         raise ContractError(
             f"{kind} is no decoder language model, and packed attention does not compute what it computes",

@@ -1,15 +1,13 @@
-"""Where things lie in the folder of a run and of an experiment; the one place that knows their names."""
+"""Where things lie in the folders of runs, experiments and sweeps; the one place that knows their names."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from reasoning_embedding import config
-from reasoning_embedding.files import PARTIAL, remove_folder
 
 _STEP = re.compile(r"step-(\d{6,})")
 
@@ -143,7 +141,53 @@ class RunFolder(ResultFolder):
 
 
 @dataclass(frozen=True)
-class ExperimentFolder(ResultFolder):
+class FolderOfRuns(ResultFolder):
+    """Paths that an experiment and a sweep share."""
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs."""
+        return self.path / "runs"
+
+    def run(self, name: str) -> RunFolder:
+        """Folder of one run."""
+        return RunFolder(self.runs / name)
+
+    def run_names(self) -> list[str]:
+        """Runs on disk."""
+        return _folders_in(self.runs)
+
+
+@dataclass(frozen=True)
+class SweepFolder(FolderOfRuns):
+    """Paths of a sweep."""
+
+    @classmethod
+    def of(cls, sweep: config.SweepConfig) -> Self:
+        """Folder of a configured sweep."""
+        return cls(Path(sweep.output_dir) / sweep.name)
+
+    @property
+    def index(self) -> Path:
+        """Names of the runs, and what varies between them."""
+        return self.path / "sweep.json"
+
+    def config_file(self, run: str) -> Path:
+        """A run's configuration, as ``rembed train`` takes it."""
+        return self.path / "configs" / f"{run}.yaml"
+
+    def record(self, run: str) -> Path:
+        """How a run ended, or where it was submitted."""
+        return self.path / "ledger" / f"{run}.json"
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of what a cluster's jobs leave."""
+        return self.path / "slurm"
+
+
+@dataclass(frozen=True)
+class ExperimentFolder(FolderOfRuns):
     """Paths of an experiment: its backbones, runs, scores and comparisons."""
 
     @classmethod
@@ -163,19 +207,6 @@ class ExperimentFolder(ResultFolder):
     def stage_names(self) -> list[str]:
         """Backbones on disk."""
         return _folders_in(self.lineage)
-
-    @property
-    def runs(self) -> Path:
-        """Folder of the runs."""
-        return self.path / "runs"
-
-    def run(self, name: str) -> RunFolder:
-        """Folder of one run."""
-        return RunFolder(self.runs / name)
-
-    def run_names(self) -> list[str]:
-        """Runs on disk."""
-        return _folders_in(self.runs)
 
     def baseline(self, name: str) -> Path:
         """Folder of a baseline's scores."""
@@ -234,17 +265,3 @@ def _folders_in(parent: Path) -> list[str]:
     if not parent.is_dir():
         return []
     return sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def prune_states(run: RunFolder, keep: int) -> None:
-    """Delete all but the newest `keep` states, and what a killed process left of others; checkpoints stay."""
-    for step in run.state_steps()[:-keep]:
-        remove_folder(run.state(step))
-    for left in run.states.glob(f".*{PARTIAL}"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def newest_resumable(run: RunFolder) -> int | None:
-    """Newest step that has both a state and a checkpoint, or None."""
-    both = set(run.state_steps()) & set(run.steps())
-    return max(both, default=None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.config.references import is_hub_id
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import write_json
+from reasoning_embedding.files import read_json, write_json
 
 FILE = "provenance.json"
 #: Files whose bytes decide what a model computes.
@@ -100,6 +102,80 @@ def write_provenance(folder: Path, *, kind: str, parent: dict[str, Any] | None, 
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a model folder, or None where there is none."""
+    """Return the record of a model folder, or None where there is none.
+
+    Raises
+    ------
+    InputError
+        If the record is damaged.
+    """
     path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path, todo="restore the file, or save the model again") if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A model that the published one was made from, at some distance.
+
+    Attributes
+    ----------
+    name : str
+        Hub id, or the name of a folder.
+    kind : str
+        What made it (``pretrain``, ``sft``, ``rlvr``, ``contrastive``, ...), ``hub`` or ``random``; ``unknown``
+        where its folder has no record.
+    depth : int
+        1 for a parent, 2 for a parent's parent.
+    revision, content_hash : str or None
+        As its child recorded them.
+    """
+
+    name: str
+    kind: str
+    depth: int
+    revision: str | None = None
+    content_hash: str | None = None
+
+
+def ancestors(record: dict[str, Any], lineage: Path | None, depth: int = 1) -> Iterator[Ancestor]:
+    """Follow ``parent`` (or ``parents``, of a merged model) as far as their records are on this machine.
+
+    Parameters
+    ----------
+    record : dict
+        A ``provenance.json``.
+    lineage : Path or None
+        Folder of the experiment's backbones, for paths that no longer resolve.
+    depth : int
+        Distance of the parents from the published model.
+    """
+    for parent in parents(record):
+        if "path" not in parent:
+            name = f"{(parent.get('architecture') or {}).get('model_type', 'a decoder')}, random weights"
+            yield Ancestor(name, "random", depth)
+            continue
+        path, recorded = str(parent["path"]), parent.get("content_hash")
+        places = [Path(path), *([lineage / Path(path).name] if lineage else [])]
+        folder = next((place for place in places if _is(place, recorded)), None)
+        if folder is None and recorded is None and is_hub_id(path) and not Path(path).is_dir():
+            yield Ancestor(path, "hub", depth, parent.get("revision"))
+            continue
+        own = (read_provenance(folder) if folder else None) or {}
+        name = Path(path).name
+        if own.get("kind") == "contrastive" and own.get("run"):
+            name = f"{own['run']} {name}"
+        yield Ancestor(name, str(own.get("kind", "unknown")), depth, parent.get("revision"), recorded)
+        yield from ancestors(own, lineage, depth + 1)
+
+
+def parents(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parents that a provenance record names: one, several, or none."""
+    found = record.get("parents") or record.get("parent") or []
+    found = [found] if isinstance(found, dict) else found
+    return [parent for parent in found if isinstance(parent, dict)]
+
+
+def _is(folder: Path, recorded: str | None) -> bool:
+    if recorded is None or not folder.is_dir():
+        return False
+    return (read_provenance(folder) or {}).get("content_hash") == recorded

@@ -5,19 +5,17 @@ The grammar is in :mod:`reasoning_embedding.config.references`.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from reasoning_embedding.config.references import Reference, parse
+from reasoning_embedding.config.references import Reference, is_hub_id, parse
 from reasoning_embedding.errors import InputError
 
 from .layout import ExperimentFolder, RunFolder
 from .provenance import content_hash
 from .scores import read_best
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = "name a model's folder, RUN@STEP, or OWNER/NAME@REVISION of the Hub"
 
 
@@ -113,12 +111,12 @@ def resolve(reference: str, within: Path | None = None) -> ResolvedModel:
     looks_like_a_step = parsed.at is not None and (
         parsed.at.isdigit() or parsed.at in ("first", "last", "best")
     )
-    is_hub_id = _HUB_ID.fullmatch(parsed.name) is not None
-    if looks_like_a_step and (not is_hub_id or Path(parsed.name).parent.is_dir()):
+    of_hub = is_hub_id(parsed.name)
+    if looks_like_a_step and (not of_hub or Path(parsed.name).parent.is_dir()):
         raise InputError(
             f"{reference!r} names no run", where=parsed.name, todo="train it first, or repair the path"
         )
-    if is_hub_id:
+    if of_hub:
         return ResolvedModel(reference, parsed.name, revision=parsed.at or None)
     raise InputError(f"{reference!r} names no model", where=str(whole.resolve()), todo=_FORMS)
 

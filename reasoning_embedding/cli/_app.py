@@ -1,17 +1,22 @@
-"""How a function becomes a verb."""
+"""How a function becomes a verb, and how a verb ends: a message for what a user can act on, else a traceback."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Annotated
 
 import typer
+
+from reasoning_embedding.errors import ReasoningEmbeddingError
 
 #: Overrides of a configuration, as every verb that reads one takes them.
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides, such as training.steps=100.", metavar="[KEY=VALUE]...")
 ]
+#: Exit code after Ctrl-C.
+INTERRUPTED = 130
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -45,3 +50,22 @@ def add(app: typer.Typer, function: Callable[..., None], name: str) -> None:
     # Whole, because click cuts a help it shortens itself in the middle of a sentence.
     first = " ".join(text.split("\n\n")[0].split())
     app.command(name, help=text, short_help=first, context_settings=_SETTINGS)(function)
+
+
+@contextlib.contextmanager
+def handled() -> Generator[None]:
+    """Print the project's own errors and end with their exit code; let all others through.
+
+    Raises
+    ------
+    SystemExit
+        With the error's exit code (2 input, 3 machine, 1 otherwise), or 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except ReasoningEmbeddingError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(INTERRUPTED) from error

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces, chosen_probe, row_settings
+from ._probe_options import (
+    Count,
+    LabelField,
+    MaxTokens,
+    Rule,
+    TextField,
+    Texts,
+    Traces,
+    chosen_probe,
+    row_settings,
+)
 
 
 def command(
@@ -41,13 +51,13 @@ def command(
     rows = row_settings(tokens, max_tokens)
     from reasoning_embedding.config import Analysis
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     chosen = chosen_probe(probe, text, label, texts=texts, traces=traces)
     from reasoning_embedding.checkpoints.references import resolve
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.experiments.analyses import checkpoint, make_instrument
+    from reasoning_embedding.experiments.comparisons import checkpoint, make_instrument
     from reasoning_embedding.files import write_json
     from reasoning_embedding.hrsa.pair import compare
 

@@ -11,7 +11,7 @@ import typer
 from reasoning_embedding.errors import ConfigError, InputError
 
 from ._app import Overrides, add, make_app
-from ._say import difference_lines
+from ._terminal import difference_lines
 
 app = make_app("Check, show, compare and document configuration files; never imports torch.")
 

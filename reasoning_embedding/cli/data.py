@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -80,9 +81,9 @@ def mine(
     SetupError
         If a library is missing or the output cannot be written.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.data.mining.hard_negatives import MiningRule
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.mining import mine_file
@@ -148,9 +149,9 @@ def filter_(
     SetupError
         If the output cannot be written.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.filtering import FilterRule, filter_file
 
@@ -187,19 +188,23 @@ def stats(
     SetupError
         If the output cannot be written.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
-    from reasoning_embedding.preparing.describing import describe_data, statistics_lines, write_statistics
+    silence_libraries()
+    from reasoning_embedding.files import atomic_write, write_json
+    from reasoning_embedding.preparing.describing import describe_data
     from reasoning_embedding.preparing.files import data_section
+    from reasoning_embedding.reports.pages.data import data_page
 
     searcher = _searcher(model, revision, None, max_tokens, query_template, document_prompt)
     found = describe_data(data_section(rows), tokenizer=tokenizer, searcher=searcher, report=speaker())
-    for line in statistics_lines(found):
+    for line in _statistics_lines(found):
         typer.echo(line)
     if output is not None:
-        for file in write_statistics(found, rows.name, output):
-            typer.echo(f"written: {file}")
+        record, page = output / "statistics.json", output / "index.html"
+        write_json(record, found)
+        atomic_write(page, data_page(found, rows.name))
+        typer.echo(f"written: {record}\nwritten: {page}")
 
 
 def prepare(
@@ -222,12 +227,12 @@ def prepare(
     settings = load_config(config, overrides or (), expect=(RunConfig,)).config
     if settings.data.cache_dir is None:
         raise InputError("there is no folder to prepare", where="data.cache_dir", todo="set it to one")
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.backbones.load import load_tokenizer
     from reasoning_embedding.data import load_table, table_tokens
-    from reasoning_embedding.preparing.search import Countdown
+    from reasoning_embedding.progress import Countdown
 
     report = speaker()
     table = load_table(settings.data)
@@ -237,8 +242,7 @@ def prepare(
         tokenizer = load_tokenizer(backbone.path, revision=backbone.revision)
     else:
         tokenizer = load_tokenizer(backbone.tokenizer)
-    countdown = Countdown(report, "texts tokenized", len(table.texts))
-    store = table_tokens(table, tokenizer, settings.data, lambda done, _: countdown(done))
+    store = table_tokens(table, tokenizer, settings.data, Countdown(report, "texts tokenized"))
     report(f"{len(store.values):,} tokens, {store.lengths.mean():.0f} a text: {settings.data.cache_dir}")
 
 
@@ -256,6 +260,30 @@ def _searcher(
 
     given: dict[str, Any] = {} if query_template is None else {"query_template": query_template}
     return Searcher(model, revision, faiss, max_tokens, document_prompt=document_prompt, **given)
+
+
+def _statistics_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table for the terminal."""
+    yield f"{'rows':52s} {found['rows']:>12,}"
+    yield f"{'distinct texts':52s} {found['texts']:>12,}"
+    for reason, count in found["skipped"].items():
+        yield f"{'skipped: ' + reason:52.52s} {count:>12,}"
+    for name, count in found["sources"].items():
+        yield f"{'source ' + name:52.52s} {count:>12,}"
+    header = "".join(f"{name:>9s}" for name in ("mean", "p5", "median", "p95", "max"))
+    yield f"{'':24s}{header}"
+    for name, values in {**found["lengths"], **found["counts"]}.items():
+        label = name if name in found["counts"] else f"{found['unit']} of a {name}"
+        yield f"{label:24s}" + "".join(
+            f"{values[key]:>9,.1f}" for key in ("mean", "p5", "median", "p95", "max")
+        )
+    for name, count in found["duplicates"].items():
+        yield f"{name:52s} {count:>12,}"
+    for name, suspect in found["suspects"].items():
+        yield f"{'suspect: ' + name:64s} {suspect['rows']:>12,}"
+    if (scores := found["scores"]) is not None:
+        share = scores["false_negatives"]
+        yield f"{'negatives above 95 % of their positive':52s} {share:>12.2%} of {scores['negatives']:,}"
 
 
 def _window(ranks: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ def command() -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from ._machine import CHECKS
+    from ._doctor_checks import CHECKS
 
     console = Console(soft_wrap=True, highlight=False)
     broken: list[str] = []

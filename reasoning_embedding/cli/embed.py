@@ -29,9 +29,9 @@ def command(
         If the output cannot be written.
     """
     lines = _lines(texts)
-    from ._say import quiet_libraries
+    from ._terminal import silence_libraries
 
-    quiet_libraries()
+    silence_libraries()
     import numpy as np
     import torch
 

@@ -50,9 +50,9 @@ def command(
     ReasoningEmbeddingError
         If a task failed; the others are scored.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     evaluation = _settings(
         config, task or [], suite or [], instructions=instructions, steps=steps, max_tokens=max_tokens
     )
@@ -76,7 +76,7 @@ def command(
         name = run.path.resolve().name
     else:
         path = resolve(model).folder
-        targets = {path: output or path.parent.parent / "evaluation" / path.name}
+        targets = {path: output or RunFolder(path.parent.parent).evaluation / path.name}
         name = (read_provenance(path) or {}).get("run") or path.resolve().name
         run = RunFolder(path.resolve().parent.parent)
     failed: list[str] = []

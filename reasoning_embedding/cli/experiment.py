@@ -31,11 +31,11 @@ def command(
     """
     from reasoning_embedding.config import ExperimentConfig, load_config
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     loaded = load_config(config, overrides or (), expect=ExperimentConfig)
     if dry_run:
-        quiet_libraries()
+        silence_libraries()
         _print_plan(loaded.config, config, gpus, gpu)
         return
     say = speaker()

@@ -36,7 +36,7 @@ def command(
     """
     from reasoning_embedding.config import ExperimentConfig, LineageConfig, load_config
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     settings = load_config(config, overrides or (), expect=(LineageConfig, ExperimentConfig)).config
     if isinstance(settings, ExperimentConfig):
@@ -46,7 +46,7 @@ def command(
             )
         place = {"kind": "lineage", "name": settings.name, "output_dir": settings.output_dir}
         settings = LineageConfig.model_validate(settings.lineage.model_dump() | place)
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.distributed import explain_lost_ranks, joined_world
     from reasoning_embedding.lineages import grow
 
@@ -65,7 +65,7 @@ def _track(
     """Measure how every stage that keeps steps moves, where the lineage has an ``hrsa`` section."""
     if settings.hrsa is None:
         return
-    from reasoning_embedding.experiments.tracking import series_of, track_series
+    from reasoning_embedding.experiments.comparisons import series_of, track_series
 
     kept = [str(folders[stage.name]) for stage in settings.stages if getattr(stage, "checkpoints", None)]
     for series in series_of(kept):

@@ -11,8 +11,7 @@ from typer.core import TyperGroup
 
 from reasoning_embedding import __version__
 
-from ._app import add, make_app
-from ._errors import handled
+from ._app import add, handled, make_app
 
 #: Verb -> module. A module has either a function ``command`` or, for a group of verbs, an ``app``.
 #: Modules of verbs import nothing heavy at their top: ``--help`` reads them all.

@@ -29,19 +29,19 @@ def command(
     """
     from reasoning_embedding.config import MergeConfig, load_config
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     loaded = load_config(config, overrides or (), expect=MergeConfig)
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.experiments.merges import run_merge
     from reasoning_embedding.experiments.scoring import tasks_failed
 
     record = run_merge(loaded.config, text=loaded.text, report=speaker())
-    from reasoning_embedding.reports.pages.merge_page import build_merge_page, merge_tables
+    from reasoning_embedding.reports.pages.merge import build_merge, merge_tables
 
     folder = Path(loaded.config.output_dir) / loaded.config.name
     typer.echo("\n" + merge_tables(folder))
-    typer.echo(f"report: {build_merge_page(folder).resolve()}")
+    typer.echo(f"report: {build_merge(folder).resolve()}")
     for point in record["points"]:
         if point["t"] is None:
             typer.echo(f"model: {folder / point['model']}")

@@ -38,10 +38,10 @@ def command(
     """
     from reasoning_embedding.config import EngineSettings, RunConfig, check_engine, load_config
 
-    from ._say import quiet_libraries
+    from ._terminal import silence_libraries
 
     settings = load_config(config, overrides or (), expect=RunConfig).config
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.planning.plan import cost
     from reasoning_embedding.planning.shapes import backbone_shape
     from reasoning_embedding.planning.texts import run_texts

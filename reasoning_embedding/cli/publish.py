@@ -59,14 +59,13 @@ def command(
     SetupError
         If the Hub cannot be reached, fails, or does not accept the token.
     """
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.publishing.card import CARD
     from reasoning_embedding.publishing.export import export
     from reasoning_embedding.publishing.facts import About
-    from reasoning_embedding.publishing.ledger import Ledger
-    from reasoning_embedding.publishing.release import files_in, plan_release
+    from reasoning_embedding.publishing.release import ReleaseRecord, files_in, plan_release
     from reasoning_embedding.publishing.verify import verify
 
     say = speaker()
@@ -80,8 +79,8 @@ def command(
         hub = Hub(repo, find_token(token_env), report=say)
         hub.check_access()
     export(release, about, say)
-    ledger = Ledger(release.folder)
-    verify(release, ledger, say)
+    record = ReleaseRecord(release.folder)
+    verify(release, record, say)
     main = release.exported(release.main)
     typer.echo(f"card: {main / CARD}")
     if hub is None:
@@ -93,7 +92,7 @@ def command(
         return
     from reasoning_embedding.publishing.push import push as upload
 
-    upload(release, hub, ledger, private=private, overwrite=overwrite, report=say)
+    upload(release, hub, record, private=private, overwrite=overwrite, report=say)
     typer.echo(f"published: {hub.endpoint}/{repo}")
 
 

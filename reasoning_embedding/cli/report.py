@@ -69,10 +69,10 @@ def command(
             where="--format",
             todo=f"choose among {', '.join(_FORMS)}",
         )
-    from reasoning_embedding.reports.score_table import MARGIN, score_table
-    from reasoning_embedding.reports.score_table_forms import render, to_terminal, write_score_table
+    from reasoning_embedding.reports.comparison import MARGIN, compare_backbones
+    from reasoning_embedding.reports.comparison_tables import render, to_terminal, write_score_table
 
-    scores = score_table(folder, base=base, margin=MARGIN if margin is None else margin)
+    scores = compare_backbones(folder, base=base, margin=MARGIN if margin is None else margin)
     paths = write_score_table(folder / "report", scores)
     width = max(60, shutil.get_terminal_size(fallback=(110, 24)).columns)
     typer.echo(to_terminal(scores, width) if form == "text" else render(scores, form))

@@ -12,7 +12,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import Overrides
-from ._say import columns
+from ._terminal import columns
 
 if TYPE_CHECKING:
     from reasoning_embedding.sweeps.ledger import Outcome
@@ -47,16 +47,17 @@ def command(
     """
     from reasoning_embedding.config import SweepConfig, load_config, sweep_runs
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     if listed and dry_run:
         raise InputError("--list and --dry-run are two answers", todo="give one")
     loaded = load_config(config, overrides or (), expect=SweepConfig)
     sweep, runs = loaded.config, sweep_runs(loaded)
-    quiet_libraries()
-    from reasoning_embedding.sweeps.ledger import SweepLedger, sweep_folder
+    silence_libraries()
+    from reasoning_embedding.checkpoints import SweepFolder
+    from reasoning_embedding.sweeps.ledger import SweepLedger
     from reasoning_embedding.sweeps.sweep import (
-        WHOLE,
+        ALL_RUNS,
         SweepError,
         hold_sweep,
         launch_line,
@@ -65,8 +66,8 @@ def command(
         runs_to_start,
     )
 
-    part = parse_shard(shard) if shard is not None else WHOLE
-    ledger = SweepLedger(sweep_folder(sweep))
+    part = parse_shard(shard) if shard is not None else ALL_RUNS
+    ledger = SweepLedger(SweepFolder.of(sweep).path)
     if listed:
         typer.echo(_table([ledger.outcome(sweep, run) for run in part.of(runs)]))
     elif dry_run:
@@ -76,7 +77,7 @@ def command(
                 ledger, part.of(runs), retry=retry, report=lambda line: typer.echo(line, err=True)
             )
         for run in todo:
-            typer.echo(launch_line(sweep.launch, ledger.config_file(run.name)))
+            typer.echo(launch_line(sweep.launch, ledger.folder.config_file(run.name)))
     else:
         say = speaker()
         say(f"sweep {sweep.name}: {len(runs)} runs")
@@ -86,12 +87,12 @@ def command(
         except SweepError as error:
             failure = error  # the page shows what the others measured
         typer.echo(_table([ledger.outcome(sweep, run) for run in part.of(runs)]))
-        if part == WHOLE:
+        if part == ALL_RUNS:
             from reasoning_embedding.reports import build
 
-            typer.echo(f"report: {build(ledger.folder, say).resolve()}")
+            typer.echo(f"report: {build(ledger.folder.path, say).resolve()}")
         else:
-            typer.echo(f"when all parts are done: rembed report {ledger.folder}")
+            typer.echo(f"when all parts are done: rembed report {ledger.folder.path}")
         if failure is not None:
             raise failure
 

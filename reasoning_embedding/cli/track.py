@@ -9,17 +9,27 @@ import typer
 
 from reasoning_embedding.errors import InputError
 
-from ._probe import Count, LabelField, MaxTokens, Rule, TextField, Texts, Traces, chosen_probe, row_settings
+from ._probe_options import (
+    Count,
+    LabelField,
+    MaxTokens,
+    Rule,
+    TextField,
+    Texts,
+    Traces,
+    chosen_probe,
+    row_settings,
+)
 
 if TYPE_CHECKING:
-    from reasoning_embedding.experiments.tracking import Series
+    from reasoning_embedding.experiments.comparisons import Series
 
 
 def command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders, also running ones; or models of one series: folders, or OWNER/NAME@REVISION.",
+            help="Run folders, also running ones; or models of one series: folders, RUN@STEP, or OWNER/NAME@REVISION.",
             metavar="RUN",
         ),
     ],
@@ -61,7 +71,7 @@ def command(
     """
     from reasoning_embedding.config import Tracking
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     changes = row_settings(tokens, max_tokens)
     changes |= {"against": against} if against else {}
@@ -69,9 +79,9 @@ def command(
     changes |= {"intervals": "all"} if all_intervals else {}
     if probe is not None:
         changes["probe"] = chosen_probe(probe, text, label, texts=texts, traces=traces)
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.distributed import joined_world
-    from reasoning_embedding.experiments.tracking import series_of, track_series
+    from reasoning_embedding.experiments.comparisons import series_of, track_series
 
     series = series_of(runs)
     if output is not None and len(series) > 1:
@@ -87,11 +97,9 @@ def command(
 
 def _own(series: Series) -> dict[str, Any]:
     """Return the ``hrsa`` section of a run's configuration; empty where it has none."""
-    import json
+    from reasoning_embedding.files import read_json
 
-    if series.run is None or not series.run.config_json.exists():
-        return {}
-    return json.loads(series.run.config_json.read_text(encoding="utf-8")).get("hrsa") or {}
+    return (read_json(series.run.config_json, default={}).get("hrsa") if series.run else None) or {}
 
 
 def _steps(text: str) -> Any:

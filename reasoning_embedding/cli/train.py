@@ -29,11 +29,11 @@ def command(
     """
     from reasoning_embedding.config import ExperimentConfig, RunConfig, load_config
 
-    from ._say import quiet_libraries, speaker
+    from ._terminal import silence_libraries, speaker
 
     expect = RunConfig if run_name is None else ExperimentConfig
     loaded = load_config(config, overrides or (), expect=expect)
-    quiet_libraries()
+    silence_libraries()
     from reasoning_embedding.experiments import run_config, start_training
 
     if run_name is None:

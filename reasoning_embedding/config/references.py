@@ -15,6 +15,7 @@ What a reference points to is found by :mod:`reasoning_embedding.checkpoints.ref
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,3 +48,8 @@ def parse(text: str) -> Reference:
     kind = scheme if scheme in ("run", "lineage") else "path"
     name, separator, at = (text if kind == "path" else rest).rpartition("@")
     return Reference(text, kind, name, at) if separator else Reference(text, kind, at, None)
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text has the form of a Hub id, ``OWNER/NAME``."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None

@@ -1,7 +1,11 @@
-"""Files, hub and generators -> rows -> a table of distinct texts -> a plan (seed, step) -> tokens."""
+"""Records of files, hub and generators -> rows -> a table of distinct texts -> tokens -> a plan (seed, step) -> batches.
 
-from .cache import table_tokens
+:class:`.batch.Batch`, which holds tensors, is not imported here: reading and planning need no torch.
+"""
+
+from .cache import load_table, table_tokens
 from .plan import Plan, PlannedRows
+from .ragged import Ragged
 from .rows import Row
-from .table import Ragged, Table, load_table, require_scores
+from .table import Table, require_scores
 from .tokens import TokenStore, tokenize

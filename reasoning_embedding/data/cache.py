@@ -14,11 +14,10 @@ from filelock import FileLock
 from reasoning_embedding import __version__, config
 from reasoning_embedding.errors import SetupError
 
-from .columns import Columns, column_file, file_columns, map_column, memory_columns
 from .readers import data_files
-from .table import COLUMNS, Ragged, Table, build_table
-from .texts import TextFile
-from .tokens import TOKEN_COLUMNS, TokenStore, tokenize
+from .storage import Storage
+from .table import Table, build_table, open_table
+from .tokens import TokenStore, open_tokens, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,33 +48,37 @@ def on_disk(data: config.Data, folder: Path) -> config.Data:
     return data if size < LARGE else data.model_copy(update={"cache_dir": str(folder)})
 
 
-def cached_table(data: config.Data) -> Table:
-    """Return the table of a configuration from its cache, which is made where it is not there.
+def load_table(data: config.Data) -> Table:
+    """Read every source of a configuration, or find in the cache what was read before.
 
     Parameters
     ----------
     data : config.Data
-        With ``cache_dir``.
+        Sources, the query template, what to do with bad rows, and the folder of a cache, where texts and rows
+        are read from disk as they are asked for.
 
     Raises
     ------
     InputError
-        If a source cannot be read.
+        If a source cannot be read, has no usable rows, or holds a bad row where ``bad_rows`` is
+        ``stop``.
     SetupError
-        If the cache cannot be written.
+        If the Hub cannot be reached, or the cache cannot be written.
 
     Notes
     -----
     A cache is known by the sources, template and rule for bad rows, and by the size and time of change of every
     file. Ranks of one machine wait for the one that makes it.
     """
+    if data.cache_dir is None:
+        return build_table(data)
     settings = data.model_dump(mode="json", include={"sources", "query_template", "bad_rows"})
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(data)]
 
     def make(folder: Path) -> None:
-        _write_table(build_table(data, folder), folder)
+        build_table(data, Storage(folder))
 
-    return _read_table(_made(_place(data, "rows", settings, files), make))
+    return open_table(_made(_place(data.cache_dir, "rows", settings, files), make))
 
 
 def table_tokens(
@@ -105,26 +108,21 @@ def table_tokens(
         If the cache cannot be written.
     """
 
-    def tokens(columns: Columns) -> TokenStore:
+    def make(folder: Path | None) -> TokenStore:
         return tokenize(
             table.texts,
             tokenizer,
             query_max_tokens=data.query_max_tokens,
             document_max_tokens=data.document_max_tokens,
             progress=progress,
-            columns=columns,
+            storage=Storage(folder),
         )
 
-    def make(folder: Path) -> None:
-        tokens(file_columns(folder))
-
     if data.cache_dir is None:
-        return tokens(memory_columns)
+        return make(None)
     limits = [data.query_max_tokens, data.document_max_tokens]
-    folder = _made(_place(data, "tokens", table.fingerprint, _tokenizer_hash(tokenizer), limits), make)
-    return TokenStore(
-        *(map_column(column_file(folder, name), dtype) for name, dtype in TOKEN_COLUMNS.items())
-    )
+    place = _place(data.cache_dir, "tokens", table.fingerprint, _tokenizer_hash(tokenizer), limits)
+    return open_tokens(_made(place, make))
 
 
 def _files(data: config.Data) -> Iterator[Path]:
@@ -136,13 +134,13 @@ def _files(data: config.Data) -> Iterator[Path]:
             yield from data_files(source.corpus)
 
 
-def _place(data: config.Data, kind: str, *key: Any) -> Path:
+def _place(cache: str, kind: str, *key: Any) -> Path:
     digest = hashlib.sha256(json.dumps([__version__, _FORMAT, *key], ensure_ascii=False).encode()).hexdigest()
-    return Path(data.cache_dir or "").expanduser() / f"{kind}-{digest[:24]}"
+    return Path(cache).expanduser() / f"{kind}-{digest[:24]}"
 
 
-def _made(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return a folder that is whole; one process makes it, under another name, while others wait."""
+def _made(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return a finished folder; one process makes it, under another name, while others wait."""
     temporary = folder.with_name(f".{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -159,37 +157,6 @@ def _made(folder: Path, make: Callable[[Path], None]) -> Path:
         todo = "free some space, or choose another data.cache_dir"
         raise SetupError(f"cannot write the cache ({error})", where=str(folder), todo=todo) from error
     return folder
-
-
-def _write_table(table: Table, folder: Path) -> None:
-    """Write what the columns do not say, and drop scores that no row has."""
-    scored = table.positive_scores is not None
-    record = {"sources": table.sources, "skipped": table.skipped, "fingerprint": table.fingerprint}
-    (folder / "table.json").write_text(json.dumps({**record, "scored": scored}), encoding="utf-8")
-    if not scored:
-        for role in ("positive", "negative"):
-            column_file(folder, f"{role}_scores").unlink()
-
-
-def _read_table(folder: Path) -> Table:
-    record = json.loads((folder / "table.json").read_text(encoding="utf-8"))
-    columns = {
-        name: map_column(column_file(folder, name), dtype)
-        for name, dtype in COLUMNS.items()
-        if record["scored"] or not name.endswith("_scores")
-    }
-    return Table(
-        TextFile(folder),
-        columns["query"],
-        Ragged(columns["positives"], columns["positive_offsets"]),
-        Ragged(columns["negatives"], columns["negative_offsets"]),
-        columns["source"],
-        record["sources"],
-        record["skipped"],
-        record["fingerprint"],
-        columns.get("positive_scores"),
-        columns.get("negative_scores"),
-    )
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 _FIRST = 1024
 
 
-class _Numbers:
+class _MappedIntegers:
     """Integers of a file, read and written at any place.
 
     Parameters
@@ -74,15 +74,16 @@ class Numbering:
 
     def __init__(self, folder: Path) -> None:
         self._count = 0
-        self._digests = _Numbers(folder / "digests.tmp", "Q", _FIRST)
-        self._slots = _Numbers(folder / "slots.tmp", "i", _FIRST)  # number + 1; 0: free
+        self._digests = _MappedIntegers(folder / "digests.tmp", "Q", _FIRST)
+        self._slots = _MappedIntegers(folder / "slots.tmp", "i", _FIRST)  # number + 1; 0: free
 
     def __len__(self) -> int:
         return self._count
 
     def number(self, key: bytes) -> int:
         """Return the number of a key; it is ``len(self) - 1`` afterwards where the key is new."""
-        low, high = _digest(key)
+        digest = blake2b(key, digest_size=16).digest()
+        low, high = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
         slot = self._slot(low, high)
         if known := self._slots.view[slot]:
             return known - 1
@@ -92,10 +93,6 @@ class Numbering:
         if 2 * self._count >= len(self._slots.view):
             self._grow()
         return number
-
-    def find(self, key: bytes) -> int:
-        """Return the number of a key, -1 where it has none."""
-        return self._slots.view[self._slot(*_digest(key))] - 1
 
     def close(self) -> None:
         """Remove the tables."""
@@ -121,8 +118,3 @@ class Numbering:
             while slots[slot]:
                 slot = (slot + 1) & mask
             slots[slot] = number
-
-
-def _digest(key: bytes) -> tuple[int, int]:
-    digest = blake2b(key, digest_size=16).digest()
-    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from reasoning_embedding import config
+from reasoning_embedding.config.reading.suggestions import closest
 from reasoning_embedding.errors import InputError
 
 from .table import Table
@@ -211,8 +211,8 @@ def _rows_by_source(table: Table) -> list[np.ndarray]:
 def _check_names(names: Iterable[str], sources: list[str], where: str) -> None:
     for name in names:
         if name not in sources:
-            close = difflib.get_close_matches(name, sources, 1)
-            todo = f"did you mean {close[0]!r}?" if close else f"the sources are {', '.join(sources)}"
+            close = closest(name, sources)
+            todo = f"did you mean {close!r}?" if close else f"the sources are {', '.join(sources)}"
             raise InputError(f"no source is named {name!r}", where=where, todo=todo)
 
 

@@ -10,7 +10,7 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
 from .order import EpochOrder, Order, WeightedOrder, epoch_rows, generator, source_weights
-from .table import Ragged, Table
+from .table import Table
 
 _POSITIVE, _NEGATIVE, _BATCH = 11, 12, 13
 
@@ -111,7 +111,7 @@ class Plan:
         rows, source = self._order.rows(step - 1)
         table = self._table
         positive, (negative, owner) = self._draw_positives(rows, step), self._draw_negatives(rows, step)
-        answer, answer_owner = _members(table.positives, rows)
+        answer = table.positives.places(rows)
         score = np.zeros(0, np.float32)
         if table.positive_scores is not None and table.negative_scores is not None:
             score = np.concatenate([table.positive_scores[positive], table.negative_scores[negative]])
@@ -123,36 +123,26 @@ class Plan:
             rows=rows,
             source=source,
             answer=table.positives.values[answer],
-            answer_owner=answer_owner,
+            answer_owner=table.positives.owners_within(rows),
             score=score,
             seed=int(generator(self._seed, _BATCH, step).integers(2**63)),
         )
 
     def _draw_positives(self, rows: np.ndarray, step: int) -> np.ndarray:
         """Place of one positive a row in the table's list of all."""
-        starts, counts = _spans(self._table.positives, rows)
+        positives = self._table.positives
+        counts = positives.offsets[rows + 1] - positives.offsets[rows]
         # A stream of its own: another number of negatives leaves the positives as they are.
         drawn = generator(self._seed, _POSITIVE, step).random(len(rows))
-        return starts + (drawn * counts).astype(np.int64)
+        return positives.offsets[rows] + (drawn * counts).astype(np.int64)
 
     def _draw_negatives(self, rows: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Places of each row's hard negatives in the table's list of all, and the queries they belong to."""
-        place, owner = _members(self._table.negatives, rows)
+        negatives = self._table.negatives
+        place, owner = negatives.places(rows), negatives.owners_within(rows)
         # Position of each candidate among those of its own query.
-        rank = place - self._table.negatives.offsets[rows][owner]
+        rank = place - negatives.offsets[rows][owner]
         # A random key each; the smallest keys of a query are a draw without replacement.
         order = np.lexsort((generator(self._seed, _NEGATIVE, step).random(len(owner)), owner))
         kept = order[rank < self._negatives]
         return place[kept], owner[kept]
-
-
-def _members(lists: Ragged, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Place of every value of these lists, list by list, and which list (0 .. len(rows) - 1) it is in."""
-    starts, counts = _spans(lists, rows)
-    owner = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-    return starts[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts), owner
-
-
-def _spans(lists: Ragged, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    starts = lists.offsets[rows]
-    return starts, lists.offsets[rows + 1] - starts

@@ -1,17 +1,20 @@
-"""The rows of every source of a configuration, one after another."""
+"""The rows of every source of a configuration: files, a mix with its corpus, a data set of the Hub, the miniature world.
+
+A source is an iterator of records, each with the place where it stands; :func:`.rows.rows_of` makes rows of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from reasoning_embedding import config
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.errors import InputError, SetupError
 
-from .hub import hub_records
-from .mix import mix_records, read_corpus
 from .readers import data_files, file_stem, read_records
-from .rows import BadRows, Row, rows_of
+from .rows import BadRows, Record, Row, RowProblem, check_text, rows_of
 
 
 def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
@@ -33,7 +36,7 @@ def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
     """
     for number, source in enumerate(data.sources):
         place, count = f"data.sources[{number}] ({source.kind})", 0
-        for row in islice(_source_rows(source, bad), source.limit):
+        for row in islice(source_rows(source, bad), source.limit):
             count += 1
             yield row
         if not count:
@@ -54,31 +57,161 @@ def _todo(source: config.Source) -> str:
     return "check that the source holds rows with a query and a positive"
 
 
-def _source_rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
+def source_rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
+    """Yield the rows of a source in their order; see :func:`read_rows`."""
+    for name, records in _records(source, bad):
+        yield from rows_of(
+            records, bad, source=source.name, default_source=name, instruction=source.instruction
+        )
+
+
+def _records(source: config.Source, bad: BadRows) -> Iterator[tuple[str, Iterable[Record]]]:
+    """Yield the records of a source, a file at a time where it has files; and the name for rows that name no source."""
     if isinstance(source, config.FilesSource):
         for file in data_files(source.path):
-            yield from rows_of(
-                read_records(file),
-                bad,
-                source=source.name,
-                default_source=file_stem(file),
-                instruction=source.instruction,
-            )
-        return
-    if isinstance(source, config.MixSource):
-        records = mix_records(source.rows, read_corpus(source.corpus, bad), source.sources)
-        default = "mix"
+            yield file_stem(file), read_records(file)
+    elif isinstance(source, config.MixSource):
+        yield "mix", mix_records(source.rows, read_corpus(source.corpus, bad), source.sources)
     elif isinstance(source, config.HubSource):
-        records, default = hub_records(source), source.dataset
+        yield source.dataset, hub_records(source)
     else:
-        records, default = _world_records(source), "world"
-    yield from rows_of(
-        records, bad, source=source.name, default_source=default, instruction=source.instruction
-    )
+        yield "world", _world_records(source)
 
 
-def _world_records(source: config.WorldSource) -> Iterator[tuple[str, object]]:
-    from .world import World
+def read_corpus(path: str | Path, bad: BadRows) -> dict[str, str]:
+    """Texts of a corpus by id.
 
-    for number, (question, document, _) in enumerate(World(source.seed).pairs(source.split), start=1):
+    Parameters
+    ----------
+    path : str or Path
+        A file or folder of ``{"_id": id, "text": text}`` (``id`` for ``_id``; a ``title`` goes before the
+        text, as in BEIR).
+    bad : BadRows
+        Takes entries without an id or text, and ids that stand for two texts.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or at the first bad entry where the policy is to stop.
+    """
+    corpus: dict[str, str] = {}
+    for file in data_files(path):
+        for where, record in read_records(file):
+            try:
+                key, text = _entry(record)
+                if corpus.setdefault(key, text) != text:
+                    raise RowProblem(
+                        "a corpus id stands for two texts", "give each text its own id", repr(key)
+                    )
+            except RowProblem as problem:
+                bad.add(where, problem)
+    return corpus
+
+
+def mix_records(
+    rows: str | Path, corpus: Mapping[str, str], sources: list[str] | None = None
+) -> Iterator[Record]:
+    """Records of a mix with the texts in the place of their ids.
+
+    Parameters
+    ----------
+    rows : str or Path
+        A file or folder of ``{"query": text, "pos": [ids], "neg": [ids], "source": name, "instruction": text}``.
+    corpus : mapping of str to str
+        Texts by id.
+    sources : list of str, optional
+        Keep only rows of these sources.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    for file in data_files(rows):
+        for where, record in read_records(file):
+            if not isinstance(record, dict):
+                yield where, record
+            elif sources is None or record.get("source") in sources:
+                yield where, _resolved(record, corpus)
+
+
+def hub_records(source: config.HubSource) -> Iterator[Record]:
+    """Records of a split, in its order; the formats are those of files.
+
+    Parameters
+    ----------
+    source : HubSource
+        The data set's id (or a local folder ``datasets`` can load), config, split and revision.
+
+    Raises
+    ------
+    SetupError
+        If the Hub cannot be reached.
+    InputError
+        If the data set, its config, split or revision does not exist, or it cannot be read.
+    """
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    where = f"{source.dataset}[{source.split}]"
+    try:
+        rows = datasets.load_dataset(
+            source.dataset, name=source.config, split=source.split, revision=source.revision
+        )
+    # ConnectionError is an OSError and DatasetNotFoundError a FileNotFoundError: the order matters.
+    except ConnectionError as error:
+        todo = "check the network, or download the data set and use kind: files"
+        raise SetupError(f"cannot reach the Hub ({_first_line(error)})", where=where, todo=todo) from error
+    except (DatasetsError, ValueError, OSError) as error:
+        todo = "check dataset, config, split and revision (and `hf auth login` if it is gated)"
+        raise InputError(
+            f"cannot load the data set ({_first_line(error)})", where=where, todo=todo
+        ) from error
+    for number, record in enumerate(rows, start=1):
+        yield f"{where} row {number}", record
+
+
+def _world_records(source: config.WorldSource) -> Iterator[Record]:
+    from .miniature_world import MiniatureWorld
+
+    pairs = MiniatureWorld(source.seed).pairs(source.split)
+    for number, (question, document, _) in enumerate(pairs, start=1):
         yield f"world {source.split} pair {number}", {"query": question, "pos": [document]}
+
+
+def _entry(record: object) -> tuple[str, str]:
+    if isinstance(record, RowProblem):
+        raise record
+    if not isinstance(record, dict):
+        raise RowProblem("corpus entry is not a JSON object", 'write {"_id": id, "text": text}')
+    key = record.get("_id", record.get("id"))
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise RowProblem("corpus entry without an id", 'write {"_id": id, "text": text}')
+    title = record.get("title")
+    text = check_text(record.get("text"), "corpus text")
+    return str(key), f"{check_text(title, 'title')} {text}" if title else text
+
+
+def _resolved(record: dict[str, Any], corpus: Mapping[str, str]) -> object:
+    try:
+        texts = {role: _lookup(record.get(role), corpus, role) for role in ("pos", "neg")}
+    except RowProblem as problem:
+        return problem
+    return record | texts
+
+
+def _lookup(ids: object, corpus: Mapping[str, str], role: str) -> list[str]:
+    if ids is None:
+        return []
+    if not isinstance(ids, list):
+        raise RowProblem(f"{role} is not a list of corpus ids", f'write "{role}": [ids]')
+    texts = [corpus.get(str(key)) for key in ids]
+    if missing := [key for key, text in zip(ids, texts, strict=True) if text is None]:
+        raise RowProblem(
+            "an id is not in the corpus", "add its text to the corpus", f"{role} {str(missing[0])!r}"
+        )
+    return [text for text in texts if text is not None]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

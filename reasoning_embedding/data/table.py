@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
-from .columns import Columns, file_columns, memory_columns
+from .ragged import Ragged
 from .rows import BadRows, Row
 from .sources import read_rows
-from .texts import TextList, TextWriter
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Integer lists of different lengths, end to end.
-
-    Parameters
-    ----------
-    values : ndarray of shape (total,)
-        The lists, one after another.
-    offsets : ndarray of int64, shape (n + 1,)
-        List ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
-    """
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
+from .storage import MEMORY, Storage, map_column
+from .texts import TextFile, TextList, TextWriter
 
 
 @dataclass(frozen=True)
@@ -95,14 +77,15 @@ class Table:
         )
 
 
-def load_table(data: config.Data) -> Table:
+def build_table(data: config.Data, storage: Storage = MEMORY) -> Table:
     """Read every source of a configuration.
 
     Parameters
     ----------
     data : config.Data
-        Sources, the query template, what to do with bad rows, and the folder of a cache, where texts and rows
-        are read from disk as they are asked for.
+        Sources, the query template, and what to do with bad rows; its ``cache_dir`` plays no part.
+    storage : Storage
+        Receives texts and columns; :func:`open_table` finds them again in its folder.
 
     Raises
     ------
@@ -110,38 +93,24 @@ def load_table(data: config.Data) -> Table:
         If a source cannot be read, has no usable rows, or holds a bad row where ``bad_rows`` is
         ``stop``.
     SetupError
-        If the Hub cannot be reached, or the cache cannot be written.
-    """
-    if data.cache_dir is not None:
-        from .cache import cached_table
-
-        return cached_table(data)
-    return build_table(data)
-
-
-def build_table(data: config.Data, folder: Path | None = None) -> Table:
-    """Read every source of a configuration.
-
-    Parameters
-    ----------
-    data : config.Data
-        As in :func:`load_table`; its ``cache_dir`` plays no part.
-    folder : Path, optional
-        Receives texts and columns, which the table maps; absent: they are held in memory.
-
-    Raises
-    ------
-    InputError, SetupError
-        As in :func:`load_table`.
+        If the Hub cannot be reached.
     """
     bad = BadRows(data.bad_rows)
-    if folder is None:
-        builder = _Builder(data.query_template, TextList(), memory_columns)
-    else:
-        builder = _Builder(data.query_template, TextWriter(folder), file_columns(folder))
+    builder = _Builder(data.query_template, storage)
     for row in read_rows(data, bad):
         builder.add(row)
     return builder.table(dict(bad.counts))
+
+
+def open_table(folder: Path) -> Table:
+    """Return the table that :func:`build_table` put into a folder; texts and rows are read as they are asked for."""
+    record = read_json(folder / _RECORD)
+    columns = {
+        name: map_column(folder, name, dtype)
+        for name, dtype in _COLUMNS.items()
+        if record["scored"] or name not in _SCORES
+    }
+    return _table(TextFile(folder), columns, record)
 
 
 def require_scores(table: Table) -> None:
@@ -153,7 +122,7 @@ def require_scores(table: Table) -> None:
         If a score is missing, or no row has hard negatives to compare.
     """
     todo = 'give every row with hard negatives "pos_scores" and "neg_scores", or drop loss.distillation'
-    hard = np.diff(table.negatives.offsets) > 0
+    hard = table.negatives.lengths > 0
     if not hard.any():
         raise InputError(
             "loss.distillation compares a positive with hard negatives; no row has any", todo=todo
@@ -164,7 +133,7 @@ def require_scores(table: Table) -> None:
         (table.negative_scores, table.negatives),
     ):
         if scores is not None:
-            unscored[np.repeat(np.arange(len(table)), np.diff(texts.offsets))[np.isnan(scores)]] = True
+            unscored[texts.owners[np.isnan(scores)]] = True
     if (missing := hard & unscored).any():
         raise InputError(
             f"loss.distillation needs a teacher's scores; {missing.sum()} of {len(table)} rows have none",
@@ -174,7 +143,7 @@ def require_scores(table: Table) -> None:
 
 
 #: Columns of a table and their types.
-COLUMNS = {
+_COLUMNS = {
     "query": np.int32,
     "source": np.int16,
     "positives": np.int32,
@@ -184,6 +153,9 @@ COLUMNS = {
     "positive_scores": np.float32,
     "negative_scores": np.float32,
 }
+_SCORES = ("positive_scores", "negative_scores")
+#: What the columns of a folder do not say.
+_RECORD = "table.json"
 #: Rows whose numbers are held before they are written to their columns.
 _ROWS = 4096
 
@@ -191,13 +163,13 @@ _ROWS = 4096
 class _Builder:
     """Collects rows; holds each distinct text and prompt once."""
 
-    def __init__(self, query_template: str, texts: TextList | TextWriter, columns: Columns) -> None:
-        self._template = query_template
+    def __init__(self, query_template: str, storage: Storage) -> None:
+        self._template, self._folder = query_template, storage.folder
         self._prompts: dict[str | None, str] = {None: ""}
-        self._texts = texts
+        self._texts = TextList() if storage.folder is None else TextWriter(storage.folder)
         self._sources: dict[str, int] = {}
-        self._columns = {name: columns(name, dtype) for name, dtype in COLUMNS.items()}
-        self._held: dict[str, list] = {name: [] for name in COLUMNS}
+        self._columns = {name: storage.column(name, dtype) for name, dtype in _COLUMNS.items()}
+        self._held: dict[str, list] = {name: [] for name in _COLUMNS}
         self._ends = [0, 0]
         self._scored = False
         for role in ("positive", "negative"):
@@ -232,11 +204,34 @@ class _Builder:
         self._flush()
         texts, sources = self._texts.close(), list(self._sources)
         columns = {name: column.close() for name, column in self._columns.items()}
-        query, source, *rest = columns.values()
-        scores = rest[4:] if self._scored else []
-        fingerprint = _fingerprint(texts, sources, (query, source, *rest[:4], *scores))
-        positives, negatives = Ragged(*rest[:2]), Ragged(*rest[2:4])
-        return Table(texts, query, positives, negatives, source, sources, skipped, fingerprint, *scores)
+        if not self._scored:
+            for name in _SCORES:
+                del columns[name]
+                if self._folder is not None:
+                    (self._folder / f"{name}.bin").unlink()
+        record: dict[str, Any] = {"sources": sources, "skipped": skipped}
+        record["fingerprint"] = _fingerprint(texts, sources, columns)
+        if self._folder is not None:
+            content = json.dumps({**record, "scored": self._scored})
+            (self._folder / _RECORD).write_text(content, encoding="utf-8")
+        return _table(texts, columns, record)
+
+
+def _table(
+    texts: Sequence[tuple[str, str]], columns: Mapping[str, np.ndarray], record: Mapping[str, Any]
+) -> Table:
+    return Table(
+        texts,
+        columns["query"],
+        Ragged(columns["positives"], columns["positive_offsets"]),
+        Ragged(columns["negatives"], columns["negative_offsets"]),
+        columns["source"],
+        record["sources"],
+        record["skipped"],
+        record["fingerprint"],
+        columns.get("positive_scores"),
+        columns.get("negative_scores"),
+    )
 
 
 def _row_scores(scores: np.ndarray | None, offsets: np.ndarray, index: int) -> tuple[float, ...]:
@@ -246,7 +241,9 @@ def _row_scores(scores: np.ndarray | None, offsets: np.ndarray, index: int) -> t
     return () if np.isnan(own).any() else tuple(float(f"{score:.7g}") for score in own.tolist())
 
 
-def _fingerprint(texts: Sequence[tuple[str, str]], sources: list[str], arrays: tuple[np.ndarray, ...]) -> str:
+def _fingerprint(
+    texts: Sequence[tuple[str, str]], sources: list[str], columns: Mapping[str, np.ndarray]
+) -> str:
     digest = hashlib.sha256()
     # One text at a time: there may be more of them than memory holds.
     for part in chain(chain.from_iterable(texts), sources):
@@ -254,7 +251,7 @@ def _fingerprint(texts: Sequence[tuple[str, str]], sources: list[str], arrays: t
         # Lengths first, so that no two contents give the same bytes.
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
-    for values in arrays:
+    for values in columns.values():
         digest.update(values.size.to_bytes(8, "little"))
         digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
     return digest.hexdigest()

@@ -5,25 +5,27 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
 
-from .columns import Columns, memory_columns
+from .ragged import Ragged
+from .storage import MEMORY, Storage, map_column
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 #: Columns of a token store and their types.
-TOKEN_COLUMNS = {"tokens": np.int32, "offsets": np.int64, "prompt_lengths": np.int32}
+_COLUMNS = {"tokens": np.int32, "offsets": np.int64, "prompt_lengths": np.int32}
 #: Texts a call of the tokenizer: enough to use its threads, few enough to see progress.
 _CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class TokenStore:
+class TokenStore(Ragged):
     """Token ids of texts, end to end.
 
     Parameters
@@ -36,20 +38,7 @@ class TokenStore:
         Leading tokens of each text that belong to its prompt; less than the text's length.
     """
 
-    values: np.ndarray
-    offsets: np.ndarray
     prompt_lengths: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.prompt_lengths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each text, int64 of shape (n,)."""
-        return np.diff(self.offsets)
 
 
 def tokenize(
@@ -59,7 +48,7 @@ def tokenize(
     query_max_tokens: int,
     document_max_tokens: int,
     progress: Callable[[int, int], None] | None = None,
-    columns: Columns = memory_columns,
+    storage: Storage = MEMORY,
 ) -> TokenStore:
     """Tokenize texts exactly as sentence-transformers does.
 
@@ -73,8 +62,8 @@ def tokenize(
         Longer texts are truncated; prompt and special tokens count.
     progress : callable, optional
         Called with (texts done, texts in all).
-    columns : callable
-        Receive the token ids, offsets and lengths of prompts as they are made.
+    storage : Storage
+        Receives the token ids, offsets and lengths of prompts as they are made.
 
     Raises
     ------
@@ -91,9 +80,9 @@ def tokenize(
     """
     _check_limits(tokenizer, query_max_tokens=query_max_tokens, document_max_tokens=document_max_tokens)
     known = {"": 0}
-    values, offsets, prompt_lengths = (columns(name, dtype) for name, dtype in TOKEN_COLUMNS.items())
+    values, offsets, prompt_lengths = (storage.column(name, dtype) for name, dtype in _COLUMNS.items())
     offsets.write([end := 0])
-    faults = _Faults()
+    unusable = _UnusableTexts()
     for start in range(0, len(texts), _CHUNK):
         chunk = texts[start : start + _CHUNK]
         for prompt in {prompt for prompt, _ in chunk} - known.keys():
@@ -102,15 +91,20 @@ def tokenize(
         limits = np.array([query_max_tokens if prompt else document_max_tokens for prompt, _ in chunk])
         ids = _token_ids(chunk, tokenizer, limits)
         lengths = np.array([len(tokens) for tokens in ids], np.int64)
-        faults.look(chunk, lengths, prompts, limits)
+        unusable.find(chunk, lengths, prompts, limits)
         values.write(np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum())))
         offsets.write(end + np.cumsum(lengths))
         prompt_lengths.write(np.minimum(prompts, lengths - 1))
         end += int(lengths.sum())
         if progress is not None:
             progress(start + len(chunk), len(texts))
-    faults.stop()
+    unusable.refuse()
     return TokenStore(values.close(), offsets.close(), prompt_lengths.close())
+
+
+def open_tokens(folder: Path) -> TokenStore:
+    """Return the tokens that :func:`tokenize` put into a folder."""
+    return TokenStore(*(map_column(folder, name, dtype) for name, dtype in _COLUMNS.items()))
 
 
 def _check_limits(tokenizer: PreTrainedTokenizerBase, **limits: int) -> None:
@@ -152,7 +146,7 @@ def _token_ids(
 
 
 @dataclass
-class _Faults:
+class _UnusableTexts:
     """Texts that no model can read: how many, and the first of each kind."""
 
     empty: int = 0
@@ -160,7 +154,7 @@ class _Faults:
     first_empty: str = ""
     first_cut: tuple[str, int, int] = ("", 0, 0)
 
-    def look(
+    def find(
         self, texts: Sequence[tuple[str, str]], lengths: np.ndarray, prompts: np.ndarray, limits: np.ndarray
     ) -> None:
         if (empty := np.flatnonzero(lengths == 0)).size:
@@ -173,7 +167,7 @@ class _Faults:
                 self.first_cut = texts[place][1], int(limits[place]), int(prompts[place])
             self.cut += cut.size
 
-    def stop(self) -> None:
+    def refuse(self) -> None:
         if self.empty:
             raise InputError(
                 f"{self.empty} text{'s have' if self.empty > 1 else ' has'} no tokens",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +15,7 @@ from mteb.types import PromptType
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import ReasoningEmbeddingError
+from reasoning_embedding.progress import Countdown, Report
 
 from .instructions import Instructions
 from .sharding import TextEncoder
@@ -23,8 +23,6 @@ from .sharding import TextEncoder
 ORGANISATION = "reasoning_embedding"
 #: The template of the data section: evaluation asks as training did.
 QUERY_TEMPLATE: str = config.Data.model_fields["query_template"].default
-#: Seconds between two lines of progress.
-PROGRESS_INTERVAL = 10.0
 _PLURAL = {"query": "queries", "document": "documents", "text": "texts"}
 
 
@@ -85,7 +83,7 @@ class MtebEncoder:
         pack_tokens: int | None = None,
         chunk_documents: int = 50_000,
         query_template: str = QUERY_TEMPLATE,
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         self.embedder = embedder
         self.corpus_embedder = corpus_embedder or embedder
@@ -139,7 +137,7 @@ class MtebEncoder:
             prompt=prompt,
             max_tokens=self.max_tokens,
             pack_tokens=self.pack_tokens,
-            progress=progress_lines(what, self.report) if self.report else None,
+            progress=_progress(what, self.report) if self.report else None,
         )
         if not np.isfinite(embeddings).all():
             raise ReasoningEmbeddingError(
@@ -164,18 +162,7 @@ class MtebEncoder:
         return (torch.as_tensor(embeddings1) * torch.as_tensor(embeddings2)).sum(dim=-1)
 
 
-def progress_lines(
-    what: str, report: Callable[[str], None], *, interval: float = PROGRESS_INTERVAL
-) -> Callable[[int, int], None]:
-    """Return a callback (done, total) that reports a line with the time left, at most one an `interval`."""
-    start = last = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < interval or not done:
-            return
-        last = now
-        report(f"{what}: {done}/{total}, {(now - start) * (total - done) / done:.0f} s left")
-
-    return progress
+def _progress(what: str, report: Report) -> Callable[[int, int], None]:
+    """Tell how far an encoding is, if it takes long; that it has ended is told by what follows."""
+    countdown = Countdown(report, what)
+    return lambda done, total: countdown(done, total) if done < total else None

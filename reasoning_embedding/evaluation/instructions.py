@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ from mteb.types import PromptType
 
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
 #: Where a task's data comes from when it is on this machine: ``metadata.dataset["path"]`` begins with it.
 LOCAL = "local/"
@@ -172,14 +172,9 @@ def _mteb_tasks() -> set[str]:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo=_SHAPE) from error
-    except (OSError, UnicodeDecodeError) as error:
+        return read_json(path, todo=_SHAPE)
+    except OSError as error:
         raise InputError(f"cannot be read: {error}", where=str(path), todo=_SHAPE) from error
-    if not isinstance(given, dict):
-        raise InputError("not a JSON object", where=str(path), todo=_SHAPE)
-    return given
 
 
 def _flatten(given: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,22 @@ from reasoning_embedding import config, isolation
 from reasoning_embedding.backbones.embedder import default_pack_tokens
 from reasoning_embedding.checkpoints.provenance import versions
 from reasoning_embedding.checkpoints.scores import FILE, load_scores, mean_scores
+from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import write_json
+from reasoning_embedding.progress import Report
 
-from .baselines import BM25, BM25Search
-from .cache import FOLDER as CACHE_FOLDER
-from .cache import CachedEncoder, EmbeddingCache
+from .embedding_cache import FOLDER as CACHE_FOLDER
+from .embedding_cache import CachedEncoder, EmbeddingCache
 from .encoder import QUERY_TEMPLATE, MtebEncoder, model_meta
+from .floors.bm25 import BM25Search
+from .floors.tfidf import TfIdf
 from .instructions import Instructions
-from .one_task import identity, score_task
+from .scoring import identity, score_task
 from .sharding import ShardedEncoder, TextEncoder, share_object
-from .suites import suite_members
-from .tasks import load_tasks
-from .tfidf import TfIdf
+from .tasks.loading import load_tasks
+from .tasks.suites import suite_members
 
 _OUTCOMES = ("tasks", "failed")
 #: Settings that decide a score: with others, old scores are not taken for those of this call.
@@ -45,7 +47,7 @@ def evaluate(
     step: int | None,
     settings: config.Evaluation,
     query_template: str = QUERY_TEMPLATE,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
     world: World | None = None,
 ) -> dict[str, Any]:
     """Score a model on tasks and write ``scores.json`` and mteb's own files.

@@ -76,7 +76,7 @@ def compare_tasks(table: Table, tasks: Sequence[config.Task], target: Path, repo
         When the file cannot be written.
     """
     from reasoning_embedding.data.quality.contamination import contamination, contamination_line
-    from reasoning_embedding.evaluation.texts import task_texts
+    from reasoning_embedding.evaluation.tasks.texts import task_texts
 
     texts: dict[str, dict[str, list[str]]] = {}
     unchecked: dict[str, str] = {}

@@ -1,10 +1,10 @@
-"""Merges of a configuration: made, scored and held against their models, once each."""
+"""Merges of a configuration: made, scored and compared with their models, once each."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,23 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, write_json
+from reasoning_embedding.files import atomic_write, read_json, write_json
+from reasoning_embedding.progress import Report
 
-from .analyses import checkpoint, make_instrument
-from .merge_inputs import Point, models_of, points_of
+from .comparisons import checkpoint, make_instrument, series_of
 from .scoring import failures, query_template, score_checkpoint
 
 if TYPE_CHECKING:
     from reasoning_embedding.merging.merge import Models
 
-Report = Callable[[str], None]
+
+@dataclass(frozen=True)
+class MergePoint:
+    """One merge of a configuration: its name, its method and, along a path, its place."""
+
+    name: str
+    method: config.MergeMethod
+    t: float | None = None
 
 
 def run_merge(
@@ -60,10 +67,10 @@ def run_merge(
     from reasoning_embedding.merging.merge import open_models
 
     folder = Path(settings.output_dir) / settings.name
-    named = models_of(settings)
+    named = _models(settings)
     reference = getattr(settings.method, "base", None)
     base = (reference, resolve(reference).folder) if reference else None
-    points = points_of(settings)
+    points = _points(settings)
     with open_models(named, base) as models, _held(folder):
         _write_settings(settings, text, folder)
         record: dict[str, Any] = {
@@ -80,6 +87,40 @@ def run_merge(
     return record
 
 
+def _points(settings: config.MergeConfig) -> list[MergePoint]:
+    """List the merges of a configuration in order."""
+    if settings.path is None:
+        return [MergePoint(settings.method.kind, settings.method)]
+    from reasoning_embedding.merging.tensor_merge import at
+
+    methods = [settings.method, *settings.path.beside]
+    return [
+        MergePoint(f"{method.kind}-{t:g}", at(method, t), t)
+        for method in methods
+        if isinstance(method, config.Slerp | config.Linear)
+        for t in settings.path.t
+    ]
+
+
+def _models(settings: config.MergeConfig) -> list[tuple[str, Path]]:
+    """Return what the user calls each model, and its folder.
+
+    Raises
+    ------
+    InputError
+        If a run or a step is not there.
+    """
+    if isinstance(settings.models, list):
+        return [(reference, resolve(reference).folder) for reference in settings.models]
+    wanted = settings.models
+    if not RunFolder(Path(wanted.run)).checkpoints.is_dir():
+        raise InputError("there is no run here", where=wanted.run, todo="models.run is a run's folder")
+    [series] = series_of([wanted.run])
+    steps = list(series.chosen("saved" if wanted.steps == "all" else wanted.steps).models.items())
+    kept = steps[-wanted.last :] if wanted.last else steps
+    return [(f"{series.name}@{step}", Path(path)) for step, path in kept]
+
+
 @contextmanager
 def _held(folder: Path) -> Generator[None]:
     """Keep the folder to this process, and refuse one that is something else's.
@@ -89,8 +130,7 @@ def _held(folder: Path) -> Generator[None]:
     InputError
         If a run or an experiment lies there, or another process merges into it.
     """
-    settings = RunFolder(folder).config_json
-    kind = json.loads(settings.read_text(encoding="utf-8")).get("kind") if settings.is_file() else "merge"
+    kind = read_json(RunFolder(folder).config_json, default={"kind": "merge"}).get("kind")
     if kind != "merge":
         raise InputError(f"this folder holds the {kind} of that name", where=str(folder), todo="change name")
     with hold(
@@ -108,13 +148,15 @@ def _write_settings(settings: config.MergeConfig, text: str | None, folder: Path
     write_json(run.config_json, settings.model_dump(mode="json"))
 
 
-def _merged(point: Point, models: Models, folder: Path, report: Report) -> dict[str, Any]:
+def _merged(point: MergePoint, models: Models, folder: Path, report: Report) -> dict[str, Any]:
     """Make one merge, and say what the record says of it."""
     from reasoning_embedding.merging.merge import merge
 
     model, file = folder / "models" / point.name, folder / "tensors" / f"{point.name}.json"
     found = merge(models, point.method, model, file)
-    report(f"{point.name}: {'merged' if found['made'] else 'there already'}{_said(found['summary'])}")
+    report(
+        f"{point.name}: {'merged' if found['made'] else 'there already'}{_lerp_fallback(found['summary'])}"
+    )
     return {
         "name": point.name,
         "method": point.method.kind,
@@ -126,7 +168,7 @@ def _merged(point: Point, models: Models, folder: Path, report: Report) -> dict[
     }
 
 
-def _said(summary: dict[str, Any]) -> str:
+def _lerp_fallback(summary: dict[str, Any]) -> str:
     if summary["lerp_tensors"] is None:
         return ""
     return (
@@ -151,7 +193,7 @@ def _evaluate(
             scores = score_checkpoint(
                 folder / point["model"],
                 evaluation,
-                folder / "evaluation" / point["name"],
+                RunFolder(folder).evaluation / point["name"],
                 name=f"{settings.name}-{point['name']}",
                 step=None,
                 template=template,
@@ -171,11 +213,11 @@ def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
 def _analyze(
     settings: config.Measuring, folder: Path, record: dict[str, Any], models: Models, report: Report
 ) -> None:
-    """Hold every merge against every model; ``hrsa/track.parquet`` has all layers, the record the final norm."""
+    """Compare every merge with every model; ``hrsa/track.parquet`` has all layers, the record the final norm."""
     from reasoning_embedding.hrsa.capture import FINAL
     from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
 
-    instrument = make_instrument(settings, folder / "hrsa", report)
+    instrument = make_instrument(settings, RunFolder(folder).hrsa, report)
     table = TrackTable(RunFolder(folder).track)
     ends = {
         member.reference: checkpoint(ResolvedModel(member.reference, member.folder))

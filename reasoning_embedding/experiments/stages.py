@@ -196,9 +196,9 @@ class Analyze(Stage):
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Compare every pair."""
-        from .analyses import analyze_pairs
+        from .comparisons import analyze_pairs
 
-        analyze_pairs(self.analysis, folder.path, report)
+        analyze_pairs(self.analysis, folder, report)
 
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of all comparisons."""
@@ -214,9 +214,9 @@ class Track(Stage):
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Follow every trajectory."""
-        from .analyses import follow_runs
+        from .comparisons import follow_runs
 
-        follow_runs(self.analysis, folder.path, report)
+        follow_runs(self.analysis, folder, report)
 
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of all trajectories."""

@@ -14,9 +14,9 @@ import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.data import load_table
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.data.readers import data_files, read_records
 from reasoning_embedding.data.rows import RowProblem
-from reasoning_embedding.data.world import World
 from reasoning_embedding.errors import InputError
 
 #: Fewer texts than this give neither intervals nor a split.
@@ -91,7 +91,7 @@ def load_probe(probe: config.Probe) -> ProbeSet:
 
 
 def _world(seed: int) -> Iterator[tuple[str, str | None]]:
-    world = World(seed)
+    world = MiniatureWorld(seed)
     for split in ("train", "heldout"):
         for question, document, relation in world.pairs(split):
             yield question, relation

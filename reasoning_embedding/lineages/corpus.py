@@ -12,7 +12,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_embedding.config.lineage import PretrainStage, TextCorpus, WorldCorpus
-from reasoning_embedding.data.world import World
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.errors import InputError
 
 from .word_problems import word_problems
@@ -40,7 +40,7 @@ def corpus_texts(corpus: WorldCorpus | TextCorpus, seed: int) -> Iterator[str]:
         If a file is missing, a line is no JSON object with a non-empty ``text``, or nothing is found.
     """
     if isinstance(corpus, WorldCorpus):
-        yield from World().pretraining_texts(np.random.default_rng([seed, 0]), corpus, _WORLD_SAMPLE)
+        yield from MiniatureWorld().pretraining_texts(np.random.default_rng([seed, 0]), corpus, _WORLD_SAMPLE)
         return
     count = 0
     for name in corpus.paths:
@@ -103,7 +103,7 @@ class WorldStream:
 
     def __init__(self, stage: PretrainStage, corpus: WorldCorpus, tokenizer: PreTrainedTokenizerBase) -> None:
         self._stage, self._corpus, self._tokenizer = stage, corpus, tokenizer
-        self._world = World()
+        self._world = MiniatureWorld()
 
     def batch(self, step: int) -> np.ndarray:
         """Return the rows of a step."""

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from reasoning_embedding.config.lineage import DpoStage, PreferenceFiles
-from reasoning_embedding.data.world import SUMS, answer_text
+from reasoning_embedding.data.miniature_world import SUMS, answer_text
 
 from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
 from .training_rows import Row, preference_rows

@@ -20,7 +20,7 @@ from reasoning_embedding.config.lineage import (
     WorldSums,
     WorldTokenizer,
 )
-from reasoning_embedding.data.world import Sum, sample_sums
+from reasoning_embedding.data.miniature_world import Sum, sample_sums
 from reasoning_embedding.errors import InputError, QualityGateError
 from reasoning_embedding.files import read_json
 

@@ -25,7 +25,7 @@ _MARKS = (
     re.compile(r"answer\s*(?:is|:|=)", re.IGNORECASE),
 )
 _CHOICE = re.compile(r"^[\s\W]*(?P<letter>[A-J])(?![\w'])")
-_LONE_CHOICE = re.compile(r"\((?P<letter>[A-J])\)|(?<!\w)(?P<other>[A-J])[.):](?!\w)")
+_SINGLE_CHOICE = re.compile(r"\((?P<letter>[A-J])\)|(?<!\w)(?P<other>[A-J])[.):](?!\w)")
 _TOLERANCE = Fraction(1, 10**6)
 
 
@@ -88,8 +88,8 @@ def final_choice(text: str) -> str | None:
         # At the beginning of a sentence "A" and "I" are words.
         if tail is not None or not after.strip() or after[0] in ".):,":
             return match["letter"]
-    lone = list(_LONE_CHOICE.finditer(text if tail is None else tail))
-    return (lone[-1]["letter"] or lone[-1]["other"]) if lone else None
+    found = list(_SINGLE_CHOICE.finditer(text if tail is None else tail))
+    return (found[-1]["letter"] or found[-1]["other"]) if found else None
 
 
 def multiple_choice(completion: str, answer: str) -> float | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_embedding.config.lineage import ProblemFiles, RlvrStage
-from reasoning_embedding.data.world import SUMS
+from reasoning_embedding.data.miniature_world import SUMS
 from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.progress import Report
 

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_embedding.config.lineage import CompletionFiles, SftStage
-from reasoning_embedding.data.world import SUMS
+from reasoning_embedding.data.miniature_world import SUMS
 
 from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
 from .gates import encode_fixed

@@ -1,4 +1,4 @@
-"""Step checkpoints of a stage: plain model folders, kept aside until the stage is whole."""
+"""Step checkpoints of a stage: plain model folders, kept aside until the stage is complete."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from reasoning_embedding.config.lineage import BpeTokenizer, ExistingTokenizer, WorldTokenizer
-from reasoning_embedding.data.world import EOS, PAD, UNKNOWN, World
+from reasoning_embedding.data.miniature_world import EOS, PAD, UNKNOWN, MiniatureWorld
 from reasoning_embedding.errors import InputError
 
 
@@ -41,7 +41,7 @@ def build_tokenizer(
 
 def world_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer of the miniature world: one token a word, a digit or a sign."""
-    vocabulary = {token: i for i, token in enumerate(World().vocabulary)}
+    vocabulary = {token: i for i, token in enumerate(MiniatureWorld().vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     # Words, single digits and single signs; white space separates and is dropped.

@@ -42,14 +42,14 @@ def word_problems(count: int, seed: int) -> Iterator[str]:
     for _ in range(count):
         words = {"name": _one(rng, _NAMES), "thing": _one(rng, _THINGS)}
         value = int(rng.integers(2, 100))
-        told, worked = [_one(rng, _START).format(a=value, **words)], []
+        story, worked = [_one(rng, _START).format(a=value, **words)], []
         for _ in range(int(rng.integers(2, 5))):
             sign, number, result = _step(rng, value)
-            told.append(_one(rng, _STEPS[sign]).format(b=number, **words))
+            story.append(_one(rng, _STEPS[sign]).format(b=number, **words))
             worked.append(f"{value} {sign} {number} = <<{value}{sign}{number}={result}>>{result}")
             value = result
-        told.append(_one(rng, _QUESTION).format(**words))
-        yield f"Question: {' '.join(told)}\nAnswer: " + "\n".join([*worked, f"#### {value}"])
+        story.append(_one(rng, _QUESTION).format(**words))
+        yield f"Question: {' '.join(story)}\nAnswer: " + "\n".join([*worked, f"#### {value}"])
 
 
 def _step(rng: np.random.Generator, value: int) -> tuple[str, int, int]:

@@ -10,12 +10,10 @@ Another term takes three steps: a function of tensors that returns its value and
 under its name, and exact over any number of ranks.
 """
 
-from reasoning_embedding.data.batch import Batch
-
-from .contrastive import ContrastiveLoss, LossShare, build_loss
+from .contrastive import ContrastiveLoss, build_loss
 from .distillation import distillation
-from .infonce import LossOutput, infonce
+from .infonce import infonce
 from .regularisers import anchor_distance, check_anchor_texts, sigreg, uniformity
 from .temperature import Temperature
-from .terms import Part, Term
-from .tiles import RowSums, tiled_infonce
+from .terms import LossTerm, TermInputs
+from .tiled_infonce import InfoNCESums, tiled_infonce

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,25 +15,8 @@ from reasoning_embedding.errors import InputError
 from .matryoshka import at_width
 from .regularisers import check_anchor_texts
 from .temperature import Temperature
-from .terms import Part, Term, terms
-from .tiles import tiled_infonce
-
-
-@dataclass(frozen=True)
-class LossShare:
-    """One rank's part of the loss of a batch; parts add up over ranks.
-
-    Attributes
-    ----------
-    gradient : Tensor
-        (n, D) of the batch's loss with respect to the embeddings of all its texts.
-    sums : dict of str to Tensor
-        Float64 scalars by name, the same names on every rank; once summed, :meth:`ContrastiveLoss.finish`
-        takes them.
-    """
-
-    gradient: Tensor
-    sums: dict[str, Tensor]
+from .terms import LossTerm, TermInputs, terms
+from .tiled_infonce import tiled_infonce
 
 
 def build_loss(settings: config.InfoNCE, dimension: int | None = None) -> ContrastiveLoss:
@@ -66,18 +47,18 @@ def build_loss(settings: config.InfoNCE, dimension: int | None = None) -> Contra
 class ContrastiveLoss:
     """A configured loss, without process group and without autograd graph.
 
-    A step calls :meth:`share`, sums over ranks, and calls :meth:`finish`; where the weights are updated,
-    :meth:`update` is called too.
+    On each rank a step calls :meth:`compute`, sums what it returns over ranks, and calls :meth:`finish`; where the
+    weights are updated, :meth:`update` is called too.
 
     Parameters
     ----------
     settings : config.InfoNCE
         The ``loss`` section.
-    also : sequence of Term
+    also : sequence of LossTerm
         Terms that no configuration names.
     """
 
-    def __init__(self, settings: config.InfoNCE, also: Sequence[Term] = ()) -> None:
+    def __init__(self, settings: config.InfoNCE, also: Sequence[LossTerm] = ()) -> None:
         widths = settings.matryoshka or []
         self._settings = settings
         self._widths = dict(zip(widths, settings.matryoshka_weights or [1.0] * len(widths), strict=True))
@@ -87,12 +68,12 @@ class ContrastiveLoss:
 
     @property
     def needs_anchor(self) -> bool:
-        """Whether :meth:`share` must be given the embeddings of the untrained backbone."""
+        """Whether :meth:`compute` must be given the embeddings of the untrained backbone."""
         return self._settings.anchor is not None
 
-    def share(
+    def compute(
         self, embeddings: Tensor, batch: Batch, *, rank: int = 0, ranks: int = 1, anchor: Tensor | None = None
-    ) -> LossShare:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute one rank's part of the loss of a batch, and of its gradient.
 
         Parameters
@@ -106,6 +87,14 @@ class ContrastiveLoss:
         anchor : Tensor, optional
             (n, D0) embeddings of the same texts by the backbone before its first step.
 
+        Returns
+        -------
+        gradient : Tensor
+            (n, D) of the batch's loss with respect to the embeddings of all its texts: this rank's part, which adds up
+            over ranks.
+        sums : dict of str to Tensor
+            Float64 scalars by name, the same names on every rank; once summed over ranks, :meth:`finish` takes them.
+
         Raises
         ------
         ValueError
@@ -116,7 +105,7 @@ class ContrastiveLoss:
         if self._settings.anchor is not None:  # said by the one rank that computes it, the others would wait
             check_anchor_texts(len(embeddings), debiased=self._settings.anchor.debiased)
         embeddings = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
-        part = Part(
+        inputs = TermInputs(
             embeddings=embeddings,
             batch=batch,
             rows=torch.arange(len(batch.query), device=embeddings.device)[rank::ranks],
@@ -125,31 +114,32 @@ class ContrastiveLoss:
             tile_rows=self._settings.tile_rows,
             gradient=torch.zeros_like(embeddings),
         )
-        sums = self._infonce(part)
+        sums = self._infonce(inputs)
         for number, term in enumerate(self._terms):
             if term.by_rows or number % ranks == rank:
-                sums[term.name] = term.compute(part, term.weight)
+                sums[term.name] = term.compute(inputs, term.weight)
                 sums["loss"] = sums["loss"] + term.weight * sums[term.name]
             else:
                 sums[term.name] = torch.zeros_like(sums["loss"])
-        return LossShare(part.gradient, sums)
+        return inputs.gradient, sums
 
-    def _infonce(self, part: Part) -> dict[str, Tensor]:
+    def _infonce(self, inputs: TermInputs) -> dict[str, Tensor]:
         """Sums of InfoNCE at the full width, and at every other one."""
-        queries, full = len(part.batch.query), part.embeddings.shape[1]
-        zero = torch.zeros((), dtype=torch.float64, device=part.embeddings.device)
+        queries, full = len(inputs.batch.query), inputs.embeddings.shape[1]
+        zero = torch.zeros((), dtype=torch.float64, device=inputs.embeddings.device)
         sums = {"loss": zero, "accuracy": zero}
         slope = zero
         for width, weight in ({full: 1.0} | self._widths).items():
-            infonce = partial(
-                tiled_infonce,
-                batch=part.batch,
-                rows=part.rows,
-                settings=self._settings,
-                temperature=part.temperature,
-                scale=weight / queries,
-            )
-            found = at_width(part.embeddings, width, part.gradient, infonce)
+            with at_width(inputs.embeddings, width, inputs.gradient) as (embeddings, gradient):
+                found = tiled_infonce(
+                    embeddings,
+                    inputs.batch,
+                    inputs.rows,
+                    self._settings,
+                    temperature=inputs.temperature,
+                    gradient=gradient,
+                    scale=weight / queries,
+                )
             sums["loss"] = sums["loss"] + weight * found.loss / queries
             slope = slope + weight * found.temperature_gradient / queries
             if width == full:
@@ -159,7 +149,7 @@ class ContrastiveLoss:
         return sums | ({"temperature_gradient": slope} if self._temperature.learnt else {})
 
     def finish(self, sums: dict[str, float]) -> dict[str, float]:
-        """Take the sums over all ranks of :attr:`LossShare.sums`.
+        """Take the sums over all ranks of what :meth:`compute` returned.
 
         Returns
         -------

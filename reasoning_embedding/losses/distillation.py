@@ -8,7 +8,7 @@ from torch import Tensor
 from reasoning_embedding import config
 from reasoning_embedding.data.batch import Batch
 
-from .masks import brought_by
+from .masks import own_candidates
 
 
 def distillation(
@@ -28,7 +28,7 @@ def distillation(
     embeddings : Tensor
         (n, D) unit vectors of the distinct texts.
     batch : Batch
-        Candidates, who brought them, and the teacher's scores of them.
+        Candidates, the queries whose own they are, and the teacher's scores of them.
     rows : Tensor
         (r,) queries.
     settings : config.Distillation
@@ -47,13 +47,13 @@ def distillation(
 
     Notes
     -----
-    Over the positive and the hard negatives c that query i brought, with teacher scores z_c and
+    Over the positive and the hard negatives c of query i, with teacher scores z_c and
     T = teacher_temperature: ``kl`` is sum_c p_c (log p_c - log softmax_c(s(q_i, d_c) / t)), p = softmax(z / T)
     (Lin et al. 2020, arXiv 2010.11386; FlagEmbedding's cross-entropy form has the same gradient).
     ``margin_mse`` is sum_c ((s(q_i, d_i+) - s(q_i, d_c)) - (z_i+ - z_c) / T)^2 (Hofstätter et al. 2020, arXiv
     2010.02666). A query without hard negatives adds nothing.
     """
-    row, candidate = brought_by(batch, rows)
+    row, candidate = own_candidates(batch, rows)
     order = torch.argsort(row, stable=True)
     row, candidate = row[order], candidate[order]
     counts = torch.bincount(row, minlength=len(rows))

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-@dataclass(frozen=True)
-class LossOutput:
-    """Sums over the query rows that were given, so that rows of several ranks add up.
-
-    Attributes
-    ----------
-    total : Tensor
-        Scalar, sum of the rows' losses in nats.
-    correct : Tensor
-        Scalar, rows whose positive scores higher than every other candidate.
-    """
-
-    total: Tensor
-    correct: Tensor
-
-
-def infonce(queries: Tensor, documents: Tensor, positive: Tensor, *, temperature: float) -> LossOutput:
+def infonce(
+    queries: Tensor, documents: Tensor, positive: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor]:
     """Score each query against every document and ask for its positive.
 
     Parameters
@@ -41,8 +25,10 @@ def infonce(queries: Tensor, documents: Tensor, positive: Tensor, *, temperature
 
     Returns
     -------
-    LossOutput
-        Sum of -log softmax_c(q . d_c / temperature)[positive] over the rows, and hits.
+    total : Tensor
+        Scalar, sum of -log softmax_c(q . d_c / temperature)[positive] over the queries, nats.
+    correct : Tensor
+        Scalar, queries whose positive scores higher than every other candidate.
 
     Notes
     -----
@@ -53,4 +39,4 @@ def infonce(queries: Tensor, documents: Tensor, positive: Tensor, *, temperature
     logits = queries.to(dtype) @ documents.to(dtype).T / temperature
     total = F.cross_entropy(logits, positive, reduction="sum")
     correct = (logits.detach().argmax(dim=1) == positive).sum()
-    return LossOutput(total, correct)
+    return total, correct

@@ -1,4 +1,4 @@
-"""Which candidates belong to a query: those that are known to answer it, and those it brought."""
+"""Which candidates belong to a query: those that are known to answer it, and its own positive and hard negatives."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def known_answers(batch: Batch, rows: Tensor) -> Tensor | None:
     return table[place][:, column]
 
 
-def brought_by(batch: Batch, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Places (row among `rows`, candidate) of the candidates that these queries brought: positives first."""
+def own_candidates(batch: Batch, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Places (row among `rows`, candidate) of the positives of these queries, then of their hard negatives."""
     place = torch.full((len(batch.query) + 1,), -1, dtype=torch.int64, device=rows.device)
     place[rows] = torch.arange(len(rows), device=rows.device)
     owner = place[batch.owner]  # -1, of none, is the last entry

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import contextlib
+from collections.abc import Generator
 
 import torch
 from torch import Tensor
 
-from .tiles import RowSums
 
-
-class AddsGradient(Protocol):
-    """A loss of embeddings that adds its gradient to a tensor."""
-
-    def __call__(self, embeddings: Tensor, *, gradient: Tensor) -> RowSums:
-        """Return the loss of (n, k) embeddings, and add to their (n, k) gradient."""
-        ...
-
-
-def at_width(embeddings: Tensor, width: int, gradient: Tensor, loss: AddsGradient) -> RowSums:
-    """Call a loss with embeddings cut to a width and made unit vectors again.
+@contextlib.contextmanager
+def at_width(embeddings: Tensor, width: int, gradient: Tensor) -> Generator[tuple[Tensor, Tensor]]:
+    """Cut embeddings to a width and make them unit vectors again; send their gradient back when the block ends.
 
     Parameters
     ----------
@@ -28,9 +20,12 @@ def at_width(embeddings: Tensor, width: int, gradient: Tensor, loss: AddsGradien
     width : int
         1 .. D; at D they are used as they are.
     gradient : Tensor
-        (n, D), gets what the loss adds, through the cut and the normalisation.
-    loss : callable
-        Takes (n, width) embeddings and adds to their gradient.
+        (n, D), gets what is added to that of the cut ones, through the cut and the normalisation.
+
+    Yields
+    ------
+    tuple of Tensor
+        (n, width) unit vectors, and their gradient, to be added to.
 
     Notes
     -----
@@ -38,11 +33,11 @@ def at_width(embeddings: Tensor, width: int, gradient: Tensor, loss: AddsGradien
     z = x / |x| and g the gradient with respect to z, x gets (g - (g . z) z) / |x|.
     """
     if width == embeddings.shape[1]:
-        return loss(embeddings, gradient=gradient)
+        yield embeddings, gradient
+        return
     norms = embeddings[:, :width].norm(dim=1, keepdim=True).clamp_min(1e-12)
     unit = embeddings[:, :width] / norms
     slope = torch.zeros_like(unit)
-    result = loss(unit, gradient=slope)
+    yield unit, slope
     slope -= (slope * unit).sum(dim=1, keepdim=True) * unit
     gradient[:, :width] += slope / norms
-    return result

@@ -17,8 +17,8 @@ from .regularisers import anchor_distance, sigreg, uniformity
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a rank computes a term from.
+class TermInputs:
+    """What a rank computes a term from, and where the gradient goes.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """Something added to InfoNCE.
 
     Attributes
@@ -60,79 +60,75 @@ class Term:
     by_rows : bool
         It is a sum over query rows, and each rank computes its own; else one rank computes the whole.
     compute : callable
-        (part, scale) -> its value (these rows' part); adds `scale` times its gradient to ``part.gradient``.
+        (inputs, scale) -> its value (of these rows); adds `scale` times its gradient to ``inputs.gradient``.
     """
 
     name: str
     weight: float
     by_rows: bool
-    compute: Callable[[Part, float], Tensor]
+    compute: Callable[[TermInputs, float], Tensor]
 
 
-def terms(settings: config.InfoNCE) -> Iterator[Term]:
+def terms(settings: config.InfoNCE) -> Iterator[LossTerm]:
     """Terms of a configuration."""
-    if settings.distillation is not None:
-        compute = partial(_distillation, settings.distillation)
-        yield Term("distillation", settings.distillation.weight, by_rows=True, compute=compute)
-    if settings.uniformity is not None:
-        compute = partial(_uniformity, settings.uniformity)
-        yield Term("uniformity", settings.uniformity.weight, by_rows=False, compute=compute)
-    if settings.sigreg is not None:
-        compute = partial(_sigreg, settings.sigreg)
-        yield Term("sigreg", settings.sigreg.weight, by_rows=False, compute=compute)
-    if settings.anchor is not None:
-        compute = partial(_anchor, settings.anchor)
-        yield Term("anchor", settings.anchor.weight, by_rows=False, compute=compute)
+    if (one := settings.distillation) is not None:
+        yield LossTerm("distillation", one.weight, by_rows=True, compute=partial(_distillation, one))
+    if (one := settings.uniformity) is not None:
+        yield LossTerm("uniformity", one.weight, by_rows=False, compute=partial(_uniformity, one))
+    if (one := settings.sigreg) is not None:
+        yield LossTerm("sigreg", one.weight, by_rows=False, compute=partial(_sigreg, one))
+    if (one := settings.anchor) is not None:
+        yield LossTerm("anchor", one.weight, by_rows=False, compute=partial(_anchor, one))
 
 
-def _distillation(settings: config.Distillation, part: Part, scale: float) -> Tensor:
+def _distillation(settings: config.Distillation, inputs: TermInputs, scale: float) -> Tensor:
     """Mean over queries (kl) or over hard negatives (margin_mse)."""
-    queries, candidates = len(part.batch.query), len(part.batch.document)
+    queries, candidates = len(inputs.batch.query), len(inputs.batch.document)
     count = queries if settings.method == "kl" else max(candidates - queries, 1)
-    total = torch.zeros((), dtype=torch.float64, device=part.embeddings.device)
-    for rows in part.rows.split(part.tile_rows):
+    total = torch.zeros((), dtype=torch.float64, device=inputs.embeddings.device)
+    for rows in inputs.rows.split(inputs.tile_rows):
         total += distillation(
-            part.embeddings,
-            part.batch,
+            inputs.embeddings,
+            inputs.batch,
             rows,
             settings,
-            temperature=part.temperature,
-            gradient=part.gradient,
+            temperature=inputs.temperature,
+            gradient=inputs.gradient,
             scale=scale / count,
         )
     return total / count
 
 
-def _uniformity(settings: config.Uniformity, part: Part, scale: float) -> Tensor:
+def _uniformity(settings: config.Uniformity, inputs: TermInputs, scale: float) -> Tensor:
     """Mean of the queries' and the positives', as Wang and Isola's."""
-    sides = (part.batch.query, part.batch.document[: len(part.batch.query)])
+    kinds = (inputs.batch.query, inputs.batch.document[: len(inputs.batch.query)])
     values = [
         uniformity(
-            part.embeddings,
-            side.unique(),
+            inputs.embeddings,
+            texts.unique(),
             t=settings.t,
-            tile_rows=part.tile_rows,
-            gradient=part.gradient,
-            scale=scale / len(sides),
+            tile_rows=inputs.tile_rows,
+            gradient=inputs.gradient,
+            scale=scale / len(kinds),
         )
-        for side in sides
+        for texts in kinds
     ]
     return torch.stack(values).mean()
 
 
-def _sigreg(settings: config.SIGReg, part: Part, scale: float) -> Tensor:
+def _sigreg(settings: config.SIGReg, inputs: TermInputs, scale: float) -> Tensor:
     return sigreg(
-        part.embeddings,
+        inputs.embeddings,
         directions=settings.directions,
-        seed=part.batch.seed,
-        gradient=part.gradient,
+        seed=inputs.batch.seed,
+        gradient=inputs.gradient,
         scale=scale,
     )
 
 
-def _anchor(settings: config.Anchor, part: Part, scale: float) -> Tensor:
-    if part.anchor is None:
+def _anchor(settings: config.Anchor, inputs: TermInputs, scale: float) -> Tensor:
+    if inputs.anchor is None:
         raise ValueError("this loss needs the embeddings of the backbone before its first step")
     return anchor_distance(
-        part.embeddings, part.anchor, debiased=settings.debiased, gradient=part.gradient, scale=scale
+        inputs.embeddings, inputs.anchor, debiased=settings.debiased, gradient=inputs.gradient, scale=scale
     )

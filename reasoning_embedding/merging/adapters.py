@@ -72,9 +72,9 @@ def merge_adapter(folder: Path, target: Path) -> dict[str, Any]:
         raise InputError(
             f"the adapter does not fit its base {base}: {error}", where=str(folder), todo=todo
         ) from error
-    if foreign := sorted(stored - set(get_peft_model_state_dict(adapted))):
+    if unknown := sorted(stored - set(get_peft_model_state_dict(adapted))):
         raise InputError(
-            f"the adapter does not fit its base {base}: there is no place for {foreign[0]}",
+            f"the adapter does not fit its base {base}: there is no place for {unknown[0]}",
             where=str(folder),
             todo=todo,
         )

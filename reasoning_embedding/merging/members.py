@@ -135,9 +135,9 @@ def layer_count(member: Member) -> int:
 
 def _check_modules(reference: str, folder: Path) -> None:
     kinds = [item["type"].rpartition(".")[2] for item in _json(folder / MODULES)]
-    if foreign := [kind for kind in kinds if kind not in _KNOWN]:
+    if unknown := [kind for kind in kinds if kind not in _KNOWN]:
         raise InputError(
-            f"{reference!r} has a module {foreign[0]}, whose weights would be left out",
+            f"{reference!r} has a module {unknown[0]}, whose weights would be left out",
             where=str(folder / MODULES),
             todo=f"merge embedders of {', '.join(_KNOWN)}",
         )
@@ -172,9 +172,9 @@ def _same_modules(a: Member, b: Member) -> None:
 
 def _same_tensors(a: Member, b: Member) -> None:
     left, right = a.tensors.shapes, b.tensors.shapes
-    if lone := sorted(left.keys() ^ right.keys()):
-        holder = a if lone[0] in left else b
-        _differ(a, b, f"in tensors: only {holder.reference!r} has {lone[0]}", "merge siblings")
+    if unmatched := sorted(left.keys() ^ right.keys()):
+        owner = a if unmatched[0] in left else b
+        _differ(a, b, f"in tensors: only {owner.reference!r} has {unmatched[0]}", "merge siblings")
     wrong = next((name for name in left if left[name] != right[name]), None)
     if wrong is not None:
         said = f"in the shape of {wrong} ({left[wrong]} and {right[wrong]})"

@@ -1,4 +1,4 @@
-"""Weights of a folder, a tensor at a time: safetensors, whole or in shards."""
+"""Weights of a folder, a tensor at a time: safetensors, in one file or in shards."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TensorFolder:
     Raises
     ------
     InputError
-        If the weights are not there, not whole, or not safetensors.
+        If the weights are not there, incomplete, or not safetensors.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class TensorFolder:
             raise InputError(
                 f"no weights: neither {WHOLE} nor {INDEX} is here",
                 where=str(path),
-                todo="name a whole checkpoint in safetensors; one that is still being written has another name",
+                todo="name a complete checkpoint in safetensors; one that is still being written has another name",
             )
 
     @property

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 from reasoning_embedding import config
 from reasoning_embedding.data import Table, load_table
 from reasoning_embedding.data.cache import on_disk
-from reasoning_embedding.data.mix import read_corpus
 from reasoning_embedding.data.rows import BadRows, Row, row_record
+from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, write_json
+from reasoning_embedding.files import atomic_file, read_json, write_json
 
 _YAML = (".yaml", ".yml")
 _OUTPUT = (".jsonl", ".jsonl.gz")
@@ -134,7 +134,7 @@ def claim_progress(output: Path, settings: dict[str, Any], free: tuple[str, ...]
     folder = progress_folder(output)
     file = folder / "settings.json"
     settings = json.loads(json.dumps(settings))
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
+    found = read_json(file, default=settings)
     if changed := [name for name, value in settings.items() if name not in free and found.get(name) != value]:
         raise InputError(
             f"an earlier job left this with another {', '.join(changed)}",

@@ -14,6 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.data import Table
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
+from reasoning_embedding.progress import Report
 
 from .files import (
     check_output,
@@ -27,7 +28,7 @@ from .files import (
     texts_digest,
 )
 from .lengths import text_lengths
-from .search import Report, Searcher, open_search, scored
+from .search import Searcher, open_search, scored
 
 
 @dataclass(frozen=True)
@@ -179,27 +180,27 @@ def _masks(
     report: Report,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the reason and the rows of each rule that applies."""
-    from reasoning_embedding.data.quality import filters as filtering
+    from reasoning_embedding.data.quality import filters
 
     if rule.lengths:
         lengths, unit = text_lengths(table, rule.tokenizer, "characters")
         low, high = rule.min_length, rule.max_length
-        yield f"fewer {unit} than allowed", filtering.outside_lengths(table, lengths, low, None)
-        yield f"more {unit} than allowed", filtering.outside_lengths(table, lengths, None, high)
+        yield f"fewer {unit} than allowed", filters.outside_lengths(table, lengths, low, None)
+        yield f"more {unit} than allowed", filters.outside_lengths(table, lengths, None, high)
     if rule.duplicates is not None:
-        yield "repeats an earlier row", filtering.repeated(table, near=False)
+        yield "repeats an earlier row", filters.repeated(table, near=False)
     if rule.duplicates == "near":
-        yield "nearly repeats an earlier row", filtering.repeated(table, near=True)
+        yield "nearly repeats an earlier row", filters.repeated(table, near=True)
     for path in rule.decontaminate:
-        yield f"in evaluation set {path.name}", filtering.contaminated(table, _evaluation_texts(path))
+        yield f"in evaluation set {path.name}", filters.contaminated(table, _evaluation_texts(path))
     if rule.margin is not None:
-        yield "margin too narrow", filtering.narrow_margin(table, rule.margin)
+        yield "margin too narrow", filters.narrow_margin(table, rule.margin)
     if rule.consistency is not None and searcher is not None:
-        from reasoning_embedding.data.mining.hard_negatives import make_pool
+        from reasoning_embedding.data.mining.hard_negatives import inconsistent, make_pool
 
         pool = make_pool(table, documents)
         search = open_search(searcher, pool.queries, pool.documents, pool.minable, folder / "corpus", report)
-        yield "positive not among the best", filtering.inconsistent(pool, search, rule.consistency)
+        yield "positive not among the best", inconsistent(pool, search, rule.consistency)
 
 
 def _evaluation_texts(folder: Path) -> list[str]:

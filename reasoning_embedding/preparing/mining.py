@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding import config
-from reasoning_embedding.data.mining.hard_negatives import MiningRule, Pool, check_pool, make_pool, mine
+from reasoning_embedding.data.mining.hard_negatives import (
+    CandidatePool,
+    MiningRule,
+    check_pool,
+    make_pool,
+    mine,
+)
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, write_json
+from reasoning_embedding.progress import Countdown, Report
 
 from .files import (
     check_output,
@@ -23,7 +30,7 @@ from .files import (
     row_lines,
     texts_digest,
 )
-from .search import Countdown, Report, Searcher, open_search
+from .search import Searcher, open_search
 
 #: Rows written between two moments at which a stopped job can go on.
 ROWS = 1024
@@ -96,14 +103,14 @@ def mine_file(
     folder = claim_progress(output, settings, () if started else ("rule",))
     search = open_search(searcher, pool.queries, pool.documents, pool.minable, folder, report)
     shards = []
-    countdown = Countdown(report, "rows mined", len(pool.table), _finished(folder, pool))
+    countdown = Countdown(report, "rows mined", done=_finished(folder, pool))
     for start in range(0, len(pool.table), ROWS):
         shards.append(shard := folder / f"rows-{start:010d}.jsonl")
         rows = range(start, min(start + ROWS, len(pool.table)))
         if not shard.exists():
             with atomic_file(shard) as temporary:
                 temporary.write_bytes(b"".join(row_lines(mine(pool, search, rule, rows))))
-            countdown(rows.stop)
+            countdown(rows.stop, len(pool.table))
     result = {**_summary(shards), "skipped": pool.table.skipped, "settings": settings}
     if not result["negatives"]:
         for shard in shards:
@@ -123,7 +130,7 @@ def mine_file(
     return result
 
 
-def _finished(folder: Path, pool: Pool) -> int:
+def _finished(folder: Path, pool: CandidatePool) -> int:
     """Rows that an earlier process wrote."""
     starts = (int(shard.stem.partition("-")[2]) for shard in folder.glob("rows-*.jsonl"))
     return sum(min(ROWS, len(pool.table) - start) for start in starts)

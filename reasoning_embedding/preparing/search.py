@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +12,16 @@ import numpy as np
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import read_provenance
 from reasoning_embedding.checkpoints.references import resolve
+from reasoning_embedding.data.mining.vectors import Encode, embed_texts
 from reasoning_embedding.errors import InputError, SetupError
-from reasoning_embedding.files import explain_disk_errors, write_json
+from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
     from reasoning_embedding.data import Table
     from reasoning_embedding.data.mining.neighbours import Search
 
-Report = Callable[[str], None]
-#: Texts and their prompt -> (n, D) unit vectors.
-Encode = Callable[[Sequence[str], str], np.ndarray]
 #: The name that stands for BM25 where a model is asked for.
 BM25 = "bm25"
-#: Texts embedded between two moments at which a stopped job can go on.
-_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -72,38 +66,6 @@ class Searcher:
         return {**vars(self), "content": found.content if found and known else None}
 
 
-class Countdown:
-    """Lines of progress with the time left, one in ten seconds at most.
-
-    Parameters
-    ----------
-    report : callable
-        Takes lines.
-    what : str
-        What is counted, such as ``rows``.
-    total, done : int
-        How many there are, and how many an earlier process did.
-    """
-
-    def __init__(self, report: Report, what: str, total: int, done: int = 0) -> None:
-        self._report, self._what, self._total, self._first = report, what, total, done
-        self._start = self._said = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        """Say how far it is, if it is time to."""
-        now = time.monotonic()
-        if now - self._said < 10 and done < self._total:
-            return
-        self._said = now
-        left = (self._total - done) * (now - self._start) / max(done - self._first, 1)
-        rest = "" if done >= self._total else f", {_duration(left)} left"
-        self._report(f"{self._what}: {done:,} of {self._total:,}{rest}")
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
 def open_search(
     searcher: Searcher,
     queries: Sequence[tuple[str, str]],
@@ -137,7 +99,7 @@ def open_search(
         If FAISS or bm25s is asked for and missing, or the folder cannot be written.
     """
     from reasoning_embedding.data.mining.neighbours import ExactSearch, FaissSearch, ScoreSearch
-    from reasoning_embedding.data.texts import View
+    from reasoning_embedding.data.views import View
 
     if searcher.model == BM25:
         try:
@@ -153,9 +115,9 @@ def open_search(
     def prompted(query: tuple[str, str]) -> tuple[str, str]:
         return template.replace("{instruction}", query[0]) if query[0] else "", query[1]
 
-    asked = encoded(folder, "queries", View(queries, None, prompted), encode, report)
+    asked = embed_texts(folder, "queries", View(queries, None, prompted), encode, report)
     pairs = View(documents, None, lambda text: (searcher.document_prompt, text))
-    answers = encoded(folder, "documents", pairs, encode, report)
+    answers = embed_texts(folder, "documents", pairs, encode, report)
     if searcher.faiss is None:
         return ExactSearch(asked, answers, minable)
     return FaissSearch(asked, answers, minable, searcher.faiss)
@@ -180,7 +142,7 @@ def scored(searcher: Searcher, table: Table, folder: Path, report: Report) -> Ta
     InputError, SetupError
         As in :func:`open_search`.
     """
-    from reasoning_embedding.data.texts import View
+    from reasoning_embedding.data.views import View
 
     asked, query = np.unique(table.query, return_inverse=True)
     lists = (table.positives, table.negatives)
@@ -188,8 +150,7 @@ def scored(searcher: Searcher, table: Table, folder: Path, report: Report) -> Ta
     queries, documents = View(table.texts, asked), View(table.texts, own, lambda pair: pair[1])
     search = open_search(replace(searcher, faiss=None), queries, documents, len(documents), folder, report)
     scores = [
-        search.scores(np.repeat(query, np.diff(each.offsets)), np.searchsorted(own, each.values))
-        for each in lists
+        search.scores(np.repeat(query, each.lengths), np.searchsorted(own, each.values)) for each in lists
     ]
     return replace(table, positive_scores=scores[0], negative_scores=scores[1])
 
@@ -226,55 +187,3 @@ def load_encoder(searcher: Searcher) -> Encode:
     return lambda texts, prompt: model.encode(
         list(texts), prompt=prompt, normalize_embeddings=True, show_progress_bar=False
     )
-
-
-def encoded(
-    folder: Path, name: str, texts: Sequence[tuple[str, str]], encode: Encode, report: Report
-) -> np.ndarray:
-    """Return the vectors of (prompt, text) pairs, memory-mapped; goes on where a stopped process was.
-
-    Parameters
-    ----------
-    folder, name
-        ``name.npy`` of the folder holds the vectors, ``name.json`` how many are done.
-    texts : sequence of (str, str)
-        Prompt and text; at least one.
-    encode : callable
-        Gives unit vectors.
-    report : callable
-        Takes lines of progress.
-
-    Raises
-    ------
-    InputError
-        If a vector is not finite.
-    """
-    file, record = folder / f"{name}.npy", folder / f"{name}.json"
-    with explain_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    done = json.loads(record.read_text())["done"] if record.exists() else 0
-    vectors = np.load(file, mmap_mode="r+") if done else None
-    countdown = Countdown(report, f"{name} embedded", len(texts), done)
-    for start in range(done, len(texts), _CHUNK):
-        chunk = texts[start : start + _CHUNK]
-        found = np.empty((0, 0))
-        for prompt in dict.fromkeys(prompt for prompt, _ in chunk):
-            places = [place for place, pair in enumerate(chunk) if pair[0] == prompt]
-            values = encode([chunk[place][1] for place in places], prompt)
-            if not found.size:
-                found = np.empty((len(chunk), values.shape[1]), np.float32)
-            found[places] = values
-        if not np.isfinite(found).all():
-            bad = chunk[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])][1]
-            raise InputError(
-                "the model's vector is not finite", where=f"text {bad[:60]!r}", todo="check the model"
-            )
-        with explain_disk_errors(file):
-            if vectors is None:
-                shape = (len(texts), found.shape[1])
-                vectors = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
-            vectors[start : start + len(chunk)] = found
-            vectors.flush()
-        write_json(record, {"done": start + len(chunk)})
-        countdown(start + len(chunk))
-    return np.load(file, mmap_mode="r")

@@ -8,15 +8,61 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints import step_name
+from reasoning_embedding.checkpoints.provenance import Ancestor
 from reasoning_embedding.checkpoints.scores import WHILE_TRAINING
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
-from .card_text import CHECKED, CITATIONS, INTRODUCTION, LIMITS
-from .facts import Facts
-from .markdown import table, text
-from .metadata import metadata
-from .record import Ancestor, mean_score
+from .facts import Facts, mean_score
+from .markdown import fenced, table, text
 from .release import MAIN
-from .usage import TITLES, fenced, snippets
+from .usage import TITLES, snippets
+
+_INTRODUCTION = """\
+Attention is bidirectional by the stock architecture's own switch, `is_causal: false` in `config.json`; no
+remote code is needed.
+
+**Minimum versions: `transformers >= 5.2`, `sentence-transformers >= 6.0`.** Earlier versions of transformers
+ignore the switch without a word: attention stays causal and the embeddings are others."""
+
+_CHECKED = """\
+Both blocks were run in a fresh process before this model was uploaded, and gave the trainer's own embeddings
+to 1e-5."""
+
+_LIMITS = """\
+- Texts are cut at {max_tokens} tokens, prompt included.
+- Scores hold for the tasks, instructions and lengths above; other domains and languages were not measured.
+- Biases and errors of the backbone and of the training data remain.
+- Embeddings of other revisions of this repository, or without the prompt, are not comparable with these."""
+
+_CITATIONS = """\
+@misc{chan2026reasoning,
+  title = {Do Reasoning Models Enhance Embedding Models?},
+  author = {Chan, Wun Yu and Chen, Shaojin and Jing, Huihao and Lau, Kwun Hang and Li, Elton Chun-Chai and
+            Wang, Zihao and Li, Haoran and Song, Yangqiu},
+  year = {2026},
+  eprint = {2601.21192},
+  archivePrefix = {arXiv},
+  url = {https://arxiv.org/abs/2601.21192}
+}
+
+@misc{li2025tracing,
+  title = {Tracing the Representation Geometry of Language Models from Pretraining to Post-training},
+  author = {Li, Melody Zixuan and Agrawal, Kumar Krishna and Ghosh, Arna and Teru, Komal Kumar and
+            Santoro, Adam and Lajoie, Guillaume and Richards, Blake A.},
+  year = {2025},
+  eprint = {2509.23024},
+  archivePrefix = {arXiv},
+  url = {https://arxiv.org/abs/2509.23024}
+}
+
+@inproceedings{reimers-2019-sentence-bert,
+  title = {Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks},
+  author = {Reimers, Nils and Gurevych, Iryna},
+  booktitle = {Proceedings of the 2019 Conference on Empirical Methods in Natural Language Processing},
+  year = {2019},
+  url = {https://arxiv.org/abs/1908.10084}
+}"""
 
 CARD = "README.md"
 
@@ -32,13 +78,13 @@ def write_card(facts: Facts, folder: Path) -> None:
         The exported folder; its model files are there already.
     """
     sections = "\n\n".join(part for part in _sections(facts, folder) if part)
-    (folder / CARD).write_text(f"---\n{metadata(facts)}\n---\n\n{sections}\n", encoding="utf-8")
+    (folder / CARD).write_text(f"---\n{_metadata(facts)}\n---\n\n{sections}\n", encoding="utf-8")
 
 
 def _sections(facts: Facts, folder: Path) -> Iterator[str]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     layers = f" of {config['num_hidden_layers']} layers" if "num_hidden_layers" in config else ""
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokenizer = read_json(folder / "tokenizer_config.json")
     step = "" if facts.revision.step is None else f", step {facts.revision.step}"
     named = facts.record.get("run") or facts.revision.checkpoint.resolve().name
     yield f"# {text(facts.release.repo.partition('/')[2])}"
@@ -46,11 +92,11 @@ def _sections(facts: Facts, folder: Path) -> Iterator[str]:
         f"A text embedder: a {text(config['model_type'])} decoder{layers} with bidirectional attention, the mean "
         f"of its last states, unit length ({text(named)}{step}). Similarity is the cosine."
     )
-    yield INTRODUCTION
+    yield _INTRODUCTION
     yield "## Usage"
     for library, code in snippets(folder, facts.release.repo, facts.revision.name).items():
         yield f"### {TITLES[library]}\n\n{fenced(code, 'python')}"
-    yield CHECKED
+    yield _CHECKED
     yield _prompts(folder)
     yield _lineage(facts)
     yield _recipe(facts)
@@ -60,16 +106,16 @@ def _sections(facts: Facts, folder: Path) -> Iterator[str]:
     if facts.revision.name == MAIN:
         yield _figures(facts)
         yield _checkpoints(facts)
-    yield "## Limits\n\n" + LIMITS.format(
+    yield "## Limits\n\n" + _LIMITS.format(
         max_tokens=tokenizer.get("model_max_length", "the tokenizer's limit of")
     )
-    yield f"## Citation\n\n{_base_citation(facts)}{fenced(CITATIONS, 'bibtex')}"
+    yield f"## Citation\n\n{_base_citation(facts)}{fenced(_CITATIONS, 'bibtex')}"
     used = facts.record.get("versions") or {}
     yield "## Made with\n\n" + table(("library", "version"), used.items()) if used else ""
 
 
 def _prompts(folder: Path) -> str:
-    settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+    settings = read_json(folder / "config_sentence_transformers.json")
     prompts = {name: prompt for name, prompt in settings["prompts"].items() if prompt}
     if not prompts:
         return "The model has no prompts: queries and documents are embedded as they are."
@@ -211,3 +257,55 @@ def _checkpoints(facts: Facts) -> str:
 def _base_citation(facts: Facts) -> str:
     names = [f"[{name}](https://huggingface.co/{name})" for name in facts.base_models]
     return f"Please cite the base model ({', '.join(names)}) as its authors ask, and:\n\n" if names else ""
+
+
+def _metadata(facts: Facts) -> str:
+    """Return the YAML that the Hub indexes a model by.
+
+    Raises
+    ------
+    InputError
+        If the Hub's client refuses a value.
+    """
+    from huggingface_hub import ModelCardData
+
+    scores = facts.scores.get(facts.revision.name)
+    results = _eval_results(scores) if scores else None
+    base = facts.base_models
+    data = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["sentence-transformers", "feature-extraction", "dense", "reasoning-embedding"],
+        license=facts.about.license,
+        language=list(facts.about.languages) or None,
+        base_model=(base if len(base) > 1 else base[0]) if base else None,
+        base_model_relation=("merge" if facts.merged else "finetune") if base else None,
+        datasets=_hub_datasets(facts) or None,
+        model_name=facts.release.repo if results else None,
+        eval_results=results,
+    )
+    try:
+        return data.to_yaml()
+    except ValueError as error:
+        raise InputError(f"the card's metadata cannot be written: {error}") from error
+
+
+def _hub_datasets(facts: Facts) -> list[str]:
+    hub = [source["dataset"] for source in facts.sources if source.get("kind") == "hub"]
+    return [name for name in dict.fromkeys(hub) if name.count("/") <= 1 and not Path(name).exists()]
+
+
+def _eval_results(scores: dict[str, Any]) -> Any:
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=str(entry.get("type", "Retrieval")),
+            dataset_type=str(entry["task"]),
+            dataset_name=str(entry["task"]),
+            metric_type=str(entry.get("main_metric", "ndcg_at_10")),
+            metric_value=round(float(entry["main_score"]), 6),
+        )
+        for entry in scores["tasks"]
+        if entry.get("main_score") is not None and not entry.get(WHILE_TRAINING)
+    ] or None

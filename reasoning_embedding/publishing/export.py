@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.checkpoints.scores import scores_of_checkpoint
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_folder, explain_disk_errors, write_json
+from reasoning_embedding.progress import Report
 
 from .card import write_card
-from .facts import About, Facts
+from .facts import About, Facts, mean_score, read_run
 from .masking import public
-from .record import mean_score, read_run
 from .release import MAIN, Release, Revision, files_in
 
 INDEX = "checkpoints.jsonl"
@@ -28,7 +27,7 @@ _PUBLISHED = {".safetensors", ".json", ".model", ".txt", ".jinja"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def export(release: Release, about: About, report: Callable[[str], None]) -> None:
+def export(release: Release, about: About, report: Report) -> None:
     """Write every revision's folder; each appears whole or not at all, and a call repeats to the same bytes.
 
     Parameters

@@ -1,12 +1,81 @@
-"""Everything a model card is written from."""
+"""Everything a model card is written from: the checkpoint, its run and its scores, and what only its author knows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from .record import Ancestor, RunRecord, ancestors, parents
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.provenance import Ancestor, ancestors, parents
+from reasoning_embedding.checkpoints.scores import mean_scores
+from reasoning_embedding.files import read_json
+
 from .release import Release, Revision, check_repo_name
+
+_RESTORE = "restore the file"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run's settings and surroundings; empty for a checkpoint without a run.
+
+    Attributes
+    ----------
+    settings : dict
+        The resolved configuration.
+    manifest : dict
+        Versions, data, hardware.
+    contamination : dict
+        Evaluation texts found in the training data.
+    figures : dict
+        Title -> PNG of a finished report.
+    lineage : Path or None
+        Folder of the experiment's backbones.
+    """
+
+    settings: dict[str, Any]
+    manifest: dict[str, Any]
+    contamination: dict[str, Any]
+    figures: dict[str, Path]
+    lineage: Path | None
+
+
+def read_run(run: RunFolder | None) -> RunRecord:
+    """Read what a run's folder, and the experiment around it, say.
+
+    Raises
+    ------
+    InputError
+        If a file there is damaged.
+    """
+    if run is None:
+        return RunRecord({}, {}, {}, {}, None)
+    experiment = run.experiment
+    compared = run.contamination if run.contamination.exists() else experiment.contamination
+    return RunRecord(
+        settings=read_json(run.config_json, default={}, todo=_RESTORE),
+        manifest=read_json(run.manifest, default={}, todo=_RESTORE),
+        contamination=read_json(compared, default={}, todo=_RESTORE),
+        figures=_figures(run.path) or _figures(experiment.path),
+        lineage=experiment.lineage,
+    )
+
+
+_FIGURES = {
+    "realignment": "HRSA by training step: how the representation moved from the backbone, and to its siblings",
+    "layers": "HRSA by layer",
+}
+
+
+def _figures(folder: Path) -> dict[str, Path]:
+    found = {title: folder / "report" / "figures" / f"{name}.png" for name, title in _FIGURES.items()}
+    return {title: path for title, path in found.items() if path.is_file()}
+
+
+def mean_score(scores: dict[str, Any] | None) -> float | None:
+    """Mean of the main scores over tasks; None where one is missing."""
+    return mean_scores(scores["tasks"], scores["failed"])["by_task"] if scores else None
 
 
 @dataclass(frozen=True)

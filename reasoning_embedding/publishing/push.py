@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
+from reasoning_embedding.progress import Report
 
 from .hub import Hub
-from .ledger import Ledger
-from .release import MAIN, Release, Revision, files_in
+from .release import MAIN, Release, ReleaseRecord, Revision, files_in
 
-Report = Callable[[str], None]
 _AGAIN = "the same command goes on: what is complete is left as it is"
 
 
 def push(
     release: Release,
     hub: Hub,
-    ledger: Ledger,
+    record: ReleaseRecord,
     *,
     private: bool = False,
     overwrite: bool = False,
@@ -31,7 +28,7 @@ def push(
         Exported and verified.
     hub : Hub
         Its repository.
-    ledger : Ledger
+    record : ReleaseRecord
         Remembers which commits are ours.
     private : bool
         Visibility of a new repository.
@@ -52,7 +49,7 @@ def push(
     done: list[str] = []
     try:
         hub.check_access()
-        _push(release, hub, ledger, done, private=private, overwrite=overwrite, report=report)
+        _push(release, hub, record, done, private=private, overwrite=overwrite, report=report)
     except ReasoningEmbeddingError as error:
         what = f"{error.what}\n{_state(release, done)}"
         todo = f"{error.todo}; {_AGAIN}" if error.todo else _AGAIN
@@ -65,7 +62,7 @@ def push(
 def _push(
     release: Release,
     hub: Hub,
-    ledger: Ledger,
+    record: ReleaseRecord,
     done: list[str],
     *,
     private: bool,
@@ -81,7 +78,7 @@ def _push(
         )
     waiting: list[Revision] = []
     for revision in release.revisions:
-        if _is_complete(release, revision, hub, ledger, there or {}, overwrite=overwrite):
+        if _is_complete(release, revision, hub, record, there or {}, overwrite=overwrite):
             if release.tags and _working_branch(revision) in (
                 there or {}
             ):  # stopped just before its deletion
@@ -95,7 +92,7 @@ def _push(
         report(f"created {release.repo} ({'private' if private else 'public'})")
     for revision in waiting:
         report(f"{revision.name}: uploading to {release.repo}")
-        _upload(release, revision, hub, ledger)
+        _upload(release, revision, hub, record)
         report(f"{revision.name}: uploaded")
         done.append(revision.name)
 
@@ -104,7 +101,7 @@ def _is_complete(
     release: Release,
     revision: Revision,
     hub: Hub,
-    ledger: Ledger,
+    record: ReleaseRecord,
     there: dict[str, tuple[str, str]],
     *,
     overwrite: bool,
@@ -121,9 +118,9 @@ def _is_complete(
         )
     remote = hub.remote(commit)
     if remote.equals(release.exported(revision)):
-        ledger.add_commit(revision.name, commit)
+        record.add_commit(revision.name, commit)
         return True
-    if not (remote.empty or overwrite or commit in ledger.commits()):
+    if not (remote.empty or overwrite or commit in record.commits()):
         raise InputError(
             f"{revision.name} holds {len(remote.files)} files that were not published from here",
             where=f"{release.repo} at {hub.endpoint}",
@@ -132,14 +129,14 @@ def _is_complete(
     return False
 
 
-def _upload(release: Release, revision: Revision, hub: Hub, ledger: Ledger) -> None:
+def _upload(release: Release, revision: Revision, hub: Hub, record: ReleaseRecord) -> None:
     as_tag = release.tags and revision.name != MAIN
     branch = _working_branch(revision) if as_tag else revision.name
     if branch != MAIN:
         hub.create_branch(branch)
     step = "" if revision.step is None else f" (step {revision.step})"
     commit = hub.upload(release.exported(revision), branch, f"Publish {revision.name}{step}")
-    ledger.add_commit(revision.name, commit)
+    record.add_commit(revision.name, commit)
     if as_tag:
         hub.move_tag(revision.name, commit)
         hub.delete_branch(branch)

@@ -1,17 +1,20 @@
-"""What will be published where: a repository, its main revision, and one revision for each step."""
+"""What will be published where: a repository, its main revision, and one revision for each step; and what is done."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reasoning_embedding.checkpoints import RunFolder, read_provenance, step_name
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json, write_json
 
 MAIN = "main"
 #: Folder of a run (or beside a lone checkpoint) that holds what is exported.
 FOLDER = "publish"
+_RECORD = "ledger.json"
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 
 
@@ -43,7 +46,7 @@ class Release:
     repo : str
         ``ORG/NAME``.
     folder : Path
-        Where it is exported: a folder a revision, and the ledger.
+        Where it is exported: a folder a revision, and the record.
     main : Revision
         What who names no revision gets.
     steps : tuple of Revision
@@ -161,3 +164,50 @@ def check_repo_name(repo: str) -> None:
         wrong = "its parts have at most 96 characters"
     if wrong:
         raise InputError(f"{repo!r} is no repository name: {wrong}", where="--repo", todo="--repo ORG/NAME")
+
+
+class ReleaseRecord:
+    """What was verified and uploaded so far, so that an interrupted upload goes on; every change is written at once.
+
+    It lies beside the exported folders and holds no secret.
+
+    Parameters
+    ----------
+    folder : Path
+        A release's folder.
+
+    Raises
+    ------
+    InputError
+        If the file there is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _RECORD
+        todo = "delete it: what is complete on the Hub is recognised by its files"
+        found = read_json(self._path, default={"revisions": {}}, todo=todo).get("revisions")
+        if not isinstance(found, dict):
+            raise InputError("it names no revisions", where=str(self._path), todo=todo)
+        self._revisions: dict[str, dict[str, Any]] = found
+
+    def verified(self, name: str, fingerprint: str) -> dict[str, float] | None:
+        """Differences measured for a revision of this very fingerprint, or None."""
+        entry = self._revisions.get(name, {}).get("verified") or {}
+        return entry.get("differences") if entry.get("fingerprint") == fingerprint else None
+
+    def set_verified(self, name: str, fingerprint: str, differences: dict[str, float]) -> None:
+        """Remember that a revision gave the trainer's embeddings."""
+        self._change(name, verified={"fingerprint": fingerprint, "differences": differences})
+
+    def commits(self) -> set[str]:
+        """Commits that were made from this folder."""
+        return {commit for entry in self._revisions.values() for commit in entry.get("commits", [])}
+
+    def add_commit(self, name: str, commit: str) -> None:
+        """Remember a commit of a revision."""
+        commits = self._revisions.get(name, {}).get("commits", [])
+        self._change(name, commits=[*(item for item in commits if item != commit), commit])
+
+    def _change(self, name: str, **values: Any) -> None:
+        self._revisions[name] = {**self._revisions.get(name, {}), **values}
+        write_json(self._path, {"revisions": self._revisions})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+
+from reasoning_embedding.files import read_json
 
 SENTENCE_TRANSFORMERS = "sentence-transformers"
 TRANSFORMERS = "transformers"
@@ -28,9 +29,9 @@ def snippets(folder: Path, repo: str, revision: str) -> dict[str, str]:
     revision : str
         ``main`` is left out of the code.
     """
-    prompts = _read(folder / "config_sentence_transformers.json").get("prompts", {})
-    include = bool(_read(folder / "1_Pooling" / "config.json").get("include_prompt", True))
-    plain = str(_read(folder / "config.json").get("dtype") or "float32") == "float32"
+    prompts = read_json(folder / "config_sentence_transformers.json", default={}).get("prompts", {})
+    include = bool(read_json(folder / "1_Pooling" / "config.json", default={}).get("include_prompt", True))
+    plain = str(read_json(folder / "config.json", default={}).get("dtype") or "float32") == "float32"
     name = next((name for name in ("query", *prompts) if prompts.get(name)), None)
     where = literal(repo) + ("" if revision == "main" else f", revision={literal(revision)}")
     in_float32 = "" if plain else ', model_kwargs={"dtype": "float32"}'
@@ -80,13 +81,6 @@ def literal(value: str | list[str]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def fenced(code: str, language: str = "") -> str:
-    """Return a Markdown block that no text inside can close."""
-    longest = max((len(run) for run in re.findall(r"`{3,}", code)), default=2)
-    fence = "`" * (longest + 1)
-    return f"{fence}{language}\n{code}\n{fence}"
-
-
 def snippets_of_card(card: str) -> dict[str, str]:
     """Take the code back out of a card: the Python block below each of :data:`TITLES`."""
     found = {}
@@ -99,7 +93,3 @@ def snippets_of_card(card: str) -> dict[str, str]:
         if match:
             found[library] = match["code"]
     return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -19,12 +19,13 @@ from reasoning_embedding.backbones.contracts import PROBE_TEXTS
 from reasoning_embedding.checkpoints import content_hash, read_provenance, versions
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.errors import ContractError, InputError
+from reasoning_embedding.files import read_json_value
+from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import mask
 
 from .card import CARD
-from .ledger import Ledger
-from .record import read_run
-from .release import Release, Revision
+from .facts import read_run
+from .release import Release, ReleaseRecord, Revision
 from .usage import TITLES, literal, snippets_of_card
 
 #: Largest difference between an embedding as the card computes it and the trainer's own.
@@ -69,9 +70,7 @@ def run_fresh(codes: Sequence[dict[str, str]], probes: Sequence[list[Probe]]) ->
             return dict(arrays)
 
 
-def verify(
-    release: Release, ledger: Ledger, report: Callable[[str], None], fresh: RunFresh = run_fresh
-) -> None:
+def verify(release: Release, record: ReleaseRecord, report: Report, fresh: RunFresh = run_fresh) -> None:
     """Check every exported revision; what was checked before in this very form is not checked again.
 
     Content hash, attention contract, the run's input contract, no code in the model, and embeddings: those of
@@ -81,7 +80,7 @@ def verify(
     ----------
     release : Release
         Exported.
-    ledger : Ledger
+    record : ReleaseRecord
         Remembers what was checked.
     report : callable
         Takes a line a library.
@@ -97,7 +96,7 @@ def verify(
     """
     inputs = read_run(release.run).manifest.get("input_contract") or {}
     fingerprints = {item: _fingerprint(release.exported(item)) for item in release.revisions}
-    waiting = [item for item in release.revisions if ledger.verified(item.name, fingerprints[item]) is None]
+    waiting = [item for item in release.revisions if record.verified(item.name, fingerprints[item]) is None]
     codes: list[dict[str, str]] = []
     probes: list[list[Probe]] = []
     expected: list[list[np.ndarray]] = []
@@ -114,10 +113,10 @@ def verify(
                 library: _difference(found, f"{index}/{library}", expected[index], release.exported(revision))
                 for library in codes[index]
             }
-            ledger.set_verified(revision.name, fingerprints[revision], differences)
+            record.set_verified(revision.name, fingerprints[revision], differences)
     for library in TITLES:
         worst = max(
-            (ledger.verified(item.name, fingerprints[item]) or {})[library] for item in release.revisions
+            (record.verified(item.name, fingerprints[item]) or {})[library] for item in release.revisions
         )
         report(f"verified: the card's code for {library} gives the trainer's embeddings to {worst:.1g}")
 
@@ -156,7 +155,7 @@ def _expected(
 
 def _refuse_code(folder: Path) -> None:
     for path in folder.glob("*.json"):
-        if "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+        if "auto_map" in read_json_value(path):
             raise ContractError(
                 "the model asks for code of its own (auto_map)",
                 where=str(path),

@@ -1,4 +1,4 @@
-"""Charts as data, which the PNG figures and the interactive page both draw: logs and scores."""
+"""Charts as data, which pages (SVG) and PNG figures both draw: logs, scores, points, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .labels import QUANTITIES, SCORE
-from .records import Experiment, Run, Stage
-from .tables import mean_score, task_score
+from .labels import QUANTITIES, SCORE, number
+from .records import Experiment, GrownBackbone, Run
+from .tables import mean_score, sequence_entries, sequence_tasks, task_score
 
 #: Points a curve keeps; longer logs are averaged in buckets (about a pixel each on a wide screen).
 MAX_POINTS = 1000
@@ -42,7 +42,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Panels over one horizontal axis; the page shows one at a time."""
+    """Panels over one horizontal axis."""
 
     key: str
     title: str
@@ -50,9 +50,18 @@ class LineChart:
     panels: list[Panel]
     note: str = ""
     log: bool = False
-    """Whether steps start out on a logarithmic axis (of 1 + step)."""
+    """Whether steps stand on a logarithmic axis (of 1 + step)."""
     ticks: list[str] | None = None
     """Names of x = 0, 1, 2, ... where x is not a number."""
+    first: tuple[str, ...] = ()
+    """Keys of the panels that are asked for most; none: all."""
+
+    @property
+    def shown(self) -> list[Panel]:
+        """The panels asked for most, in their order; the only ones of a PNG, and the first of a page."""
+        return [panel for panel in self.panels if panel.key in self.first] or (
+            self.panels[:1] if self.first else self.panels
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,34 @@ class Bars:
     first: list[list[float | None]]
     looks: list[tuple[int, int]]
     """Colour and style of each model; the colours of baselines are negative."""
+    note: str = "A short line across a bar is the score at step 0."
+
+
+@dataclass(frozen=True)
+class CoordinateAxis:
+    """An axis of :class:`Coordinates`: its name, and some of its values by their places in [0, 1]."""
+
+    label: str
+    ticks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class CoordinateLine:
+    """A run as a line through all axes: its place in [0, 1] and its value as text on each."""
+
+    name: str
+    places: list[float]
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Parallel coordinates: an axis a quantity, a line a run, the best last."""
+
+    title: str
+    axes: list[CoordinateAxis]
+    lines: list[CoordinateLine]
+    note: str
 
 
 def thin(
@@ -85,15 +122,19 @@ def thin(
 
 
 def log_chart(
-    key: str, title: str, logs: Sequence[Run | Stage], looks: Mapping[str, tuple[int, int]] | None = None
+    key: str,
+    title: str,
+    logs: Sequence[Run | GrownBackbone],
+    first: tuple[str, ...],
+    looks: Mapping[str, tuple[int, int]] | None = None,
 ) -> LineChart | None:
-    """Training logs: one panel for each known quantity that somebody logged; without looks each has its colour."""
+    """Training logs: a panel for each known quantity that somebody logged; without looks each log has its colour."""
     looks = looks or {entity.name: (place, 0) for place, entity in enumerate(logs)}
     panels = []
     for quantity, label in QUANTITIES.items():
         lines = []
         for entity in logs:
-            if quantity == "loss" and isinstance(entity, Stage) and entity.kind == "rlvr":
+            if quantity == "loss" and isinstance(entity, GrownBackbone) and entity.kind == "rlvr":
                 continue  # a policy-gradient loss is no likelihood: it shares no axis with the others
             points = [
                 (row["step"], value)
@@ -105,7 +146,7 @@ def log_chart(
                 lines.append(Line(entity.name, x, y, *looks[entity.name]))
         if lines:
             panels.append(Panel(quantity, label, lines))
-    return LineChart(key, title, "step", panels) if panels else None
+    return LineChart(key, title, "step", panels, first=first) if panels else None
 
 
 def score_bars(experiment: Experiment) -> Bars | None:
@@ -159,3 +200,50 @@ def _finite(value: Any) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
+
+
+@dataclass(frozen=True)
+class PointPlot:
+    """One model's projection to the plane.
+
+    Parameters
+    ----------
+    heading : str
+        Over the whole figure.
+    title, note : str
+        Over this panel.
+    families : tuple of str
+        Names.
+    points : tuple of tuple of (float, float)
+        Of each family, its texts in the order of the chunks; t-SNE's axes have no unit.
+    """
+
+    heading: str
+    title: str
+    note: str
+    families: tuple[str, ...]
+    points: tuple[tuple[tuple[float, float], ...], ...]
+
+
+def sequence_plots(experiment: Experiment) -> dict[str, list[PointPlot]]:
+    """Panels of the figure of each task, in the order of its table."""
+    return {
+        task: [_plot(task, name, note, entry) for name, note, entry in sequence_entries(experiment, task)]
+        for task in sequence_tasks(experiment)
+    }
+
+
+def _plot(task: str, name: str, note: str, entry: dict[str, Any]) -> PointPlot:
+    projection = entry["tsne"]
+    labelled = list(zip(projection["labels"], projection["points"], strict=True))
+    families = tuple(projection["families"])
+    return PointPlot(
+        heading=f"t-SNE of {task}: {entry['texts']} texts, perplexity {projection['perplexity']:.3g}",
+        title=f"{name} · {note}",
+        note=f"silhouette {number(entry['silhouette_true'])}, ARI {number(entry['ari'], 2)}",
+        families=families,
+        points=tuple(
+            tuple((float(x), float(y)) for label, (x, y) in labelled if label == index)
+            for index in range(len(families))
+        ),
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reasoning_embedding.hrsa.trajectory import Trajectory
-
-from .charts import Line, LineChart, Panel
-from .labels import HEADLINE, metric_label, number, short_layer
-from .records import Experiment, Pair
+from reasoning_embedding.reports.charts import Line, LineChart, Panel
+from reasoning_embedding.reports.labels import HEADLINE, metric_label, number, short_layer
+from reasoning_embedding.reports.records import AnalysedPair, Experiment, Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class HeatMap:
 
 def realignment_chart(experiment: Experiment) -> LineChart | None:
     """Similarity to the reference by step, with the seed band where its probe set is the track's."""
-    tracks = experiment.realignments
+    tracks = experiment.trajectories
     groups = (
         ("last layer", "series"),
         ("mean over layers", "series_mean"),
@@ -48,9 +48,10 @@ def realignment_chart(experiment: Experiment) -> LineChart | None:
     note = " ".join(f"{track.name}: run {track.run} against {track.against}." for track in tracks)
     note = f"{note} {probe_note(tracks)}"
     if experiment.band:
-        note += f" At the last layer the seed band is {experiment.band.makings}."
+        note += f" At the last layer the seed band is {experiment.band.description}."
     title = "Realignment: similarity to the reference by step"
-    return LineChart("realignment", title, "training step", panels, note=note, log=True)
+    first = tuple(f"series/{metric}" for metric in HEADLINE)
+    return LineChart("realignment", title, "training step", panels, note=note, log=True, first=first)
 
 
 def _spectrum_group(tracks: tuple[Trajectory, ...]) -> str:
@@ -88,12 +89,12 @@ def seed_level(
 ) -> tuple[float, float] | None:
     """The seed band of a metric within its limits, if all tracks were measured on the band's probe set and rows."""
     band = experiment.band
-    return band.shown(metric) if band and all(map(band.holds_for, tracks)) else None
+    return band.shown(metric) if band and all(map(band.same_probe, tracks)) else None
 
 
 def diagonal_chart(experiment: Experiment) -> LineChart | None:
     """Similarity layer by layer (of the first model), for the pairs that share the commonest depth."""
-    by_layers: dict[tuple[str, ...], list[tuple[int, Pair]]] = {}
+    by_layers: dict[tuple[str, ...], list[tuple[int, AnalysedPair]]] = {}
     for colour, pair in enumerate(experiment.pairs):
         if pair.diagonal:
             by_layers.setdefault(pair.layers_a, []).append((colour, pair))
@@ -114,13 +115,13 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     note = probe_note([pair for _, pair in pairs])
     ticks = [short_layer(layer) for layer in layers]
     return (
-        LineChart("layers", "Similarity by layer", "layer", panels, note=note, ticks=ticks)
+        LineChart("layers", "Similarity by layer", "layer", panels, note=note, ticks=ticks, first=HEADLINE)
         if panels
         else None
     )
 
 
-def probe_note(records: Sequence[Pair | Trajectory]) -> str:
+def probe_note(records: Sequence[AnalysedPair | Trajectory]) -> str:
     """Which probe set the numbers come from: once if it is one, else record by record."""
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     if len(probes) == 1:
@@ -157,7 +158,7 @@ def heat_maps(experiment: Experiment) -> list[HeatMap]:
     return maps
 
 
-def _about(pair: Pair, metric: str) -> str:
+def _about(pair: AnalysedPair, metric: str) -> str:
     definition, chance = pair.definitions.get(metric, ""), pair.chance.get(metric)
     parts = [
         f"Definition: {definition.rstrip('.')}." if definition else "",
@@ -177,3 +178,81 @@ def _ordered(metrics: Iterable[str]) -> list[str]:
     return [metric for metric in HEADLINE if metric in found] + [
         metric for metric in found if metric not in HEADLINE
     ]
+
+
+def explorer(experiment: Experiment) -> dict[str, Any] | None:
+    """Data of the explorer; None where nothing was analysed.
+
+    Returns
+    -------
+    dict
+        ``metrics`` (name -> title and definition) and ``sources``: pairs and tracks, each with layers, steps
+        and, for every metric, values by step and layer, the intervals of the last layer by step, chance level, seed
+        band and the test against it.
+    """
+    sources = [_pair(experiment, pair) for pair in experiment.pairs if pair.diagonal]
+    sources += [_track(experiment, track) for track in experiment.trajectories if track.series_layers]
+    if not sources:
+        return None
+    definitions: dict[str, str] = {}
+    for record in (*experiment.pairs, *experiment.trajectories):
+        definitions |= record.definitions
+    names = dict.fromkeys(name for source in sources for name in source["metrics"])
+    return {
+        "metrics": {
+            name: {"title": metric_label(name).title, "definition": definitions.get(name, "")}
+            for name in names
+        },
+        "sources": sources,
+    }
+
+
+def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
+    metrics = {}
+    for name, values in pair.diagonal.items():
+        found = verdict(pair, experiment.band, name)
+        band = experiment.band.shown(name) if found and experiment.band else None
+        metrics[name] = _metric([values], [pair.intervals.get(name)], pair.chance.get(name), band)
+        metrics[name]["test"] = _test(found)
+    return {
+        "name": pair.name,
+        "group": "Pairs",
+        "about": f"{pair.a.reference} against {pair.b.reference}. Probe set: {pair.probe}.",
+        "layers": [short_layer(label) for label in pair.layers_a],
+        "steps": None,
+        "metrics": metrics,
+    }
+
+
+def _track(experiment: Experiment, track: Trajectory) -> dict[str, Any]:
+    metrics = {
+        name: _metric(
+            rows,
+            track.intervals.get(name) or [None] * len(rows),
+            track.chance.get(name),
+            seed_level(experiment, [track], name),
+        )
+        for name, rows in track.series_layers.items()
+        if len(rows) == len(track.steps)
+    }
+    return {
+        "name": track.name,
+        "group": "Tracks by step",
+        "about": f"Checkpoints of {track.run} against {track.against}. Probe set: {track.probe}.",
+        "layers": [short_layer(label) for label in track.layers],
+        "steps": list(track.steps),
+        "metrics": metrics,
+    }
+
+
+def _metric(
+    values: list[list[float | None]],
+    ends: list[tuple[float, float] | None],
+    chance: float | None,
+    band: tuple[float, float] | None,
+) -> dict[str, Any]:
+    return {"values": values, "ends": ends, "chance": chance, "band": band, "test": None}
+
+
+def _test(found: Verdict | None) -> dict[str, Any] | None:
+    return None if found is None else {"word": found.word, "p": found.test.p_value}

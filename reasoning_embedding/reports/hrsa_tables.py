@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .grid import Cell, Column, Grid
+from reasoning_embedding.reports.records import verdict
+
+from .grid import Cell, Grid, TableColumn
 from .labels import HEADLINE, brackets, metric_label, number
-from .records import Band, Experiment, Pair
-from .similarity import verdict
+from .records import AnalysedPair, Band, Experiment
 
 #: Headline metrics under names short enough for a terminal.
 _SHORT = {
@@ -20,7 +21,7 @@ _HRSA_CAPTION = (
     "two unrelated models would have (chance)."
 )
 _BAND_CAPTION = (
-    " The seed band is {makings}. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and "
+    " The seed band is {description}. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and "
     "“farther”: its whole interval lies outside, and the models are more or less alike than two seeds; “undecided”: "
     "neither is shown. Pairs of another kind (causal language models) or on another probe set are not tested, nor are "
     "metrics without an interval."
@@ -40,8 +41,8 @@ def hrsa_table(experiment: Experiment) -> Grid:
     return Grid(
         key="hrsa",
         title="HRSA: similarity at the last layer",
-        caption=_HRSA_CAPTION + (_BAND_CAPTION.format(makings=band.makings) if band else ""),
-        columns=(Column("pair"), *(Column(metric_label(metric).title) for metric in metrics)),
+        caption=_HRSA_CAPTION + (_BAND_CAPTION.format(description=band.description) if band else ""),
+        columns=(TableColumn("pair"), *(TableColumn(metric_label(metric).title) for metric in metrics)),
         rows=tuple(rows),
         reference_rows=frozenset(range(seeds)),
     )
@@ -65,7 +66,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
         key="hrsa-summary",
         title=f"HRSA at the last layer{against} (probe set: {probes})",
         caption="",
-        columns=(Column("pair"), *(Column(_SHORT[metric]) for metric in metrics)),
+        columns=(TableColumn("pair"), *(TableColumn(_SHORT[metric]) for metric in metrics)),
         rows=tuple(rows),
     )
 
@@ -78,7 +79,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
         key="hrsa-details",
         title="All HRSA metrics at the last layer",
         caption="As above. Probe sets: " + "; ".join(f"{pair.name}: {pair.probe}" for pair in pairs) + ".",
-        columns=(Column("metric"), *(Column(pair.name) for pair in pairs)),
+        columns=(TableColumn("metric"), *(TableColumn(pair.name) for pair in pairs)),
         rows=tuple(
             (Cell(metric_label(metric).title), *(hrsa_cell(experiment, pair, metric) for pair in pairs))
             for metric in metrics
@@ -86,7 +87,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
     )
 
 
-def _in_band(experiment: Experiment, pair: Pair) -> bool:
+def _in_band(experiment: Experiment, pair: AnalysedPair) -> bool:
     return experiment.band is not None and pair in experiment.band.pairs
 
 
@@ -100,11 +101,11 @@ def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> l
     return [(Cell("seed band", f"({band.name})"), *cells)]
 
 
-def _pair_cell(pair: Pair, name: str) -> Cell:
+def _pair_cell(pair: AnalysedPair, name: str) -> Cell:
     return Cell(name, f"{pair.a.reference} v {pair.b.reference}", f"probe: {pair.probe}")
 
 
-def hrsa_cell(experiment: Experiment, pair: Pair, metric: str) -> Cell:
+def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
     """A pair's value at the last layer with its interval, chance level and place to the seed band."""
     value = pair.last.get(metric)
     bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
@@ -116,7 +117,7 @@ def hrsa_cell(experiment: Experiment, pair: Pair, metric: str) -> Cell:
     )
 
 
-def mark(experiment: Experiment, pair: Pair, metric: str) -> str:
+def mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
     """Word for how a pair stands to the seed band; empty where that cannot be tested."""
     found = verdict(pair, experiment.band, metric)
     return found.word if found else ""
@@ -141,13 +142,13 @@ def transfer_table(experiment: Experiment) -> Grid:
             classes = pair.probe_transfer.get("classes")
             cells = [Cell(number(value if isinstance(value, (int, float)) else None)) for value in values]
             rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
-    labels = [Column(label) for label in fields.values()]
+    labels = [TableColumn(label) for label in fields.values()]
     return Grid(
         key="transfer",
         title="HRSA, function: a linear probe carried to the other model",
         caption="Accuracy of a classifier fitted on one model's features and used, frozen, on the other's. The gap is "
         "what is lost on the way.",
-        columns=(Column("pair"), *labels, Column("classes")),
+        columns=(TableColumn("pair"), *labels, TableColumn("classes")),
         rows=tuple(rows),
     )
 
@@ -177,6 +178,6 @@ def spectrum_table(experiment: Experiment) -> Grid:
         title="Spectral geometry",
         caption="RankMe is an effective number of dimensions, alpha the decay exponent of the covariance spectrum. "
         "Comparable only at an equal number of texts and equal features.",
-        columns=tuple(Column(name) for name in names),
+        columns=tuple(TableColumn(name) for name in names),
         rows=tuple(rows.values()),
     )

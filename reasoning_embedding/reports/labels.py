@@ -8,10 +8,9 @@ from dataclasses import dataclass
 #: Okabe and Ito's colour-blind safe palette, most legible on white first; the second row is for dark pages.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DARK_COLOURS = ("#56B4E9", "#E69F00", "#2BC49A", "#E59BC4", "#F0E442", "#D55E00", "#FFFFFF")
-#: A second channel beside colour: dash patterns, as matplotlib and plotly name them.
-DASHES = (("-", "solid"), ("--", "dash"), ("-.", "dashdot"), (":", "dot"))
-#: The same of bars.
-HATCHES = (("", ""), ("..", "."), ("xx", "x"), ("--", "-"))
+#: Colours of baselines, on white and on dark pages.
+BASELINE_GREYS = ("#666666", "#AAAAAA", "#CCCCCC")
+DARK_GREYS = ("#B0B0B0", "#808080", "#606060")
 
 #: HRSA metrics of the main table, in the order of METHODS: representation, then geometry.
 HEADLINE = (
@@ -29,6 +28,8 @@ LEVELS = {
     "geometry": ("cka", "cka_debiased", "knn_jaccard@10"),
 }
 SCORE = "nDCG@10"
+#: Its key in the files of scores.
+SCORE_KEY = "ndcg_at_10"
 
 
 @dataclass(frozen=True)

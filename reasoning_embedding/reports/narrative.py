@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.reports.records import verdict
 
 from .labels import SCORE, brackets, metric_label, number, signed
-from .records import Band, Experiment, Pair, Run, Scores
-from .similarity import verdict
+from .records import AnalysedPair, Band, Experiment, Run, Scores
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
@@ -24,7 +24,7 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     Where all HRSA numbers of a heading come from one probe set, the heading names it, else every sentence does.
     """
     pairs = experiment.band_first
-    tracks = experiment.realignments
+    tracks = experiment.trajectories
     retrieval = [_training(run, experiment) for run in experiment.runs] + _between_runs(experiment)
     pair_probe, track_probe = _shared_probe(pairs), _shared_probe(tracks)
     groups = [
@@ -43,16 +43,16 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     return [(title, sentences) for title, sentences in kept if sentences]
 
 
-def _shared_probe(records: Sequence[Pair | Trajectory]) -> str:
+def _shared_probe(records: Sequence[AnalysedPair | Trajectory]) -> str:
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     return f" (probe set: {probes.pop()[1]})" if len(probes) == 1 else ""
 
 
-def _probe(record: Pair | Trajectory) -> str:
+def _probe(record: AnalysedPair | Trajectory) -> str:
     return f" Probe set: {record.probe}."
 
 
-def _warnings(records: Sequence[Pair | Trajectory]) -> list[str]:
+def _warnings(records: Sequence[AnalysedPair | Trajectory]) -> list[str]:
     count = sum(len(record.warnings) for record in records)
     return (
         [f"The analysis gave {count} warning{'s' if count > 1 else ''}, listed under the HRSA tables."]
@@ -126,7 +126,7 @@ def _between_runs(experiment: Experiment) -> list[str]:
     return found
 
 
-def _pair(pair: Pair, band: Band | None) -> str:
+def _pair(pair: AnalysedPair, band: Band | None) -> str:
     parts = []
     for metric in _SPOKEN:
         value = pair.last.get(metric)
@@ -145,12 +145,12 @@ def _pair(pair: Pair, band: Band | None) -> str:
     role = ""
     if band and pair in band.pairs:
         role = ", the seed band itself" if len(band.pairs) == 1 else ", of the seed band"
-    elif band and not band.like(pair):
+    elif band and not band.comparable(pair):
         role = ", not held against the seed band (another kind of model or another probe set)"
     return f"{pair.name}{role}: {'; '.join(parts)}."
 
 
-def against_band(pair: Pair, band: Band | None, metric: str) -> str:
+def against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
     """Clause on how a pair stands to the seed band, with the test behind it; empty where there is none."""
     place = verdict(pair, band, metric)
     if place is None or band is None:

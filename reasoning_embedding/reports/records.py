@@ -1,16 +1,27 @@
-"""What a report knows: plain frozen records, read from files by :mod:`.collect`."""
+"""What a report knows: plain frozen records, read from files by :mod:`.reading`."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from scipy.special import stdtrit
 
 from reasoning_embedding.hrsa.trajectory import ProbeSummary, Trajectory
-from reasoning_embedding.hrsa.uncertainty.seed_band import seed_band
+from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence, equivalence_of_estimate
+from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std, seed_band
 
 from .labels import metric_label
+
+if TYPE_CHECKING:
+    from reasoning_embedding.sweeps.ledger import Outcome
+
+#: Key of a sweep whose values are repetitions, not choices.
+SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,15 @@ class Scores:
     tasks: dict[str, dict[str, float]]
     sequences: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Number-sequence tasks: their whole entries. Silhouettes are no nDCG, so they are not among ``tasks``."""
+    entries: tuple[dict[str, Any], ...] = ()
+    """Every scored task as its evaluation wrote it."""
+    failed: tuple[dict[str, Any], ...] = ()
+    """Tasks that failed: ``task``, ``error`` and, where it was known, ``type``."""
+    suites: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Suite -> names of its tasks."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    """Where the scores lie, and those of single queries with them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Stage:
+class GrownBackbone:
     """One grown backbone: what its quality gates measured in each answer format, and its training log."""
 
     name: str
@@ -61,7 +81,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Model:
+class AnalysedModel:
     """One side of a comparison."""
 
     reference: str
@@ -69,12 +89,12 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnalysedPair:
     """HRSA of two models: heat maps over layers, values a layer, and the last layer with intervals."""
 
     name: str
-    a: Model
-    b: Model
+    a: AnalysedModel
+    b: AnalysedModel
     probe: ProbeSummary
     layers_a: tuple[str, ...]
     layers_b: tuple[str, ...]
@@ -85,7 +105,7 @@ class Pair:
     chance: dict[str, float | None]
     definitions: dict[str, str]
     probe_transfer: dict[str, Any] | None
-    spectrum: tuple[tuple[Model, dict[str, Any]], ...]
+    spectrum: tuple[tuple[AnalysedModel, dict[str, Any]], ...]
     """RankMe and alpha-ReQ by model and kind of features."""
     warnings: tuple[str, ...]
 
@@ -96,11 +116,11 @@ class Band:
 
     Parameters
     ----------
-    pairs : tuple of Pair
+    pairs : tuple of AnalysedPair
         At least one; the two members of each differ in the seed only.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[AnalysedPair, ...]
 
     @property
     def name(self) -> str:
@@ -108,7 +128,7 @@ class Band:
         return self.pairs[0].name if len(self.pairs) == 1 else f"{len(self.pairs)} pairs of seeds"
 
     @property
-    def makings(self) -> str:
+    def description(self) -> str:
         """What its ends are, as the end of a sentence that begins with “the seed band is”."""
         if len(self.pairs) == 1:
             return (
@@ -141,23 +161,89 @@ class Band:
         ends, (low, high) = self.ends(metric), metric_label(metric).limits or (-math.inf, math.inf)
         return ends and (max(low, ends[0]), min(high, ends[1]))
 
-    def holds_for(self, pair: Pair | Trajectory) -> bool:
+    def same_probe(self, pair: AnalysedPair | Trajectory) -> bool:
         """Whether a record was measured on the band's probe set and rows."""
         probe = self.pairs[0].probe
         return (pair.probe.hash, pair.probe.tokens) == (probe.hash, probe.tokens)
 
-    def like(self, pair: Pair) -> bool:
+    def comparable(self, pair: AnalysedPair) -> bool:
         """Whether a pair was measured as the band was, and is of the same kinds of model.
 
         Two causal language models are not held against two embedders that differ in the seed.
         """
         first = self.pairs[0]
-        return self.holds_for(pair) and {pair.a.attention, pair.b.attention} == {
+        return self.same_probe(pair) and {pair.a.attention, pair.b.attention} == {
             *(first.a.attention, first.b.attention)
         }
 
     def _values(self, metric: str) -> list[float]:
         return [value for pair in self.pairs if (value := pair.last.get(metric)) is not None]
+
+
+#: Half the width of a 95 % interval in standard errors.
+_HALF = 1.959964
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a pair stands to the seed band: two one-sided tests of equivalence.
+
+    Parameters
+    ----------
+    word : {"equivalent", "closer", "farther", "undecided"}
+        ``equivalent``: both tests reject at 5 %, so it lies within the band; ``closer`` and ``farther``: the whole
+        95 % interval lies outside, and the models are more or less alike than two seeds; else ``undecided``.
+    test : Equivalence
+        Of the value less the middle of the band, against half the band's width.
+    """
+
+    word: Literal["equivalent", "closer", "farther", "undecided"]
+    test: Equivalence
+
+
+def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | None:
+    """Test whether a pair's last layer lies within the seed band.
+
+    Parameters
+    ----------
+    pair : AnalysedPair
+        Not tested where it is itself part of the band.
+    band : Band or None
+        What a change of seed does.
+    metric : str
+        A metric of both.
+
+    Returns
+    -------
+    Verdict or None
+        None where either has no interval, the metric no direction, or the band does not apply.
+
+    Notes
+    -----
+    The standard error is that of a normal estimate with the pair's interval, with texts less one degrees of freedom.
+    """
+    value, bounds = pair.last.get(metric), pair.intervals.get(metric)
+    direction = metric_label(metric).higher_is_closer
+    if band is None or value is None or bounds is None or direction is None:
+        return None
+    if pair in band.pairs or not band.comparable(pair):
+        return None
+    low, high = band.ends(metric) or (0.0, 0.0)
+    if not low < high:
+        return None
+    test = equivalence_of_estimate(
+        value - (low + high) / 2,
+        (bounds[1] - bounds[0]) / (2 * _HALF),
+        max(1, (pair.probe.texts or 2) - 1),
+        (high - low) / 2,
+        method="bootstrap",
+        n=pair.probe.texts or 0,
+    )
+    if test.place == "within":
+        return Verdict("equivalent", test)
+    if test.place == "open":
+        return Verdict("undecided", test)
+    return Verdict("closer" if (test.estimate > 0) == direction else "farther", test)
 
 
 @dataclass(frozen=True)
@@ -169,9 +255,9 @@ class Experiment:
     title: str
     runs: tuple[Run, ...]
     baselines: dict[str, Scores]
-    stages: tuple[Stage, ...]
-    pairs: tuple[Pair, ...]
-    realignments: tuple[Trajectory, ...]
+    backbones: tuple[GrownBackbone, ...]
+    pairs: tuple[AnalysedPair, ...]
+    trajectories: tuple[Trajectory, ...]
     seed_band: tuple[str, ...]
     """Names of the pairs whose members differ in the seed only."""
     missing: tuple[str, ...]
@@ -183,7 +269,7 @@ class Experiment:
     def band(self) -> Band | None:
         """What a change of seed does, from those of its pairs that were analysed alike; None without any."""
         named = [pair for name in self.seed_band for pair in self.pairs if pair.name == name]
-        return Band(tuple(filter(Band((named[0],)).like, named))) if named else None
+        return Band(tuple(filter(Band((named[0],)).comparable, named))) if named else None
 
     @property
     def looks(self) -> dict[str, tuple[int, int]]:
@@ -196,7 +282,7 @@ class Experiment:
         }
 
     @property
-    def band_first(self) -> list[Pair]:
+    def band_first(self) -> list[AnalysedPair]:
         """The pairs, those of the seed band before the others."""
         seeds = self.band.pairs if self.band else ()
         return [*seeds, *(pair for pair in self.pairs if pair not in seeds)]
@@ -206,3 +292,71 @@ class Experiment:
         """Tasks anything was scored on, in the order of first appearance."""
         scores = [*self.baselines.values(), *(score for run in self.runs for score in run.scores.values())]
         return tuple(dict.fromkeys(task for score in scores for task in score.tasks))
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """Finished runs of a sweep that differ in their seed only."""
+
+    point: dict[str, Any]
+    values: dict[int, float]
+    """Value by seed."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return mean_std(list(self.values.values()))[0]
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the t interval of the mean; None for one seed."""
+        return half_width(list(self.values.values()))
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """What a sweep's page shows."""
+
+    name: str
+    title: str
+    metric: str
+    less_is_better: bool
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys that vary, in the order of the sweep."""
+        return list(dict.fromkeys(key for outcome in self.outcomes for key in outcome.run.point))
+
+    @property
+    def measured(self) -> list[tuple[Outcome, float]]:
+        """Finished runs with their values, the best first."""
+        found = [(outcome, outcome.value) for outcome in self.outcomes if outcome.value is not None]
+        return sorted(found, key=lambda item: self._rank(item[1]))
+
+    @property
+    def points(self) -> list[SweepPoint]:
+        """Points with the values of their seeds, the best mean first."""
+        found: dict[str, SweepPoint] = {}
+        for outcome, value in self.measured:
+            point = {key: setting for key, setting in outcome.run.point.items() if key != SEED}
+            same = found.setdefault(json.dumps(point, sort_keys=True), SweepPoint(point, {}))
+            same.values[outcome.run.config.seed] = value
+        return sorted(found.values(), key=lambda point: self._rank(point.mean))
+
+    def _rank(self, value: float) -> float:
+        """Sorts better values first."""
+        return value if self.less_is_better else -value
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half of the two-sided t interval of a mean, of 1 - ``ALPHA``; None for one value.
+
+    Notes
+    -----
+    ``t(n - 1, 1 - alpha / 2) s / sqrt(n)`` with ``s`` the sample standard deviation.
+    """
+    _, spread = mean_std(values)
+    if spread is None:
+        return None
+    return float(stdtrit(len(values) - 1, 1 - ALPHA / 2)) * spread / math.sqrt(len(values))

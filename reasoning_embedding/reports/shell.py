@@ -1,232 +1,133 @@
-"""One self-contained HTML page: plotly, style, script, data and tables in a single file."""
+"""The one shell of every page: head, style, sections and, where something is explored, scripts beside the page."""
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import asdict
-from importlib import resources
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from .charts import log_chart, score_bars, score_curves
-from .explorer import explorer
 from .grid import Grid, to_html
-from .hrsa_charts import diagonal_chart, heat_maps, realignment_chart
-from .labels import COLOURS, DARK_COLOURS, DASHES, HATCHES, metric_label
-from .narrative import findings
-from .number_sequences import SEQUENCES_KEY
-from .records import Experiment
+from .labels import COLOURS, DARK_COLOURS
+from .resources import page_part, plotly_script
+from .svg import palette_css
 
+#: The library of charts that are explored: one file, beside the pages that need it.
+PLOTLY = "plotly.min.js"
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
+_STILL = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' file: data:"
+#: Besides the scripts within it, a page may run the one beside it; it asks for nothing else.
+_EXPLORED = f"{_STILL} blob:; script-src 'unsafe-inline' 'self' file:"
 
 
-def render(
-    experiment: Experiment, tables: list[Grid], figures: list[str], pictures: dict[str, bytes] | None = None
+def page(
+    title: str, subtitle: str, sections: Mapping[str, str], *, explored: Mapping[str, Any] | None = None
 ) -> str:
-    """The page's HTML.
+    """Return the HTML of a page.
 
     Parameters
     ----------
-    experiment : Experiment
-        What to show.
-    tables : list of Grid
-        Its tables, as they are also written beside the page.
-    figures : list of str
-        Names of the PNGs beside the page, for the list at its end.
-    pictures : dict of str to bytes, optional
-        PNGs shown within the page, under what they show.
+    title, subtitle : str
+        Escaped here.
+    sections : mapping of str to str
+        Heading -> HTML; a section without any is left out, and one whose heading is empty has none.
+    explored : mapping, optional
+        What ``explore.js`` draws from, as JSON values; absent: the page has no script.
 
     Notes
     -----
     Every text from a file is escaped: in HTML by ``html.escape``, in the data by leaving no ``<`` in it (so it
     cannot close its script element), in charts by the script. A content security policy forbids any request.
     """
-    data = _chart_data(experiment)
-    body = _body(experiment, data, tables, figures, pictures or {})
-    scripts = ("explorer.js", "page.js")
-    return fill_template(
-        *scripts, title=experiment.title, subtitle=_subtitle(experiment), body=body, data=data
-    )
-
-
-def fill_template(*scripts: str, title: str, subtitle: str, body: str, data: dict[str, Any]) -> str:
-    """Return a page that needs nothing but itself.
-
-    Parameters
-    ----------
-    *scripts : str
-        Files among the templates that draw the charts from `data`.
-    title, subtitle : str
-        Escaped here.
-    body : str
-        HTML.
-    data : dict
-        JSON values.
-    """
-    from plotly.offline import get_plotlyjs
-
-    template = resources.files("reasoning_embedding.reports") / "template"
     slots = {
         "title": html.escape(title),
         "subtitle": html.escape(subtitle),
-        "style": (template / "page.css").read_text(encoding="utf-8"),
-        "script": "\n".join((template / script).read_text(encoding="utf-8") for script in scripts),
-        "plotly": get_plotlyjs(),
-        "data": json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        "body": body,
+        "policy": _EXPLORED if explored else _STILL,
+        "style": page_part("page.css") + palette_css(),
+        "notices": page_part("notices.html") if explored else "",
+        "body": _body(sections),
+        "scripts": "",
     }
-    page = (template / "page.html").read_text(encoding="utf-8")
-    return _SLOT.sub(lambda match: slots[match[1]], page)
+    if explored:
+        data = {"colours": COLOURS, "dark": DARK_COLOURS} | dict(explored)
+        text = json.dumps(_rounded(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        scripts = {"data": text.replace("<", "\\u003c"), "plotly": PLOTLY, "script": page_part("explore.js")}
+        slots["scripts"] = _filled("explore.html", scripts)
+    return _filled("page.html", slots)
 
 
-def _subtitle(experiment: Experiment) -> str:
-    counts = (
-        (len(experiment.stages), "grown backbone"),
-        (len(experiment.runs), "training run"),
-        (len(experiment.tasks), "retrieval task"),
-        (len(experiment.pairs), "HRSA pair"),
-    )
-    found = [f"{count} {name}{'s' if count != 1 else ''}" for count, name in counts if count]
-    return f"{experiment.name}: {', '.join(found)}"
+def write_page(
+    path: Path,
+    title: str,
+    subtitle: str,
+    sections: Mapping[str, str],
+    *,
+    explored: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a page into a folder that is there, and beside it the library of what it lets a reader explore.
+
+    Parameters
+    ----------
+    path : Path
+        The HTML file.
+    title, subtitle, sections, explored
+        As :func:`page` takes them.
+    """
+    path.write_text(page(title, subtitle, sections, explored=explored), encoding="utf-8")
+    if explored:
+        path.with_name(PLOTLY).write_text(plotly_script(), encoding="utf-8")
 
 
-def _chart_data(experiment: Experiment) -> dict[str, Any]:
-    """What the script draws from: plain lists and dictionaries."""
-    charts = [
-        score_curves(experiment),
-        log_chart("training", "Training curves", experiment.runs, experiment.looks),
-        log_chart("lineage", "Growing the backbones", experiment.stages),
-        diagonal_chart(experiment),
-        realignment_chart(experiment),
-    ]
-    bars = score_bars(experiment)
-    return {
-        "colours": COLOURS,
-        "dark": DARK_COLOURS,
-        "dashes": [dash for _, dash in DASHES],
-        "hatches": [shape for _, shape in HATCHES],
-        "charts": {chart.key: asdict(chart) for chart in charts if chart},
-        "explorer": explorer(experiment),
-        "heatmaps": [asdict(heat_map) for heat_map in heat_maps(experiment)],
-        "bars": asdict(bars) if bars else None,
-    }
+def _filled(name: str, slots: Mapping[str, str]) -> str:
+    return _SLOT.sub(lambda match: slots[match[1]], page_part(name))
 
 
-def _body(
-    experiment: Experiment,
-    data: dict[str, Any],
-    tables: list[Grid],
-    figures: list[str],
-    pictures: dict[str, bytes],
-) -> str:
-    grids = {grid.key: grid for grid in tables}
-    charts = data["charts"]
-
-    def table(key: str) -> str:
-        return to_html(grids[key]) if key in grids else ""
-
-    def chart(key: str) -> str:
-        return _chart_slot(key, charts[key]["title"], charts[key]["note"]) if key in charts else ""
-
-    bars = _chart_slot("bars", "Scores at the last step", "A short line across a bar is the score at step 0.")
-    maps = _chart_slot(
-        "heatmaps", "Similarity of all layers", "Rows: layers of the first model; columns: of the second."
-    )
-    every = _chart_slot("explorer", "One number at a time", "")
-    sections = {
-        "What this shows": _findings(experiment),
-        "Retrieval": table("scores")
-        + (bars if data["bars"] else "")
-        + chart("score-curves")
-        + table("score-pairs")
-        + "".join(_details(grids, key) for key in ("score-tests", "published", "score-details")),
-        "Number sequences": "".join(table(key) for key in grids if key.startswith(SEQUENCES_KEY))
-        + "".join(_picture(name, png) for name, png in pictures.items()),
-        "Training": chart("training"),
-        "Representation (HRSA)": table("hrsa")
-        + (every if data["explorer"] else "")
-        + (maps if data["heatmaps"] else "")
-        + chart("layers")
-        + table("transfer")
-        + table("spectrum")
-        + _details(grids, "hrsa-details")
-        + _definitions(experiment)
-        + _warnings(experiment),
-        "Realignment": chart("realignment"),
-        "Lineage": table("gates") + chart("lineage"),
-        "Contamination": table("contamination"),
-        "How it was made": _manifests(experiment),
-        "Not in this report": _list(experiment.missing) if experiment.missing else "",
-        "Files beside this page": _list(
-            [f"figures/{name}" for name in figures]
-            + ["table.md", *(["scores.md", "scores.tex", "scores.csv"] if "score-pairs" in grids else [])]
-        ),
-    }
+def _body(sections: Mapping[str, str]) -> str:
     parts = []
     for title, content in sections.items():
         if content:
             key = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
-            parts.append(f'<section id="{key}"><h2>{html.escape(title)}</h2>{content}</section>')
+            named = f' id="{key}"' if key else ""
+            heading = f"<h2>{html.escape(title)}</h2>" if title else ""
+            parts.append(f"<section{named}>{heading}{content}</section>")
     return "\n".join(parts)
 
 
-def _chart_slot(key: str, title: str, note: str) -> str:
+def _rounded(value: Any) -> Any:
+    """Numbers to six digits: more than a page shows, and half the size."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(below) for key, below in value.items()}
+    return [_rounded(below) for below in value] if isinstance(value, (list, tuple)) else value
+
+
+def explored_chart(key: str, title: str, note: str) -> str:
+    """The place of a chart that ``explore.js`` draws."""
     return (
         f'<figure class="chart" data-chart="{html.escape(key)}"><figcaption><h3>{html.escape(title)}</h3></figcaption>'
         f'<div class="controls"></div><div class="plot"></div><p class="note">{html.escape(note)}</p></figure>'
     )
 
 
-def _picture(name: str, data: bytes) -> str:
-    text = base64.b64encode(data).decode("ascii")
-    return f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{text}"></figure>'
+def paragraphs(texts: Iterable[str]) -> str:
+    """Each text as a paragraph."""
+    return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
 
 
-def _list(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+def bullets(items: Iterable[str]) -> str:
+    """A list; empty without items."""
+    found = "".join(f"<li>{html.escape(item)}</li>" for item in items)
+    return f"<ul>{found}</ul>" if found else ""
 
 
-def _findings(experiment: Experiment) -> str:
-    groups = findings(experiment)
-    if not groups:
-        return "<p>Nothing was scored or analysed yet, so there is nothing to say.</p>"
-    return "".join(f"<h3>{html.escape(title)}</h3>{_list(items)}" for title, items in groups)
+def folded(summary: str, content: str) -> str:
+    """What opens when its summary is chosen."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>" if content else ""
 
 
-def _details(grids: dict[str, Grid], key: str) -> str:
-    if key not in grids:
-        return ""
-    return f"<details><summary>{html.escape(grids[key].title)}</summary>{to_html(grids[key])}</details>"
-
-
-def _definitions(experiment: Experiment) -> str:
-    texts = {metric: text for pair in experiment.pairs for metric, text in pair.definitions.items()}
-    if not texts:
-        return ""
-    rows = "".join(
-        f"<dt>{html.escape(metric_label(metric).title)}</dt><dd>{html.escape(text)}</dd>"
-        for metric, text in texts.items()
-    )
-    return f"<details><summary>Definitions</summary><dl>{rows}</dl></details>"
-
-
-def _warnings(experiment: Experiment) -> str:
-    records = (*experiment.pairs, *experiment.realignments)
-    found = [f"{record.name}: {warning}" for record in records for warning in record.warnings]
-    if not found:
-        return ""
-    return f"<details><summary>Warnings of the analysis ({len(found)})</summary>{_list(found)}</details>"
-
-
-def _manifests(experiment: Experiment) -> str:
-    blocks = []
-    for run in experiment.runs:
-        if run.manifest:
-            text = html.escape(json.dumps(run.manifest, indent=1, ensure_ascii=False))
-            blocks.append(
-                f"<details><summary>{html.escape(run.name)}: manifest</summary><pre>{text}</pre></details>"
-            )
-    return "".join(blocks)
+def folded_table(grid: Grid, summary: str | None = None) -> str:
+    """A table that opens when its title is chosen."""
+    return folded(grid.title if summary is None else summary, to_html(grid))

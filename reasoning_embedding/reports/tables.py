@@ -1,10 +1,15 @@
-"""The report's tables of scores and of quality gates."""
+"""The tables of a report: scores, quality gates, contamination, number sequences."""
 
 from __future__ import annotations
 
-from .grid import Cell, Column, Grid
-from .labels import SCORE, number, signed
-from .records import Experiment, Scores
+from collections.abc import Iterator
+from typing import Any
+
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
+from reasoning_embedding.reports.labels import SCORE, number, signed
+from reasoning_embedding.reports.records import Experiment, Scores
+
+from .resources import published
 
 _GATES = {"sampled_accuracy": "sampled accuracy", "greedy_accuracy": "greedy accuracy", "pass_at_8": "pass@8"}
 _SCORE_KEYS = {
@@ -20,9 +25,9 @@ _SCORE_KEYS = {
 def score_table(experiment: Experiment) -> Grid:
     """Runs and baselines by tasks: nDCG@10 at step 0, at the last step, and the change."""
     tasks = experiment.tasks
-    columns = [Column("model")]
+    columns = [TableColumn("model")]
     for task in [*tasks, "mean"] if len(tasks) > 1 else tasks:
-        columns += [Column("step 0", task), Column("last", task), Column("change", task)]
+        columns += [TableColumn("step 0", task), TableColumn("last", task), TableColumn("change", task)]
     finals = [run.last for run in experiment.runs] + list(experiment.baselines.values())
     rows = []
     for run in experiment.runs:
@@ -96,7 +101,11 @@ def score_details(experiment: Experiment) -> Grid:
         key="score-details",
         title="All retrieval metrics",
         caption="Every evaluated checkpoint. Seconds are the evaluation's wall time on the machine that ran it.",
-        columns=(Column("model"), Column("task"), *(Column(_SCORE_KEYS[key]) for key in present)),
+        columns=(
+            TableColumn("model"),
+            TableColumn("task"),
+            *(TableColumn(_SCORE_KEYS[key]) for key in present),
+        ),
         rows=tuple(rows),
     )
 
@@ -104,7 +113,7 @@ def score_details(experiment: Experiment) -> Grid:
 def gate_table(experiment: Experiment) -> Grid:
     """Stages of the lineage by quality gates: what was measured and what was required."""
     rows = []
-    for stage in experiment.stages:
+    for stage in experiment.backbones:
         origin = f"{stage.kind} from {stage.parent}" if stage.parent else stage.kind
         for index, measured in enumerate(stage.gates):
             cells = [
@@ -118,7 +127,11 @@ def gate_table(experiment: Experiment) -> Grid:
         caption="Exact answers to sums after each stage: share of right samples, of right greedy answers, and of "
         "sums with a right answer among 8 samples. The gates hold for the answer format a stage was taught; the "
         "other format shows what it kept or forgot.",
-        columns=(Column("stage"), Column("answer format"), *(Column(label) for label in _GATES.values())),
+        columns=(
+            TableColumn("stage"),
+            TableColumn("answer format"),
+            *(TableColumn(label) for label in _GATES.values()),
+        ),
         rows=tuple(rows),
     )
 
@@ -126,3 +139,127 @@ def gate_table(experiment: Experiment) -> Grid:
 def _gate_cell(value: float | None, need: float | None) -> Cell:
     mark = "" if value is None or need is None else ("pass" if value >= need else "miss")
     return Cell(number(value), "" if need is None else f"needs {number(need, 2)}", mark=mark)
+
+
+def contamination_table(experiment: Experiment) -> Grid:
+    """Tasks and kinds of text: how many there are, how many training also saw, and from which sources."""
+    found = experiment.contamination
+    rows = []
+    for task, kinds in (found.get("tasks") or {}).items():
+        for kind, record in kinds.items():
+            texts, exact, near = (int(record[key]) for key in ("texts", "exact", "near"))
+            sources = [f"{source} {count:,}" for source, count in record["sources"].items()]
+            example = next((entry["text"] for entry in record["examples"]), "")
+            rows.append(
+                (
+                    Cell(task, kind),
+                    Cell(f"{texts:,}"),
+                    Cell(f"{exact:,}", mark="down" if exact else ""),
+                    Cell(f"{near:,}", mark="down" if near else ""),
+                    Cell(_percent(exact + near, texts)),
+                    Cell(", ".join(sources) or "–"),
+                    Cell(_short(example) or "–"),
+                )
+            )
+    for task, reason in (found.get("unchecked") or {}).items():
+        rows.append((Cell(task, "not checked"), *[Cell("–")] * 5, Cell(_short(reason))))
+    return Grid(
+        key="contamination",
+        title="Contamination: evaluation texts in the training data",
+        caption="Distinct texts of each task that the training data hold word for word (case, white space and "
+        "punctuation aside) or nearly (Jaccard similarity of word 5-grams of at least "
+        f"{found.get('threshold', 0.8)}). A document that training saw as well is no fault in itself; a query, or "
+        "a text whose label is asked for, is.",
+        columns=tuple(TableColumn(label) for label in _CONTAMINATION_COLUMNS),
+        rows=tuple(rows),
+    )
+
+
+_CONTAMINATION_COLUMNS = ("task", "texts", "exact", "near", "share", "training sources", "first example")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def _short(text: str, length: int = 80) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+#: Tables of number sequences have keys that begin with it.
+SEQUENCES_KEY = "sequences-"
+_METRICS = ("silhouette_true", "davies_bouldin_true", "silhouette_kmeans", "davies_bouldin_kmeans", "ari")
+_SEQUENCE_COLUMNS = (
+    TableColumn("embeddings"),
+    TableColumn("silhouette", "true families"),
+    TableColumn("Davies-Bouldin", "true families"),
+    TableColumn("silhouette", "KMeans clusters"),
+    TableColumn("Davies-Bouldin", "KMeans clusters"),
+    TableColumn("ARI with families", "KMeans clusters"),
+    TableColumn("p of the silhouette", "random directions"),
+)
+_BASELINES = {
+    "tfidf": "TF-IDF of characters",
+    "digit_histogram": "digit histogram",
+    "random": "random vectors",
+    "hand_made": "hand-made arithmetic features",
+}
+
+
+def sequence_tables(experiment: Experiment) -> list[Grid]:
+    """One table a task: runs before and after training, baselines, and published models where texts are equal."""
+    return [_table(task, list(sequence_entries(experiment, task))) for task in sequence_tasks(experiment)]
+
+
+def _scored(experiment: Experiment) -> Iterator[tuple[str, str, Scores]]:
+    for run in experiment.runs:
+        for scores in (run.first, run.last):
+            if scores:
+                yield run.name, f"step {scores.step}", scores
+    for name, scores in experiment.baselines.items():
+        yield name, "baseline", scores
+
+
+def sequence_tasks(experiment: Experiment) -> list[str]:
+    """Tasks of number sequences that anything was scored on."""
+    return list(dict.fromkeys(task for _, _, scores in _scored(experiment) for task in scores.sequences))
+
+
+def sequence_entries(experiment: Experiment, task: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Name, remark and entry of every model scored on a task, in the order of its table."""
+    for name, note, scores in _scored(experiment):
+        if entry := scores.sequences.get(task):
+            yield name, note, entry
+
+
+def _table(task: str, entries: list[tuple[str, str, dict[str, Any]]]) -> Grid:
+    rows = [_row(name, note, entry) for name, note, entry in entries]
+    models = len(rows)
+    first = entries[0][2]
+    for key, label in _BASELINES.items():
+        if values := first["baselines"].get(key):
+            spread = f"sd {number(values['sd'], 4)}" if "sd" in values else ""
+            rows.append(_row(label, "no model", values, spread))
+    if first["standard"]:
+        table = published("number-sequences")
+        for name, values in table["models"].items():
+            rows.append(_row(name, "published", dict(zip(table["metrics"], values, strict=True))))
+    return Grid(
+        key=f"{SEQUENCES_KEY}{task}",
+        title=f"Number sequences: {task}",
+        caption=f"{first['texts']} texts of {len(first['tsne']['families'])} families of numbers. A larger "
+        "silhouette and a smaller Davies-Bouldin index are tighter clusters; ARI is 1 where KMeans finds the "
+        "families and about 0 by chance. p: share of random directions whose silhouette is as high. So few texts "
+        "make noisy scores: a model above TF-IDF and digits alone is the least to ask for.",
+        columns=_SEQUENCE_COLUMNS,
+        rows=tuple(rows),
+        reference_rows=frozenset(range(models, len(rows))),
+    )
+
+
+def _row(name: str, note: str, values: dict[str, Any], spread: str = "") -> tuple[Cell, ...]:
+    cells = [Cell(number(values.get(metric), 4)) for metric in _METRICS]
+    if spread:
+        cells[0] = Cell(cells[0].text, spread)
+    return Cell(name, note), *cells, Cell(number((values.get("null") or {}).get("p_value"), 3))

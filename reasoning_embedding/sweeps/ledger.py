@@ -7,21 +7,19 @@ run failed and why, or that it waits in a cluster's queue, is a record of its ow
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, SweepFolder
 from reasoning_embedding.checkpoints.locks import is_held, take_turns
 from reasoning_embedding.checkpoints.scores import read_best, scores_by_step
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, read_json_lines, write_json
+from reasoning_embedding.files import atomic_write, read_json, read_json_lines, write_json
 
 State = Literal["waiting", "submitted", "running", "interrupted", "failed", "finished"]
-_INDEX = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -45,28 +43,20 @@ class SweepLedger:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run_folder(self, name: str) -> RunFolder:
-        """Where a run lies."""
-        return RunFolder(self.folder / "runs" / name)
-
-    def config_file(self, name: str) -> Path:
-        """A run's configuration, as ``rembed train`` takes it."""
-        return self.folder / "configs" / f"{name}.yaml"
+        self.folder = SweepFolder(folder)
 
     def write(self, sweep: config.SweepConfig, runs: Sequence[config.SweepRun], text: str | None) -> None:
         """Write the sweep and a configuration a run, before anything is launched."""
-        own = RunFolder(self.folder)
-        with take_turns(self.folder / ".lock-write"):  # parts of a sweep start at the same moment
+        own = self.folder
+        with take_turns(own.path / ".lock-write"):  # parts of a sweep start at the same moment
             if text is not None:
                 atomic_write(own.config_yaml, text)
             write_json(own.config_json, config.resolved_json(sweep))
             for run in runs:
-                if not (file := self.config_file(run.name)).exists():
+                if not (file := self.folder.config_file(run.name)).exists():
                     atomic_write(file, config.to_yaml(run.config))
             points = [{"name": run.name, "point": run.point} for run in runs]
-            write_json(self.folder / _INDEX, {"runs": points})
+            write_json(self.folder.index, {"runs": points})
 
     def runs(self) -> list[config.SweepRun]:
         """Read the runs back.
@@ -76,60 +66,52 @@ class SweepLedger:
         InputError
             If this is no sweep's folder.
         """
-        index = _read(self.folder / _INDEX)
+        index = _read(self.folder.index)
         if "runs" not in index:
             raise InputError(
-                "no sweep lies here", where=str(self.folder), todo="run `rembed sweep CONFIG` first"
+                "no sweep lies here", where=str(self.folder.path), todo="run `rembed sweep CONFIG` first"
             )
         return [
             config.SweepRun(
                 entry["name"],
                 entry["point"],
-                config.load_config(self.config_file(entry["name"]), expect=config.RunConfig).config,
+                config.load_config(self.folder.config_file(entry["name"]), expect=config.RunConfig).config,
             )
             for entry in index["runs"]
         ]
 
     def record(self, name: str, state: Literal["submitted", "failed", "finished"], note: str = "") -> None:
         """Note how a run ended, or where it was submitted."""
-        write_json(self._record(name), {"state": state, "note": note})
+        write_json(self.folder.record(name), {"state": state, "note": note})
 
     def recorded(self, name: str) -> bool:
         """Whether there is a note of a run."""
-        return self._record(name).exists()
+        return self.folder.record(name).exists()
 
     def forget(self, name: str) -> None:
         """Let a run count as neither failed nor submitted, because it is started now."""
-        self._record(name).unlink(missing_ok=True)
+        self.folder.record(name).unlink(missing_ok=True)
 
     def state(self, run: config.SweepRun) -> tuple[State, str]:
         """How far a run is, and the note of its record."""
-        folder, record = self.run_folder(run.name), _read(self._record(run.name))
-        note, said = str(record.get("note", "")), record.get("state")
+        folder, record = self.folder.run(run.name), _read(self.folder.record(run.name))
+        note, recorded = str(record.get("note", "")), record.get("state")
         if is_held(folder.lock):
             return "running", ""
-        if trained(folder) and (said == "finished" or run.config.hrsa is None):
+        if trained(folder) and (recorded == "finished" or run.config.hrsa is None):
             return "finished", ""
-        if said == "failed":
+        if recorded == "failed":
             return "failed", note
         if folder.steps():
             return "interrupted", ""
-        return ("submitted", note) if said == "submitted" else ("waiting", "")
+        return ("submitted", note) if recorded == "submitted" else ("waiting", "")
 
     def outcome(self, sweep: config.SweepConfig, run: config.SweepRun) -> Outcome:
         """How far a run is, and what it measured if it is finished."""
         state, note = self.state(run)
-        folder = self.run_folder(run.name)
+        folder = self.folder.run(run.name)
         value = measured(folder, sweep.metric) if state == "finished" else None
         return Outcome(run, state, value, max(folder.steps(), default=None), note)
-
-    def _record(self, name: str) -> Path:
-        return self.folder / "ledger" / f"{name}.json"
-
-
-def sweep_folder(sweep: config.SweepConfig) -> Path:
-    """Where a sweep lies."""
-    return Path(sweep.output_dir) / sweep.name
 
 
 def trained(run: RunFolder) -> bool:
@@ -175,11 +157,4 @@ def _number(value: Any) -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        todo = "delete the file; what the run folders hold stays known"
-        raise InputError(f"not JSON: {error}", where=str(path), todo=todo) from error
-    return value if isinstance(value, dict) else {}
+    return read_json(path, default={}, todo="delete the file; what the run folders hold stays known")

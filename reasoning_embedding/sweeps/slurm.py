@@ -9,7 +9,7 @@ from typing import Any
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import SetupError
-from reasoning_embedding.experiments.processes import QUIET, Ended
+from reasoning_embedding.experiments.processes import QUIET, EndedProcess
 from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
@@ -35,7 +35,7 @@ class TrainJob:
     def __call__(self) -> int:
         """Train, and return the exit code."""
         ledger = SweepLedger(Path(self.folder))
-        log = ledger.folder / "logs" / f"{self.name}.log"
+        log = ledger.folder.log(self.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -43,7 +43,7 @@ class TrainJob:
             )
             code = self._process.wait()
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        ended = Ended(self.name, code, lines, log, 0.0)
+        ended = EndedProcess(self.name, code, lines, log, 0.0)
         if code == 0:
             ledger.record(self.name, "finished")
         elif not ended.stopped:
@@ -109,7 +109,7 @@ def submit_runs(
             todo='pip install "reasoning-embedding[slurm]"',
         ) from error
     try:
-        executor = submitit.AutoExecutor(folder=ledger.folder / "slurm", cluster=cluster)
+        executor = submitit.AutoExecutor(folder=ledger.folder.jobs, cluster=cluster)
     except RuntimeError as error:
         raise SetupError(
             f"no SLURM here: {error}",
@@ -131,7 +131,7 @@ def submit_runs(
         ledger.forget(run)
     with executor.batch():
         submitted = {
-            run: executor.submit(TrainJob(str(ledger.folder.resolve()), run, command))
+            run: executor.submit(TrainJob(str(ledger.folder.path.resolve()), run, command))
             for run, command in commands.items()
         }
     for run, job in submitted.items():

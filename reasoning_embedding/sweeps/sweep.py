@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reasoning_embedding import config
+from reasoning_embedding.checkpoints import SweepFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
-from reasoning_embedding.experiments.processes import Ended, ProcessPool
+from reasoning_embedding.experiments.processes import EndedProcess, ProcessPool
 from reasoning_embedding.progress import Report
 
-from .ledger import SweepLedger, sweep_folder
+from .ledger import SweepLedger
 from .slurm import submit_runs
 
 
@@ -36,7 +37,7 @@ class Shard:
         return list(runs[self.index - 1 :: self.count])
 
 
-WHOLE = Shard(1, 1)
+ALL_RUNS = Shard(1, 1)
 
 
 def parse_shard(text: str) -> Shard:
@@ -62,7 +63,7 @@ def run_sweep(
     *,
     text: str | None = None,
     jobs: int | None = None,
-    shard: Shard = WHOLE,
+    shard: Shard = ALL_RUNS,
     retry: bool = False,
     report: Report = print,
 ) -> Path:
@@ -99,13 +100,15 @@ def run_sweep(
     SweepError
         If runs failed; all others are finished first.
     """
-    ledger = SweepLedger(sweep_folder(sweep))
+    ledger = SweepLedger(SweepFolder.of(sweep).path)
     jobs = jobs or sweep.jobs
     with hold_sweep(ledger.folder, shard):
         ledger.write(sweep, runs, text)
         todo = runs_to_start(ledger, shard.of(runs), retry=retry, report=report)
         if isinstance(sweep.launch, config.SlurmLaunch):
-            commands = {run.name: launch_command(sweep.launch, ledger.config_file(run.name)) for run in todo}
+            commands = {
+                run.name: launch_command(sweep.launch, ledger.folder.config_file(run.name)) for run in todo
+            }
             submit_runs(ledger, sweep.launch, commands, name=sweep.name, jobs=jobs, report=report)
         else:
             _run_here(ledger, sweep.launch, todo, jobs, report)
@@ -113,10 +116,10 @@ def run_sweep(
     if failed:
         raise SweepError(
             f"{len(failed)} of {len(shard.of(runs))} runs failed: {', '.join(failed[:10])}",
-            where=str(ledger.folder),
+            where=str(ledger.folder.path),
             todo="`rembed sweep CONFIG --list` says why; repair it and add --retry",
         )
-    return ledger.folder
+    return ledger.folder.path
 
 
 def runs_to_start(
@@ -158,7 +161,7 @@ def launch_line(launch: config.LocalLaunch | config.SlurmLaunch, file: Path) -> 
 
 
 @contextlib.contextmanager
-def hold_sweep(folder: Path, shard: Shard) -> Generator[None]:
+def hold_sweep(folder: SweepFolder, shard: Shard) -> Generator[None]:
     """Hold a sweep, or one part of it: parts of one division run side by side, anything else is refused.
 
     Raises
@@ -168,15 +171,15 @@ def hold_sweep(folder: Path, shard: Shard) -> Generator[None]:
     """
     todo = "wait for it, or change name"
     refusal = "another process runs this sweep"
-    if shard == WHOLE:
-        with hold(folder / ".lock", refusal=refusal, todo=todo):
+    if shard == ALL_RUNS:
+        with hold(folder.lock, refusal=refusal, todo=todo):
             yield
         return
     name = f".lock-{shard.index}-of-{shard.count}"
     refused = f"{refusal}'s part {shard.index}/{shard.count}"
     with (
-        hold(folder / ".lock", refusal=refusal, todo=todo, shared=True),
-        hold(folder / name, refusal=refused, todo=todo),
+        hold(folder.lock, refusal=refusal, todo=todo, shared=True),
+        hold(folder.path / name, refusal=refused, todo=todo),
     ):
         yield
 
@@ -194,12 +197,12 @@ def _run_here(
             while waiting and pool.free:
                 run = waiting.pop(0)
                 ledger.forget(run.name)
-                command = launch_command(launch, ledger.config_file(run.name))
-                pool.start(run.name, command, ledger.folder / "logs" / f"{run.name}.log")
-            _note(ledger, pool.wait(), report)
+                command = launch_command(launch, ledger.folder.config_file(run.name))
+                pool.start(run.name, command, ledger.folder.log(run.name))
+            _record_end(ledger, pool.wait(), report)
 
 
-def _note(ledger: SweepLedger, ended: Ended, report: Report) -> None:
+def _record_end(ledger: SweepLedger, ended: EndedProcess, report: Report) -> None:
     if ended.code == 0:
         ledger.record(ended.name, "finished")
         report(f"[{ended.name}] done in {ended.seconds:.0f} s")

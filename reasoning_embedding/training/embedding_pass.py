@@ -1,4 +1,4 @@
-"""One rank's share of a batch's texts: embedded once, and again where nothing was kept for the gradient."""
+"""Embedding one rank's texts of a step: once, and again where nothing was kept for the gradient."""
 
 from __future__ import annotations
 
@@ -18,40 +18,19 @@ from .engines import Engine
 from .timers import phase
 
 
-@dataclass(frozen=True)
-class Forwards:
-    """How a rank runs its forwards.
-
-    Attributes
-    ----------
-    pack_tokens : int
-        Most tokens in one forward.
-    store_tokens : int or None
-        Tokens of this rank whose activations are kept; None: all.
-    autocast : torch.dtype or None
-        Compute dtype of the encoder.
-    dropout : tuple of int or None
-        What dropout is a function of, beside the text: seed and step. None: torch's generator.
-    """
-
-    pack_tokens: int = 16384
-    store_tokens: int | None = None
-    autocast: torch.dtype | None = None
-    dropout: tuple[int, ...] | None = None
-
-
 @dataclass
-class _Piece:
-    """One pack: its texts' places in the share, its embeddings, and how to make them again."""
+class _EmbeddedPack:
+    """One forward: the places of its texts among the rank's, what came out, and how to run it again."""
 
     pack: Pack
-    indices: Tensor
+    places: Tensor
     embeddings: Tensor
     random_state: list[Tensor] | None
+    """From before the forward; None: its activations were kept."""
 
 
-class Share:
-    """A rank's texts and their embeddings; what is not stored is embedded again when its gradient comes.
+class EmbeddingPass:
+    """A rank's texts of one batch, embedded; what was not stored is embedded again when its gradient comes.
 
     Where the engine asks for it, every rank runs as many forwards as the busiest one, in the same
     order of kept and repeated ones: each forward is a collective.
@@ -64,47 +43,63 @@ class Share:
         The whole batch.
     texts : np.ndarray
         Which of its texts are this rank's.
-    forwards : Forwards
-        How they are embedded.
+    pack_tokens : int
+        Most tokens in one forward.
+    store_tokens : int, optional
+        Tokens of this rank whose activations are kept. Absent: all.
+    autocast : torch.dtype, optional
+        Compute dtype of the encoder.
+    dropout : tuple of int, optional
+        What dropout is a function of, beside the text: seed and step. Absent: torch's generator.
 
     Attributes
     ----------
-    slots : int
+    computed_tokens : int
         Tokens of the packs, padding included.
     """
 
-    def __init__(self, engine: Engine, batch: Batch, texts: np.ndarray, forwards: Forwards) -> None:
-        self._engine, self._autocast, self._size = engine, forwards.autocast, len(texts)
-        self._pieces: list[_Piece] = []
+    def __init__(
+        self,
+        engine: Engine,
+        batch: Batch,
+        texts: np.ndarray,
+        *,
+        pack_tokens: int = 16384,
+        store_tokens: int | None = None,
+        autocast: torch.dtype | None = None,
+        dropout: tuple[int, ...] | None = None,
+    ) -> None:
+        self._engine, self._autocast, self._size = engine, autocast, len(texts)
+        self._waiting: list[_EmbeddedPack] = []
         device = engine.world.device
-        packs = _packs(engine, batch, texts, forwards.pack_tokens)
-        self.slots = sum(len(pack.input_ids) for pack, _ in packs)
-        stored = _stored([pack for pack, _ in packs], forwards.store_tokens)
+        packs = _packs(engine, batch, texts, pack_tokens)
+        self.computed_tokens = sum(len(pack.input_ids) for pack, _ in packs)
+        stored = _stored([pack for pack, _ in packs], store_tokens)
         if engine.equal_forwards:
             stored = -max_over_ranks(-stored, engine.world)
-        if forwards.dropout is not None:
-            keys = text_keys(len(batch.texts), *forwards.dropout)[texts]
-            packs = [(pack.with_dropout(keys[indices]), indices) for pack, indices in packs]
+        if dropout is not None:
+            keys = text_keys(len(batch.texts), *dropout)[texts]
+            packs = [(pack.with_dropout(keys[places]), places) for pack, places in packs]
         # All goes to the device first: a GPU would finish one forward before it took the next one's input.
-        placed = [(pack.to(device), torch.from_numpy(indices).to(device)) for pack, indices in packs]
-        for number, (pack, indices) in enumerate(placed):
+        on_device = [(pack.to(device), torch.from_numpy(places).to(device)) for pack, places in packs]
+        for number, (pack, places) in enumerate(on_device):
             # What a backbone draws by itself is drawn again only from the same state.
             state = None if number < stored else _random_state(device)
             with torch.set_grad_enabled(state is None):
                 embeddings = self._forward(pack)
-            self._pieces.append(_Piece(pack, indices, embeddings, state))
+            self._waiting.append(_EmbeddedPack(pack, places, embeddings, state))
 
     def __len__(self) -> int:
         """Return the forwards whose gradient is still to come."""
-        return len(self._pieces)
+        return len(self._waiting)
 
     def embeddings(self) -> Tensor:
-        """(texts, D), detached, in the order of the share."""
+        """(texts, D), detached, in the order of the rank's texts."""
         embedder = self._engine.embedder
         dtype = torch.promote_types(next(embedder.parameters()).dtype, torch.float32)
         out = torch.zeros(self._size, embedder.dimension, device=self._engine.world.device, dtype=dtype)
-        for piece in self._pieces:
-            out[piece.indices] = piece.embeddings.detach()
+        for done in self._waiting:
+            out[done.places] = done.embeddings.detach()
         return out
 
     def backward(self, gradient: Tensor) -> None:
@@ -113,14 +108,14 @@ class Share:
         Pack by pack, the kept ones first: their activations are freed before others are made again.
         """
         with self._engine.summing():
-            while self._pieces:
-                piece = self._pieces.pop(0)
-                embeddings = piece.embeddings
-                if piece.random_state is not None:
-                    with phase("forward"), _restored(piece.random_state, self._engine.world.device):
-                        embeddings = self._forward(piece.pack)
-                share = gradient[piece.indices].to(embeddings.dtype)
-                self._engine.backward(embeddings, share, last=not self._pieces)
+            while self._waiting:
+                done = self._waiting.pop(0)
+                embeddings = done.embeddings
+                if done.random_state is not None:
+                    with phase("forward"), _restored(done.random_state, self._engine.world.device):
+                        embeddings = self._forward(done.pack)
+                own = gradient[done.places].to(embeddings.dtype)
+                self._engine.backward(embeddings, own, last=not self._waiting)
 
     def _forward(self, pack: Pack) -> Tensor:
         if self._autocast is None:
@@ -129,7 +124,9 @@ class Share:
             return self._engine.forward(pack)
 
 
-def _packs(engine: Engine, batch: Batch, texts: np.ndarray, pack_tokens: int) -> list[tuple[Pack, np.ndarray]]:
+def _packs(
+    engine: Engine, batch: Batch, texts: np.ndarray, pack_tokens: int
+) -> list[tuple[Pack, np.ndarray]]:
     tokens, prompts = [batch.texts[text] for text in texts], batch.prompt_lengths[texts]
     streams = engine.world.device.type == "cuda"
     packs = make_packs(tokens, prompts, pack_tokens, streams=streams) if len(texts) else []

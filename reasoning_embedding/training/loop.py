@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,14 +14,16 @@ from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
 from reasoning_embedding.data import Table
 from reasoning_embedding.distributed import World, explain_lost_ranks, joined_world, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
+from reasoning_embedding.isolation import threads
+from reasoning_embedding.progress import Report
 
-from .folder import describe_run, first_step, locked
-from .memory import MemoryPlan, plan_memory
-from .meters import Gauges, Meters, Report
+from .memory_mode import choose_memory_mode
+from .metrics import Metrics, Throughput
 from .optimizers import learning_rate_at
 from .out_of_memory import explain_out_of_memory
+from .run_folder import describe_run, first_step, locked
 from .selection import Score, Selection
-from .setup import Job, prepare
+from .setup import prepare
 from .signals import StoppedError, StopRequest
 from .step import contrastive_step
 from .timers import Timers, phase
@@ -75,144 +77,133 @@ def train(
     StoppedError
         After SIGTERM or SIGINT, when the state is saved.
     """
-    if settings.training.threads is not None:
-        torch.set_num_threads(settings.training.threads)
-    run = RunFolder(Path(settings.output_dir) / settings.name)
+    run = RunFolder.of(settings)
     with (
+        threads(settings.training.threads),
         joined_world(timeout_minutes=settings.training.timeout_minutes) as world,
         explain_lost_ranks(world),
         explain_out_of_memory(settings.training),
+        locked(run) if world.is_main else nullcontext(),
     ):
-        if not world.is_main:
-            return _run(settings, run, world, text, score, None, resume=resume, report=lambda _: None)
-        with locked(run):
-            return _run(settings, run, world, text, score, examine, resume=resume, report=report)
+        speak = report if world.is_main else _silent
+        _train(settings, run, world, text, resume=resume, report=speak, score=score, examine=examine)
+    return run
 
 
-def _run(
+def _train(
     settings: config.RunConfig,
     run: RunFolder,
     world: World,
     text: str | None,
-    score: Score | None,
-    examine: Examine | None,
     *,
     resume: bool,
     report: Report,
-) -> RunFolder:
+    score: Score | None,
+    examine: Examine | None,
+) -> None:
+    # Whatever can be refused is refused here, before anything is written.
     if settings.evaluation is not None and score is None:
         raise InputError("this run is scored while it trains", todo="give train() a score, or no evaluation")
     start = first_step(run, settings, resume=resume)
     world.barrier()  # every rank has looked before the main one writes
     require_trackers(settings)
-    job = prepare(settings, run, world, start=start, report=report)
-    if start >= job.plan.steps:
+    prepared = prepare(settings, run, world, start=start, report=report)
+    engine, loss, training, steps = prepared.engine, prepared.loss, settings.training, prepared.plan.steps
+    if start >= steps:
         report(f"finished before: {run.path}")
-        return run
-    if examine is not None and start == 0:
-        examine(job.table)
-    memory = _memory(job, report)  # before a first evaluation, which may take long: it may find too little
-    selection, first = None, None
+        return
+    if examine is not None and start == 0 and world.is_main:
+        examine(prepared.table)
+
+    # By the first batches, whatever step it goes on from; before a first evaluation, which may take long.
+    batches = [prepared.batch(step) for step in range(1, min(_LOOK_AHEAD, steps) + 1)]
+    memory = choose_memory_mode(training, engine, batches, prepared.compute)
+    report(f"memory: {memory.mode}; {memory.reason}")
+
+    selection, first_scores = None, None
     if settings.evaluation is not None and score is not None:
-        selection = Selection(settings.evaluation, score, run, world, steps=job.plan.steps, report=report)
+        selection = Selection(settings.evaluation, score, run, world, steps=steps, report=report)
         if start == 0:
-            first = selection.begin(job.engine.whole())
+            first_scores = selection.begin(engine.full_embedder())
         else:
             selection.resume(start)
+
     if world.is_main:
-        describe_run(
-            run,
-            settings,
-            text,
-            table=job.table,
-            plan=job.plan,
-            inputs=job.inputs,
-            world=world,
-            memory=memory,
-            compute=job.compute,
-        )
+        describe_run(prepared, text, memory)
     if start == 0:
-        job.save(0)
-    _steps(job, start, memory, report, selection, first)
-    return run
-
-
-def _steps(
-    job: Job,
-    start: int,
-    memory: MemoryPlan,
-    report: Report,
-    selection: Selection | None,
-    first: dict[str, float] | None,
-) -> None:
-    training, steps = job.settings.training, job.plan.steps
-    saved = set(checkpoint_steps(job.settings.checkpoints, steps))
-    meters = None
-    if job.world.is_main:
-        trackers = open_trackers(job.settings, job.run, first=start, report=report)
-        meters = Meters(job.run, steps=steps, first=start, trackers=trackers, report=report)
-        if selection is not None and first is not None:
-            meters.log({"step": 0, "evaluation": first})
+        prepared.save(0)
+    saved = set(checkpoint_steps(settings.checkpoints, steps))
+    metrics = None
+    if world.is_main:
+        trackers = open_trackers(settings, run, first=start, report=report)
+        every = settings.logging.every
+        metrics = Metrics(run, steps=steps, first=start, every=every, trackers=trackers, report=report)
+        if selection is not None and first_scores is not None:
+            metrics.write({"step": 0, "evaluation": first_scores})
             selection.write()
+    throughput = Throughput(prepared.embedder, settings, world)
 
-    timers = Timers(job.world.device)
-    gauges = Gauges(job.embedder, job.settings, job.world)
+    timers = Timers(world.device)
     with StopRequest() as stop, timers.active():
         for step in range(start + 1, steps + 1):
-            # For what a backbone draws by itself: a function of (seed, step, rank), so nothing needs saving.
-            torch.manual_seed(((job.settings.seed * 1_000_003 + step) * 4099 + job.world.rank) % 2**63)
+            # Loss and gradient of the batch.
+            # What a backbone draws by itself is a function of (seed, step, rank), so nothing needs saving.
+            torch.manual_seed(((settings.seed * 1_000_003 + step) * 4099 + world.rank) % 2**63)
             with phase("data"):
-                batch = job.batch(step)
+                batch = prepared.batch(step)
             output = contrastive_step(
-                job.embedder,
+                prepared.embedder,
                 batch,
-                job.loss,
-                job.world,
+                loss,
+                world,
                 pack_tokens=training.pack_tokens,
                 store_tokens=memory.store_tokens,
-                autocast=job.compute,
-                engine=job.engine,
-                anchor=job.anchor,
-                dropout=(job.settings.seed, step),
+                autocast=prepared.compute,
+                engine=engine,
+                anchor=prepared.anchor,
+                dropout=(settings.seed, step),
             )
             _check_finite("loss", output.loss, step)
+
+            # The optimizer's step.
             rate = learning_rate_at(step, steps, training)
             with phase("optimizer"):
-                norm = job.engine.update(rate)
+                norm = engine.update(rate)
             _check_finite("gradient norm", norm, step)
-            job.loss.update(rate)
+            loss.update(rate)
 
+            # Score when due.
+            scores, best = None, False
             with phase("evaluation"):
-                scores, best = None, False
                 if selection is not None and selection.due(step):
-                    scores, best = selection.at(job.engine.whole(), step)
+                    scores, best = selection.at(engine.full_embedder(), step)
+
+            # Write down what was measured.
             times = timers.take()
-            if meters is not None:
+            if metrics is not None:
                 record: dict[str, Any] = {"step": step, "loss": output.loss, "accuracy": output.accuracy}
                 record |= output.parts | {"learning_rate": rate, "grad_norm": norm, "source": batch.source}
-                record |= gauges.read(batch, output, times)
+                record |= throughput.of(batch, output, times)
                 record |= {"evaluation": scores} if scores is not None else {}
-                if step % job.settings.logging.every == 0 or step == steps or scores is not None:
-                    meters.log(record)
-                meters.speak(record)
-            stopped = max_over_ranks(stop.number, job.world)  # a signal reaches ranks at different steps
+                metrics.step(record)
+
+            # Save when due, when it is the best so far, and when asked to stop.
+            stopped = max_over_ranks(stop.number, world)  # a signal reaches ranks at different steps
             if step in saved or stopped or best:
                 with phase("save"):
-                    job.save(step)
+                    prepared.save(step)
             if selection is not None and best:
                 selection.write()
-            if meters is not None and (stopped or step == steps):
-                meters.close()
+
+            # Stop when asked.
+            if metrics is not None and (stopped or step == steps):
+                metrics.close()
             if stopped and step < steps:
                 raise StoppedError(step, stopped)
 
 
-def _memory(job: Job, report: Report) -> MemoryPlan:
-    """Choose the memory mode by the first batches of the run, whatever step it goes on from."""
-    batches = [job.batch(step) for step in range(1, min(_LOOK_AHEAD, job.plan.steps) + 1)]
-    plan = plan_memory(job.settings.training, job.engine, batches, job.compute)
-    report(f"memory: {plan.mode}; {plan.reason}")
-    return plan
+def _silent(line: str) -> None:
+    """Say nothing: the main rank speaks for all."""
 
 
 def _check_finite(name: str, value: float, step: int) -> None:
@@ -221,5 +212,5 @@ def _check_finite(name: str, value: float, step: int) -> None:
         raise TrainingError(
             f"the {name} is {value} at step {step}",
             where=f"step {step}",
-            todo="the checkpoint before is whole: lower learning_rate, raise temperature, or look at this batch",
+            todo="the checkpoint before it is intact: lower learning_rate, raise temperature, or look at this batch",
         )

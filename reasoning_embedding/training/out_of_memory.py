@@ -34,7 +34,7 @@ def explain_out_of_memory(training: config.Training) -> Generator[None]:
         raise TrainingError(
             f"out of memory{f' ({said})' if said else ''}",
             where="training",
-            todo=f"set {'; or '.join(cures(training))}; a run that has begun needs another name for it",
+            todo=f"set {'; or '.join(remedies(training))}; a run that has begun needs another name for it",
         ) from error
 
 
@@ -44,7 +44,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return known or any(words in str(error) for words in _WORDS)
 
 
-def cures(training: config.Training) -> list[str]:
+def remedies(training: config.Training) -> list[str]:
     """Return what lowers the memory of a step, the cheapest first, each as an override.
 
     Parameters

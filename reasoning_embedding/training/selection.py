@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 
 from reasoning_embedding import config
@@ -18,8 +14,8 @@ from reasoning_embedding.checkpoints.scores import scores_while_training, write_
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.distributed import World, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
-
-from .meters import Report
+from reasoning_embedding.isolation import same_random_state
+from reasoning_embedding.progress import Report
 
 #: (model, step, job) -> scores: ``TASK`` its main score, ``TASK:METRIC`` others, ``mean`` over the tasks.
 #: All ranks call it together; what the main rank gets counts. A score that could not be had is left out.
@@ -88,7 +84,7 @@ class Selection:
     def resume(self, start: int) -> None:
         """Find the best step up to `start` again; what came after it is trained anew."""
         self._best = None
-        if not self._world.is_main or not self._run.metrics.exists():
+        if not self._world.is_main:
             return
         for step, scores in scores_while_training(self._run).items():
             if step <= start:
@@ -134,8 +130,14 @@ class Selection:
         return True
 
     def _measure(self, embedder: Embedder, step: int) -> dict[str, float]:
-        with _undisturbed(embedder):
-            scores = {name: float(value) for name, value in self._score(embedder, step, self._world).items()}
+        was_training = embedder.training
+        embedder.eval()
+        try:
+            with same_random_state(), torch.no_grad():  # the weights to come do not depend on being scored
+                found = self._score(embedder, step, self._world)
+        finally:
+            embedder.train(was_training)
+        scores = {name: float(value) for name, value in found.items()}
         if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
             raise TrainingError(f"the score {bad[0]!r} is {scores[bad[0]]}", where=f"step {step}")
         return scores
@@ -145,19 +147,3 @@ class Selection:
         return {
             name: value for name, value in scores.items() if ":" not in name or name == self._settings.select
         }
-
-
-@contextlib.contextmanager
-def _undisturbed(embedder: Embedder) -> Generator[None]:
-    """Score without leaving a trace: training mode and random states are as before."""
-    was_training = embedder.training
-    states: tuple[Any, Any] = random.getstate(), np.random.get_state()
-    device = embedder.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        embedder.eval()
-        try:
-            yield
-        finally:
-            embedder.train(was_training)
-            random.setstate(states[0])
-            np.random.set_state(states[1])

@@ -1,6 +1,6 @@
 """One contrastive step: the whole mathematics, from tokens to summed gradients.
 
-Every rank embeds its share of the batch's distinct texts, all embeddings are gathered, each rank takes the
+Every rank embeds a part of the batch's distinct texts, all embeddings are gathered, each rank takes the
 loss of its own query rows against all documents, and the gradient with respect to the embeddings is summed
 over ranks before it flows back through the encoder. The result is the gradient of one process that holds
 the whole batch.
@@ -18,7 +18,7 @@ from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World, all_gather_rows, deal, imbalance, sum_over_ranks
 from reasoning_embedding.losses import ContrastiveLoss
 
-from .embedding_pass import Forwards, Share
+from .embedding_pass import EmbeddingPass
 from .engines import Engine, Replicated
 from .timers import phase
 
@@ -35,9 +35,9 @@ class StepOutput:
         Share of queries whose positive scores higher than every candidate that is not known to answer.
     tokens : int
         Tokens of the distinct texts, over all ranks.
-    slots : int
-        Token slots computed, over all ranks (more than `tokens` only where padding is); a second forward of
-        the same text is not counted.
+    computed_tokens : int
+        Tokens in forwards, over all ranks (more than `tokens` only where padding is); a second forward of the same
+        text is not counted.
     imbalance : float
         Tokens of the fullest rank over the mean of all ranks, minus 1.
     parts : dict of str to float
@@ -47,7 +47,7 @@ class StepOutput:
     loss: float
     accuracy: float
     tokens: int
-    slots: int
+    computed_tokens: int
     imbalance: float
     parts: dict[str, float] = field(default_factory=dict)
 
@@ -85,9 +85,9 @@ def contrastive_step(
     autocast : torch.dtype, optional
         Compute dtype of the encoder; pooling, loss and gradients stay in float32.
     engine : Engine, optional
-        How the ranks hold the model. Absent: each holds it whole, with equal weights.
+        How the ranks hold the model. Absent: each holds all of it, with equal weights.
     anchor : Embedder, optional
-        The frozen backbone that the loss compares with, if it does; whole on every rank.
+        The frozen backbone that the loss compares with, if it does; unsharded on every rank.
     dropout : tuple of int, optional
         What dropout is a function of, beside the text: seed and step. It is then the same for any number of
         ranks and any packs. Absent: it is drawn from torch's generator.
@@ -97,37 +97,51 @@ def contrastive_step(
     StepOutput
         Equal on all ranks.
     """
+    # Deal the texts to ranks, and let each embed its own; then all have all embeddings.
     lengths = batch.lengths
-    shares = deal(lengths, world.size)
-    position = torch.from_numpy(np.argsort(np.concatenate(shares))).to(world.device)
-    mine = torch.from_numpy(shares[world.rank]).to(world.device)
+    dealt = deal(lengths, world.size)
+    own_texts, counts = dealt[world.rank], [len(texts) for texts in dealt]
+    own_rows = torch.from_numpy(own_texts).to(world.device)
+    in_order = torch.from_numpy(np.argsort(np.concatenate(dealt))).to(world.device)
     batch = batch.to(world.device)
 
-    def embed(engine: Engine, store_tokens: int | None) -> tuple[Share, torch.Tensor]:
+    def embed(engine: Engine, store_tokens: int | None) -> tuple[EmbeddingPass, torch.Tensor]:
         with phase("forward"):
-            forwards = Forwards(pack_tokens, store_tokens, autocast, dropout)
-            share = Share(engine, batch, shares[world.rank], forwards)
+            embedded = EmbeddingPass(
+                engine,
+                batch,
+                own_texts,
+                pack_tokens=pack_tokens,
+                store_tokens=store_tokens,
+                autocast=autocast,
+                dropout=dropout,
+            )
         with phase("communication"):
-            gathered = all_gather_rows(share.embeddings(), [len(texts) for texts in shares], world)
-        return share, gathered[position]
+            gathered = all_gather_rows(embedded.embeddings(), counts, world)
+        return embedded, gathered[in_order]
 
-    fixed = None if anchor is None else embed(Replicated(anchor, world), 0)[1]
-    share, embeddings = embed(engine or Replicated(embedder, world), store_tokens)
+    anchored = None if anchor is None else embed(Replicated(anchor, world), 0)[1]
+    embedded, embeddings = embed(engine or Replicated(embedder, world), store_tokens)
+
+    # Compare this rank's queries with all documents.
     with phase("loss"):
-        part = loss.share(embeddings, batch, rank=world.rank, ranks=world.size, anchor=fixed)
-    with phase("communication"):
-        gradient = sum_over_ranks(part.gradient, world)
-    with phase("backward"):
-        share.backward(gradient[mine])
+        gradient, sums = loss.compute(embeddings, batch, rank=world.rank, ranks=world.size, anchor=anchored)
 
-    slots_here = torch.tensor(share.slots, dtype=torch.float64, device=world.device)
-    computed, *sums = sum_over_ranks(torch.stack([slots_here, *part.sums.values()]), world).tolist()
-    measures = loss.finish(dict(zip(part.sums, sums, strict=True)))
+    # Send back what all ranks' losses say about this rank's texts.
+    with phase("communication"):
+        gradient = sum_over_ranks(gradient, world)
+    with phase("backward"):
+        embedded.backward(gradient[own_rows])
+
+    # Say what was measured, over all ranks.
+    computed = torch.tensor(embedded.computed_tokens, dtype=torch.float64, device=world.device)
+    computed_tokens, *totals = sum_over_ranks(torch.stack([computed, *sums.values()]), world).tolist()
+    measures = loss.finish(dict(zip(sums, totals, strict=True)))
     return StepOutput(
         loss=measures.pop("loss"),
         accuracy=measures.pop("accuracy"),
         tokens=int(lengths.sum()),
-        slots=int(computed),
-        imbalance=imbalance(lengths, shares),
+        computed_tokens=int(computed_tokens),
+        imbalance=imbalance(lengths, dealt),
         parts=measures,
     )

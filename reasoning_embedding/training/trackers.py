@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.errors import SetupError
+from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import known_secrets, mask, masked
 
-Report = Callable[[str], None]
 #: Seconds that the end of a run waits for a tracker that may be waiting for its server.
 PATIENCE = 15.0
 #: Steps a tracker may lag behind before numbers are left out.

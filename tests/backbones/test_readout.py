@@ -17,7 +17,7 @@ from reasoning_embedding.backbones.readout import pooling_mode, require_decoder,
 from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.files import write_json
-from tests.factories import build_tiny_tokenizer
+from tests.factories import build_tiny_tokenizer, write_beir, write_lines
 
 _DENSE = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
 
@@ -128,11 +128,8 @@ def test_every_verb_refuses_an_encoder(
     monkeypatch.chdir(tmp_path)
     texts, probe, task = tmp_path / "texts.txt", tmp_path / "probe.jsonl", tmp_path / "task"
     texts.write_text("red cat\nblue fish\n")
-    probe.write_text("".join(json.dumps({"text": f"red cat {number}"}) + "\n" for number in range(12)))
-    task.mkdir()
-    (task / "corpus.jsonl").write_text(json.dumps({"_id": "d", "title": "", "text": "red cat"}))
-    (task / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "red"}))
-    (task / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    write_lines(probe, [{"text": f"red cat {number}"} for number in range(12)])
+    write_beir(task)
     words = {
         "embed": [encoder, texts, "-o", "vectors.npy"],
         "evaluate": [encoder, "--task", task, "-o", "scores"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import loss as bench
-from reasoning_embedding.training.probe import LiveBytes
+from reasoning_embedding.training.activation_memory import LiveBytes
 
 
 def test_all_sides_compute_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:

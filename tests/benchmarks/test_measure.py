@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -29,30 +28,23 @@ def test_seconds_are_those_of_the_clock_and_of_processors() -> None:
     assert (seconds > 0).all()
 
 
-def _ones(mib: int) -> Callable[[], object]:
-    return lambda: np.ones(mib * 2**17).sum()
+def _measured(mib: int) -> tuple[float, float, str | None]:
+    """In a process of its own: MiB that a call adds, MiB by which it raises the peak, and a variable."""
 
+    def ones() -> float:
+        return np.ones(mib * 2**17).sum()
 
-def _added(mib: int) -> float:
-    return added_mib(_ones(mib))
-
-
-def _peak(mib: int) -> float:
-    _ones(mib)()
-    return peak_mib()
+    added, before = added_mib(ones), peak_mib()
+    np.ones(2 * mib * 2**17).sum()
+    return added, peak_mib() - before, os.environ.get("A_BENCHMARK")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the most a process ever held is told")
 @pytest.mark.parametrize("preload", [(), ("numpy",)])
-def test_memory_is_what_a_call_adds(preload: tuple[str, ...]) -> None:
-    assert in_new_process(_added, 64, preload=preload) == pytest.approx(64, abs=4)
-
-
-def test_the_peak_counts_what_was_freed() -> None:
-    assert in_new_process(_peak, 128) - in_new_process(_peak, 0) == pytest.approx(128, abs=16)
-
-
-def test_a_process_gets_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("A_BENCHMARK", raising=False)
-    assert in_new_process(os.getenv, "A_BENCHMARK", environment={"A_BENCHMARK": "1"}) == "1"
+def test_memory_is_what_a_call_adds_in_a_process_with_its_own_environment(preload: tuple[str, ...]) -> None:
+    variables = {"A_BENCHMARK": "1"}
+    added, raised, variable = in_new_process(_measured, 64, preload=preload, environment=variables)
+    assert added == pytest.approx(64, abs=4)
+    assert raised == pytest.approx(64, abs=4), "what was freed counts in the peak"
+    assert variable == "1"
     assert "A_BENCHMARK" not in os.environ

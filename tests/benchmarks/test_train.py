@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.random_model import byte_pair_tokenizer, save_random_model
 from benchmarks.train import compare as bench
-from benchmarks.train.cells import PACK_TOKENS
+from benchmarks.train.cases import PACK_TOKENS
 from benchmarks.train.exact import worst_difference
 from benchmarks.train.texts import MIXES, Triple, make_triples, standard_library_functions, text_lengths
 from benchmarks.train.trainers import Ours, SentenceTransformers, Workload
@@ -157,7 +157,7 @@ def scripted(rows: list[Triple], monkeypatch: pytest.MonkeyPatch) -> list[str]:
         bench, "their_settings", lambda *rest, **options: [{"loss": "mnrl"}, {"loss": "cached", "chunk": 2}]
     )
     monkeypatch.setattr(bench, "step_mib", lambda side, *rest: {ours: 50.0, theirs: 100.0}[side])
-    monkeypatch.setattr(bench, "cells", lambda **options: [bench.Cell("S", "wide", "bf16", 4)])
+    monkeypatch.setattr(bench, "cases", lambda **options: [bench.Case("S", "wide", "bf16", 4)])
     return order
 
 
@@ -220,7 +220,7 @@ def test_a_default_that_beats_the_swept_best_is_the_denominator(
 
 
 def test_a_cell_that_fails_leaves_the_others(scripted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "cells", lambda **options: [bench.Cell("S", "wide", each, 4) for each in "ab"])
+    monkeypatch.setattr(bench, "cases", lambda **options: [bench.Case("S", "wide", each, 4) for each in "ab"])
     monkeypatch.setattr(bench, "fastest", lambda sweep: {}["no such setting"])
     _, *failed = bench.bench_train(quick=True)
     assert [(each["name"], each["error"]) for each in failed] == [
@@ -229,21 +229,21 @@ def test_a_cell_that_fails_leaves_the_others(scripted: list[str], monkeypatch: p
 
 
 def test_names_of_other_shapes_carry_the_shape() -> None:
-    names = {cell.name("st-best") for cell in bench.cells(quick=False, gpu=True)}
+    names = {case.name("st-best") for case in bench.cases(quick=False, gpu=True)}
     assert {"train/narrow/st-best/fp32", "train/M/wide/st-best/bf16"} <= names
     assert "train/Qwen3-0.6B/wide/st-best/bf16" in names
-    assert not any("Qwen3" in cell.model for cell in bench.cells(quick=False, gpu=False))
+    assert not any("Qwen3" in case.model for case in bench.cases(quick=False, gpu=False))
 
 
 def test_one_shape_is_compared_alone() -> None:
     def names(**options: Any) -> list[str]:
-        return [cell.model for cell in bench.cells(**options)]
+        return [case.model for case in bench.cases(**options)]
 
     assert names(quick=False, gpu=True, model="Qwen3-1.7B") == ["Qwen3-1.7B"]
     assert names(quick=True, gpu=True, model="Qwen3-0.6B") == ["Qwen3-0.6B"]
     assert names(quick=True, gpu=False, model="S") == ["S"] * 3
     with pytest.raises(InputError, match="no shape 'Qwen3") as error:
-        bench.cells(quick=False, gpu=False, model="Qwen3-0.6B")
+        bench.cases(quick=False, gpu=False, model="Qwen3-0.6B")
     assert "S, M" in str(error.value)
 
 
@@ -270,17 +270,17 @@ def test_a_full_sweep_times_what_is_close_again_and_compiles_the_fastest(
 
 def test_bf16_in_software_is_told_by_few_queries_or_left_out() -> None:
     for quick, queries, in_bf16 in ((True, 16, set()), (False, 64, {2})):
-        found = bench.cells(quick=quick, gpu=False, bf16=False)
-        assert {cell.queries for cell in found if cell.dtype == "bf16"} == in_bf16
-        in_fp32 = {(cell.mix, cell.queries) for cell in found if (cell.model, cell.dtype) == ("S", "fp32")}
+        found = bench.cases(quick=quick, gpu=False, bf16=False)
+        assert {case.queries for case in found if case.dtype == "bf16"} == in_bf16
+        in_fp32 = {(case.mix, case.queries) for case in found if (case.model, case.dtype) == ("S", "fp32")}
         assert in_fp32 == {("wide", queries), ("narrow", queries)}
-        larger = bench.cells(quick=quick, gpu=False, bf16=False, model="M")
-        assert [(cell.dtype, cell.queries) for cell in larger] == [("fp32", 16)]
+        larger = bench.cases(quick=quick, gpu=False, bf16=False, model="M")
+        assert [(case.dtype, case.queries) for case in larger] == [("fp32", 16)]
 
 
 def test_records_of_bf16_in_software_say_so(scripted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = [bench.Cell("S", "wide", "bf16", 4), bench.Cell("S", "wide", "fp32", 4)]
-    monkeypatch.setattr(bench, "cells", lambda **options: cells)
+    cases = [bench.Case("S", "wide", "bf16", 4), bench.Case("S", "wide", "fp32", 4)]
+    monkeypatch.setattr(bench, "cases", lambda **options: cases)
     for half in (torch.bfloat16, None):
         monkeypatch.setattr(bench, "compute_dtype", lambda *rest, half=half: half)
         noted = {record["name"] for record in bench.bench_train(quick=True) if "note" in record}

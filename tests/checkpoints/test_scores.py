@@ -24,7 +24,7 @@ from reasoning_embedding.checkpoints.scores import (
 )
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
-from tests.published import write_checkpoint
+from tests.publishing.published_run import write_checkpoint
 
 LIVE: dict[int, dict[str, float]] = {
     0: {"a": 0.1, "b": 0.3, "mean": 0.2},

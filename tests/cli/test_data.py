@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.data import load_table
-from reasoning_embedding.data.mining.hard_negatives import MiningRule
 from reasoning_embedding.data.quality.shingles import normalise
-from reasoning_embedding.errors import InputError
-from reasoning_embedding.preparing import filtering, mining
 from reasoning_embedding.preparing.files import data_section
-from reasoning_embedding.preparing.search import Countdown, Searcher, encoded
+from tests.preparing.animals import read, save_checkpoint, write_animal_rows
 
 
 def run(*arguments: object) -> int:
@@ -28,40 +23,13 @@ def run(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def tiny_embedder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
-    """Folder of a random embedder with its provenance: a checkpoint of ours."""
-    from benchmarks.random_model import save_random_model
-    from reasoning_embedding.backbones.load import load_tokenizer
-
-    folder = tmp_path_factory.mktemp("embedder") / "step-000000"
-    shape = config.Architecture(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=64,
-    )
-    save_random_model(folder, shape, load_tokenizer(str(tiny_tokenizer)), max_tokens=64)
-    return folder
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("embedder"), tiny_tokenizer)
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """Forty questions about animals; each answer shares words with the next ones."""
-    names = "red green blue old new big small fast slow hot cold light dark".split()
-    texts = [f"the {names[i % 13]} cat sees {i % 10} birds and {i} dogs" for i in range(40)]
-    records = [
-        {"query": ["find", f"who sees {i} dogs {names[i % 13]}"], "pos": [text], "neg": [texts[i - 1]]}
-        for i, text in enumerate(texts)
-    ]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return file
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [json.loads(line) for line in text.splitlines()]
+    return write_animal_rows(tmp_path / "rows.jsonl")
 
 
 def test_mined_rows_are_read_back_with_their_scores(rows: Path, tmp_path: Path) -> None:
@@ -82,70 +50,16 @@ def test_mined_rows_are_read_back_with_their_scores(rows: Path, tmp_path: Path) 
     assert {path.name for path in output.parent.iterdir()} == {"mined.jsonl.gz", "mined.jsonl.gz.report.json"}
 
 
-def test_a_killed_miner_goes_on_and_writes_the_same(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_embedder: Path
-) -> None:
-    monkeypatch.setattr(mining, "ROWS", 8)
-    data, searcher = data_section(rows), Searcher(str(tiny_embedder), max_tokens=32)
-    rule = MiningRule(negatives=2, last=10, positive_share=None, draw="random")
-    mining.mine_file(data, tmp_path / "whole.jsonl", searcher, rule)
-    real, calls = mining.mine, []
-
-    def stopping(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(mining, "mine", stopping)
-    output = tmp_path / "part.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        mining.mine_file(data, output, searcher, rule)
-    assert not output.exists()
-    folder = tmp_path / "part.jsonl.progress"
-    assert len(list(folder.glob("rows-*.jsonl"))) == 2
-    with pytest.raises(InputError, match="another rule"):
-        mining.mine_file(data, output, searcher, MiningRule(negatives=1))
-    # The vectors are there already: another process needs no model to go on.
-    monkeypatch.setattr("reasoning_embedding.preparing.search.load_encoder", lambda searcher: None)
-    mining.mine_file(data, output, searcher, rule)
-    assert len(calls) == 6
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert not folder.exists()
-
-
-def test_vectors_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reasoning_embedding.preparing.search._CHUNK", 4)
-    pairs = [("a" if i % 3 else "b", "x" * i) for i in range(10)]
-    seen: list[str] = []
-
-    def encode(texts: Any, prompt: str) -> np.ndarray:
-        seen.extend(texts)
-        if len(seen) > 7 and not (tmp_path / "again").exists():
-            raise KeyboardInterrupt
-        return np.array([[len(text), ord(prompt)] for text in texts], np.float32)
-
-    with pytest.raises(KeyboardInterrupt):
-        encoded(tmp_path, "texts", pairs, encode, lambda line: None)
-    (tmp_path / "again").touch()
-    seen.clear()
-    vectors = encoded(tmp_path, "texts", pairs, encode, lambda line: None)
-    assert vectors.tolist() == [[len(text), ord(prompt)] for prompt, text in pairs]
-    assert len(seen) == 6
-    with pytest.raises(InputError, match="not finite"):
-        encoded(tmp_path, "bad", pairs, lambda texts, _: np.full((len(texts), 2), np.nan), lambda line: None)
-
-
 def test_our_encoder_and_sentence_transformers_mine_the_same(
-    rows: Path, tmp_path: Path, tiny_embedder: Path
+    rows: Path, tmp_path: Path, checkpoint: Path
 ) -> None:
     import shutil
 
     other = tmp_path / "other"
-    shutil.copytree(tiny_embedder, other)
+    shutil.copytree(checkpoint, other)
     (other / "provenance.json").unlink()  # no checkpoint of ours any more: sentence-transformers loads it
     mined = []
-    for number, model in enumerate((tiny_embedder, other)):
+    for number, model in enumerate((checkpoint, other)):
         output = tmp_path / f"{number}.jsonl"
         assert (
             run(
@@ -193,22 +107,6 @@ def test_filters_count_what_they_drop(rows: Path, tmp_path: Path, capsys: pytest
         found["dropped"][name] for name in ("margin too narrow", "positive not among the best")
     )
     assert f"{found['kept']} of 80 rows kept" in capsys.readouterr().out
-
-
-def test_a_model_scores_rows_for_the_filter_and_its_vectors_outlive_a_stop(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_embedder: Path
-) -> None:
-    output, searcher = tmp_path / "kept.jsonl", Searcher(str(tiny_embedder), max_tokens=32)
-    data = data_section(rows)
-    with pytest.raises(InputError, match="40 x margin too narrow"):
-        filtering.filter_file(data, output, filtering.FilterRule(margin=9.0), searcher=searcher)
-    assert (tmp_path / "kept.jsonl.progress").is_dir()
-    monkeypatch.setattr("reasoning_embedding.preparing.search.load_encoder", lambda searcher: None)
-    filtering.filter_file(data, output, filtering.FilterRule(margin=0.0), searcher=searcher)
-    kept = read(output)
-    assert 0 < len(kept) < 40
-    assert all(min(row["pos_scores"]) >= max(row["neg_scores"]) for row in kept)
-    assert not (tmp_path / "kept.jsonl.progress").exists()
 
 
 def test_statistics_are_printed_and_written(
@@ -287,16 +185,6 @@ def test_rows_without_positives_or_with_broken_scores_are_placed(
     assert "bad.jsonl:1" in capsys.readouterr().err
 
 
-def test_a_configuration_names_the_rows(rows: Path, tmp_path: Path) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text(
-        f"kind: run\nname: x\nbackbone: {{kind: pretrained, path: x}}\n"
-        f"data:\n  sources:\n    - {{kind: files, path: {rows}, limit: 3}}\n"
-    )
-    assert len(load_table(data_section(file))) == 3
-    assert isinstance(data_section(rows).sources[0], config.FilesSource)
-
-
 def test_the_real_mix_is_mined_and_never_answers_itself(real_data: Path, tmp_path: Path) -> None:
     mix = real_data / "derived" / "mix"
     source = {
@@ -330,20 +218,6 @@ def test_the_real_mix_is_mined_and_never_answers_itself(real_data: Path, tmp_pat
     assert sum(len(row["neg"]) for row in mined) > 150
 
 
-def test_progress_says_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 5.0, 20.0, 40.0, 41.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    lines: list[str] = []
-    countdown = Countdown(lines.append, "rows", 1000, done=100)
-    for done in (150, 200, 300, 1000):
-        countdown(done)
-    assert lines == [
-        "rows: 200 of 1,000, 3 min left",
-        "rows: 300 of 1,000, 2 min left",
-        "rows: 1,000 of 1,000",
-    ]
-
-
 @pytest.mark.parametrize(
     "verb",
     [
@@ -360,13 +234,13 @@ def test_large_rows_are_read_from_disk_and_give_the_same(
 
     name, *options = verb
     made: list[Path] = []
-    table = cache.cached_table
+    build = cache.build_table
 
-    def spy(data: config.Data) -> Any:
-        made.append(Path(data.cache_dir or ""))
-        return table(data)
+    def spy(data: config.Data, *storage: Any) -> Any:
+        made.extend(one.folder.parent for one in storage)
+        return build(data, *storage)
 
-    monkeypatch.setattr(cache, "cached_table", spy)
+    monkeypatch.setattr(cache, "build_table", spy)
     content = []
     for limit in (cache.LARGE, 1):
         monkeypatch.setattr(cache, "LARGE", limit)

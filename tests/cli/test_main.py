@@ -50,7 +50,7 @@ def test_importing_main_imports_no_verb():
         "print(*sorted(m for m in sys.modules if '.cli.' in m), 'rich' in sys.modules)"
     )
     done = run_python(code)
-    parts = [f"reasoning_embedding.cli.{name}" for name in ("_app", "_errors", "main")]
+    parts = [f"reasoning_embedding.cli.{name}" for name in ("_app", "main")]
     assert done.stdout.split() == [*parts, "False"]
 
 

@@ -19,6 +19,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(
     path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "accelerate"
 )
+assert FILES, "the shipped configurations are not where this test looks"
 #: Sections whose keys are the user's own names.
 FREE = {"weights", "extra"}
 KNOWN = {

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from reasoning_embedding import config
 from reasoning_embedding.cli.main import main
-from reasoning_embedding.data import Plan, Table, cache, load_table, table_tokens
+from reasoning_embedding.data import Plan, Table, cache, load_table, numbering, table_tokens
 from reasoning_embedding.data.texts import TextFile, TextList, TextWriter
 from reasoning_embedding.errors import InputError, SetupError
 
@@ -82,28 +82,38 @@ def test_rows_without_negatives_that_come_from_no_file_are_cached_alike(tmp_path
 
 
 def test_a_second_start_reads_no_rows_and_makes_no_tokens(
-    data: Callable[..., config.Data], tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    data: Callable[..., config.Data], tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    def made() -> dict[str, int]:
+        """When each folder of the cache was made."""
+        found = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+        return {path.name: path.stat().st_mtime_ns for path in found}
+
+    tokenizer, rows = AutoTokenizer.from_pretrained(tiny_tokenizer), tmp_path / "rows.jsonl"
     first = load_table(data())
     memory = table_tokens(first, tokenizer, data(cache_dir=None))
     disk = table_tokens(first, tokenizer, data())
     for store in (disk, table_tokens(first, tokenizer, data())):
         for name in ("values", "offsets", "prompt_lengths"):
             np.testing.assert_array_equal(getattr(store, name), getattr(memory, name))
-    monkeypatch.setattr(cache, "build_table", None)
-    monkeypatch.setattr(cache, "tokenize", None)
+    before = made()
+    assert len(before) == 2
+    # Rows that nobody could read, in a file that looks as it did.
+    times = (rows.stat().st_atime_ns, rows.stat().st_mtime_ns)
+    rows.write_text("x" * rows.stat().st_size)
+    os.utime(rows, ns=times)
     # Padding and truncation that a library left switched on change no key.
     tokenizer(["the cat", "sun"], padding=True, truncation=True, max_length=3)
     again = table_tokens(load_table(data()), AutoTokenizer.from_pretrained(tiny_tokenizer), data())
     np.testing.assert_array_equal(again.values, memory.values)
     np.testing.assert_array_equal(table_tokens(first, tokenizer, data()).values, memory.values)
-    for changes in ({"query_max_tokens": 9}, {"document_max_tokens": 9}):
-        with pytest.raises(TypeError):  # another key: it would be made
-            table_tokens(first, tokenizer, data(**changes))
+    assert made() == before
+    for number, changes in enumerate(({"query_max_tokens": 9}, {"document_max_tokens": 9}), 1):
+        table_tokens(first, tokenizer, data(**changes))
+        assert len(made()) == 2 + number  # another key
     tokenizer.add_tokens(["moon!"])
-    with pytest.raises(TypeError):
-        table_tokens(first, tokenizer, data())
+    table_tokens(first, tokenizer, data())
+    assert len(made()) == 5
 
 
 def test_changed_rows_are_read_again(data: Callable[..., config.Data], tmp_path: Path) -> None:
@@ -120,8 +130,14 @@ def test_changed_rows_are_read_again(data: Callable[..., config.Data], tmp_path:
 def test_what_was_stopped_half_way_is_made_again(
     data: Callable[..., config.Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    build = cache.build_table
+
+    def stopped(*arguments: Any) -> None:
+        build(*arguments)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_write_table", lambda table, folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(cache, "build_table", stopped)
         with pytest.raises(KeyboardInterrupt):
             load_table(data())
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
@@ -188,14 +204,33 @@ def test_texts_are_numbered_as_in_memory(tmp_path_factory: pytest.TempPathFactor
         read[len(held)]
 
 
-def test_texts_that_share_half_a_digest_are_two(tmp_path: Path) -> None:
+def test_more_texts_than_a_table_begins_with_keep_their_numbers(tmp_path: Path) -> None:
     writer = TextWriter(tmp_path)
     assert [writer.add("", f"text {number}") for number in range(3000)] == list(range(3000))
     assert [writer.add("", f"text {number}") for number in range(3000)] == list(range(3000))
-    numbers = writer._numbers
-    low, high = numbers._digests.view[14:16].tolist()
-    assert numbers._slots.view[numbers._slot(low, high)] == 8
-    assert numbers._slots.view[numbers._slot(low, high ^ 1)] == 0
+    assert len(writer.close()) == 3000
+
+
+def test_keys_that_share_a_slot_and_half_a_digest_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Digest:
+        """Eight equal bytes, then eight of the key's own: every key falls on one slot."""
+
+        def __init__(self, key: bytes, digest_size: int) -> None:
+            self._key = key
+
+        def digest(self) -> bytes:
+            return bytes(8) + self._key.rjust(8, b"\0")
+
+    monkeypatch.setattr(numbering, "blake2b", Digest)
+    keys = [b"%d" % number for number in range(601)]
+    numbers = numbering.Numbering(tmp_path)
+    assert [numbers.number(key) for key in keys[:600]] == list(
+        range(600)
+    )  # more than half the slots: they grow
+    assert [numbers.number(key) for key in keys[:600]] == list(range(600))
+    assert numbers.number(keys[600]) == 600
 
 
 def test_memory_does_not_grow_with_the_length_of_texts(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reasoning_embedding import config
-from reasoning_embedding.data import Plan, PlannedRows, Ragged, Table
+from reasoning_embedding.data import Plan, PlannedRows, Table
 from reasoning_embedding.errors import InputError
+from tests.factories import make_table
 
 #: Rows of the paper's eleven data sets.
 PAPER = [499_184, 277_217, 167_808, 105_893, 102_796, 97_912, 94_443, 90_467, 84_494, 65_465, 17_493]
-
-
-def make_table(counts: Sequence[int], positives: int = 1, negatives: int = 0, seed: int = 0) -> Table:
-    """Rows of each source, interleaved; row i has up to that many positives and negatives, all distinct."""
-    rows = sum(counts)
-    rng = np.random.default_rng(seed)
-    source = rng.permutation(np.repeat(np.arange(len(counts), dtype=np.int16), counts))
-    lengths = [rng.integers(1, positives + 1, rows), rng.integers(0, negatives + 1, rows)]
-    offsets = [np.concatenate([[0], np.cumsum(length)]) for length in lengths]
-    first = [rows, rows + offsets[0][-1]]
-    lists = [
-        Ragged(np.arange(start, start + ends[-1], dtype=np.int32), ends)
-        for start, ends in zip(first, offsets, strict=True)
-    ]
-    names = [f"s{number}" for number in range(len(counts))]
-    return Table([], np.arange(rows, dtype=np.int32), lists[0], lists[1], source, names, {}, "")
 
 
 def make_plan(table: Table, size: int, seed: int = 0, **settings: Any) -> Plan:

@@ -20,8 +20,7 @@ from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import step as step_module
-from reasoning_embedding.training.embedding_pass import Share
-from tests.engine_cases import (
+from tests.distributed.engine_cases import (
     DROPOUT,
     ENGINES,
     LOSS,
@@ -177,10 +176,10 @@ def test_gradients_are_reduced_once_a_step_whatever_the_number_of_packs(kind: st
         found = []
         for case in (Case(memory="replay", pack_tokens=10), Case(memory="store", pack_tokens=10_000)):
             engine = build(kind, case.embedder(), world)
-            share = Share(engine, case.batch(), np.arange(9), case.forwards())
-            packs = len(share)
+            embedded = case.embed(engine, np.arange(9))
+            packs = len(embedded)
             with _Reductions() as reductions:
-                share.backward(torch.ones(9, engine.embedder.dimension, dtype=torch.float64))
+                embedded.backward(torch.ones(9, engine.embedder.dimension, dtype=torch.float64))
             found.append((packs, reductions.elements))
         return found
 
@@ -196,8 +195,9 @@ def test_the_main_rank_alone_holds_whole_moments(kind: str) -> None:
     def held(world: World) -> tuple[int, int]:
         engine = build(kind, case.embedder(), world)
         elements = engine.state_elements()
-        share = Share(engine, case.batch(), np.arange(9), case.forwards())
-        share.backward(torch.ones(9, engine.embedder.dimension, dtype=torch.float64))
+        case.embed(engine, np.arange(9)).backward(
+            torch.ones(9, engine.embedder.dimension, dtype=torch.float64)
+        )
         engine.update(1e-3)
         state = engine.optimizer_state()["state"]
         return elements, sum(
@@ -217,10 +217,10 @@ def test_ranks_score_a_whole_copy_each_by_itself(kind: str) -> None:
 
     def score(world: World) -> torch.Tensor:
         engine = build(kind, case.embedder(), world)
-        whole = engine.whole().eval()
+        full = engine.full_embedder().eval()
         pack = make_pack(case.batch().texts, case.batch().prompt_lengths)
         with torch.no_grad():
-            return [whole(pack) for _ in range(world.rank + 1)][-1]
+            return [full(pack) for _ in range(world.rank + 1)][-1]
 
     with torch.no_grad():
         wanted = case.embedder().eval()(make_pack(case.batch().texts, case.batch().prompt_lengths))

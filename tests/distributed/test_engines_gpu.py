@@ -14,7 +14,7 @@ import torch.distributed as dist
 from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 from reasoning_embedding.training import contrastive_step
-from tests.engine_cases import LOSS, build, gradient
+from tests.distributed.engine_cases import LOSS, build, gradient
 from tests.factories import random_batch
 from tests.models import relative, tiny_embedder
 

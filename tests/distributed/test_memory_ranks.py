@@ -10,19 +10,20 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
-from reasoning_embedding.training import contrastive_step, memory
-from reasoning_embedding.training.memory import MemoryPlan, plan_memory
-from tests.engine_cases import DROPOUT, ENGINES, LOSS, TOLERANCE, Case, build, gradient, wanted
+from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training import memory_mode as memory
+from reasoning_embedding.training.memory_mode import MemoryMode, choose_memory_mode
+from tests.distributed.engine_cases import DROPOUT, ENGINES, LOSS, TOLERANCE, Case, build, gradient, wanted
 from tests.models import exact_norms, relative
 
 
-def _planned_step(world: World, kind: str) -> tuple[MemoryPlan, float, torch.Tensor]:
+def _planned_step(world: World, kind: str) -> tuple[MemoryMode, float, torch.Tensor]:
     case = Case()
     training: Any = config.Training(pack_tokens=case.pack_tokens)
-    memory._memory = lambda world: ((1 << 40) - (1 << 30) * world.rank, 0)  # type: ignore[assignment]
+    memory.device_memory = lambda world: ((1 << 40) - (1 << 30) * world.rank, 0)  # type: ignore[assignment]
     with exact_norms():
         engine = build(kind, case.embedder(), world)
-        plan = plan_memory(training, engine, [case.batch()], None)
+        plan = choose_memory_mode(training, engine, [case.batch()], None)
         output = contrastive_step(
             engine.embedder,
             case.batch(),

@@ -22,9 +22,9 @@ from reasoning_embedding.planning.memory import (
 )
 from reasoning_embedding.planning.shapes import DecoderShape, decoder_shape
 from reasoning_embedding.training import contrastive_step
+from reasoning_embedding.training.activation_memory import LiveBytes
 from reasoning_embedding.training.engines import build_engine
 from reasoning_embedding.training.optimizers import build_optimizer
-from reasoning_embedding.training.probe import LiveBytes
 from tests.factories import random_batch
 from tests.models import tiny_embedder
 

@@ -15,7 +15,7 @@ from reasoning_embedding.checkpoints.state import read_state, write_state
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.training.engines import Engine
-from tests.engine_cases import build
+from tests.distributed.engine_cases import build
 from tests.models import tiny_embedder
 
 #: Most parameters are those of one tensor: a copy of it would be more than a rank's part.

@@ -1,7 +1,7 @@
 """The code of docs/extending.md runs, is short, and does what the page says."""
 
+import importlib
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.data.rows import BadRows
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss
+from tests.docs.pages import ROOT, blocks, found, text_of
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
-LOSS, METRIC, SOURCE = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+PAGE = ROOT / "docs" / "extending.md"
+LOSS, METRIC, SOURCE = blocks(PAGE, "python")
 
 
 def run(code: str) -> dict:
@@ -32,13 +33,13 @@ def test_the_term_is_added_with_its_gradient():
     torch.manual_seed(0)
     embeddings = torch.nn.functional.normalize(torch.randn(8, 6, dtype=torch.float64), dim=1)
     batch = Batch.from_arrays([], np.zeros(0), np.arange(4), np.arange(4) + 4)
-    plain = ContrastiveLoss(config.InfoNCE()).share(embeddings, batch)
-    found = run(LOSS)["loss"].share(embeddings, batch)
+    plain, plain_sums = ContrastiveLoss(config.InfoNCE()).compute(embeddings, batch)
+    found, sums = run(LOSS)["loss"].compute(embeddings, batch)
     leaf = embeddings.clone().requires_grad_()
     expected = 0.1 * leaf.mean(dim=0).square().sum()
     expected.backward()
-    assert torch.allclose(found.gradient - plain.gradient, leaf.grad, atol=1e-14)
-    assert (found.sums["loss"] - plain.sums["loss"]).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert torch.allclose(found - plain, leaf.grad, atol=1e-14)
+    assert (sums["loss"] - plain_sums["loss"]).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_the_metric_has_an_interval_and_a_null():
@@ -58,3 +59,12 @@ def test_the_source_yields_rows_and_places_of_bad_ones(tmp_path):
     with pytest.raises(InputError) as caught:
         list(run(SOURCE)["tabbed"](path, BadRows("stop")))
     assert caught.value.where == f"{path}:2"
+
+
+def test_what_is_to_be_changed_stands_in_the_file_that_the_page_names():
+    named = found(r"`(\w+)` of\s`([\w/]+\.py)`", text_of(PAGE), least=3)
+    for name, path in named:
+        module = importlib.import_module(f"reasoning_embedding.{path.removesuffix('.py').replace('/', '.')}")
+        assert hasattr(module, name), f"{name} is not in {path}"
+        defined = re.compile(rf"^(def |class )?{name}\b[(:]", re.MULTILINE)
+        assert defined.search(text_of(ROOT / "reasoning_embedding" / path)), f"{path} only imports {name}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,6 +11,7 @@ from reasoning_embedding.cli.main import app
 from reasoning_embedding.config import ExperimentConfig, GivenStage, load_config
 from reasoning_embedding.data.plan import Plan
 from reasoning_embedding.experiments import run_config
+from tests.factories import make_table
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 PAIRS = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "recipe.yaml")
@@ -80,25 +80,14 @@ def test_the_recipe_is_the_papers() -> None:
     ]  # fmt: skip
 
 
-class Rows:
-    """As much of a table as the plan's order asks for."""
-
-    def __init__(self, counts: list[int]) -> None:
-        self.source = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
-        self.sources = [str(index) for index in range(len(counts))]
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-
 def test_an_epoch_has_782_steps_of_one_source_but_for_the_leftovers() -> None:
     recipe = load(FOLDER / "recipe.yaml").recipe
     counts = [source.expected_rows or 0 for source in recipe.data.sources]
-    plan = Plan(Rows(counts), recipe.training, recipe.data, seed=0)  # ty: ignore[invalid-argument-type]
+    plan = Plan(make_table(counts, negatives=3), recipe.training, recipe.data, seed=0)
     assert plan.steps == plan.steps_per_epoch == ROWS // 2048 == 782
     # Full batches of each set alone; the rest is pooled, and less than a batch sits out.
     pure = sum(count // 2048 for count in counts)
-    sources = [plan._order.rows(step)[1] for step in range(782)]
+    sources = [plan.at(step).source for step in range(1, 783)]
     assert sources.count("mixed") == 782 - pure > 0
 
 

@@ -21,10 +21,11 @@ import torch
 from safetensors.torch import load_file
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import RunFolder, SweepFolder
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.state import read_state
 from reasoning_embedding.training import train
+from tests.factories import read_lines
 from tests.processes import Forked, Job
 
 KILLS = int(os.environ.get("SOAK_KILLS", "3"))
@@ -95,10 +96,7 @@ def test_training_and_saving(write_run: Write, tmp_path: Path) -> None:
     )
     last = "state.safetensors"
     assert same_tensors(run.state(8) / last, undisturbed.state(8) / last)
-    lines = [
-        [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-        for folder in (run, undisturbed)
-    ]
+    lines = [read_lines(folder.metrics) for folder in (run, undisturbed)]
     assert [(x["step"], x["loss"]) for x in lines[0]] == [(x["step"], x["loss"]) for x in lines[1]]
 
 
@@ -159,7 +157,7 @@ def test_merging(write_run: Write, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scheduler and its runs are killed together; real runs, started as the sweep starts them."""
-    from reasoning_embedding.sweeps.ledger import SweepLedger, sweep_folder
+    from reasoning_embedding.sweeps.ledger import SweepLedger
     from reasoning_embedding.sweeps.sweep import run_sweep
 
     base = write_run("base", {"checkpoints": {"every": 1}}, steps=40)
@@ -173,7 +171,7 @@ def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }
     path.write_text(json.dumps(values | {"jobs": 2}))
     loaded = config.load_config(path)
-    runs, ledger = config.sweep_runs(loaded), SweepLedger(sweep_folder(loaded.config))
+    runs, ledger = config.sweep_runs(loaded), SweepLedger(SweepFolder.of(loaded.config).path)
 
     def sweep() -> None:
         run_sweep(loaded.config, runs, report=lambda line: None)
@@ -186,14 +184,14 @@ def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         for run in runs:
-            check_run(ledger.run_folder(run.name))
+            check_run(ledger.folder.run(run.name))
     assert Forked(sweep).wait() == 0
     for run in runs:
         alone = run.config.model_copy(
             update={"name": f"alone-{run.config.seed}", "output_dir": str(tmp_path)}
         )
         undisturbed = quiet_train(alone)
-        folder = ledger.run_folder(run.name)
+        folder = ledger.folder.run(run.name)
         assert ledger.state(run)[0] == "finished"
         assert same_tensors(
             folder.checkpoint(40) / "model.safetensors", undisturbed.checkpoint(40) / "model.safetensors"

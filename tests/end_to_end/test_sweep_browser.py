@@ -24,13 +24,13 @@ def test_a_line_a_run_is_drawn(tmp_path: Path) -> None:
     runs, ledger = config.sweep_runs(loaded), SweepLedger(tmp_path / "sweep")
     ledger.write(loaded.config, runs, None)
     for index, run in enumerate(runs):
-        folder = ledger.run_folder(run.name)
+        folder = ledger.folder.run(run.name)
         folder.checkpoint(100).mkdir(parents=True)
         write_json(folder.manifest, {"steps": 100})
         write_json(folder.best, {"step": 100, "score": index / 100})
-    dom, console = render(browser, build(ledger.folder), tmp_path / "profile")
+    dom, console = render(browser, build(ledger.folder.path), tmp_path / "profile")
     assert console == []
     assert "This page hit an error" not in dom.split("<main>")[0]
-    assert dom.count('class="js-line"') == len(runs)
+    assert dom.count("<polyline ") == len(runs)
     assert "training.learning_rate</text>" in dom
     assert "<img src" not in dom

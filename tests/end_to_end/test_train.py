@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
-from reasoning_embedding.losses import ContrastiveLoss, LossShare
+from reasoning_embedding.losses import ContrastiveLoss
+from tests.factories import read_lines, write_lines
 from tests.processes import Forked, accelerate_launch, torchrun, verb
 
 Write = Callable[..., Path]
@@ -47,7 +48,7 @@ def test_a_run_leaves_what_the_contract_promises(write_run: Write, rembed: Rembe
     manifest = json.loads(run.manifest.read_text())
     assert manifest["rows"] == 40
     assert len(manifest["data_fingerprint"]) == 64
-    metrics = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    metrics = read_lines(run.metrics)
     assert [record["step"] for record in metrics] == [1, 2, 3, 4, 5, 6]
     assert all(record["padding_efficiency"] == 1 and record["tokens_per_second"] > 0 for record in metrics)
     phases = {"data", "forward", "loss", "backward", "communication", "optimizer", "evaluation", "other"}
@@ -173,7 +174,7 @@ def test_resume_is_bitwise(
         file.write('{"step": 7, "lo')  # what a killed process leaves
     rembed("train", write_run("cut", **settings), "--resume")
     assert _same(_weights(whole, 6), _weights(cut, 6))
-    lines = [[json.loads(x) for x in RunFolder(r).metrics.read_text().splitlines()] for r in (whole, cut)]
+    lines = [read_lines(RunFolder(r).metrics) for r in (whole, cut)]
     assert [x["loss"] for x in lines[0]] == [x["loss"] for x in lines[1]]
 
 
@@ -253,7 +254,7 @@ def test_killed_and_terminated_runs_go_on_to_the_same_weights(
 
 
 def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
-    from reasoning_embedding.training.folder import locked
+    from reasoning_embedding.training.run_folder import locked
 
     with locked(RunFolder(tmp_path / "runs" / "run")):
         assert "another process" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
@@ -303,16 +304,16 @@ def test_launchers_run_it_in_fresh_processes(
 def test_nan_stops_before_it_reaches_the_weights(
     write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, share = 0, ContrastiveLoss.share
+    calls, compute = 0, ContrastiveLoss.compute
 
-    def breaking(*arguments: Any, **options: Any) -> LossShare:
+    def breaking(*arguments: Any, **options: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         nonlocal calls
         calls += 1
-        part = share(*arguments, **options)
+        gradient, sums = compute(*arguments, **options)
         factor = math.nan if calls == 5 else 1
-        return LossShare(part.gradient, part.sums | {"loss": part.sums["loss"] * factor})
+        return gradient, sums | {"loss": sums["loss"] * factor}
 
-    monkeypatch.setattr(ContrastiveLoss, "share", breaking)
+    monkeypatch.setattr(ContrastiveLoss, "compute", breaking)
     result = rembed("train", write_run(), code=1)
     assert "the loss is nan at step 5" in result.output  # type: ignore[attr-defined]
     run = RunFolder(tmp_path / "runs" / "run")
@@ -418,7 +419,7 @@ def test_rows_that_cannot_be_used(write_run: Write, rembed: Rembed, tmp_path: Pa
 def test_a_text_of_100000_words_is_cut(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     records = [{"query": "red cat", "pos": ["king " * 100_000]}, *[{"query": "dog", "pos": ["moon"]}] * 8]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_lines(path, records)
     rembed("train", write_run(), f"data.sources.0.path={path}", "training.steps=1", "training.batch_size=9")
     tokens = json.loads(RunFolder(tmp_path / "runs" / "run").metrics.read_text())["tokens"]
     assert tokens < 32 + 20

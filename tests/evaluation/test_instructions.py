@@ -18,7 +18,7 @@ from mteb.types import PromptType
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.instructions import Instructions
-from reasoning_embedding.evaluation.local_tasks import local_metadata
+from reasoning_embedding.evaluation.tasks.local import local_metadata
 
 QUERY, DOCUMENT = PromptType.query, PromptType.document
 TEMPLATE = "I: {instruction} Q: "
@@ -161,7 +161,7 @@ def test_instructions_come_from_a_file(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ('{"pets":\n x}', "json:2: not JSON"),
-        ("[]", "not a JSON object"),
+        ("[]", "a JSON object was expected"),
         ('{"pets": 1}', "'pets' is not a string"),
         ('{"pets": {"querry": "x"}}', "a side 'querry'; did you mean 'query'"),
         ('{"pets": {"query": null}}', "'pets' is not a string"),

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.scores import load_scores, revision_of
 from reasoning_embedding.errors import InputError, SetupError
-from reasoning_embedding.evaluation.encoder import progress_lines
+from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.run import evaluate
-from reasoning_embedding.evaluation.tasks import load_tasks, world_data
+from reasoning_embedding.evaluation.tasks.loading import load_tasks
+from reasoning_embedding.evaluation.tasks.retrieval import world_data
 from tests.encoders import HashingEncoder, TableEncoder
 from tests.factories import write_beir
 
@@ -264,13 +266,24 @@ def test_scores_that_are_not_there_or_not_scores(tmp_path: Path) -> None:
             load_scores(tmp_path)
 
 
-def test_progress_tells_the_time_left() -> None:
+def test_a_long_encoding_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(HashingEncoder):
+        def encode(self, texts: Sequence[str], *, progress: Any = None, **settings: Any) -> np.ndarray:
+            clock[0] += 60
+            progress(1, 3)
+            clock[0] += 1
+            progress(2, 3)
+            progress(3, 3)
+            return super().encode(texts, **settings)
+
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     lines: list[str] = []
-    progress = progress_lines("cranfield documents", lines.append, interval=0)
-    progress(5, 10)
-    assert lines == ["cranfield documents: 5/10, 0 s left"]
-    progress_lines("x", lines.append, interval=1000)(5, 10)
-    assert len(lines) == 1
+    encoder = MtebEncoder(Slow(), model_meta("m", "r"), report=lines.append)
+    world = load_tasks([config.WorldTask(kind="world", name="world")])[0]
+    batch = [{"text": ["a", "b", "c"]}]
+    encoder.encode(batch, task_metadata=world.metadata, hf_split="test", hf_subset="default")
+    assert lines == ["world texts: 1 of 3, 2 min left"]
 
 
 def test_revisions_carry_step_and_content() -> None:

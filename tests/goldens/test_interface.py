@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from reasoning_embedding import __version__
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
-from reasoning_embedding.reports.pages.merge_page import build_merge_page, merge_tables
-from tests.published import write_checkpoint, write_run
+from reasoning_embedding.reports.pages.experiment import still_charts
+from reasoning_embedding.reports.pages.merge import build_merge, merge_tables
+from reasoning_embedding.reports.reading import read_experiment
+from tests.publishing.published_run import write_checkpoint, write_run
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -628,7 +631,8 @@ def report(folder: Path) -> Files:
     files = {"report-terminal.txt": transcript("report", "synthetic")}
     made = Path("synthetic/report")
     page = (made / "index.html").read_text(encoding="utf-8")
-    files |= {"report-page.txt": seen(page), "report-charts.txt": charts(page)}
+    drawn = still_charts(read_experiment(Path("synthetic")))
+    files |= {"report-page.txt": seen(page), "report-charts.txt": charts(page, drawn)}
     files["report-tables.md"] = (made / "table.md").read_text(encoding="utf-8")
     files["report-run-page.txt"] = transcript("report", "synthetic/runs/rlvr") + seen(
         Path("synthetic/runs/rlvr/report/index.html").read_text(encoding="utf-8")
@@ -730,7 +734,7 @@ def merge(folder: Path) -> Files:
     Path("merge/tensors").mkdir(parents=True)
     Path("merge/tensors/x.json").write_text(json.dumps({"tensors": tensors}), encoding="utf-8")
     Path("merge/merge.json").write_text(json.dumps(record), encoding="utf-8")
-    page = build_merge_page(Path("merge")).read_text(encoding="utf-8")
+    page = build_merge(Path("merge")).read_text(encoding="utf-8")
     return {
         "merge-terminal.txt": merge_tables(Path("merge")) + "\n",
         "merge-page.txt": seen(page),
@@ -858,7 +862,8 @@ class _Seen(HTMLParser):
 
 
 def seen(page: str) -> str:
-    """What a page says, without its markup."""
+    """What a page says, without its markup, and without the values that single marks of a chart say."""
+    page = re.sub(r'(<(?:circle|rect|polygon) class="mark"[^>]*>)<title>.*?</title>', r"\1", page)
     parser = _Seen()
     parser.feed(page)
     parser.close()
@@ -866,9 +871,15 @@ def seen(page: str) -> str:
     return "\n".join(line for line in lines if line not in {"", "-", "#", "##", "###"}) + "\n"
 
 
-def charts(page: str) -> str:
-    """What a page draws its charts from: titles, labels, lines, and of lists of numbers their ends and mean."""
+def charts(page: str, drawn: dict[str, Any]) -> str:
+    """What a page draws its charts from: titles, labels, lines, and of lists of numbers their ends and mean.
+
+    What is explored stands in the page as data; `drawn` is what its still charts were drawn from.
+    """
     (text,) = re.findall(r'id="report-data">(.*?)</script>', page, flags=re.DOTALL)
+    lines = {chart.key: asdict(chart) for name, chart in drawn.items() if name != "scores"}
+    still = {"charts": lines, "bars": asdict(drawn["scores"])}
+    data = json.loads(text) | json.loads(json.dumps(still))
     found: list[str] = []
 
     def tell(value: Any, path: str) -> None:
@@ -886,7 +897,7 @@ def charts(page: str) -> str:
         if plain:
             found.append(f"{path}: {json.dumps(plain, ensure_ascii=False)}")
 
-    tell(json.loads(text), "")
+    tell({key: data[key] for key in ("colours", "dark", "charts", "explorer", "heatmaps", "bars")}, "")
     return "\n".join(found) + "\n"
 
 

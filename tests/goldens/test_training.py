@@ -143,7 +143,7 @@ def steps(
             dropout=(7, step),
         )
         record = {"loss": output.loss, "accuracy": output.accuracy, **dict(sorted(output.parts.items()))}
-        record |= {"tokens": output.tokens, "slots": output.slots, "imbalance": output.imbalance}
+        record |= {"tokens": output.tokens, "slots": output.computed_tokens, "imbalance": output.imbalance}
         record["gradient"] = projection([p.grad for p in trained if p.grad is not None])
         rate = learning_rate_at(step, count, settings)
         record["grad_norm"] = engine.update(rate)

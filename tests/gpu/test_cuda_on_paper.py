@@ -14,7 +14,7 @@ import pytest
 import torch
 
 LAYERS = 2
-TESTS = Path(__file__).parents[1]
+HERE = Path(__file__).resolve().parent
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here"),
@@ -26,18 +26,18 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What happened in each case of tests/cuda_on_paper.py, in order."""
+    """What happened in each case of cuda_on_paper.py, in order."""
     library = tmp_path_factory.mktemp("cuda") / "cuda_on_paper.so"
     torch_folder = Path(torch.__file__).parent
     libraries = str(torch_folder / "lib")
     subprocess.run(
-        ["g++", "-std=c++20", "-shared", "-fPIC", str(TESTS / "cuda_on_paper.cpp"), "-o", str(library),
+        ["g++", "-std=c++20", "-shared", "-fPIC", str(HERE / "cuda_on_paper.cpp"), "-o", str(library),
          f"-I{torch_folder / 'include'}", f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-ltorch_cpu", "-lc10"],
         check=True,
     )  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.cuda_on_paper"],
-        cwd=TESTS.parent,
+        [sys.executable, "-W", "ignore", "-m", "tests.gpu.cuda_on_paper"],
+        cwd=HERE.parents[1],
         env={**os.environ, "LD_PRELOAD": str(library)},
         capture_output=True,
         text=True,

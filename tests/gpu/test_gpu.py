@@ -15,7 +15,7 @@ from reasoning_embedding.backbones.attention import packed_attention
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
-from reasoning_embedding.training.probe import measure
+from reasoning_embedding.training.activation_memory import measure
 from reasoning_embedding.training.recompute import recompute_activations
 from reasoning_embedding.training.timers import Timers
 from tests.factories import random_batch
@@ -85,7 +85,7 @@ def test_compiled_streams_give_the_gradient_of_plain_packs() -> None:
     contrastive_step(plain, batch, loss, World(), pack_tokens=256)
     compile_layers(compiled.model)
     output = contrastive_step(compiled, batch, loss, world, pack_tokens=256)
-    assert output.slots >= output.tokens
+    assert output.computed_tokens >= output.tokens
     assert relative(gradients(compiled).cpu(), gradients(plain)) < 1e-3
     compiled.zero_grad()
     contrastive_step(compiled, batch, loss, world, pack_tokens=256, autocast=torch.bfloat16)

@@ -18,7 +18,7 @@ from reasoning_embedding.hrsa.capture import capture, draw_sample
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.engines import Replicated
-from reasoning_embedding.training.memory import plan_memory
+from reasoning_embedding.training.memory_mode import choose_memory_mode
 from reasoning_embedding.training.optimizers import build_optimizer
 from reasoning_embedding.training.recompute import recompute_activations
 from tests.factories import random_batch
@@ -179,7 +179,7 @@ def test_auto_measures_the_device(gib: float | None, mode: str) -> None:
     if gib is not None:
         recipe = recipe.model_copy(update={"memory_gib": torch.cuda.memory_allocated() / 2**30})
     engine = Replicated(embedder, WORLD, lambda model: build_optimizer(model, recipe))
-    plan = plan_memory(recipe, engine, [random_batch(seed=seed) for seed in range(3)], torch.bfloat16)
+    plan = choose_memory_mode(recipe, engine, [random_batch(seed=seed) for seed in range(3)], torch.bfloat16)
     assert plan.mode == mode
     assert plan.bytes_per_token
     assert all(parameter.grad is None for parameter in embedder.parameters())

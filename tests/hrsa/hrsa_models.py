@@ -8,12 +8,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from reasoning_embedding.data.world import World
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 
 
 def words(reverse: bool = False) -> PreTrainedTokenizerFast:
     """Word-level tokenizer; reversed, the same words have other ids."""
-    vocabulary = World(0).vocabulary
+    vocabulary = MiniatureWorld(0).vocabulary
     order = vocabulary[:3] + (vocabulary[:2:-1] if reverse else vocabulary[3:])
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(order)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -9,12 +9,12 @@ from scipy.stats import ortho_group
 
 from reasoning_embedding import hrsa
 from reasoning_embedding.backbones import decoder_layers, load_decoder
-from reasoning_embedding.data.world import World
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.capture import capture, draw_sample, token_hash, tokenize
 from tests.hrsa.hrsa_models import qwen3, save, words
 
-TEXTS = [text for question, document, _ in World(0).pairs("train") for text in (question, document)]
+TEXTS = [text for question, document, _ in MiniatureWorld(0).pairs("train") for text in (question, document)]
 HIDDEN = 64
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reasoning_embedding import config, hrsa
-from reasoning_embedding.data.world import World
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa import instrument as instrument_module
 from reasoning_embedding.hrsa import moments
@@ -151,7 +151,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("streaming")
     save(qwen3(0, hidden=32, layers=2), root / "a")
     save(qwen3(1, hidden=32, layers=2), root / "b")
-    lines = [text for question, answer, _ in World(0).pairs("train") for text in (question, answer)]
+    lines = [text for question, answer, _ in MiniatureWorld(0).pairs("train") for text in (question, answer)]
     (root / "texts.txt").write_text("\n".join(lines[:60]) + "\n\n")
     return root
 

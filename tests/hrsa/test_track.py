@@ -10,13 +10,20 @@ import pytest
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.references import resolve
 from reasoning_embedding.cli.main import main
-from reasoning_embedding.data.world import World
+from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.experiments.analyses import checkpoint, follow_runs, make_instrument
-from reasoning_embedding.experiments.tracking import against, series_of, track_series, tracking_of
+from reasoning_embedding.experiments.comparisons import (
+    against,
+    checkpoint,
+    follow_runs,
+    make_instrument,
+    series_of,
+    track_series,
+    tracking_of,
+)
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.trajectory import SCHEMA, find_trajectories, read_trajectories
 from tests.hrsa.hrsa_models import qwen3, save
@@ -33,7 +40,7 @@ def made(tmp_path_factory):
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(0.05 * torch.randn_like(parameter))
-    lines = [question for question, _, _ in World(0).pairs("train")][:40]
+    lines = [question for question, _, _ in MiniatureWorld(0).pairs("train")][:40]
     (root / "probe.txt").write_text("\n".join(lines))
     return root
 
@@ -127,7 +134,7 @@ def test_an_experiment_keeps_one_table_of_its_trajectories(runs):
         ]
         measuring = settings(runs).model_dump(include={"probe", "k"})
         analysis = config.Analysis.model_validate({**measuring, "realignment": trajectories})
-        follow_runs(analysis, folder, lambda line: None)
+        follow_runs(analysis, ExperimentFolder(folder), lambda line: None)
 
     follow("run:two@last")
     found = {one.name: one for one in find_trajectories(folder)}

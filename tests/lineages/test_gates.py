@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reasoning_embedding.config.lineage import Gates, SftStage
-from reasoning_embedding.data.world import SUMS
+from reasoning_embedding.data.miniature_world import SUMS
 from reasoning_embedding.errors import InputError, QualityGateError
 from reasoning_embedding.lineages.gates import (
     GateReport,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_embedding.data.world import SUMS, World
+from reasoning_embedding.data.miniature_world import SUMS, MiniatureWorld
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.lineages.tokenizer import (
     existing_tokenizer,
@@ -23,7 +23,9 @@ TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café 北�
 def test_world_tokenizer_knows_every_text_and_gives_sums_one_width(tmp_path: Path) -> None:
     tokenizer = world_tokenizer()
     assert len(tokenizer) == 126
-    ids = tokenizer(World().documents() + [q for q, _, _ in World().pairs("train")])["input_ids"]
+    ids = tokenizer(MiniatureWorld().documents() + [q for q, _, _ in MiniatureWorld().pairs("train")])[
+        "input_ids"
+    ]
     assert not any(tokenizer.unk_token_id in row for row in ids)
     assert {len(tokenizer(s.prompt)["input_ids"]) for s in SUMS} == {5}
     assert {len(tokenizer(s.answer)["input_ids"]) for s in SUMS} == {4}

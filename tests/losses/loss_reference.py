@@ -153,9 +153,9 @@ def check(
     expected = objective(x, batch, settings, anchor=anchor)
     expected.backward()
     loss = build_loss(settings, dimension)
-    shares = [loss.share(x.detach(), batch, rank=rank, ranks=ranks, anchor=anchor) for rank in range(ranks)]
-    found = sum(float(share.sums["loss"]) for share in shares)
-    gradient = sum(share.gradient for share in shares)
+    parts = [loss.compute(x.detach(), batch, rank=rank, ranks=ranks, anchor=anchor) for rank in range(ranks)]
+    found = sum(float(sums["loss"]) for _, sums in parts)
+    gradient = sum(gradient for gradient, _ in parts)
     assert abs(found - expected.item()) <= 1e-11 * max(1.0, abs(expected.item()))
     torch.testing.assert_close(gradient, x.grad, rtol=1e-10, atol=1e-12)
     return found

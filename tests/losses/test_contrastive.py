@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from reasoning_embedding import config
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.losses import build_loss, infonce, tiled_infonce
-from reasoning_embedding.losses.masks import brought_by, known_answers
+from reasoning_embedding.losses.masks import known_answers, own_candidates
 from tests.losses.loss_reference import check, random_batch, unit_vectors
 
 QWEN3 = ["query_document", "query_query", "document_document"]
@@ -105,11 +105,11 @@ def test_equals_its_formula_whatever_is_combined(
 def test_the_default_is_plain_cross_entropy() -> None:
     batch = random_batch(0)
     x = unit_vectors(len(batch.texts), 8, 0).requires_grad_()
-    plain = infonce(x[batch.query], x[batch.document], torch.arange(len(batch.query)), temperature=0.02)
-    (plain.total / len(batch.query)).backward()
-    found = build_loss(config.InfoNCE()).share(x.detach(), batch)
-    assert float(found.sums["loss"]) == pytest.approx(plain.total.item() / len(batch.query), rel=1e-13)
-    torch.testing.assert_close(found.gradient, x.grad, rtol=1e-12, atol=1e-13)
+    plain, _ = infonce(x[batch.query], x[batch.document], torch.arange(len(batch.query)), temperature=0.02)
+    (plain / len(batch.query)).backward()
+    gradient, sums = build_loss(config.InfoNCE()).compute(x.detach(), batch)
+    assert float(sums["loss"]) == pytest.approx(plain.item() / len(batch.query), rel=1e-13)
+    torch.testing.assert_close(gradient, x.grad, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("tile_rows", [1, 2, 5, 64])
@@ -117,11 +117,12 @@ def test_the_default_is_plain_cross_entropy() -> None:
 def test_tiles_change_nothing(name: str, tile_rows: int) -> None:
     batch = random_batch(3)
     x, anchor = unit_vectors(len(batch.texts), 8, 0), unit_vectors(len(batch.texts), 5, 1)
-    found = [
-        build_loss(_settings(name, tile_rows=rows)).share(x, batch, anchor=anchor) for rows in (6, tile_rows)
+    (gradient, sums), (tiled, tiled_sums) = [
+        build_loss(_settings(name, tile_rows=rows)).compute(x, batch, anchor=anchor)
+        for rows in (6, tile_rows)
     ]
-    assert float(found[1].sums["loss"]) == pytest.approx(float(found[0].sums["loss"]), rel=1e-12)
-    torch.testing.assert_close(found[1].gradient, found[0].gradient, rtol=1e-11, atol=1e-13)
+    assert float(tiled_sums["loss"]) == pytest.approx(float(sums["loss"]), rel=1e-12)
+    torch.testing.assert_close(tiled, gradient, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "paper"])
@@ -129,9 +130,11 @@ def test_every_option_matters(name: str) -> None:
     """The control: with the option the loss and its gradient differ from those without it."""
     batch = random_batch(0)
     x, anchor = unit_vectors(len(batch.texts), 8, 0), unit_vectors(len(batch.texts), 5, 1)
-    found = [build_loss(_settings(key)).share(x, batch, anchor=anchor) for key in ("paper", name)]
-    assert abs(float(found[0].sums["loss"] - found[1].sums["loss"])) > 1e-6
-    assert (found[0].gradient - found[1].gradient).norm() > 1e-3 * found[0].gradient.norm()
+    (paper, paper_sums), (other, sums) = [
+        build_loss(_settings(key)).compute(x, batch, anchor=anchor) for key in ("paper", name)
+    ]
+    assert abs(float(paper_sums["loss"] - sums["loss"])) > 1e-6
+    assert (paper - other).norm() > 1e-3 * paper.norm()
 
 
 @pytest.mark.parametrize(
@@ -163,10 +166,10 @@ def test_equals_sentence_transformers(directions: list[str], softmax: str) -> No
         {"temperature": 0.1, "directions": directions, "softmax": softmax}
     )
     x = torch.cat([column.detach() for column in columns])
-    found = build_loss(settings).share(x, batch)
-    assert float(found.sums["loss"]) == pytest.approx(expected.item(), rel=1e-12)
+    gradient, sums = build_loss(settings).compute(x, batch)
+    assert float(sums["loss"]) == pytest.approx(expected.item(), rel=1e-12)
     # Their cosine normalises again, which removes the radial part of the gradient.
-    tangent = found.gradient - (found.gradient * x).sum(dim=1, keepdim=True) * x
+    tangent = gradient - (gradient * x).sum(dim=1, keepdim=True) * x
     torch.testing.assert_close(tangent, torch.cat([column.grad for column in columns]), rtol=1e-9, atol=1e-12)
 
 
@@ -177,27 +180,27 @@ def test_a_copy_of_the_answer_is_no_miss() -> None:
     one = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 2]))
     two = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 3]))
     loss = build_loss(config.InfoNCE())
-    assert float(loss.share(x, one).sums["accuracy"]) == 1
-    assert float(loss.share(x, two).sums["accuracy"]) == 0
+    assert float(loss.compute(x, one)[1]["accuracy"]) == 1
+    assert float(loss.compute(x, two)[1]["accuracy"]) == 0
 
 
 def test_half_precision_is_scored_in_float32() -> None:
     batch = random_batch(0)
     x = unit_vectors(len(batch.texts), 8, 0)
-    found = build_loss(config.InfoNCE()).share(x.bfloat16(), batch)
-    exact = build_loss(config.InfoNCE()).share(x.bfloat16().double(), batch)
-    assert found.gradient.dtype == torch.float32
-    assert float(found.sums["loss"]) == pytest.approx(float(exact.sums["loss"]), rel=1e-5)
+    gradient, sums = build_loss(config.InfoNCE()).compute(x.bfloat16(), batch)
+    _, exact = build_loss(config.InfoNCE()).compute(x.bfloat16().double(), batch)
+    assert gradient.dtype == torch.float32
+    assert float(sums["loss"]) == pytest.approx(float(exact["loss"]), rel=1e-5)
 
 
 def test_low_temperatures_do_not_overflow() -> None:
     batch = random_batch(0)
     x = unit_vectors(len(batch.texts), 8, 0)
     settings = {"temperature": 0.001, "directions": GTE}
-    found = build_loss(config.InfoNCE.model_validate(settings)).share(x.float(), batch)
-    exact = build_loss(config.InfoNCE.model_validate(settings)).share(x, batch)
-    assert found.gradient.isfinite().all()
-    assert float(found.sums["loss"]) == pytest.approx(float(exact.sums["loss"]), rel=1e-4)
+    gradient, sums = build_loss(config.InfoNCE.model_validate(settings)).compute(x.float(), batch)
+    _, exact = build_loss(config.InfoNCE.model_validate(settings)).compute(x, batch)
+    assert gradient.isfinite().all()
+    assert float(sums["loss"]) == pytest.approx(float(exact["loss"]), rel=1e-4)
 
 
 class _Largest(TorchDispatchMode):
@@ -219,7 +222,7 @@ def test_no_tensor_is_larger_than_a_row_of_tiles(name: str) -> None:
     x = unit_vectors(len(batch.texts), 6, 0)
     settings = _settings(name, tile_rows=4)
     with _Largest() as seen:
-        build_loss(settings).share(x, batch)
+        build_loss(settings).compute(x, batch)
     widths = [len(batch.query if part.endswith("_query") else batch.document) for part in settings.directions]
     assert seen.elements <= max(4 * sum(widths), x.numel(), len(batch.known[0]) * 2)
     assert seen.elements < 120 * 360 / 10
@@ -243,7 +246,7 @@ def test_copies_are_found_only_where_there_are_any() -> None:
         [True, True, False, False, False],
         [False, False, True, True, False],
     ]
-    rows, candidates = brought_by(batch, torch.tensor([2, 0]))
+    rows, candidates = own_candidates(batch, torch.tensor([2, 0]))
     assert sorted(zip(rows.tolist(), candidates.tolist(), strict=True)) == [(0, 2), (1, 0), (1, 3)]
 
 
@@ -252,7 +255,7 @@ def test_candidates_may_be_nobodys() -> None:
     unowned = Batch.from_arrays(batch.texts, batch.prompt_lengths, batch.query, batch.document)
     assert unowned.owner.tolist() == [*range(6), *[-1] * 9]
     x = unit_vectors(len(batch.texts), 8, 0)
-    found = [build_loss(config.InfoNCE()).share(x, one).gradient for one in (batch, unowned)]
+    found = [build_loss(config.InfoNCE()).compute(x, one)[0] for one in (batch, unowned)]
     assert torch.equal(*found)
 
 

@@ -53,7 +53,7 @@ def test_an_anchor_must_be_given() -> None:
     loss = build_loss(config.InfoNCE(anchor=config.Anchor(weight=1.0)))
     assert loss.needs_anchor
     with pytest.raises(ValueError, match="before its first step"):
-        loss.share(unit_vectors(21, 8, 0), random_batch(0))
+        loss.compute(unit_vectors(21, 8, 0), random_batch(0))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -61,4 +61,4 @@ def test_too_few_texts_for_an_anchor_are_refused_on_every_rank(rank: int) -> Non
     loss = build_loss(config.InfoNCE(anchor=config.Anchor(weight=1.0, debiased=True)))
     few, batch = unit_vectors(3, 8, 0), Batch.from_arrays([], np.zeros(0), [0], [1, 2], [0, 0])
     with pytest.raises(InputError, match="3 distinct texts, and debiased CKA is defined from 4 on"):
-        loss.share(few, batch, rank=rank, ranks=2, anchor=few)
+        loss.compute(few, batch, rank=rank, ranks=2, anchor=few)

@@ -13,7 +13,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa import debiased_linear_cka, linear_cka
 from reasoning_embedding.losses import anchor_distance, sigreg, uniformity
 from reasoning_embedding.losses.regularisers import _hsic
-from reasoning_embedding.training.probe import LiveBytes
+from reasoning_embedding.training.activation_memory import LiveBytes
 from tests.losses.loss_reference import unit_vectors
 
 

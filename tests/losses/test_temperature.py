@@ -34,8 +34,8 @@ def test_the_gradient_is_that_of_the_formula(more: dict[str, Any]) -> None:
     log_temperature = torch.tensor(math.log(0.1), dtype=torch.float64, requires_grad=True)
     objective(x, batch, settings, temperature=log_temperature.exp()).backward()
     loss = build_loss(settings)
-    shares = [loss.share(x, batch, rank=rank, ranks=3) for rank in range(3)]
-    found = sum(float(share.sums["temperature_gradient"]) for share in shares)
+    sums = [loss.compute(x, batch, rank=rank, ranks=3)[1] for rank in range(3)]
+    found = sum(float(one["temperature_gradient"]) for one in sums)
     assert found == pytest.approx(float(log_temperature.grad), rel=1e-11)
     assert abs(found) > 1e-3
 
@@ -70,7 +70,7 @@ def _run(loss: ContrastiveLoss, steps: range) -> list[float]:
     values = []
     for step in steps:
         batch = random_batch(step)
-        sums = loss.share(unit_vectors(len(batch.texts), 8, step), batch).sums
+        _, sums = loss.compute(unit_vectors(len(batch.texts), 8, step), batch)
         values.append(loss.finish({name: float(value) for name, value in sums.items()})["temperature"])
         loss.update(0.01)
     return values

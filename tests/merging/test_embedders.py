@@ -19,7 +19,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.merging import merge as merge_module
 from reasoning_embedding.merging.merge import merge, open_models
 from reasoning_embedding.merging.tensors import INDEX, WHOLE, TensorFolder, TensorWriter
-from tests.merge_models import PROMPTS, save_embedder
+from tests.merging.merge_models import PROMPTS, save_embedder
 
 TEXTS = ["red green blue", "the cat sees a dog : 1 2 3", "find the old city"]
 HALF = config.Slerp(kind="slerp", t=0.5)
@@ -126,7 +126,7 @@ def test_shards_hold_what_one_file_holds(models, tmp_path):
 
 
 def test_provenance_names_every_parent_and_the_method(models, made, tmp_path):
-    from reasoning_embedding.publishing.record import ancestors
+    from reasoning_embedding.checkpoints.provenance import ancestors
 
     base = ("base", made / "c" / "checkpoints" / "step-000010")
     report = merged(models, tmp_path / "m", config.Ties(kind="ties", base="c"), base)

@@ -30,8 +30,8 @@ from reasoning_embedding.planning.memory import (
 )
 from reasoning_embedding.planning.shapes import DecoderShape, decoder_shape
 from reasoning_embedding.training import Replicated, contrastive_step
+from reasoning_embedding.training.activation_memory import LiveBytes
 from reasoning_embedding.training.optimizers import build_optimizer
-from reasoning_embedding.training.probe import LiveBytes
 from reasoning_embedding.training.recompute import recompute_activations
 from tests.factories import random_batch
 from tests.models import tiny_embedder
@@ -225,7 +225,7 @@ def test_the_tile_of_the_loss_is_what_it_holds(options: dict[str, Any], copies: 
     batch = replace(batch, known=torch.tensor([[0], [queries]])) if copies else batch
     x = torch.nn.functional.normalize(torch.randn(3 * queries, width), dim=1)
     with LiveBytes() as live:
-        build_loss(loss).share(x, batch)
+        build_loss(loss).compute(x, batch)
     load = RankLoad(0, 0, 0, texts=3 * queries, queries=queries, documents=2 * queries)
     vectors = 3 * 4 * width * 3 * queries  # and their gradient, once in the order of texts
     predicted = cost_memory.loss_tile(loss, load) + vectors

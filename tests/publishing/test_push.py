@@ -14,10 +14,10 @@ from reasoning_embedding.errors import InputError, ReasoningEmbeddingError, Setu
 from reasoning_embedding.publishing import Release, export, plan_release
 from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.publishing.hub import Hub, find_token
-from reasoning_embedding.publishing.ledger import Ledger
 from reasoning_embedding.publishing.push import push
-from tests.hub_server import Commit, Fault, HubServer
-from tests.published import write_run
+from reasoning_embedding.publishing.release import ReleaseRecord
+from tests.publishing.hub_server import Commit, Fault, HubServer
+from tests.publishing.published_run import write_run
 
 REPO = "lab/small"
 ALL = ["step-000000", "step-000003", "step-000006", "main"]
@@ -72,8 +72,8 @@ class Pusher:
 
     def __call__(self, **options: bool) -> None:
         hub = Hub(self.release.repo, self.token, endpoint=self.server.url, report=self.said.append)
-        ledger = Ledger(self.release.folder)
-        push(self.release, hub, ledger, report=self.said.append, **options)
+        record = ReleaseRecord(self.release.folder)
+        push(self.release, hub, record, report=self.said.append, **options)
 
     def fails(self, kind: type[ReasoningEmbeddingError], match: str, **options: bool) -> str:
         with pytest.raises(kind, match=match) as caught:
@@ -121,7 +121,7 @@ def test_every_step_is_a_branch_and_a_second_push_uploads_nothing(pusher: Pusher
     assert server.count("^(POST|PUT|DELETE)") == writes
     assert pusher.said[-4:] == [f"{name}: complete already" for name in ALL]
     (pusher.release.folder / "ledger.json").unlink()
-    pusher()  # what is complete is recognised by its files, not by the ledger
+    pusher()  # what is complete is recognised by its files, not by the record
     assert server.count("^(POST|PUT|DELETE)") == writes
 
 
@@ -335,7 +335,7 @@ def test_without_network_the_answer_comes_at_once(
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     hub = Hub(REPO, server.token, endpoint=address)
     with pytest.raises(SetupError, match="the connection failed while asking who") as caught:
-        push(released, hub, Ledger(released.folder))
+        push(released, hub, ReleaseRecord(released.folder))
     assert "complete on the Hub: nothing" in str(caught.value)
     assert caught.value.exit_code == 3
     assert waits == []

@@ -13,18 +13,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasoning_embedding.checkpoints import content_hash, read_provenance, write_provenance
+from reasoning_embedding.checkpoints import content_hash, write_provenance
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
-from reasoning_embedding.publishing.ledger import Ledger
-from reasoning_embedding.publishing.markdown import table, text
+from reasoning_embedding.publishing.markdown import fenced, table, text
 from reasoning_embedding.publishing.masking import mask, public, refuse_secrets
-from reasoning_embedding.publishing.record import ancestors
-from reasoning_embedding.publishing.release import check_repo_name
-from reasoning_embedding.publishing.usage import TITLES, fenced, snippets, snippets_of_card
-from tests.published import PROMPT, read_jsonl, write_checkpoint, write_run
+from reasoning_embedding.publishing.release import ReleaseRecord, check_repo_name
+from reasoning_embedding.publishing.usage import TITLES, snippets, snippets_of_card
+from tests.publishing.published_run import PROMPT, read_jsonl, write_checkpoint, write_run
 
 TOKEN = "hf_" + "a1B2" * 8
 PNG = b"\x89PNG\r\n\x1a\n rest"
@@ -193,24 +191,6 @@ def test_a_run_scored_while_it_trained_shows_those_scores(tmp_path: Path) -> Non
     assert "model-index" not in said  # no result of this revision that the Hub should list
 
 
-def test_lineage_is_followed_while_the_hashes_agree(tmp_path: Path) -> None:
-    base = write_checkpoint(tmp_path / "lineage" / "base", kind="pretrain", parent=None)
-    base_hash = (read_provenance(base) or {})["content_hash"]
-    parent = {"path": str(base), "revision": None, "content_hash": base_hash}
-    rlvr = write_checkpoint(tmp_path / "lineage" / "rlvr", kind="rlvr", parent=parent)
-    # The path of the time of training no longer resolves; the experiment's own folder does.
-    moved = {"path": "gone/rlvr", "content_hash": (read_provenance(rlvr) or {})["content_hash"]}
-    found = list(ancestors({"parent": moved}, tmp_path / "lineage"))
-    assert [(item.name, item.kind, item.depth) for item in found] == [
-        ("rlvr", "rlvr", 1),
-        ("base", "pretrain", 2),
-    ]
-    other = list(ancestors({"parent": {**moved, "content_hash": "0" * 64}}, tmp_path / "lineage"))
-    assert [(item.name, item.kind) for item in other] == [("rlvr", "unknown")]
-    random = list(ancestors({"parent": {"architecture": {"model_type": "llama"}, "seed": 0}}, None))
-    assert [(item.name, item.kind) for item in random] == [("llama, random weights", "random")]
-
-
 def test_a_merged_model_names_all_its_parents(tmp_path: Path) -> None:
     parents = [{"path": "lab/one", "revision": "r1"}, {"path": "lab/two", "revision": None}]
     folder = write_checkpoint(tmp_path / "merged", kind="merge", parents=parents, parent=None, method="slerp")
@@ -327,15 +307,16 @@ def test_files_with_a_token_are_refused_without_showing_it(tmp_path: Path) -> No
         refuse_secrets([dirty], "opaque-token")
 
 
-def test_the_ledger_survives_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.set_verified("main", "print", {"transformers": 1e-7})
-    ledger.add_commit("main", "c1")
-    ledger.add_commit("step-000003", "c2")
-    again = Ledger(tmp_path)
+def test_the_record_survives_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    record = ReleaseRecord(tmp_path)
+    record.set_verified("main", "print", {"transformers": 1e-7})
+    record.add_commit("main", "c1")
+    record.add_commit("step-000003", "c2")
+    again = ReleaseRecord(tmp_path)
     assert again.verified("main", "print") == {"transformers": 1e-7}
     assert again.verified("main", "other") is None
     assert again.commits() == {"c1", "c2"}
-    (tmp_path / "ledger.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        Ledger(tmp_path)
+    for content in ("{", "[]", '{"revisions": 1}'):
+        (tmp_path / "ledger.json").write_text(content)
+        with pytest.raises(InputError, match=r"ledger\.json(.|\n)*delete it: what is complete on the Hub"):
+            ReleaseRecord(tmp_path)

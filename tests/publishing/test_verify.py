@@ -21,10 +21,10 @@ from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.publishing import Release, export, plan_release
 from reasoning_embedding.publishing.facts import About
-from reasoning_embedding.publishing.ledger import Ledger
+from reasoning_embedding.publishing.release import ReleaseRecord
 from reasoning_embedding.publishing.usage import SENTENCE_TRANSFORMERS, TRANSFORMERS
 from reasoning_embedding.publishing.verify import TOLERANCE, run_fresh, verify
-from tests.published import PROMPT
+from tests.publishing.published_run import PROMPT
 
 
 def quiet(line: str) -> None:
@@ -77,19 +77,19 @@ def test_the_cards_code_gives_the_trainers_embeddings(
     publish: Callable[..., Release], include_prompt: bool
 ) -> None:
     release = publish(include_prompt=include_prompt)
-    ledger = Ledger(release.folder)
-    verify(release, ledger, quiet, run_here)
-    record = json.loads((release.folder / "ledger.json").read_text())["revisions"]["main"]["verified"]
-    assert all(0 <= value <= TOLERANCE for value in record["differences"].values())
+    record = ReleaseRecord(release.folder)
+    verify(release, record, quiet, run_here)
+    found = json.loads((release.folder / "ledger.json").read_text())["revisions"]["main"]["verified"]
+    assert all(0 <= value <= TOLERANCE for value in found["differences"].values())
 
     def never(*_: object) -> dict[str, np.ndarray]:
         raise AssertionError("verified twice")
 
     export(release, About(), quiet)
-    verify(release, Ledger(release.folder), quiet, never)
+    verify(release, ReleaseRecord(release.folder), quiet, never)
     export(release, About("mit"), quiet)  # another card
     with pytest.raises(AssertionError, match="verified twice"):
-        verify(release, Ledger(release.folder), quiet, never)
+        verify(release, ReleaseRecord(release.folder), quiet, never)
 
 
 def in_bfloat16(folder: Path) -> None:
@@ -104,11 +104,11 @@ def in_bfloat16(folder: Path) -> None:
 def test_half_precision_weights_compute_in_float32(publish: Callable[..., Release]) -> None:
     """Merged models are often saved so; without its dtype the card's code would be off by 1e-2."""
     release = publish(in_bfloat16)
-    verify(release, Ledger(release.folder), quiet, run_here)
+    verify(release, ReleaseRecord(release.folder), quiet, run_here)
     readme = release.exported(release.main) / "README.md"
     readme.write_text(readme.read_text().replace(", dtype=torch.float32", ""))
     with pytest.raises(ContractError, match="embeddings differ"):
-        verify(release, Ledger(release.folder), quiet, run_here)
+        verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 
 def test_a_card_that_lies_is_found_out(publish: Callable[..., Release]) -> None:
@@ -119,24 +119,24 @@ def test_a_card_that_lies_is_found_out(publish: Callable[..., Release]) -> None:
     with pytest.raises(
         ContractError, match=r"for sentence-transformers embeddings differ .* by 0\."
     ) as caught:
-        verify(release, Ledger(release.folder), quiet, run_here)
+        verify(release, ReleaseRecord(release.folder), quiet, run_here)
     assert caught.value.exit_code == 2
     assert not (release.folder / "ledger.json").exists()
     readme.write_text("# no code")
     with pytest.raises(InputError, match="lacks its code"):
-        verify(release, Ledger(release.folder), quiet, run_here)
+        verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 
 def test_a_model_left_causal_is_refused(publish: Callable[..., Release]) -> None:
     release = publish(lambda folder: rewrite(folder / "config.json", is_causal=True))
     with pytest.raises(ContractError, match="not bidirectional"):
-        verify(release, Ledger(release.folder), quiet, run_here)
+        verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 
 def test_remote_code_is_refused(publish: Callable[..., Release]) -> None:
     release = publish(lambda folder: rewrite(folder / "config.json", auto_map={"AutoModel": "modeling.Mine"}))
     with pytest.raises(ContractError, match="auto_map"):
-        verify(release, Ledger(release.folder), quiet, run_here)
+        verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 
 def test_a_flipped_byte_is_refused(publish: Callable[..., Release]) -> None:
@@ -146,7 +146,7 @@ def test_a_flipped_byte_is_refused(publish: Callable[..., Release]) -> None:
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
     with pytest.raises(InputError, match="differ from what"):
-        verify(release, Ledger(release.folder), quiet, run_here)
+        verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 
 def test_another_tokenizer_than_the_runs_is_refused(publish: Callable[..., Release], tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_another_tokenizer_than_the_runs_is_refused(publish: Callable[..., Relea
     release = plan_release(run, "me/model")
     export(release, About(), quiet)
     with pytest.raises(ContractError, match="input contract"):
-        verify(release, Ledger(release.folder), quiet, run_here)
+        verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 
 def test_the_fresh_process_knows_neither_this_package_nor_a_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from reasoning_embedding.files import write_json
-from reasoning_embedding.reports.collect import collect
-from reasoning_embedding.reports.contamination import contamination_table
 from reasoning_embedding.reports.grid import to_html, to_markdown
-from reasoning_embedding.reports.pages.experiment_page import build_tables
+from reasoning_embedding.reports.pages.experiment import build_tables
+from reasoning_embedding.reports.reading import read_experiment
+from reasoning_embedding.reports.tables import contamination_table
 
 FOUND = {
     "threshold": 0.8,
@@ -30,7 +30,7 @@ FOUND = {
 def test_the_table_shows_counts_shares_and_sources(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     write_json(tmp_path / "contamination.json", FOUND)
-    grid = contamination_table(collect(tmp_path))
+    grid = contamination_table(read_experiment(tmp_path))
     rows = [[cell.plain() for cell in row] for row in grid.rows]
     assert rows[0] == ["own queries", "40", "0", "0", "0.0 %", "–", "–"]
     assert rows[1] == ["own documents", "1,600", "3", "1", "0.2 %", "nli 3, web 1", "<b>a cat</b>"]
@@ -43,6 +43,6 @@ def test_the_table_shows_counts_shares_and_sources(tmp_path: Path) -> None:
 
 def test_without_the_file_there_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    assert "contamination" not in {grid.key for grid in build_tables(collect(tmp_path))}
+    assert "contamination" not in {grid.key for grid in build_tables(read_experiment(tmp_path))}
     write_json(tmp_path / "contamination.json", FOUND)
-    assert "contamination" in {grid.key for grid in build_tables(collect(tmp_path))}
+    assert "contamination" in {grid.key for grid in build_tables(read_experiment(tmp_path))}

@@ -7,9 +7,16 @@ import json
 import pytest
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.reports.merge_chart import contrast_grid, path_chart
-from reasoning_embedding.reports.merge_tables import point_grid, read_merge, short_names, tensor_grid
-from reasoning_embedding.reports.pages.merge_page import build_merge_page, merge_tables
+from reasoning_embedding.reports.pages.merge import (
+    build_merge,
+    contrast_grid,
+    merge_tables,
+    path_chart,
+    point_grid,
+    read_merge,
+    short_names,
+    tensor_grid,
+)
 
 
 def tensor(name, cosine, *, lerp, t=0.5, norm=3.0):
@@ -160,7 +167,7 @@ def test_names_of_models_are_what_sets_them_apart(references, names):
 
 
 def test_the_page_is_one_file_with_everything_escaped(folder):
-    page = build_merge_page(folder)
+    page = build_merge(folder)
     text = page.read_text()
     assert "prompts &lt;differ&gt;" in text
     assert "failed: x: task: why" in text

@@ -10,10 +10,11 @@ import pytest
 
 from reasoning_embedding.config import NumberSequencesTask
 from reasoning_embedding.evaluation.number_sequences import score
-from reasoning_embedding.reports.collect import collect
-from reasoning_embedding.reports.number_sequences import published, sequence_plots, sequence_tables
-from reasoning_embedding.reports.pages.experiment_page import build
-from reasoning_embedding.reports.tables import score_table
+from reasoning_embedding.reports import build
+from reasoning_embedding.reports.charts import sequence_plots
+from reasoning_embedding.reports.reading import read_experiment
+from reasoning_embedding.reports.resources import published
+from reasoning_embedding.reports.tables import score_table, sequence_tables
 
 
 class Clusters:
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_table_holds_model_baselines_and_published(folder: Path) -> None:
-    experiment = collect(folder)
+    experiment = read_experiment(folder)
     standard, larger = sequence_tables(experiment)
     names = [row[0].plain() for row in standard.rows]
     assert names[:3] == ["base step 0", "base step 200", "untrained baseline"]
@@ -70,13 +71,13 @@ def test_table_holds_model_baselines_and_published(folder: Path) -> None:
 
 
 def test_silhouettes_are_not_among_retrieval_scores(folder: Path) -> None:
-    experiment = collect(folder)
+    experiment = read_experiment(folder)
     assert experiment.tasks == ("toy",)
     assert [column.group for column in score_table(experiment).columns[1:]] == ["toy"] * 3
 
 
 def test_panels_keep_families_apart(folder: Path) -> None:
-    plots = sequence_plots(collect(folder))
+    plots = sequence_plots(read_experiment(folder))
     assert [plot.title for plot in plots["larger"]] == [
         "base · step 0",
         "base · step 200",
@@ -93,14 +94,15 @@ def test_panels_keep_families_apart(folder: Path) -> None:
 def test_report_shows_figure_and_table(folder: Path) -> None:
     page = build(folder).read_text(encoding="utf-8")
     assert 'id="table-sequences-number-sequences"' in page
-    assert page.count('<img alt="tsne-') == 2
+    assert page.count('id="chart-tsne-') == 2
+    assert page.count('class="mark"') > 24 * 3  # a mark a text in each of three panels
     png = (folder / "report" / "figures" / "tsne-number-sequences.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert "EmbeddingGemma-0.3B" in (folder / "report" / "table.md").read_text(encoding="utf-8")
 
 
 def test_published_table() -> None:
-    found = published()
+    found = published("number-sequences")
     assert len(found["models"]) == 14
     assert found["models"]["Qwen3-Embedding-8B"] == [0.3103, 1.0893, 0.3103, 1.0893]
     assert {len(values) for values in found["models"].values()} == {len(found["metrics"])}

@@ -14,8 +14,9 @@ import pytest
 
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.reports import build
-from reasoning_embedding.reports.collect import collect
-from reasoning_embedding.reports.pages import experiment_page as assemble
+from reasoning_embedding.reports.pages import experiment as assemble
+from reasoning_embedding.reports.reading import read_experiment
+from reasoning_embedding.reports.shell import PLOTLY
 from tests.synthetic_experiment import write_experiment
 
 HOSTILE = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
@@ -54,27 +55,30 @@ def parsed(page: Path) -> Loads:
     return loads
 
 
-def without_plotly(page: Path) -> str:
-    from plotly.offline import get_plotlyjs
-
-    text, library = page.read_text(encoding="utf-8"), get_plotlyjs()
-    assert text.count(library) == 1
-    return text.replace(library, "")
-
-
-def test_the_page_loads_nothing(folder: Path) -> None:
+def test_the_page_asks_for_nothing_but_the_file_beside_it(folder: Path) -> None:
     page = folder / "report" / "index.html"
-    assert parsed(page).urls == ["data:,"]
-    ours = without_plotly(page)
-    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|import\(", ours)
-    assert "default-src 'none'" in ours
-    assert page.stat().st_size < 6_000_000
+    assert parsed(page).urls == ["data:,", PLOTLY]
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
+    assert "default-src 'none'" in text
+    assert page.stat().st_size < 1_000_000
+    assert (page.parent / PLOTLY).stat().st_size > 1_000_000
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_page_with_nothing_to_explore_has_no_script(folder: Path) -> None:
+    page = build(folder / "runs" / "base")
+    found = parsed(page)
+    assert found.urls == ["data:,"]
+    assert "script" not in found.tags
+    assert "script-src" not in page.read_text(encoding="utf-8")
+    assert {path.name for path in page.parent.iterdir()} == {"index.html", "table.md", "figures"}
 
 
 def test_every_number_of_the_tables_is_in_the_page_and_the_markdown(folder: Path) -> None:
-    page = without_plotly(folder / "report" / "index.html")
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     markdown = (folder / "report" / "table.md").read_text(encoding="utf-8")
-    tables = assemble.build_tables(collect(folder))
+    tables = assemble.build_tables(read_experiment(folder))
     assert [table.key for table in tables] == [
         "scores",
         "score-details",
@@ -97,30 +101,43 @@ def test_every_number_of_the_tables_is_in_the_page_and_the_markdown(folder: Path
                     assert html.escape(part, quote=False) in markdown
 
 
-def test_chart_data_is_the_data_of_the_files(folder: Path) -> None:
-    page = without_plotly(folder / "report" / "index.html")
+def test_what_is_explored_is_the_data_of_the_files(folder: Path) -> None:
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     data = json.loads(re.findall(r'id="report-data">(.*?)</script>', page, flags=re.DOTALL)[0])
     pair = json.loads((folder / "hrsa" / "pairs" / "emb-base-sft.json").read_text())
     shown = {(heat_map["pair"], heat_map["metric"]): heat_map for heat_map in data["heatmaps"]}
     assert len(shown) == 15
     assert shown["emb-base-sft", "cka"]["z"] == pair["heatmaps"]["cka"]
-    track = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
-    panel = next(panel for panel in data["charts"]["realignment"]["panels"] if panel["key"] == "series/cka")
-    line = next(line for line in panel["lines"] if line["name"] == "rlvr")
-    assert (line["x"], line["y"]) == (track["steps"], track["series"]["cka"])
-    assert panel["band"] == [0.955, 0.976]
-    assert panel["chance"] == 0.31
-    means = next(
-        panel for panel in data["charts"]["realignment"]["panels"] if panel["key"] == "series_mean/cka"
+
+
+def test_still_charts_are_the_data_of_the_files(folder: Path) -> None:
+    charts = assemble.still_charts(read_experiment(folder))
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'id="chart-([\w-]+)"', page) == [
+        "scores",
+        "training",
+        "layers",
+        "realignment",
+        "lineage",
+    ]
+    assert page.count("<svg ") - page.count('aria-hidden="true"') == 1 + sum(
+        len(chart.panels) for name, chart in charts.items() if name != "scores"
     )
-    assert means["band"] is None  # the band is of the last layer
+    track = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
+    panels = {panel.key: panel for panel in charts["realignment"].panels}
+    line = next(line for line in panels["series/cka"].lines if line.name == "rlvr")
+    assert (line.x, line.y) == (track["steps"], track["series"]["cka"])
+    assert panels["series/cka"].band == (0.955, 0.976)
+    assert panels["series/cka"].chance == 0.31
+    assert panels["series_mean/cka"].band is None  # the band is of the last layer
+    assert f"<title>rlvr, step 32: {track['series']['cka'][6]:.4g}</title>" in page
     log = [json.loads(line) for line in (folder / "runs" / "sft" / "metrics.jsonl").read_text().splitlines()]
-    panels = {panel["key"]: panel for panel in data["charts"]["training"]["panels"]}
-    assert panels["loss"]["lines"][1]["y"] == [row["loss"] for row in log]
+    panels = {panel.key: panel for panel in charts["losses"].panels}
+    assert panels["loss"].lines[1].y == [row["loss"] for row in log]
     assert "peak_memory_gib" not in panels  # null throughout
-    grown = {panel["key"]: panel for panel in data["charts"]["lineage"]["panels"]}
-    assert [line["name"] for line in grown["loss"]["lines"]] == ["base", "sft"]  # not RLVR's policy loss
-    assert [line["name"] for line in grown["reward"]["lines"]] == ["rlvr"]
+    grown = {panel.key: panel for panel in charts["lineage"].panels}
+    assert [line.name for line in grown["loss"].lines] == ["base", "sft"]  # not RLVR's policy loss
+    assert [line.name for line in grown["reward"].lines] == ["rlvr"]
 
 
 def test_figures_are_pictures_of_a_readable_size(folder: Path) -> None:
@@ -135,6 +152,7 @@ def test_figures_are_pictures_of_a_readable_size(folder: Path) -> None:
         assert 400 <= height <= 4000
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "synthetic", title=HOSTILE)
     config = json.loads((folder / "config.resolved.json").read_text())
@@ -159,7 +177,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     (folder / "config.resolved.json").write_text(json.dumps(config | {"name": HOSTILE}))
     page = build(folder)
     loads = parsed(page)
-    assert loads.urls == ["data:,"]
+    assert loads.urls == ["data:,", PLOTLY]
     assert loads.handlers == []
     assert loads.tags["script"] == 4
     assert "img" not in loads.tags
@@ -167,14 +185,15 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert (page.parent / "table.md").read_text(encoding="utf-8").count("<script") == 0
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_sparse_folder_says_what_it_lacks(tmp_path: Path) -> None:
     run = write_experiment(tmp_path / "synthetic") / "runs" / "base"
     shutil.rmtree(run / "evaluation")
-    page = without_plotly(build(run))
+    page = build(run).read_text(encoding="utf-8")
     assert 'id="not-in-this-report"' in page
     assert "no checkpoint was evaluated" in page
     assert "HRSA pairs: no analysis" in page
-    assert '<figure class="chart" data-chart="training"' in page
+    assert '<figure class="chart" id="chart-training"' in page
     assert '<figure class="chart" data-chart="heatmaps"' not in page
 
 
@@ -192,6 +211,6 @@ def test_a_report_is_replaced_whole(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_missing_libraries_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble.importlib.util, "find_spec", lambda name: None if name == "plotly" else name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "plotly" else name)
     with pytest.raises(SetupError, match="plotly"):
         build(folder)

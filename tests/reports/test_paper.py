@@ -19,15 +19,21 @@ from scipy.stats import binomtest
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.trajectory import SCHEMA
-from reasoning_embedding.reports.appendix import appendix
-from reasoning_embedding.reports.backbone_pairs import backbone_pairs, role_of, training_pairs
-from reasoning_embedding.reports.collect import collect
-from reasoning_embedding.reports.explorer import explorer
-from reasoning_embedding.reports.hrsa_effects import change, wilson
+from reasoning_embedding.reports.hrsa_charts import explorer
 from reasoning_embedding.reports.labels import metric_label
 from reasoning_embedding.reports.pages.paper import build_paper
-from reasoning_embedding.reports.paper_tables import paper_tables, published
-from reasoning_embedding.reports.records import Experiment, Model
+from reasoning_embedding.reports.paper.appendix import appendix
+from reasoning_embedding.reports.paper.backbones import (
+    backbone_pairs,
+    change,
+    role_of,
+    training_pairs,
+    wilson,
+)
+from reasoning_embedding.reports.paper.tables import paper_tables
+from reasoning_embedding.reports.reading import read_experiment
+from reasoning_embedding.reports.records import AnalysedModel, Experiment
+from reasoning_embedding.reports.resources import published
 from tests.synthetic_experiment import write_experiment
 
 
@@ -38,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def experiment(folder: Path) -> Experiment:
-    return collect(folder)
+    return read_experiment(folder)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,7 @@ def test_pairs_of_backbones_before_and_after(experiment: Experiment) -> None:
     ],
 )
 def test_roles(experiment: Experiment, a: str, b: str, role: str) -> None:
-    pair = replace(experiment.pairs[0], a=Model(a, ""), b=Model(b, ""))
+    pair = replace(experiment.pairs[0], a=AnalysedModel(a, ""), b=AnalysedModel(b, ""))
     assert role_of(experiment, pair) == role
     assert bool(training_pairs(replace(experiment, pairs=(pair,)))) == (role == "training")
 
@@ -87,7 +93,7 @@ def test_tables_hold_the_users_numbers_beside_published_ones(experiment: Experim
     ours = experiment.pairs[1].last["h_inv"]  # lm-base-rlvr
     row = tables["h-inv"].rows[0]
     assert (row[0].text, row[1].text) == ("base → rlvr (RLVR)", f"{ours:.3f}")
-    record = published()
+    record = published("hrsa")
     theirs = [row for row in tables["h-inv"].rows if row[0].note]
     assert [(float(r[1].text), float(r[2].text)) for r in theirs] == [
         (row["before"], row["after"]) for row in record["h_inv"]
@@ -164,9 +170,9 @@ def test_a_track_tells_a_low_only_beyond_the_ends_intervals(experiment: Experime
     assert "least alike at step 32" in words(experiment)
     wide = tuple(
         replace(track, intervals={m: [(0.0, 1.0)] * len(track.steps) for m in track.series})
-        for track in experiment.realignments
+        for track in experiment.trajectories
     )
-    assert "least alike" not in words(replace(experiment, realignments=wide))
+    assert "least alike" not in words(replace(experiment, trajectories=wide))
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (13, 65), (64, 65), (20, 20), (65, 65)])
@@ -214,11 +220,12 @@ def write_track(path: Path, folder: Path) -> dict:
     return record
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_track_file_reads_as_the_record_of_the_same_numbers(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "synthetic")
-    before = collect(folder).realignments
+    before = read_experiment(folder).trajectories
     record = write_track(folder / "runs" / "rlvr" / "hrsa" / "track.parquet", folder)
-    found = collect(folder).realignments
+    found = read_experiment(folder).trajectories
     assert len(found) == len(before) + 1
     track = found[-1]
     assert (track.run, track.against, track.features) == ("rlvr", "run:rlvr@first", "mean")
@@ -239,7 +246,7 @@ def test_what_is_no_track_is_named(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not parquet")
     with pytest.raises(InputError, match="no track"):
-        collect(folder)
+        read_experiment(folder)
 
 
 def test_nothing_analysed_is_said(tmp_path: Path) -> None:

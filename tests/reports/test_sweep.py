@@ -12,8 +12,9 @@ from scipy import stats
 
 from reasoning_embedding import config
 from reasoning_embedding.reports import build, summary_table
-from reasoning_embedding.reports.pages.sweep_page import coordinates, group_table
-from reasoning_embedding.reports.sweep_record import half_width, read_sweep
+from reasoning_embedding.reports.pages.sweep import coordinates, point_table
+from reasoning_embedding.reports.reading import read_sweep
+from reasoning_embedding.reports.records import half_width
 from reasoning_embedding.sweeps.ledger import SweepLedger
 
 VALUES = {(1e-4, 0): 0.50, (1e-4, 1): 0.54, (1e-3, 0): 0.60, (1e-3, 1): 0.70, (1e-2, 0): 0.66}
@@ -47,27 +48,27 @@ def folder(tmp_path: Path) -> Path:
         if value is None:
             ledger.record(run.name, "failed", "out of <memory>\n  -> less")
             continue
-        home = ledger.run_folder(run.name)
+        home = ledger.folder.run(run.name)
         home.checkpoint(4).mkdir(parents=True)
         home.manifest.write_text(json.dumps({"steps": 4}))
         lines = [{"step": 2, "loss": 1.0, "evaluation": {"task.a": 0.1}}, {"step": 3, "loss": 1.0}]
         lines.append({"step": 4, "loss": 0.5, "evaluation": {"task.a": value}})
         home.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
-    return ledger.folder
+    return ledger.folder.path
 
 
 def test_seeds_stand_together_with_their_interval(folder: Path) -> None:
     record = read_sweep(folder)
     assert not record.less_is_better
-    assert [(group.point["training.learning_rate"], len(group.values)) for group in record.groups] == [
+    assert [(group.point["training.learning_rate"], len(group.values)) for group in record.points] == [
         (1e-2, 1), (1e-3, 2), (1e-4, 2)
     ]  # fmt: skip
-    assert [round(group.mean, 6) for group in record.groups] == [0.66, 0.65, 0.52]
+    assert [round(group.mean, 6) for group in record.points] == [0.66, 0.65, 0.52]
     low, high = stats.t.interval(0.95, 1, loc=0.65, scale=stats.sem([0.6, 0.7]))
-    assert record.groups[1].half_width == pytest.approx((high - low) / 2)
-    assert record.groups[0].half_width is None, "one seed has no interval"
+    assert record.points[1].half_width == pytest.approx((high - low) / 2)
+    assert record.points[0].half_width is None, "one seed has no interval"
     assert half_width([1.0, 1.0, 1.0]) == 0
-    rows = group_table(record).rows
+    rows = point_table(record).rows
     assert [cell.text for cell in rows[2]] == ["0.0001", "2", "0.5200", "\N{MINUS SIGN}0.1600"], (
         "over seed 0 alone"
     )
@@ -77,17 +78,17 @@ def test_less_is_better_turns_the_order(folder: Path) -> None:
     resolved = json.loads((folder / "config.resolved.json").read_text())
     (folder / "config.resolved.json").write_text(json.dumps(resolved | {"goal": "min"}))
     record = read_sweep(folder)
-    assert [outcome.value for outcome in record.measured] == sorted(VALUES.values())
+    assert [value for _, value in record.measured] == sorted(VALUES.values())
 
 
 def test_lines_stand_where_their_values_are(folder: Path) -> None:
-    data = coordinates(read_sweep(folder))
-    assert [axis["label"] for axis in data["axes"]] == ["training.learning_rate", "seed", "evaluation.task.a"]
-    assert [text for _, text in data["axes"][0]["ticks"]] == ["0.0001", "0.001", "0.01"]
-    places = {line["texts"][2]: line["y"] for line in data["lines"]}
+    chart = coordinates(read_sweep(folder))
+    assert [axis.label for axis in chart.axes] == ["training.learning_rate", "seed", "evaluation.task.a"]
+    assert [text for _, text in chart.axes[0].ticks] == ["0.0001", "0.001", "0.01"]
+    places = {line.texts[2]: line.places for line in chart.lines}
     assert [round(y, 9) for y in places["0.7"]] == [0.5, 1.0, 1.0], "rates by their logarithm"
-    assert data["lines"][-1]["texts"][2] == "0.7", "the best is drawn last"
-    assert all(0 <= y <= 1 and math.isfinite(y) for line in data["lines"] for y in line["y"])
+    assert chart.lines[-1].texts[2] == "0.7", "the best is drawn last"
+    assert all(0 <= y <= 1 and math.isfinite(y) for line in chart.lines for y in line.places)
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows(folder: Path) -> None:
@@ -98,7 +99,9 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(folder: Path) -> 
     assert "0.7000 with training.learning_rate = 0.001, seed = 1" in text
     body = text.split("</main>")[0]
     assert not re.search(r"""(src|href)=["']?https?:""", body)
-    assert 'id="coordinates"' in body
+    assert body.count("<polyline") == 5
+    assert "<title>tiny-" in body
+    assert "<script" not in text
     table = (page.parent / "table.md").read_text()
     assert table.count("\n| tiny-") == 6
     assert "0.6600" in summary_table(folder)

@@ -12,21 +12,20 @@ from scipy.stats import norm, t
 from reasoning_embedding import hrsa
 from reasoning_embedding.reports import summary_table
 from reasoning_embedding.reports.charts import thin
-from reasoning_embedding.reports.collect import collect
-from reasoning_embedding.reports.grid import Cell, Column, Grid, to_html, to_markdown, to_text
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, to_html, to_markdown, to_text
 from reasoning_embedding.reports.hrsa_charts import seed_level
 from reasoning_embedding.reports.hrsa_tables import hrsa_table
 from reasoning_embedding.reports.labels import metric_label, number, signed
 from reasoning_embedding.reports.narrative import findings
-from reasoning_embedding.reports.records import Band, Experiment, Scores
-from reasoning_embedding.reports.similarity import verdict
+from reasoning_embedding.reports.reading import read_experiment
+from reasoning_embedding.reports.records import Band, Experiment, Scores, verdict
 from reasoning_embedding.reports.tables import gate_table, score_table
 from tests.synthetic_experiment import write_experiment
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    return collect(write_experiment(tmp_path_factory.mktemp("tables") / "synthetic"))
+    return read_experiment(write_experiment(tmp_path_factory.mktemp("tables") / "synthetic"))
 
 
 def row(grid: Grid, name: str) -> list[str]:
@@ -151,8 +150,8 @@ def test_a_band_is_drawn_within_what_the_metric_can_be(experiment: Experiment) -
     assert low < 0.9 < 1 < high  # two values say little
     assert two.band.shown("cka") == (low, 1)
     assert two.band.shown("unknown") is None
-    assert seed_level(two, two.realignments, "cka") == (low, 1)
-    elsewhere = [replace(track, probe=replace(track.probe, hash="other")) for track in two.realignments]
+    assert seed_level(two, two.trajectories, "cka") == (low, 1)
+    elsewhere = [replace(track, probe=replace(track.probe, hash="other")) for track in two.trajectories]
     assert seed_level(two, elsewhere, "cka") is None
 
 
@@ -205,7 +204,7 @@ def test_sentences_the_other_way_round(tmp_path: Path) -> None:
     record = json.loads(track.read_text())
     record["series"]["cka"] = [0.5 + index / 20 for index in range(len(record["steps"]))]
     track.write_text(json.dumps(record))
-    text = "\n".join(sentence for _, sentences in findings(collect(folder)) for sentence in sentences)
+    text = "\n".join(sentence for _, sentences in findings(read_experiment(folder)) for sentence in sentences)
     assert "it fell on cranfield (−0.040)" in text
     assert "rlvr minus base is −0.090 in mean nDCG@10, more than the 0.010 between two seeds" in text
     assert "Linear CKA 0.995 [0.990, 0.999] (chance 0.310), more alike than two seeds (band" in text
@@ -243,8 +242,8 @@ def test_summary_fits_the_terminal(experiment: Experiment, monkeypatch: pytest.M
 
 def test_wide_tables_break_between_groups() -> None:
     columns = (
-        Column("model"),
-        *(Column(label, f"task {task}") for task in range(3) for label in ("step 0", "last")),
+        TableColumn("model"),
+        *(TableColumn(label, f"task {task}") for task in range(3) for label in ("step 0", "last")),
     )
     grid = Grid("k", "Title", "", columns, ((Cell("a"), *[Cell("0.123")] * 6),))
     wide, narrow = to_text(grid, 120), to_text(grid, 26)
@@ -255,7 +254,9 @@ def test_wide_tables_break_between_groups() -> None:
 
 def test_hostile_names_are_text_in_every_form() -> None:
     name = '<script>alert(1)</script> | x\n& "y"'
-    grid = Grid("k", name, name, (Column(name), Column(name, name)), ((Cell(name), Cell(name, name, name)),))
+    grid = Grid(
+        "k", name, name, (TableColumn(name), TableColumn(name, name)), ((Cell(name), Cell(name, name, name)),)
+    )
     html = to_html(grid)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") == 9

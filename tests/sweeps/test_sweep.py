@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 
 from reasoning_embedding import config
+from reasoning_embedding.checkpoints import SweepFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.experiments.processes import share_of_gpus
 from reasoning_embedding.sweeps import sweep as sweeping
-from reasoning_embedding.sweeps.ledger import SweepLedger, sweep_folder
+from reasoning_embedding.sweeps.ledger import SweepLedger
 from reasoning_embedding.sweeps.slurm import TrainJob, submit_runs
 from reasoning_embedding.sweeps.sweep import (
-    WHOLE,
+    ALL_RUNS,
     Shard,
     SweepError,
     hold_sweep,
@@ -32,7 +33,7 @@ from reasoning_embedding.sweeps.sweep import (
     parse_shard,
     run_sweep,
 )
-from tests import fake_train
+from tests.sweeps import fake_train
 
 SWEEP = """\
 kind: sweep
@@ -67,7 +68,7 @@ def file(tmp_path: Path) -> Path:
 def sweep(file: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     monkeypatch.setattr(sweeping, "launch_command", fake_command)
     loaded = config.load_config(file)
-    return loaded.config, config.sweep_runs(loaded), SweepLedger(sweep_folder(loaded.config))
+    return loaded.config, config.sweep_runs(loaded), SweepLedger(SweepFolder.of(loaded.config).path)
 
 
 def states(sweep: Sweep) -> list[str]:
@@ -75,7 +76,7 @@ def states(sweep: Sweep) -> list[str]:
 
 
 def made(sweep: Sweep) -> Counter[str]:
-    file = sweep[2].folder / "made.log"
+    file = sweep[2].folder.path / "made.log"
     return Counter(file.read_text().splitlines() if file.exists() else [])
 
 
@@ -112,7 +113,7 @@ def test_finished_runs_are_not_run_again(sweep: Sweep) -> None:
     assert made(sweep) == every_step_once(sweep)
     outcome = ledger.outcome(settings, runs[0])
     assert (outcome.value, outcome.step) == (0.4, 4)
-    assert (ledger.folder / "config.yaml").read_text() == "as written"
+    assert (ledger.folder.config_yaml).read_text() == "as written"
     assert [run.point for run in ledger.runs()] == [run.point for run in runs]
     again: list[str] = []
     run_sweep(settings, runs, report=again.append)
@@ -122,7 +123,7 @@ def test_finished_runs_are_not_run_again(sweep: Sweep) -> None:
 
 def test_failed_runs_wait_for_retry_and_the_others_go_on(sweep: Sweep) -> None:
     settings, runs, ledger = sweep
-    bad = ledger.folder / "fail" / runs[1].name
+    bad = ledger.folder.path / "fail" / runs[1].name
     bad.parent.mkdir(parents=True)
     bad.write_text("")
     with pytest.raises(SweepError, match=f"1 of 4 runs failed: {runs[1].name}"):
@@ -130,7 +131,7 @@ def test_failed_runs_wait_for_retry_and_the_others_go_on(sweep: Sweep) -> None:
     assert states(sweep) == ["finished", "failed", "finished", "finished"]
     note = ledger.state(runs[1])[1]
     assert note == "the data are gone, token=***\n  -> bring them back"
-    assert "hf_" not in (ledger.folder / "logs" / f"{runs[1].name}.log").read_text()
+    assert "hf_" not in ledger.folder.log(runs[1].name).read_text()
     bad.unlink()
     said: list[str] = []
     with pytest.raises(SweepError):
@@ -160,12 +161,12 @@ def test_a_part_that_is_none(text: str) -> None:
 def test_a_second_process_is_refused(sweep: Sweep) -> None:
     settings, runs, ledger = sweep
     half, other = Shard(1, 2), Shard(2, 2)
-    with hold_sweep(ledger.folder, WHOLE):
-        for shard in (WHOLE, half):
+    with hold_sweep(ledger.folder, ALL_RUNS):
+        for shard in (ALL_RUNS, half):
             with pytest.raises(InputError, match="another process runs this sweep"):
                 run_sweep(settings, runs, shard=shard)
     with hold_sweep(ledger.folder, half):
-        for shard in (WHOLE, half):
+        for shard in (ALL_RUNS, half):
             with pytest.raises(InputError, match="another process runs this sweep"):
                 run_sweep(settings, runs, shard=shard)
         run_sweep(settings, runs, shard=other, report=lambda line: None)
@@ -175,7 +176,7 @@ def test_a_second_process_is_refused(sweep: Sweep) -> None:
 def test_a_run_that_another_process_trains_is_left_to_it(sweep: Sweep) -> None:
     settings, runs, ledger = sweep
     said: list[str] = []
-    with hold(ledger.run_folder(runs[2].name).lock, refusal="", todo=""):
+    with hold(ledger.folder.run(runs[2].name).lock, refusal="", todo=""):
         assert states(sweep)[2] == "running"
         run_sweep(settings, runs, report=said.append)
     assert f"[{runs[2].name}] another process is training it" in said
@@ -230,7 +231,7 @@ def test_a_damaged_record_is_named(sweep: Sweep) -> None:
     _, runs, ledger = sweep
     ledger.record(runs[0].name, "failed", "why")
     assert states(sweep)[0] == "failed"
-    record = ledger.folder / "ledger" / f"{runs[0].name}.json"
+    record = ledger.folder.record(runs[0].name)
     record.write_text("{")
     with pytest.raises(InputError, match=str(record)):
         ledger.state(runs[0])
@@ -247,14 +248,17 @@ def test_jobs_side_by_side_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> No
 
 def slurm_commands(sweep: Sweep) -> dict[str, list[str]]:
     sweep[2].write(sweep[0], sweep[1], None)
-    return {run.name: fake_command(config.LocalLaunch(), sweep[2].config_file(run.name)) for run in sweep[1]}
+    return {
+        run.name: fake_command(config.LocalLaunch(), sweep[2].folder.config_file(run.name))
+        for run in sweep[1]
+    }
 
 
 def test_jobs_of_a_cluster_note_how_they_ended(sweep: Sweep) -> None:
     pytest.importorskip("submitit")
     _, runs, ledger = sweep
-    (ledger.folder / "fail").mkdir(parents=True)
-    (ledger.folder / "fail" / runs[3].name).write_text("")
+    (ledger.folder.path / "fail").mkdir(parents=True)
+    (ledger.folder.path / "fail" / runs[3].name).write_text("")
     commands, said = slurm_commands(sweep), []
     launch = config.SlurmLaunch(kind="slurm", gpus=0, cpus=1, extra={"qos": "low"})
     jobs = submit_runs(ledger, launch, commands, name="s", jobs=2, report=said.append, cluster="debug")
@@ -313,24 +317,24 @@ def test_the_verb_lists_prints_and_runs(
     assert lines[0].split() == ["run", "training.learning_rate", "seed", "step", "value", "state"]
     assert lines[1].split() == [runs[0].name, "0.0001", "0", "-", "-", "waiting"]
     assert lines[-1] == "4 waiting"
-    assert not ledger.folder.exists(), "listing writes nothing"
+    assert not ledger.folder.path.exists(), "listing writes nothing"
 
     rembed("sweep", file, "--dry-run", "--shard", "2/4")
     (line,) = capsys.readouterr().out.splitlines()
-    written = ledger.config_file(runs[1].name)
+    written = ledger.folder.config_file(runs[1].name)
     assert line == f"accelerate launch -m reasoning_embedding train {written} --resume"
     assert config.load_config(written).config == runs[1].config
-    assert not ledger.run_folder(runs[1].name).path.exists()
+    assert not ledger.folder.run(runs[1].name).path.exists()
 
     monkeypatch.setattr("reasoning_embedding.reports.build", lambda folder, say: folder / "page")
     rembed("sweep", file, "--jobs", "4")
     out = capsys.readouterr().out
     assert "4 finished" in out
-    assert f"report: {ledger.folder / 'page'}" in out
+    assert f"report: {ledger.folder.path / 'page'}" in out
     rembed("sweep", file, "--list", "--dry-run", code=2)
     rembed("sweep", file, "training.steps=4", code=2)
     assert "unknown key 'training' at the top level" in capsys.readouterr().err
-    rembed("runs", "ls", ledger.folder.parent)
+    rembed("runs", "ls", ledger.folder.path.parent)
     assert ["s", "sweep", "-", "-", "finished"] in [
         line.split() for line in capsys.readouterr().out.splitlines()
     ]

@@ -9,7 +9,7 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import TrainingError
-from reasoning_embedding.training.out_of_memory import cures, explain_out_of_memory
+from reasoning_embedding.training.out_of_memory import explain_out_of_memory, remedies
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ from reasoning_embedding.training.out_of_memory import cures, explain_out_of_mem
         ),
     ],
 )
-def test_the_cheapest_cure_comes_first(settings: dict[str, Any], first: str) -> None:
+def test_the_cheapest_remedy_comes_first(settings: dict[str, Any], first: str) -> None:
     training = config.Training.model_validate(settings)
-    found = cures(training)
+    found = remedies(training)
     assert found[0] == first
-    for cure in found:  # each is an override that the configuration takes
-        key, _, value = cure.split(" (now")[0].partition("=")
+    for remedy in found:  # each is an override that the configuration takes
+        key, _, value = remedy.split(" (now")[0].partition("=")
         assert key.startswith("training.")
         assert value
 
@@ -54,7 +54,7 @@ def test_the_cheapest_cure_comes_first(settings: dict[str, Any], first: str) -> 
     ],
     ids=["gpu", "driver", "cublas", "python", "cpu"],
 )
-def test_it_becomes_an_error_with_a_cure(error: Exception) -> None:
+def test_it_becomes_an_error_with_a_remedy(error: Exception) -> None:
     with (
         pytest.raises(TrainingError, match="out of memory") as caught,
         explain_out_of_memory(config.Training()),

@@ -93,8 +93,8 @@ def encoding_layers(model: nn.Module, *, tokens: int) -> Generator[list[nn.Modul
 
 
 def _encodes_in_float32(layer: Any) -> bool:
-    whole = attends_to_whole_texts(layer.self_attn.config)
-    return whole and all(_is_plain(p, torch.float32) for p in layer.parameters())
+    attends = attends_to_whole_texts(layer.self_attn.config)
+    return attends and all(_is_plain(p, torch.float32) for p in layer.parameters())
 
 
 def _is_plain(parameter: nn.Parameter, dtype: torch.dtype) -> bool:

@@ -11,10 +11,11 @@ import numpy as np
 
 from reasoning_embedding.data.order import generator
 from reasoning_embedding.data.quality.duplicates import equal_groups
-from reasoning_embedding.data.quality.shingles import normalise, take
+from reasoning_embedding.data.quality.shingles import normalise
+from reasoning_embedding.data.ragged import Ragged
 from reasoning_embedding.data.rows import Row
-from reasoning_embedding.data.table import Ragged, Table
-from reasoning_embedding.data.texts import Joined, View
+from reasoning_embedding.data.table import Table
+from reasoning_embedding.data.views import Joined, View
 from reasoning_embedding.errors import InputError
 
 from .neighbours import Search
@@ -111,7 +112,7 @@ class MiningRule:
 
 
 @dataclass(frozen=True)
-class Pool:
+class CandidatePool:
     """Rows and documents as a miner sees them.
 
     Parameters
@@ -143,7 +144,7 @@ class Pool:
     banned: Ragged
 
 
-def make_pool(table: Table, corpus: Sequence[str] | None = None) -> Pool:
+def make_pool(table: Table, corpus: Sequence[str] | None = None) -> CandidatePool:
     """Collect the documents of a table or of a corpus, and what each row must not be given.
 
     Parameters
@@ -179,7 +180,7 @@ def make_pool(table: Table, corpus: Sequence[str] | None = None) -> Pool:
     others = others[np.argsort(first[others])]
     found[others] = len(kept) + np.arange(len(others))
     twins = Ragged(twin[answer], table.positives.offsets)
-    return Pool(
+    return CandidatePool(
         table,
         View(table.texts, asked),
         query,
@@ -199,14 +200,14 @@ def _banned(group: np.ndarray, own: np.ndarray, query: np.ndarray, twin: Ragged)
 
     `group` numbers the queries by how they read, `own` is the document that reads as each, or -1.
     """
-    owner = np.concatenate([np.repeat(group[query], np.diff(twin.offsets)), group])
+    owner = np.concatenate([np.repeat(group[query], twin.lengths), group])
     pairs = np.stack([owner, np.concatenate([twin.values, own])], axis=1)
     pairs = np.unique(pairs[pairs[:, 1] >= 0], axis=0)
     by_group = Ragged(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(group.max() + 2)))
-    return take(by_group, group[query])
+    return by_group.take(group[query])
 
 
-def check_pool(pool: Pool, rule: MiningRule) -> None:
+def check_pool(pool: CandidatePool, rule: MiningRule) -> None:
     """Refuse a corpus in which no row can find its negatives.
 
     Raises
@@ -224,12 +225,12 @@ def check_pool(pool: Pool, rule: MiningRule) -> None:
         )
 
 
-def mine(pool: Pool, search: Search, rule: MiningRule, rows: range) -> Iterator[Row]:
+def mine(pool: CandidatePool, search: Search, rule: MiningRule, rows: range) -> Iterator[Row]:
     """Yield rows with their hard negatives and the scores of both.
 
     Parameters
     ----------
-    pool : Pool
+    pool : CandidatePool
         Rows and documents.
     search : Search
         Over its queries and documents.
@@ -255,17 +256,46 @@ def mine(pool: Pool, search: Search, rule: MiningRule, rows: range) -> Iterator[
 
 
 def ranked(
-    pool: Pool, search: Search, rows: np.ndarray, last: int
+    pool: CandidatePool, search: Search, rows: np.ndarray, last: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Yield each row with its `last` best documents, their scores (highest first) and those of its positives."""
     queries = pool.query[rows]
-    candidates = search.candidates(queries, last, take(pool.banned, rows))
+    candidates = search.candidates(queries, last, pool.banned.take(rows))
     for row, query, ids in zip(rows.tolist(), queries.tolist(), candidates, strict=True):
         documents = np.concatenate([pool.positives[row], ids])
         scores = search.scores(np.full(len(documents), query), documents)
         positives, scores = np.split(scores, [len(pool.positives[row])])
         order = np.lexsort((ids, -scores))[:last]
         yield row, ids[order], scores[order], positives
+
+
+def inconsistent(pool: CandidatePool, search: Search, k: int) -> np.ndarray:
+    """Return the rows with no positive among the `k` documents that score best for their query.
+
+    Parameters
+    ----------
+    pool : CandidatePool
+        n rows and the documents they compete with.
+    search : Search
+        Over its queries and documents.
+    k : int
+        From 1. Other answers to the query do not compete; a tie is the positive's.
+
+    Returns
+    -------
+    np.ndarray
+        (n,) bool.
+
+    Notes
+    -----
+    Round-trip consistency as in Promptagator (Dai et al. 2022, arXiv 2209.11755), whose k is 1.
+    """
+    lost = np.zeros(len(pool.table), bool)
+    for start in range(0, len(lost), search.block):
+        rows = np.arange(start, min(start + search.block, len(lost)))
+        for row, _, scores, positives in ranked(pool, search, rows, k):
+            lost[row] = np.count_nonzero(scores > positives.max()) >= k
+    return lost
 
 
 def _plain(scores: np.ndarray) -> Sequence[float]:

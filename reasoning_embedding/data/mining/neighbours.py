@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from reasoning_embedding.data.table import Ragged
+from reasoning_embedding.data.ragged import Ragged
 from reasoning_embedding.errors import SetupError
 
 #: Documents scored at a time: with a block of queries the bound of memory.
@@ -67,7 +67,7 @@ class ExactSearch:
         """See :class:`Search`."""
         vectors = np.asarray(self._queries[queries])
         k += _SLACK
-        owner = np.repeat(np.arange(len(queries)), np.diff(banned.offsets))
+        owner = np.repeat(np.arange(len(queries)), banned.lengths)
         best = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries)
         for start in range(0, self.minable, DOCUMENTS):
             block = np.asarray(self._documents[start : min(start + DOCUMENTS, self.minable)])
@@ -137,7 +137,7 @@ class FaissSearch(ExactSearch):
 
     def candidates(self, queries: np.ndarray, k: int, banned: Ragged) -> list[np.ndarray]:
         """See :class:`Search`."""
-        wanted = k + _SLACK + int(np.diff(banned.offsets).max(initial=0))
+        wanted = k + _SLACK + int(banned.lengths.max(initial=0))
         vectors = np.ascontiguousarray(self._queries[queries], np.float32)
         _, found = self._index.search(vectors, min(wanted, self.minable))
         return [np.setdiff1d(ids[ids >= 0], banned[row]) for row, ids in enumerate(found.astype(np.int64))]

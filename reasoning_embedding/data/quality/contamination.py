@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from reasoning_embedding.data.table import Ragged, Table
+from reasoning_embedding.data.ragged import Ragged
+from reasoning_embedding.data.table import Table
 
-from .shingles import WORDS, band_keys, jaccard, minhash, normalise, shares_inside, shingle_sets, take
+from .shingles import WORDS, band_keys, jaccard, minhash, normalise, shares_inside, shingle_sets
 
 #: Jaccard similarity of word 5-grams from which two texts count as near-duplicates.
 THRESHOLD = 0.8
@@ -39,7 +40,7 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
     dict
         ``threshold``, ``words`` (of a shingle), ``training`` (distinct texts, fingerprint of the data) and
         ``tasks``: for each a record a kind of text with ``texts`` (distinct ones), ``exact`` and ``near``
-        (how many of them have a twin in training), ``sources`` (training source -> twins) and
+        (how many of them have a match in training), ``sources`` (training source -> matches) and
         ``examples``.
 
     Notes
@@ -64,13 +65,13 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
     found: dict[str, dict[str, Any]] = {task: {} for task in tasks}
     ids = list(texts.values())
     for (task, kind), own in wanted.items():
-        twins = [(raw, texts[text], 1.0, "exact") for text, raw in own.items() if text in texts]
-        twins += [
-            (own[rest[index]], ids[twin], similarity, "near")
-            for index, (twin, similarity) in near.items()
+        matches = [(raw, texts[text], 1.0, "exact") for text, raw in own.items() if text in texts]
+        matches += [
+            (own[rest[index]], ids[match], similarity, "near")
+            for index, (match, similarity) in near.items()
             if rest[index] in own
         ]
-        found[task][kind] = _record(len(own), twins, places, examples)
+        found[task][kind] = _record(len(own), matches, places, examples)
     return {
         "threshold": THRESHOLD,
         "words": WORDS,
@@ -108,17 +109,17 @@ def near_duplicates(
         chunk = shingle_sets(training[start : start + _TEXTS], vocabulary)
         keep = np.flatnonzero(shares_inside(chunk, universe) >= threshold)
         survivors.append(start + keep)
-        parts.append(take(chunk, keep))
+        parts.append(chunk.take(keep))
     trained = np.concatenate(survivors)
     if not len(trained):
         return {}
-    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    train_sets = Ragged(np.concatenate([part.values for part in parts]), offsets)
+    train_sets = Ragged.from_lengths(
+        np.concatenate([part.values for part in parts]), np.concatenate([part.lengths for part in parts])
+    )
     asked = np.flatnonzero(shares_inside(sets, np.unique(train_sets.values)) >= threshold)
     if not len(asked):
         return {}
-    matches = _matches(take(sets, asked), train_sets, threshold)
+    matches = _matches(sets.take(asked), train_sets, threshold)
     return {int(asked[i]): (int(trained[j]), value) for i, (j, value) in sorted(matches.items())}
 
 
@@ -156,7 +157,7 @@ class _Places:
     def __init__(self, table: Table) -> None:
         self._table = table
         rows = np.arange(len(table))
-        owners = [rows] + [np.repeat(rows, np.diff(r.offsets)) for r in (table.positives, table.negatives)]
+        owners = [rows] + [np.repeat(rows, r.lengths) for r in (table.positives, table.negatives)]
         texts = [table.query, table.positives.values, table.negatives.values]
         # Later assignments win: negatives first, and each from the last row to the first.
         self._row = np.zeros(len(table.texts), np.int64)
@@ -180,17 +181,17 @@ class _Places:
 
 
 def _record(
-    count: int, twins: list[tuple[str, int, float, str]], places: _Places, examples: int
+    count: int, matches: list[tuple[str, int, float, str]], places: _Places, examples: int
 ) -> dict[str, Any]:
-    kinds = Counter(kind for *_, kind in twins)
+    kinds = Counter(kind for *_, kind in matches)
     return {
         "texts": count,
         "exact": kinds["exact"],
         "near": kinds["near"],
-        "sources": dict(Counter(places.source(text) for _, text, _, _ in twins).most_common()),
+        "sources": dict(Counter(places.source(text) for _, text, _, _ in matches).most_common()),
         "examples": [
             {"kind": kind, "jaccard": round(value, 4), "text": _short(raw), "training": places.describe(text)}
-            for raw, text, value, kind in twins[:examples]
+            for raw, text, value, kind in matches[:examples]
         ],
     }
 

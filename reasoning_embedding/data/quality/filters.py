@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from reasoning_embedding.data.mining.hard_negatives import Pool, ranked
-from reasoning_embedding.data.mining.neighbours import Search
-from reasoning_embedding.data.table import Ragged, Table
-from reasoning_embedding.data.texts import View
+from reasoning_embedding.data.ragged import Ragged
+from reasoning_embedding.data.table import Table
+from reasoning_embedding.data.views import View
 from reasoning_embedding.errors import InputError
 
 from .contamination import near_duplicates
@@ -131,7 +130,7 @@ def narrow_margin(table: Table, margin: float) -> np.ndarray:
         If a row with negatives has no scores.
     """
     lowest, highest = row_scores(table)
-    if (missing := (np.diff(table.negatives.offsets) > 0) & np.isnan(lowest - highest)).any():
+    if (missing := (table.negatives.lengths > 0) & np.isnan(lowest - highest)).any():
         raise InputError(
             f"{missing.sum():,} of {len(table):,} rows with negatives have no scores",
             where=f"row {int(missing.argmax()) + 1}: pos_scores, neg_scores",
@@ -147,43 +146,13 @@ def row_scores(table: Table) -> tuple[np.ndarray, np.ndarray]:
         return nothing, nothing
     lowest = np.minimum.reduceat(table.positive_scores.astype(np.float64), table.positives.offsets[:-1])
     highest = nothing.copy()
-    some = np.diff(table.negatives.offsets) > 0
+    some = table.negatives.lengths > 0
     if some.any():
         starts = table.negatives.offsets[:-1][some]
         highest[some] = np.maximum.reduceat(table.negative_scores.astype(np.float64), starts)
     return lowest, highest
 
 
-def inconsistent(pool: Pool, search: Search, k: int) -> np.ndarray:
-    """Return the rows with no positive among the `k` documents that score best for their query.
-
-    Parameters
-    ----------
-    pool : Pool
-        n rows and the documents they compete with.
-    search : Search
-        Over its queries and documents.
-    k : int
-        From 1. Other answers to the query do not compete; a tie is the positive's.
-
-    Returns
-    -------
-    np.ndarray
-        (n,) bool.
-
-    Notes
-    -----
-    Round-trip consistency as in Promptagator (Dai et al. 2022, arXiv 2209.11755), whose k is 1.
-    """
-    lost = np.zeros(len(pool.table), bool)
-    for start in range(0, len(lost), search.block):
-        rows = np.arange(start, min(start + search.block, len(lost)))
-        for row, _, scores, positives in ranked(pool, search, rows, k):
-            lost[row] = np.count_nonzero(scores > positives.max()) >= k
-    return lost
-
-
 def rows_with(lists: Ragged, flags: np.ndarray) -> np.ndarray:
     """Return which lists hold a flagged value, (n,) bool."""
-    owner = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
-    return np.bincount(owner[flags], minlength=len(lists)) > 0
+    return np.bincount(lists.owners[flags], minlength=len(lists)) > 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reasoning_embedding.data.table import Ragged
+from reasoning_embedding.data.ragged import Ragged, ranges
 
 #: Words of a shingle; a shorter text is one shingle.
 WORDS = 5
@@ -68,25 +68,13 @@ def shingle_sets(texts: Sequence[str], vocabulary: dict[str, int]) -> Ragged:
     hashes, owner = hashes[order], owner[order]
     new = np.ones(len(hashes), bool)
     new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
-    return _ragged(hashes[new], np.bincount(owner[new], minlength=len(texts)))
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Concatenate ``arange(start, start + count)`` for every start and count."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-
-
-def take(sets: Ragged, which: np.ndarray) -> Ragged:
-    """Return the sets at some indices."""
-    counts = np.diff(sets.offsets)[which]
-    return _ragged(sets.values[ranges(sets.offsets[which], counts)], counts)
+    return Ragged.from_lengths(hashes[new], np.bincount(owner[new], minlength=len(texts)))
 
 
 def shares_inside(sets: Ragged, universe: np.ndarray) -> np.ndarray:
     """Return the share of each set's shingles that a sorted array holds, (n,) in [0, 1]."""
     inside = _found(universe, sets.values)
-    return np.add.reduceat(inside, sets.offsets[:-1], dtype=np.int64) / np.diff(sets.offsets)
+    return np.add.reduceat(inside, sets.offsets[:-1], dtype=np.int64) / sets.lengths
 
 
 def minhash(sets: Ragged, permutations: int = PERMUTATIONS, *, seed: int = 0) -> np.ndarray:
@@ -132,18 +120,14 @@ def jaccard(a: Ragged, b: Ragged, pairs: np.ndarray) -> np.ndarray:
     np.ndarray
         (m,) in [0, 1].
     """
-    left, right = take(a, pairs[:, 0]), take(b, pairs[:, 1])
-    counts = np.diff(left.offsets)
+    left, right = a.take(pairs[:, 0]), b.take(pairs[:, 1])
+    counts = left.lengths
     # Which pair a shingle belongs to is part of its hash, so that one search serves all pairs.
     owner = _mix(np.arange(1, len(pairs) + 1, dtype=_UINT64))
-    theirs = np.sort(_mix(right.values ^ np.repeat(owner, np.diff(right.offsets))))
+    theirs = np.sort(_mix(right.values ^ np.repeat(owner, right.lengths)))
     ours = _mix(left.values ^ np.repeat(owner, counts))
     common = np.add.reduceat(_found(theirs, ours), left.offsets[:-1], dtype=np.int64)
-    return common / (counts + np.diff(right.offsets) - common)
-
-
-def _ragged(values: np.ndarray, counts: np.ndarray) -> Ragged:
-    return Ragged(values, np.concatenate([[0], np.cumsum(counts)]))
+    return common / (counts + right.lengths - common)
 
 
 def _found(universe: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from reasoning_embedding.data.table import Ragged, Table
+from reasoning_embedding.data.ragged import Ragged
+from reasoning_embedding.data.table import Table
 
 from .duplicates import equal_groups
 from .filters import repeated, rows_with
@@ -52,10 +53,10 @@ def statistics(table: Table, lengths: np.ndarray, unit: str) -> dict[str, Any]:
         "fingerprint": table.fingerprint,
         "sources": dict(zip(table.sources, counts, strict=True)),
         "unit": unit,
-        "lengths": {role: spread(lengths[texts]) for role, texts in roles.items() if len(texts)},
+        "lengths": {role: distribution(lengths[texts]) for role, texts in roles.items() if len(texts)},
         "counts": {
-            "positives a row": spread(np.diff(table.positives.offsets)),
-            "negatives a row": spread(np.diff(table.negatives.offsets)),
+            "positives a row": distribution(table.positives.lengths),
+            "negatives a row": distribution(table.negatives.lengths),
         },
         "duplicates": _duplicates(table, reads),
         "suspects": _suspects(table, reads),
@@ -63,7 +64,7 @@ def statistics(table: Table, lengths: np.ndarray, unit: str) -> dict[str, Any]:
     }
 
 
-def spread(values: np.ndarray) -> dict[str, Any]:
+def distribution(values: np.ndarray) -> dict[str, Any]:
     """Return n, mean, quantiles and a histogram of (n,) values; n from 1."""
     low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
     heights, edges = np.histogram(values, _bins(values))
@@ -112,10 +113,10 @@ def _suspects(table: Table, reads: np.ndarray) -> dict[str, dict[str, Any]]:
         "a positive is a negative of the same row": rows_with(negative, np.isin(wrong, answers)),
         "a negative answers the same query in another row": answered,
         "the query is its own positive": rows_with(
-            positive, np.repeat(query, np.diff(positive.offsets)) == positive.values
+            positive, np.repeat(query, positive.lengths) == positive.values
         ),
         "the query is its own negative": rows_with(
-            negative, np.repeat(query, np.diff(negative.offsets)) == negative.values
+            negative, np.repeat(query, negative.lengths) == negative.values
         ),
         "the same query has other positives in another row": _disagreeing(query, positive),
     }
@@ -130,7 +131,7 @@ def _suspects(table: Table, reads: np.ndarray) -> dict[str, dict[str, Any]]:
 
 def _pairs(owner: np.ndarray, lists: Ragged) -> np.ndarray:
     """One number for each value of each list together with its owner (both below 2^31)."""
-    return (np.repeat(owner.astype(np.int64), np.diff(lists.offsets)) << 32) | lists.values
+    return (np.repeat(owner.astype(np.int64), lists.lengths) << 32) | lists.values
 
 
 def _disagreeing(query: np.ndarray, positives: Ragged) -> np.ndarray:
@@ -144,7 +145,7 @@ def _scores(table: Table) -> dict[str, Any] | None:
         return None
     positives, negatives = table.positive_scores, table.negative_scores
     lowest = np.minimum.reduceat(positives, table.positives.offsets[:-1])
-    beside = np.repeat(lowest, np.diff(table.negatives.offsets))
+    beside = np.repeat(lowest, table.negatives.lengths)
     known = ~np.isnan(beside) & ~np.isnan(negatives)
     if not known.any():
         return None
@@ -156,17 +157,17 @@ def _scores(table: Table) -> dict[str, Any] | None:
         "false_negatives": float((negatives[known] > limit).mean()),
         "rows_with_false_negatives": int(false.sum()),
         "negatives_above_positive": float((gap < 0).mean()),
-        "positive": spread(positives[~np.isnan(positives)].astype(np.float64)),
-        "negative": spread(negatives[known].astype(np.float64)),
-        "margin": spread(gap),
+        "positive": distribution(positives[~np.isnan(positives)].astype(np.float64)),
+        "negative": distribution(negatives[known].astype(np.float64)),
+        "margin": distribution(gap),
         "examples": [_example(table, row) for row in np.flatnonzero(false)[:_EXAMPLES]],
     }
 
 
 def _filled(known: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    whole = np.zeros(len(known), bool)
-    whole[known] = flags
-    return whole
+    filled = np.zeros(len(known), bool)
+    filled[known] = flags
+    return filled
 
 
 def _example(table: Table, row: int) -> dict[str, Any]:

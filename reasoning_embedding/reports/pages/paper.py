@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import importlib.util
-from collections.abc import Callable, Sequence
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 
-from reasoning_embedding.errors import InputError, SetupError
+from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_folder
-from reasoning_embedding.reports.appendix import Section, appendix
-from reasoning_embedding.reports.collect import collect
-from reasoning_embedding.reports.grid import Grid, markdown_list, to_csv, to_html, to_markdown
+from reasoning_embedding.progress import Report
+from reasoning_embedding.reports.grid import Grid, markdown_list, to_csv, to_html, to_latex, to_markdown
 from reasoning_embedding.reports.hrsa_tables import hrsa_details, spectrum_table
-from reasoning_embedding.reports.latex import to_latex
-from reasoning_embedding.reports.paper_style import Drawn
-from reasoning_embedding.reports.paper_tables import paper_tables
-from reasoning_embedding.reports.records import Experiment
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{title}</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<header><h1>{title}</h1><p>{subtitle}</p></header>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+from reasoning_embedding.reports.paper.appendix import Section, appendix
+from reasoning_embedding.reports.paper.tables import paper_tables
+from reasoning_embedding.reports.reading import read_experiment
+from reasoning_embedding.reports.resources import need
+from reasoning_embedding.reports.shell import bullets, write_page
+from reasoning_embedding.reports.style import SavedFigure
 
 
-def build_paper(folder: Path, report: Callable[[str], None]) -> list[Path]:
+def build_paper(folder: Path, report: Report) -> list[Path]:
     """Write ``paper/``: every figure as PNG and PDF, tables in three forms, ``appendix.html`` and ``.md``.
 
     Parameters
@@ -63,12 +41,11 @@ def build_paper(folder: Path, report: Callable[[str], None]) -> list[Path]:
     SetupError
         If matplotlib is not installed, or the folder cannot be written.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise SetupError("figures need matplotlib", todo='pip install "reasoning-embedding[report]"')
-    from reasoning_embedding.reports.paper_figures import paper_figures
+    need("matplotlib", "a paper's section")
+    from reasoning_embedding.reports.paper.figures import paper_figures
 
-    experiment = collect(folder)
-    if not experiment.pairs and not experiment.realignments:
+    experiment = read_experiment(folder)
+    if not experiment.pairs and not experiment.trajectories:
         raise InputError(
             "nothing was analysed here",
             where=str(folder),
@@ -89,7 +66,13 @@ def build_paper(folder: Path, report: Callable[[str], None]) -> list[Path]:
             ):
                 stem.with_suffix(suffix).write_text(text, encoding="utf-8")
         (made / "appendix.md").write_text(_markdown(sections, tables), encoding="utf-8")
-        (made / "appendix.html").write_text(_page(experiment, sections, tables, figures), encoding="utf-8")
+        write_page(
+            made / "appendix.html",
+            f"{experiment.title}: what training does to the representation",
+            f"{experiment.name}: {len(experiment.pairs)} pairs, {len(experiment.trajectories)} tracks",
+            {title: bullets(sentences) for title, sentences in sections}
+            | {"Tables": "".join(map(to_html, tables)), "Figures": "".join(map(_figure, figures))},
+        )
     files = sorted(target.iterdir(), key=lambda path: (path.stem != "appendix", path.name))
     report(f"paper: {len(figures)} figures, {len(tables)} tables")
     return files
@@ -100,32 +83,8 @@ def _markdown(sections: Sequence[Section], tables: Sequence[Grid]) -> str:
     return "\n".join([*parts, *(to_markdown(table) for table in tables)])
 
 
-def _page(
-    experiment: Experiment, sections: Sequence[Section], tables: Sequence[Grid], figures: Sequence[Drawn]
-) -> str:
-    """One file without scripts; every text is escaped, and a policy forbids any request."""
-    body = [
-        f"<section><h2>{html.escape(title)}</h2><ul>"
-        + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-        + "</ul></section>"
-        for title, sentences in sections
-    ]
-    body.append(f"<section><h2>Tables</h2>{''.join(to_html(table) for table in tables)}</section>")
-    body.append(f"<section><h2>Figures</h2>{''.join(_figure(drawn) for drawn in figures)}</section>")
-    style = (resources.files("reasoning_embedding.reports") / "template" / "page.css").read_text("utf-8")
-    return _PAGE.format(
-        title=html.escape(f"{experiment.title}: what training does to the representation"),
-        subtitle=html.escape(
-            f"{experiment.name}: {len(experiment.pairs)} pairs, {len(experiment.realignments)} tracks"
-        ),
-        style=style,
-        body="\n".join(body),
-    )
-
-
-def _figure(drawn: Drawn) -> str:
-    data = base64.b64encode(drawn.png.read_bytes()).decode("ascii")
+def _figure(drawn: SavedFigure) -> str:
     return (
-        f'<figure><img alt="{html.escape(drawn.png.stem)}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{html.escape(drawn.png.stem)}" src="{html.escape(drawn.png.name)}">'
         f"<figcaption><p>{html.escape(drawn.caption)}</p></figcaption></figure>"
     )

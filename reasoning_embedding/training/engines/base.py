@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reasoning_embedding.backbones import Embedder, Pack
+from reasoning_embedding.backbones import Embedder, Pack, merged_state_dict, stock_model
 from reasoning_embedding.distributed import World
 
 #: Makes the optimizer of a module's trainable parameters, as the engine left them.
@@ -74,7 +75,7 @@ class Engine(ABC):
 
     @abstractmethod
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
-        """Gather the embedder's state dict in whole tensors; all ranks call it.
+        """Gather the embedder's state dict, no tensor of it in shards; all ranks call it.
 
         Parameters
         ----------
@@ -86,7 +87,7 @@ class Engine(ABC):
     def optimizer_state(self) -> dict[str, Any]:
         """Gather what ``optimizer.state_dict()`` of the replicated engine would be; all ranks call it.
 
-        The main rank gets it whole; it does not depend on the number of ranks, nor on the engine.
+        The main rank gets all of it; it does not depend on the number of ranks, nor on the engine.
         """
 
     @abstractmethod
@@ -98,7 +99,7 @@ class Engine(ABC):
         trained = [_local(p) for p in self.embedder.parameters() if p.requires_grad]
         return sum(p.numel() for p in trained if p.device.type == self.world.device.type)
 
-    def whole(self) -> Embedder:
+    def full_embedder(self) -> Embedder:
         """Return an embedder that each rank can use by itself, for scoring; all ranks call it."""
         return self.embedder
 
@@ -119,3 +120,21 @@ def step_optimizer(engine: Engine, learning_rate: float) -> float:
         engine.optimizer.step()
     engine.optimizer.zero_grad(set_to_none=True)
     return value
+
+
+def full_copy(engine: Engine) -> Embedder:
+    """Build an embedder of all weights from a sharded one on every rank, adapters merged, on the rank's device.
+
+    Each rank then holds all weights once more, for as long as the copy lives.
+    """
+    from accelerate import init_empty_weights
+
+    stock = stock_model(engine.embedder)
+    weights = merged_state_dict(engine.embedder, engine.weights(everywhere=True))
+    settings = copy.deepcopy(stock.config)
+    with init_empty_weights(include_buffers=False):
+        model = type(stock)(settings)
+    model.load_state_dict(weights, assign=True)
+    model.set_attn_implementation(stock.config._attn_implementation)
+    embedder = Embedder(model, engine.embedder.tokenizer, engine.embedder.pooling, engine.embedder.prompts)
+    return embedder.to(engine.world.device)

@@ -21,7 +21,7 @@ def build_engine(
     max_norm: float | None,
     compute: torch.dtype | None,
 ) -> Engine:
-    """Hand a model, whole and equal on all ranks, to the engine that the launcher asks for.
+    """Hand a model, full and equal on all ranks, to the engine that the launcher asks for.
 
     Parameters
     ----------

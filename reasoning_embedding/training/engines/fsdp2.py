@@ -14,8 +14,7 @@ from reasoning_embedding.backbones import Embedder, decoder_layers
 from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 
-from .base import Engine, MakeOptimizer, step_optimizer
-from .whole import whole_copy
+from .base import Engine, MakeOptimizer, full_copy, step_optimizer
 
 _DEFAULT = EngineSettings("fsdp2")
 
@@ -26,7 +25,7 @@ class FSDP2(Engine):
     Parameters
     ----------
     embedder : Embedder
-        The whole model, equal on all ranks; it is sharded in place.
+        The full model, equal on all ranks; it is sharded in place.
     world : World
         The job.
     make_optimizer : callable, optional
@@ -40,7 +39,7 @@ class FSDP2(Engine):
 
     Notes
     -----
-    Until a step's last backward pass gradients stay whole on each rank, in float32, and are reduced once:
+    Until a step's last backward pass gradients stay unsharded on each rank, in float32, and are reduced once:
     communication is the same whatever the number of packs. The price is 4 bytes a trained parameter.
     """
 
@@ -74,7 +73,7 @@ class FSDP2(Engine):
         self._optimizer = make_optimizer(embedder) if make_optimizer is not None else None
 
     def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
-        """Accumulate whole gradients; reduce them to shards with the last pass."""
+        """Accumulate unsharded gradients; reduce them to shards with the last pass."""
         self._root.set_requires_gradient_sync(last)
         embeddings.backward(gradient)
 
@@ -84,12 +83,12 @@ class FSDP2(Engine):
 
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
         """Gather one tensor after the other."""
-        whole: dict[str, Tensor] = {}
+        full: dict[str, Tensor] = {}
         for name, value in self.embedder.state_dict().items():
-            tensor = self._whole(value)
+            tensor = self._full(value)
             if everywhere or self.world.is_main:
-                whole[name] = tensor if everywhere else tensor.cpu()
-        return whole
+                full[name] = tensor if everywhere else tensor.cpu()
+        return full
 
     def optimizer_state(self) -> dict[str, Any]:
         """Gather one tensor after the other; the other ranks keep none."""
@@ -97,9 +96,9 @@ class FSDP2(Engine):
         state: dict[int, dict[str, Tensor]] = {}
         for index, entry in saved["state"].items():
             for name, value in entry.items():
-                whole = self._whole(value)
+                full = self._full(value)
                 if self.world.is_main:
-                    state.setdefault(index, {})[name] = whole.cpu()
+                    state.setdefault(index, {})[name] = full.cpu()
         return {**saved, "state": state}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -111,11 +110,11 @@ class FSDP2(Engine):
         }
         self.optimizer.load_state_dict({**state, "state": cut})
 
-    def whole(self) -> Embedder:
+    def full_embedder(self) -> Embedder:
         """Build a copy on every rank from gathered weights."""
-        return whole_copy(self)
+        return full_copy(self)
 
-    def _whole(self, value: Tensor) -> Tensor:
+    def _full(self, value: Tensor) -> Tensor:
         if not isinstance(value, DTensor):
             return value.detach()
         sharded: Any = value.detach().to(self.world.device)
@@ -123,7 +122,7 @@ class FSDP2(Engine):
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """Cut a whole tensor where it lies, in rows as ``fully_shard`` does; only this rank's part is copied."""
+    """Cut a full tensor where it lies, in rows as ``fully_shard`` does; only this rank's part is copied."""
     if value.shape != parameter.shape or not isinstance(parameter, DTensor):
         return value
     mesh, own = parameter.device_mesh, parameter.to_local()

@@ -1,4 +1,4 @@
-"""Every rank holds the whole model: plain data parallelism."""
+"""Every rank holds the full model: plain data parallelism."""
 
 from __future__ import annotations
 

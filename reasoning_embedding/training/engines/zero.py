@@ -17,8 +17,7 @@ from reasoning_embedding.config.engine import PRECISION_SECTIONS
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import SetupError
 
-from .base import Engine, MakeOptimizer
-from .whole import whole_copy
+from .base import Engine, MakeOptimizer, full_copy
 
 #: Keys of a DeepSpeed file that the run's own configuration stands for; they were checked to agree with it.
 RUN_DECIDES = {
@@ -38,11 +37,11 @@ class ZeRO(Engine):
     Parameters
     ----------
     embedder : Embedder
-        The whole model, equal on all ranks; stage 3 partitions it in place.
+        The full model, equal on all ranks; stage 3 partitions it in place.
     world : World
         The job.
     make_optimizer : callable
-        Given the whole module.
+        Given the full module.
     max_norm : float, optional
         Longest gradient; a longer one is scaled to it.
     compute : torch.dtype, optional
@@ -53,7 +52,7 @@ class ZeRO(Engine):
 
     Notes
     -----
-    Until a step's last backward pass gradients stay whole on each rank: communication is the same whatever
+    Until a step's last backward pass gradients stay unsharded on each rank: communication is the same whatever
     the number of packs (``coalesce_grad_reduction``).
     """
 
@@ -107,13 +106,13 @@ class ZeRO(Engine):
         """Gather one tensor after the other in stage 3; below it every rank holds them."""
         from deepspeed.runtime.zero import GatheredParameters
 
-        whole: dict[str, Tensor] = {}
+        full: dict[str, Tensor] = {}
         device = self.world.device if everywhere else torch.device("cpu")
         for name, parameter in self.embedder.named_parameters():
             with GatheredParameters([parameter], enabled=self._stage == 3):
                 if everywhere or self.world.is_main:
-                    whole[name] = parameter.detach().to(device, copy=True)
-        return whole
+                    full[name] = parameter.detach().to(device, copy=True)
+        return full
 
     def optimizer_state(self) -> dict[str, Any]:
         """Gather each parameter's state from the flat partitions that DeepSpeed keeps; other ranks keep none."""
@@ -125,9 +124,9 @@ class ZeRO(Engine):
             self._link_states()
             for index, parameter in enumerate(self._parameters):
                 for kind, value in example.items():
-                    whole = safe_get_full_optimizer_state(parameter, kind) if value.ndim else value.clone()
+                    full = safe_get_full_optimizer_state(parameter, kind) if value.ndim else value.clone()
                     if self.world.is_main:
-                        state.setdefault(index, {})[kind] = whole.cpu()
+                        state.setdefault(index, {})[kind] = full.cpu()
         return {"state": state, "param_groups": self._groups}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -145,7 +144,7 @@ class ZeRO(Engine):
                     safe_set_full_optimizer_state(parameter, value, kind)
 
     def _part(self, value: Tensor, parameter: Any) -> Tensor:
-        """Cut a whole tensor as stage 3 cuts its parameter: evenly, the last part padded."""
+        """Cut a full tensor as stage 3 cuts its parameter: evenly, the last part padded."""
         size = parameter.ds_tensor.numel()
         part = value.flatten()[size * self.world.rank :][:size]
         return torch.nn.functional.pad(part, (0, size - part.numel()))
@@ -169,12 +168,12 @@ class ZeRO(Engine):
 
     def state_elements(self) -> int:
         """Count this rank's part; a partitioned parameter keeps its size aside."""
-        whole = sum(getattr(p, "ds_numel", p.numel()) for p in self._parameters)
-        return 0 if self._offloads else -(-whole // self.world.size)
+        full = sum(getattr(p, "ds_numel", p.numel()) for p in self._parameters)
+        return 0 if self._offloads else -(-full // self.world.size)
 
-    def whole(self) -> Embedder:
+    def full_embedder(self) -> Embedder:
         """Build a copy on every rank where parameters are partitioned."""
-        return whole_copy(self) if self._stage == 3 else self.embedder
+        return full_copy(self) if self._stage == 3 else self.embedder
 
 
 def _initialize(embedder: Embedder, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:

@@ -1,0 +1,1 @@
+"""What words alone score: the lexical floors that an embedder must rise above."""

@@ -1,0 +1,514 @@
+"""Base against variants, task by task: differences over seeds, intervals, and whether they are within a margin."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reasoning_embedding.checkpoints.layout import ExperimentFolder
+from reasoning_embedding.checkpoints.scores import mean_scores
+from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.uncertainty.equivalence import (
+    Equivalence,
+    equivalence_of_estimate,
+    equivalence_of_replicates,
+    equivalence_of_runs,
+)
+from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
+from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
+
+from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
+from .records import Run, Scores
+from .resources import published
+
+#: Differences below half a point count as none, unless another margin is stated.
+MARGIN = 0.5
+#: Task types whose single scores belong to queries; tasks that ask the same ones share their draws.
+_BY_QUERY = frozenset({"Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"})
+#: Scores are shown on the scale of the field's tables.
+POINTS = 100.0
+#: Scores of single queries are used if their mean is the task's score, to what mteb's rounding leaves.
+_ROUNDING = 1e-4
+#: Settings that decide a score: runs that differ in one were not asked the same.
+_DECISIVE = ("max_tokens", "query_template")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A task, a suite or a mean: a weighted sum of tasks' scores."""
+
+    name: str
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One quantity of one pair, on the 0-100 scale; None where a number cannot be had."""
+
+    quantity: str
+    problem: str = ""
+    """``failed`` or ``missing``: then nothing else is set."""
+    base: tuple[float, float | None] | None = None
+    variant: tuple[float, float | None] | None = None
+    """Mean and standard deviation over seeds."""
+    delta: tuple[float, float | None] | None = None
+    seeds: Equivalence | None = None
+    queries: Equivalence | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What all tests at hand say, ``open`` when they disagree, empty when there is none."""
+        verdicts: set[str] = {test.place for test in (self.seeds, self.queries) if test}
+        return verdicts.pop() if len(verdicts) == 1 else ("open" if verdicts else "")
+
+
+@dataclass(frozen=True)
+class BackboneComparison:
+    """A base and a variant with their entries."""
+
+    base: str
+    variant: str
+    kind: str
+    seeds: tuple[int, int]
+    entries: tuple[Entry, ...]
+    published: bool = False
+
+    @property
+    def label(self) -> str:
+        """``variant v base``."""
+        return f"{self.variant} v {self.base}"
+
+    def entry(self, quantity: str) -> Entry | None:
+        """Entry of a quantity, if the pair has it."""
+        return next((entry for entry in self.entries if entry.quantity == quantity), None)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Pairs of an experiment, and the published ones they stand beside."""
+
+    pairs: tuple[BackboneComparison, ...]
+    published: tuple[BackboneComparison, ...]
+    source: str
+    headline: tuple[str, ...]
+    """Quantities of the main table: suites, tasks outside of them, means."""
+    quantities: tuple[str, ...]
+    margin: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """Scores of a run's last evaluated checkpoint, on the 0-100 scale."""
+
+    name: str
+    seed: int | None
+    step: int | None
+    """None: no checkpoint after step 0 was evaluated."""
+    tasks: dict[str, float] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    outside: set[str] = field(default_factory=set)
+    """Tasks in no mean, because their score is no quality between 0 and 1 (a silhouette)."""
+    failed: dict[str, str] = field(default_factory=dict)
+    queries: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Per task and subset, query id -> score; the task's score is the mean over subsets of their means."""
+    without_queries: dict[str, str] = field(default_factory=dict)
+    """Per task, why there are no scores of single queries."""
+    suites: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    """Data of each task and the settings, which must be the same in runs that are compared."""
+
+
+@dataclass(frozen=True)
+class BackboneRuns:
+    """Runs of one backbone; they differ in their seeds."""
+
+    name: str
+    kind: str
+    """``pretrain``, ``sft``, ``rlvr``, or empty for a backbone that was not grown here."""
+    runs: tuple[RunScores, ...]
+
+
+def compare_backbones(folder: Path, *, base: str | None = None, margin: float = MARGIN) -> ScoreTable:
+    """Compare the runs of every backbone of an experiment with those of one.
+
+    Parameters
+    ----------
+    folder : Path
+        An experiment's folder with evaluated runs.
+    base : str, optional
+        Backbone the others are compared with; absent: the first run's.
+    margin : float
+        Equivalence margin in points of 0-100, > 0.
+
+    Raises
+    ------
+    InputError
+        If the margin is not above 0, there are no two backbones, `base` is none of them, no run was
+        evaluated, or the runs were not asked the same.
+    """
+    if not (math.isfinite(margin) and margin > 0):
+        raise InputError(
+            f"an equivalence margin of {margin:g} points: no difference could lie within it",
+            where="--margin",
+            todo=f"state a margin above 0 in points of 0-100, such as {MARGIN}",
+        )
+    groups = read_groups(folder)
+    reference = choose_base(groups, base, folder)
+    runs = [run for group in groups for run in group.runs]
+    quantities, headline = _quantities(runs)
+    if not quantities:
+        raise InputError(
+            "no run has scores of a step after 0", where=str(folder), todo="evaluate the runs first"
+        )
+    source, published = published_pairs(margin)
+    return ScoreTable(
+        pairs=tuple(
+            compare(reference, group, quantities, margin) for group in groups if group is not reference
+        ),
+        published=published,
+        source=source,
+        headline=headline,
+        quantities=tuple(quantity.name for quantity in quantities),
+        margin=margin,
+        notes=tuple(_notes(runs, quantities)),
+    )
+
+
+def compare(
+    base: BackboneRuns, variant: BackboneRuns, quantities: Sequence[Quantity], margin: float
+) -> BackboneComparison:
+    """Compare two groups of runs on every quantity.
+
+    Notes
+    -----
+    Where both groups have the same distinct seeds, run i is paired with run i of the other: the spread is that
+    of the differences, the test a paired t. Otherwise runs are independent: the spread is
+    ``sqrt(s_base^2 + s_variant^2)``, the test Welch's. One interval over queries is made for all quantities from the
+    same draws (:func:`.bootstrap_means`), of scores averaged over seeds.
+    """
+    a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
+    samples, columns = _resample(a_runs, b_runs)
+    entries = []
+    for quantity in quantities:
+        a, b = [[_value(run, quantity) for run in runs] for runs in (a_runs, b_runs)]
+        problem = next((value for value in ("failed", "missing") if value in a or value in b), "")
+        if problem:
+            shown = problem if len(quantity.weights) == 1 else "missing"
+            entries.append(Entry(quantity.name, problem=shown))
+            continue
+        x, y = np.array(a, dtype=float), np.array(b, dtype=float)
+        seeds, spread = None, None
+        if min(x.size, y.size) > 1:
+            seeds = equivalence_of_runs(x, y, margin, paired=paired)
+            spread = mean_std(y - x)[1] if paired else math.hypot(x.std(ddof=1), y.std(ddof=1))
+        difference = float(y.mean() - x.mean())
+        queries = None
+        if samples is not None and quantity.weights.keys() <= columns.keys():
+            weights = np.zeros(samples.shape[1])
+            asked = 0
+            for task, weight in quantity.weights.items():
+                weights[columns[task][0]] = weight / len(columns[task][0])
+                asked += columns[task][1]
+            queries = equivalence_of_replicates(difference, samples @ weights, margin, n=asked)
+        delta = (difference, spread)
+        entries.append(Entry(quantity.name, "", mean_std(x), mean_std(y), delta, seeds, queries))
+    return BackboneComparison(
+        base.name, variant.name, variant.kind, (len(a_runs), len(b_runs)), tuple(entries)
+    )
+
+
+def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[BackboneComparison, ...]]:
+    """Return where published pairs come from, and the pairs, tested as if their spread is that of paired seeds."""
+    record = published("scores")
+    n = record["seeds"]
+    pairs = []
+    for pair in record["pairs"]:
+        entries = []
+        for suite, row in pair["scores"].items():
+            test = equivalence_of_estimate(
+                row["delta"], row["std"] / math.sqrt(n), n - 1, margin, method="paired t", n=n
+            )
+            base, variant = (row["base"], None), (row["variant"], None)
+            entries.append(Entry(suite, "", base, variant, (row["delta"], row["std"]), test))
+        pairs.append(
+            BackboneComparison(
+                pair["base"], pair["variant"], pair["kind"], (n, n), tuple(entries), published=True
+            )
+        )
+    return record["source"], tuple(pairs)
+
+
+def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, ...]]:
+    """Return tasks, suites and means over all tasks, and the names of those for the main table.
+
+    The means are those of :func:`reasoning_embedding.checkpoints.scores.mean_scores`, as weights.
+    """
+    tasks = list(dict.fromkeys(task for run in runs for task in [*run.tasks, *run.failed]))
+    types = {task: kind for run in runs for task, kind in run.types.items()}
+    suites = {suite: members for run in runs for suite, members in run.suites.items()}
+    found = [Quantity(task, {task: 1.0}) for task in tasks]
+    for suite, members in suites.items():
+        if members and suite not in tasks:
+            found.append(Quantity(suite, dict.fromkeys(members, 1 / len(members))))
+            found += _mean_by_type(f"{suite} by type", members, types)
+    outside = {task for run in runs for task in run.outside}
+    counted = [task for task in tasks if task not in outside]
+    means = []
+    if len(counted) > 1:
+        means.append(Quantity("mean by task", dict.fromkeys(counted, 1 / len(counted))))
+    means += _mean_by_type("mean by type", counted, types)
+    inside = {task for members in suites.values() for task in members}
+    headline = [quantity.name for quantity in found if quantity.name not in inside] + [
+        mean.name for mean in means
+    ]
+    return [*found, *means], tuple(headline)
+
+
+def _mean_by_type(name: str, tasks: Sequence[str], types: dict[str, str]) -> list[Quantity]:
+    """Return the mean over types of the mean over a type's tasks, unless all are of one type."""
+    kinds = [types.get(task, "Retrieval") for task in tasks]
+    shares = [1 / (len(set(kinds)) * kinds.count(kind)) for kind in kinds]
+    return [Quantity(name, dict(zip(tasks, shares, strict=True)))] if len(set(kinds)) > 1 else []
+
+
+def _aligned(
+    base: tuple[RunScores, ...], variant: tuple[RunScores, ...]
+) -> tuple[list[RunScores], list[RunScores], bool]:
+    """Return both groups in the order of their seeds, and whether run i of one belongs to run i of the other."""
+    sides = [[run.seed for run in runs] for runs in (base, variant)]
+    whole = all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in sides)
+    if not whole or set(sides[0]) != set(sides[1]):
+        return list(base), list(variant), False
+    a, b = [sorted(runs, key=lambda run: run.seed or 0) for runs in (base, variant)]
+    return a, b, True
+
+
+def _value(run: RunScores, quantity: Quantity) -> float | str:
+    values = []
+    for task, weight in quantity.weights.items():
+        if task not in run.tasks:
+            return "failed" if task in run.failed else "missing"
+        values.append(weight * run.tasks[task])
+    return math.fsum(values)
+
+
+def _resample(
+    base: Sequence[RunScores], variant: Sequence[RunScores]
+) -> tuple[np.ndarray | None, dict[str, tuple[list[int], int]]]:
+    """Resample queries of all tasks that every run has them for.
+
+    Returns the draws, and per task its columns (one a subset) and the number of its queries.
+    """
+    runs = [*base, *variant]
+    differences: list[np.ndarray] = []
+    keys: list[str] = []
+    columns: dict[str, tuple[list[int], int]] = {}
+    for task, subsets in runs[0].queries.items():
+        if any(run.queries.get(task, {}).keys() != subsets.keys() for run in runs):
+            continue
+        own = "" if runs[0].types.get(task, "Retrieval") in _BY_QUERY else f"{task}\n"
+        start = len(differences)
+        for subset in subsets:
+            ids = sorted(subsets[subset])
+            a, b = [
+                np.mean([[run.queries[task][subset][query] for query in ids] for run in side], axis=0)
+                for side in (base, variant)
+            ]
+            differences.append(b - a)
+            keys.append(own + "\n".join(ids))
+        count = sum(len(subset) for subset in subsets.values())
+        columns[task] = (list(range(start, len(differences))), count)
+    return (bootstrap_means(differences, keys) if differences else None), columns
+
+
+def _notes(runs: Sequence[RunScores], quantities: Sequence[Quantity]) -> list[str]:
+    """Say what is not in the table, and why."""
+    tasks = [quantity.name for quantity in quantities if quantity.weights == {quantity.name: 1.0}]
+    notes, reasons = [], {}
+    for run in runs:
+        if run.step is None:
+            notes.append(f"run {run.name!r}: no checkpoint after step 0 was evaluated")
+            continue
+        for task in tasks:
+            if task in run.failed:
+                notes.append(f"run {run.name!r}: task {task!r} failed: {run.failed[task]}")
+            elif task not in run.tasks:
+                notes.append(f"run {run.name!r}: task {task!r} was not scored")
+            elif task in run.without_queries:
+                reasons.setdefault((task, run.without_queries[task]), []).append(run.name)
+    notes += [
+        f"no interval over queries for task {task!r}: {reason} ({', '.join(names)})"
+        for (task, reason), names in reasons.items()
+    ]
+    notes += [
+        f"task {task!r} is in no mean: its score is no quality between 0 and 1"
+        for task in dict.fromkeys(task for run in runs for task in sorted(run.outside))
+    ]
+    steps = {run.step: run.name for run in runs if run.step is not None}
+    if len(steps) > 1:
+        shown = ", ".join(f"{name} at {step}" for step, name in sorted(steps.items()))
+        notes.append(f"the last evaluated steps differ: {shown}")
+    return notes
+
+
+def read_groups(folder: Path) -> tuple[BackboneRuns, ...]:
+    """Read an experiment's runs, grouped by backbone in the order of the configuration.
+
+    Parameters
+    ----------
+    folder : Path
+        An experiment's folder. Of each run the last evaluated checkpoint counts; a run, or a task of it,
+        without scores stays in its group as missing.
+
+    Raises
+    ------
+    InputError
+        If no runs lie there, a file is damaged, or runs were scored on different data, settings or queries.
+    """
+    if not folder.is_dir():
+        raise InputError("no such folder", where=str(folder), todo="name an experiment's folder")
+    config, paths = read_config(folder), ExperimentFolder(folder)
+    entries, found = by_name(config.get("runs")), paths.run_names()
+    names = [*entries, *(name for name in found if name not in entries)]
+    if not names:
+        raise InputError(
+            "no runs lie here, and the table compares runs of several backbones",
+            where=str(folder),
+            todo="name the folder of an experiment",
+        )
+    members: dict[str, list[RunScores]] = {}
+    for name in names:
+        entry = entries.get(name, {})
+        scores = read_checkpoint_scores(paths.run(name))
+        run = _last_scores(Run(name, backbone_name(entry), entry.get("seed"), (), scores))
+        members.setdefault(backbone_name(entry) or name, []).append(run)
+    stages = by_name((config.get("lineage") or {}).get("stages"))
+    kinds = {name: str(stage["kind"]) for name, stage in stages.items()}
+    groups = tuple(BackboneRuns(name, kinds.get(name, ""), tuple(runs)) for name, runs in members.items())
+    _check_comparable([run for group in groups for run in group.runs], folder)
+    return groups
+
+
+def choose_base(groups: tuple[BackboneRuns, ...], name: str | None, folder: Path) -> BackboneRuns:
+    """Return the group others are compared with: the one named, or else the first.
+
+    Raises
+    ------
+    InputError
+        If there is no such group, or no second one.
+    """
+    known = [group.name for group in groups]
+    if len(groups) < 2:
+        raise InputError(
+            f"all runs have one backbone, {known[0]!r}: there is nothing to compare it with",
+            where=str(folder),
+            todo="add a run with another backbone to the experiment",
+        )
+    if name is None:
+        return groups[0]
+    if name not in known:
+        raise InputError(
+            f"no runs of a backbone {name!r}{did_you_mean(name, known)}",
+            where=str(folder),
+            todo=f"choose --base among {', '.join(known)}",
+        )
+    return groups[known.index(name)]
+
+
+def _last_scores(run: Run) -> RunScores:
+    """Take the scores of a run's last evaluated checkpoint, on the scale of the table."""
+    if run.last is None:
+        return RunScores(run.name, run.seed, None)
+    scores = run.last
+    found = RunScores(run.name, run.seed, scores.step)
+    for entry in scores.entries:
+        task, score = entry["task"], entry.get("main_score")
+        if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
+            found.failed[task] = f"its main score is {score!r}"
+            continue
+        found.tasks[task] = float(score) * POINTS
+        if entry.get("type"):
+            found.types[task] = str(entry["type"])
+        found.outside.update(mean_scores([entry])["left_out"])
+        if "fingerprint" in entry:
+            found.identity[f"the data of task {task!r}"] = entry["fingerprint"]
+        _take_queries(scores, found, task)
+    for entry in scores.failed:
+        task = str(entry.get("task"))
+        found.failed[task] = str(entry.get("error") or "no reason recorded")
+        if entry.get("type"):
+            found.types[task] = str(entry["type"])
+    found.suites.update(scores.suites)
+    found.identity.update(
+        {f"the setting {key!r}": scores.settings[key] for key in _DECISIVE if key in scores.settings}
+    )
+    return found
+
+
+def _take_queries(scores: Scores, run: RunScores, task: str) -> None:
+    """Take over the scores of a task's single queries, or note why they cannot stand for it."""
+    found = read_query_scores(scores, task)
+    if found is None:
+        run.without_queries[task] = "no scores of single queries"
+        return
+    points = {query: value * POINTS for query, value in found.items()}
+    for subsets in ({"": points}, _by_subset(points)):
+        means = [sum(values.values()) / len(values) for values in subsets.values() if values]
+        if means and abs(sum(means) / len(means) - run.tasks[task]) <= _ROUNDING * POINTS:
+            run.queries[task] = subsets
+            return
+    run.without_queries[task] = "scores of single queries do not average to the task's score"
+
+
+def _by_subset(points: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Split ids of the form ``split/subset/id``."""
+    subsets: dict[str, dict[str, float]] = {}
+    for query, value in points.items():
+        subsets.setdefault("/".join(query.split("/")[:2]), {})[query] = value
+    return subsets
+
+
+def _check_comparable(runs: list[RunScores], folder: Path) -> None:
+    """Refuse runs that were not asked the same questions of the same data under the same settings."""
+    for what in _ordered(run.identity for run in runs):
+        having = [run for run in runs if what in run.identity]
+        for run in having[1:]:
+            if run.identity[what] != having[0].identity[what]:
+                raise _not_comparable(f"{what} differs", having[0], run, folder)
+    for task in _ordered(run.queries for run in runs):
+        having = [run for run in runs if task in run.queries]
+        first = _ids(having[0], task)
+        for run in having[1:]:
+            if odd := sorted(first ^ _ids(run, task)):
+                shown = json.dumps(odd[:3], ensure_ascii=False)
+                raise _not_comparable(
+                    f"the queries of task {task!r} differ in {len(odd)}, such as {shown}",
+                    having[0],
+                    run,
+                    folder,
+                )
+
+
+def _ids(run: RunScores, task: str) -> set[str]:
+    return {query for subset in run.queries[task].values() for query in subset}
+
+
+def _not_comparable(what: str, a: RunScores, b: RunScores, folder: Path) -> InputError:
+    return InputError(
+        f"runs {a.name!r} and {b.name!r} cannot be compared: {what}",
+        where=str(folder),
+        todo="evaluate both again on the same tasks with the same settings",
+    )
+
+
+def _ordered(parts: Iterable[Iterable[str]]) -> list[str]:
+    """Every name once, in the order of first appearance."""
+    return list(dict.fromkeys(name for part in parts for name in part))
