@@ -69,8 +69,7 @@ def command(
             where="--format",
             todo=f"choose among {', '.join(_FORMS)}",
         )
-    from reasoning_embedding.reports.comparison import MARGIN
-    from reasoning_embedding.reports.comparison import compare_backbones
+    from reasoning_embedding.reports.comparison import MARGIN, compare_backbones
     from reasoning_embedding.reports.comparison_tables import render, to_terminal, write_score_table
 
     scores = compare_backbones(folder, base=base, margin=MARGIN if margin is None else margin)

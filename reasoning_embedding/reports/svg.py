@@ -361,9 +361,7 @@ def _figure(key: str, title: str, legend: str, body: str, note: str) -> str:
 
 
 def _svg(width: float, height: float, label: str, body: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">{body}</svg>'
-    )
+    return f'<svg class="still" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">{body}</svg>'
 
 
 def _scrolled(drawing: str, least: float, most: float) -> str:
@@ -374,7 +372,7 @@ def _scrolled(drawing: str, least: float, most: float) -> str:
 
 def _legend(entries: Iterable[tuple[str, str]]) -> str:
     items = "".join(
-        f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">{swatch}</svg>{html.escape(name)}</li>'
+        f'<li><svg class="still" viewBox="0 0 28 12" aria-hidden="true">{swatch}</svg>{html.escape(name)}</li>'
         for swatch, name in entries
     )
     return f'<ul class="legend">{items}</ul>' if items else ""

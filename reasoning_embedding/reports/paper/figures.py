@@ -15,7 +15,7 @@ from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.style import (
     COLUMN,
     PAGE,
-    Drawn,
+    SavedFigure,
     few_ticks,
     legend_below,
     line_style,
@@ -33,10 +33,10 @@ _GROUPS = 4
 _SHORT = {"dimension_correlation": "Dimension-wise correlation", "cka": "Linear CKA"}
 
 
-def paper_figures(experiment: Experiment, folder: Path) -> list[Drawn]:
+def paper_figures(experiment: Experiment, folder: Path) -> list[SavedFigure]:
     """Draw every figure the experiment has data for, in the order of a paper."""
     pairs = backbone_pairs(experiment)
-    made: list[Drawn] = []
+    made: list[SavedFigure] = []
     for pair in pairs:
         name = safe_name(f"heatmaps-{pair.base}-{pair.variant}")
         made += draw_heat_maps(experiment, pair.sides, folder / name)
@@ -54,7 +54,7 @@ def paper_figures(experiment: Experiment, folder: Path) -> list[Drawn]:
 
 def draw_heat_maps(
     experiment: Experiment, sides: Sequence[tuple[str, AnalysedPair]], path: Path
-) -> list[Drawn]:
+) -> list[SavedFigure]:
     """Layer by layer maps of correlation, CKA and k-NN overlap, a row of panels for each of `sides`."""
     by_pair = {pair.name: [m for m in heat_maps(experiment) if m.pair == pair.name] for _, pair in sides}
     rows = [(words, pair, _chosen(by_pair[pair.name])) for words, pair in sides]
@@ -91,7 +91,7 @@ def _heat_map(figure: Any, axis: Any, heat_map: HeatMap, pair: AnalysedPair, wor
     bar.outline.set_visible(False)
 
 
-def draw_probes(sides: Sequence[tuple[str, AnalysedPair]], path: Path) -> list[Drawn]:
+def draw_probes(sides: Sequence[tuple[str, AnalysedPair]], path: Path) -> list[SavedFigure]:
     """Bars of own and transferred probe accuracy with intervals, the shuffled control and chance."""
     if not sides:
         return []
@@ -142,13 +142,13 @@ _METRICS = ("dimension_correlation", "h_inv_rescaled", "cka", "knn_jaccard@10")
 _OWN_START = "own step 0"
 
 
-def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
+def draw_dynamics(experiment: Experiment, folder: Path) -> list[SavedFigure]:
     """Similarity by step at the final norm: a figure a reference, with intervals, chance and seed band."""
     groups: dict[tuple[str, str], list[Trajectory]] = {}
     for track in experiment.trajectories:
         own = track.against == f"run:{track.run}@first"
         groups.setdefault((_OWN_START if own else track.against, track.probe.hash), []).append(track)
-    made: list[Drawn] = []
+    made: list[SavedFigure] = []
     for (reference, probe), tracks in groups.items():
         alone = sum(name == reference for name, _ in groups) == 1
         name = safe_name(f"dynamics-{reference}" + ("" if alone else f"-{probe[:6]}"))
@@ -156,7 +156,9 @@ def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
     return made
 
 
-def _dynamics(experiment: Experiment, reference: str, tracks: list[Trajectory], path: Path) -> list[Drawn]:
+def _dynamics(
+    experiment: Experiment, reference: str, tracks: list[Trajectory], path: Path
+) -> list[SavedFigure]:
     metrics = [m for m in _METRICS if any(_known(track.series.get(m, [])) for track in tracks)]
     tracks = [track for track in tracks if len(track.steps) > 1]
     if not metrics or not tracks:
@@ -200,7 +202,7 @@ def _line(axis: Any, track: Trajectory, metric: str, index: int) -> None:
         axis.fill_between(track.steps, low, high, color=style["color"], alpha=0.2, lw=0)
 
 
-def draw_spectra(experiment: Experiment, path: Path) -> list[Drawn]:
+def draw_spectra(experiment: Experiment, path: Path) -> list[SavedFigure]:
     """RankMe and alpha-ReQ of every series of checkpoints: by step, and as a path in their plane."""
     series = {}
     for track in experiment.trajectories:
