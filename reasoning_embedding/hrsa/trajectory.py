@@ -21,13 +21,12 @@ import pyarrow.parquet as pq
 from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json
+from reasoning_embedding.isolation import threads
 
 from .capture import FINAL
-from .comparison import Comparison
-from .instrument import Instrument
-from .measure import finite, merged_warnings
-from .side import Checkpoint, Reader, Side, limited_threads
-from .spectral_records import features, spectrum_metrics
+from .instrument import Checkpoint, Instrument, ModelStates, OpenModel
+from .measure import finite, measure_spectrum, merged_warnings
+from .pair import Comparison, features
 
 #: Columns of the table. ``against`` is null for what a model has by itself (its spectrum); ``low`` and ``high`` end
 #: the 95 % interval over texts, and ``no_interval`` says why there is none where one was asked for; ``warnings`` are
@@ -457,9 +456,9 @@ def track(
         raise InputError("the run has no checkpoints", where=run, todo="train it first")
     made = 0
     settings = settings_hash(instrument)
-    with limited_threads(instrument.settings):
+    with threads(instrument.settings.threads):
         for reference in references:
-            base: tuple[Reader, Side | None] | None = None
+            base: tuple[OpenModel, ModelStates | None] | None = None
             for step in sorted(checkpoints):
                 target, model = reference.at(step), checkpoints[step]
                 if target is None:
@@ -480,9 +479,10 @@ def track(
                     continue
                 if base is None or base[0].checkpoint != target[1]:
                     base = instrument.open(target[1]), None
-                sides = instrument.sides(base[0], instrument.open(model, like=base[0]), base[1])
-                base = base[0], sides.a
-                pair = Comparison(sides, instrument.probe, instrument.settings)
+                states = instrument.states(base[0], instrument.open(model, like=base[0]), base[1])
+                base = base[0], states.a
+                every = instrument.settings.intervals == "all"
+                pair = Comparison(states, instrument.probe, instrument.settings, every_interval=every)
                 table.replace(key, _rows(pair, {**key, "against_step": target[0], **made_from}))
                 own = {**key, "trajectory": None, "against": None}
                 table.replace(own, _own_rows(pair, {**own, **made_from, "against_content": None}))
@@ -508,9 +508,9 @@ def settings_hash(instrument: Instrument) -> str:
 
 def _rows(pair: Comparison, common: Row) -> list[Row]:
     """Every metric of every matched layer; intervals at the final norm."""
-    intervals, missing = pair.step_intervals
+    intervals = pair.intervals()
     common = {**common, **_described(pair), "tokens": pair.a.sample.tokens}
-    common["warnings"] = [*_said(pair), *missing]
+    common["warnings"] = [*_said(pair), *pair.without_interval()]
     found = []
     for (_, label), layer in zip(pair.labels, pair.along, strict=True):
         ends = intervals if layer is pair.last else {}
@@ -524,6 +524,7 @@ def _rows(pair: Comparison, common: Row) -> list[Row]:
                     "value": metric.value,
                     "low": low,
                     "high": high,
+                    "no_interval": metric.no_interval,
                     "chance": metric.chance,
                     "n": metric.n,
                     "definition": metric.definition,
@@ -546,7 +547,7 @@ def _own_rows(pair: Comparison, common: Row) -> list[Row]:
             "definition": metric.definition,
         }
         for rule in ("last", "mean")
-        for name, metric in spectrum_metrics(features(pair.b, rule))[0].items()
+        for name, metric in measure_spectrum(features(pair.b, rule)).metrics.items()
     ]
 
 

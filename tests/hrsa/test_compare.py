@@ -12,11 +12,10 @@ import torch
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.capture import read
-from reasoning_embedding.hrsa.instrument import Instrument
+from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
 from reasoning_embedding.hrsa.measure import metric_names
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.probes import load_probe
-from reasoning_embedding.hrsa.side import Checkpoint
 from reasoning_embedding.hrsa.trajectory import Against, TrackTable, read_trajectories, track
 from tests.hrsa.hrsa_models import qwen3, save
 
@@ -103,8 +102,8 @@ def test_record_has_what_reports_read(near):
 def test_record_agrees_with_the_library(folder, near):
     measured = instrument()
     first = measured.open(Checkpoint(folder / "a", "a"))
-    sides = measured.sides(first, measured.open(Checkpoint(folder / "near", "near"), like=first))
-    a, b = sides.a, sides.b
+    states = measured.states(first, measured.open(Checkpoint(folder / "near", "near"), like=first))
+    a, b = states.a, states.b
     assert b.sample is a.sample
     for i in range(5):
         for j in range(5):

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from reasoning_embedding.errors import InputError
-
 from .linear_algebra import eigh, product, small_gram, upper_factor
 from .result import as_rows
 
@@ -46,6 +44,11 @@ class Layer:
         return len(self.rows)
 
     @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.rows)
+
+    @property
     def width(self) -> int:
         """Dimensions D."""
         return self.rows.shape[1]
@@ -54,6 +57,16 @@ class Layer:
     def row_squares(self) -> np.ndarray:
         """Squared norms of the centred rows, shape (n,), float64: the diagonal of the Gram matrix."""
         return np.einsum("nd,nd->n", self.centred, self.centred, dtype=np.float64)
+
+    @property
+    def row_square_sum(self) -> float:
+        """``tr Xc'Xc``."""
+        return float(self.row_squares.sum())
+
+    @property
+    def row_fourth_sum(self) -> float:
+        """``sum_i |xc_i|^4``."""
+        return float(self.row_squares @ self.row_squares)
 
     @cached_property
     def zero(self) -> np.ndarray:
@@ -147,23 +160,6 @@ class Layer:
 
 def _key(rows: np.ndarray) -> bytes:
     return rows.astype(np.int64).tobytes()
-
-
-def varies(*layers: Layer) -> None:
-    """Refuse layers whose rows are all equal: nothing can be compared with them.
-
-    Raises
-    ------
-    InputError
-        If there is one.
-    """
-    for layer in layers:
-        if layer.constant.all():
-            raise InputError(
-                "all rows are equal, so the metric is not defined",
-                where=layer.name,
-                todo="use rows that differ",
-            )
 
 
 def frobenius_square(matrix: np.ndarray) -> float:
