@@ -76,7 +76,7 @@ def command(
         name = run.path.resolve().name
     else:
         path = resolve(model).folder
-        targets = {path: output or path.parent.parent / "evaluation" / path.name}
+        targets = {path: output or RunFolder(path.parent.parent).evaluation / path.name}
         name = (read_provenance(path) or {}).get("run") or path.resolve().name
         run = RunFolder(path.resolve().parent.parent)
     failed: list[str] = []

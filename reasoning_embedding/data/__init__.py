@@ -1,4 +1,7 @@
-"""Files, hub and generators -> rows -> a table of distinct texts -> a plan (seed, step) -> tokens."""
+"""Records of files, hub and generators -> rows -> a table of distinct texts -> tokens -> a plan (seed, step) -> batches.
+
+:class:`.batch.Batch`, which holds tensors, is not imported here: reading and planning need no torch.
+"""
 
 from .cache import load_table, table_tokens
 from .plan import Plan, PlannedRows

@@ -121,7 +121,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         ) from error
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (``file:line``, object) of a JSONL file (``.gz`` too), blank lines left out.
 
     Raises
@@ -136,7 +136,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _read_texts(path: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
     places: dict[str, str] = {}
-    for where, row in read_json_lines(path):
+    for where, row in read_objects(path):
         name, text, title = row.get("_id"), row.get("text"), row.get("title") or ""
         if not isinstance(name, str) or not name:
             raise InputError(

@@ -11,7 +11,7 @@ from typing import Literal
 _FIRST = 1024
 
 
-class _Numbers:
+class _MappedIntegers:
     """Integers of a file, read and written at any place.
 
     Parameters
@@ -74,8 +74,8 @@ class Numbering:
 
     def __init__(self, folder: Path) -> None:
         self._count = 0
-        self._digests = _Numbers(folder / "digests.tmp", "Q", _FIRST)
-        self._slots = _Numbers(folder / "slots.tmp", "i", _FIRST)  # number + 1; 0: free
+        self._digests = _MappedIntegers(folder / "digests.tmp", "Q", _FIRST)
+        self._slots = _MappedIntegers(folder / "slots.tmp", "i", _FIRST)  # number + 1; 0: free
 
     def __len__(self) -> int:
         return self._count

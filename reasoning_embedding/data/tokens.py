@@ -82,7 +82,7 @@ def tokenize(
     known = {"": 0}
     values, offsets, prompt_lengths = (storage.column(name, dtype) for name, dtype in _COLUMNS.items())
     offsets.write([end := 0])
-    faults = _Faults()
+    unusable = _UnusableTexts()
     for start in range(0, len(texts), _CHUNK):
         chunk = texts[start : start + _CHUNK]
         for prompt in {prompt for prompt, _ in chunk} - known.keys():
@@ -91,14 +91,14 @@ def tokenize(
         limits = np.array([query_max_tokens if prompt else document_max_tokens for prompt, _ in chunk])
         ids = _token_ids(chunk, tokenizer, limits)
         lengths = np.array([len(tokens) for tokens in ids], np.int64)
-        faults.look(chunk, lengths, prompts, limits)
+        unusable.find(chunk, lengths, prompts, limits)
         values.write(np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum())))
         offsets.write(end + np.cumsum(lengths))
         prompt_lengths.write(np.minimum(prompts, lengths - 1))
         end += int(lengths.sum())
         if progress is not None:
             progress(start + len(chunk), len(texts))
-    faults.stop()
+    unusable.refuse()
     return TokenStore(values.close(), offsets.close(), prompt_lengths.close())
 
 
@@ -146,7 +146,7 @@ def _token_ids(
 
 
 @dataclass
-class _Faults:
+class _UnusableTexts:
     """Texts that no model can read: how many, and the first of each kind."""
 
     empty: int = 0
@@ -154,7 +154,7 @@ class _Faults:
     first_empty: str = ""
     first_cut: tuple[str, int, int] = ("", 0, 0)
 
-    def look(
+    def find(
         self, texts: Sequence[tuple[str, str]], lengths: np.ndarray, prompts: np.ndarray, limits: np.ndarray
     ) -> None:
         if (empty := np.flatnonzero(lengths == 0)).size:
@@ -167,7 +167,7 @@ class _Faults:
                 self.first_cut = texts[place][1], int(limits[place]), int(prompts[place])
             self.cut += cut.size
 
-    def stop(self) -> None:
+    def refuse(self) -> None:
         if self.empty:
             raise InputError(
                 f"{self.empty} text{'s have' if self.empty > 1 else ' has'} no tokens",

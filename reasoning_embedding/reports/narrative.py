@@ -13,7 +13,7 @@ from .records import AnalysedPair, Band, Experiment, Run, Scores
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
-_SPOKEN = ("cka", "knn_jaccard@10")
+_TOLD = ("cka", "knn_jaccard@10")
 #: Changes smaller than this are called "hardly changed"; it is a matter of words, not a test.
 _SMALL = 0.01
 
@@ -79,20 +79,18 @@ def _training(run: Run, experiment: Experiment) -> str:
         }
         worse = [f"{task} ({signed(change)})" for task, change in changes.items() if change < 0]
         parts.append(f"it fell on {', '.join(worse)}" if worse else "no task fell")
-    parts += [_rival(last, scores, name, shared) for name, scores in experiment.baselines.items()]
+    parts += [_against_baseline(last, scores, name, shared) for name, scores in experiment.baselines.items()]
     return "; ".join(part for part in parts if part) + "."
 
 
-def _rival(last: Scores, baseline: Scores, name: str, shared: tuple[str, ...]) -> str:
+def _against_baseline(last: Scores, baseline: Scores, name: str, shared: tuple[str, ...]) -> str:
     name = {"bm25": "BM25", "untrained": "the untrained model"}.get(name, name)
-    rivals = [task for task in shared if task in baseline.tasks]
-    beaten = [
-        task for task in rivals if (task_score(last, task) or 0.0) > (task_score(baseline, task) or 0.0)
-    ]
-    if len(rivals) == 1:
+    both = [task for task in shared if task in baseline.tasks]
+    beaten = [task for task in both if (task_score(last, task) or 0.0) > (task_score(baseline, task) or 0.0)]
+    if len(both) == 1:
         side = "above" if beaten else "at or below"
-        return f"it ends {side} {name} ({number(task_score(baseline, rivals[0]))})"
-    return f"it ends above {name} on {len(beaten)} of {len(rivals)}" if rivals else ""
+        return f"it ends {side} {name} ({number(task_score(baseline, both[0]))})"
+    return f"it ends above {name} on {len(beaten)} of {len(both)}" if both else ""
 
 
 def _between_runs(experiment: Experiment) -> list[str]:
@@ -128,7 +126,7 @@ def _between_runs(experiment: Experiment) -> list[str]:
 
 def _pair(pair: AnalysedPair, band: Band | None) -> str:
     parts = []
-    for metric in _SPOKEN:
+    for metric in _TOLD:
         value = pair.last.get(metric)
         if value is None:
             continue
@@ -170,7 +168,7 @@ def against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
 
 def _track(track: Trajectory) -> str:
     parts = []
-    for metric in _SPOKEN:
+    for metric in _TOLD:
         points = [
             (s, v) for s, v in zip(track.steps, track.series.get(metric, []), strict=False) if v is not None
         ]

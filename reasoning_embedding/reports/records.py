@@ -20,6 +20,8 @@ from .labels import metric_label
 if TYPE_CHECKING:
     from reasoning_embedding.sweeps.ledger import Outcome
 
+#: Half the width of a 95 % interval of a normal estimate, in standard errors.
+HALF_WIDTH = 1.959964
 #: Key of a sweep whose values are repetitions, not choices.
 SEED = "seed"
 
@@ -32,7 +34,7 @@ class Scores:
     step: int | None
     tasks: dict[str, dict[str, float]]
     sequences: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Number-sequence tasks: their whole entries. Silhouettes are no nDCG, so they are not among ``tasks``."""
+    """Number-sequence tasks: their entries as they were written. Silhouettes are no nDCG, so they are not in ``tasks``."""
     entries: tuple[dict[str, Any], ...] = ()
     """Every scored task as its evaluation wrote it."""
     failed: tuple[dict[str, Any], ...] = ()
@@ -82,7 +84,7 @@ class GrownBackbone:
 
 @dataclass(frozen=True)
 class AnalysedModel:
-    """One side of a comparison."""
+    """A model that was analysed: its reference, and how it attends."""
 
     reference: str
     attention: str
@@ -147,7 +149,7 @@ class Band:
         return sum(values) / len(values) if values else None
 
     def ends(self, metric: str) -> tuple[float, float] | None:
-        """The band of a metric: one pair's interval, or :func:`.hrsa.band.seed_band` of several pairs' values."""
+        """The band of a metric: one pair's interval, or :func:`~reasoning_embedding.hrsa.uncertainty.seed_band.seed_band` of several pairs' values."""
         if len(self.pairs) == 1:
             return self.pairs[0].intervals.get(metric)
         values = self._values(metric)
@@ -178,10 +180,6 @@ class Band:
 
     def _values(self, metric: str) -> list[float]:
         return [value for pair in self.pairs if (value := pair.last.get(metric)) is not None]
-
-
-#: Half the width of a 95 % interval in standard errors.
-_HALF = 1.959964
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,7 @@ def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | Non
         return None
     test = equivalence_of_estimate(
         value - (low + high) / 2,
-        (bounds[1] - bounds[0]) / (2 * _HALF),
+        (bounds[1] - bounds[0]) / (2 * HALF_WIDTH),
         max(1, (pair.probe.texts or 2) - 1),
         (high - low) / 2,
         method="bootstrap",

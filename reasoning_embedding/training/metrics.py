@@ -134,7 +134,7 @@ class Throughput:
 
         Notes
         -----
-        MFU is :func:`.flops.training_flops` a second over the published bf16 peak of all ranks' devices, or
+        MFU is :func:`~reasoning_embedding.planning.shapes.training_flops` a second over the published bf16 peak of all ranks' devices, or
         ``logging.peak_tflops``; None where neither is known. Communication that an engine overlaps with the
         backward pass counts as backward.
         """

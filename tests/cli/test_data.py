@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,9 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.cli.main import main
 from reasoning_embedding.data import load_table
-from reasoning_embedding.data.mining.hard_negatives import MiningRule
 from reasoning_embedding.data.quality.shingles import normalise
-from reasoning_embedding.errors import InputError
-from reasoning_embedding.preparing import filtering, mining
 from reasoning_embedding.preparing.files import data_section
-from reasoning_embedding.preparing.search import Searcher
+from tests.preparing.animals import read, save_checkpoint, write_animal_rows
 
 
 def run(*arguments: object) -> int:
@@ -27,40 +23,13 @@ def run(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def tiny_embedder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
-    """Folder of a random embedder with its provenance: a checkpoint of ours."""
-    from benchmarks.random_model import save_random_model
-    from reasoning_embedding.backbones.load import load_tokenizer
-
-    folder = tmp_path_factory.mktemp("embedder") / "step-000000"
-    shape = config.Architecture(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=64,
-    )
-    save_random_model(folder, shape, load_tokenizer(str(tiny_tokenizer)), max_tokens=64)
-    return folder
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("embedder"), tiny_tokenizer)
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """Forty questions about animals; each answer shares words with the next ones."""
-    names = "red green blue old new big small fast slow hot cold light dark".split()
-    texts = [f"the {names[i % 13]} cat sees {i % 10} birds and {i} dogs" for i in range(40)]
-    records = [
-        {"query": ["find", f"who sees {i} dogs {names[i % 13]}"], "pos": [text], "neg": [texts[i - 1]]}
-        for i, text in enumerate(texts)
-    ]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return file
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [json.loads(line) for line in text.splitlines()]
+    return write_animal_rows(tmp_path / "rows.jsonl")
 
 
 def test_mined_rows_are_read_back_with_their_scores(rows: Path, tmp_path: Path) -> None:
@@ -81,48 +50,16 @@ def test_mined_rows_are_read_back_with_their_scores(rows: Path, tmp_path: Path) 
     assert {path.name for path in output.parent.iterdir()} == {"mined.jsonl.gz", "mined.jsonl.gz.report.json"}
 
 
-def test_a_killed_miner_goes_on_and_writes_the_same(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_embedder: Path
-) -> None:
-    monkeypatch.setattr(mining, "ROWS", 8)
-    data, searcher = data_section(rows), Searcher(str(tiny_embedder), max_tokens=32)
-    rule = MiningRule(negatives=2, last=10, positive_share=None, draw="random")
-    mining.mine_file(data, tmp_path / "whole.jsonl", searcher, rule)
-    real, calls = mining.mine, []
-
-    def stopping(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(mining, "mine", stopping)
-    output = tmp_path / "part.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        mining.mine_file(data, output, searcher, rule)
-    assert not output.exists()
-    folder = tmp_path / "part.jsonl.progress"
-    assert len(list(folder.glob("rows-*.jsonl"))) == 2
-    with pytest.raises(InputError, match="another rule"):
-        mining.mine_file(data, output, searcher, MiningRule(negatives=1))
-    # The vectors are there already: another process needs no model to go on.
-    monkeypatch.setattr("reasoning_embedding.preparing.search.load_encoder", lambda searcher: None)
-    mining.mine_file(data, output, searcher, rule)
-    assert len(calls) == 6
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert not folder.exists()
-
-
 def test_our_encoder_and_sentence_transformers_mine_the_same(
-    rows: Path, tmp_path: Path, tiny_embedder: Path
+    rows: Path, tmp_path: Path, checkpoint: Path
 ) -> None:
     import shutil
 
     other = tmp_path / "other"
-    shutil.copytree(tiny_embedder, other)
+    shutil.copytree(checkpoint, other)
     (other / "provenance.json").unlink()  # no checkpoint of ours any more: sentence-transformers loads it
     mined = []
-    for number, model in enumerate((tiny_embedder, other)):
+    for number, model in enumerate((checkpoint, other)):
         output = tmp_path / f"{number}.jsonl"
         assert (
             run(
@@ -170,22 +107,6 @@ def test_filters_count_what_they_drop(rows: Path, tmp_path: Path, capsys: pytest
         found["dropped"][name] for name in ("margin too narrow", "positive not among the best")
     )
     assert f"{found['kept']} of 80 rows kept" in capsys.readouterr().out
-
-
-def test_a_model_scores_rows_for_the_filter_and_its_vectors_outlive_a_stop(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_embedder: Path
-) -> None:
-    output, searcher = tmp_path / "kept.jsonl", Searcher(str(tiny_embedder), max_tokens=32)
-    data = data_section(rows)
-    with pytest.raises(InputError, match="40 x margin too narrow"):
-        filtering.filter_file(data, output, filtering.FilterRule(margin=9.0), searcher=searcher)
-    assert (tmp_path / "kept.jsonl.progress").is_dir()
-    monkeypatch.setattr("reasoning_embedding.preparing.search.load_encoder", lambda searcher: None)
-    filtering.filter_file(data, output, filtering.FilterRule(margin=0.0), searcher=searcher)
-    kept = read(output)
-    assert 0 < len(kept) < 40
-    assert all(min(row["pos_scores"]) >= max(row["neg_scores"]) for row in kept)
-    assert not (tmp_path / "kept.jsonl.progress").exists()
 
 
 def test_statistics_are_printed_and_written(
@@ -262,16 +183,6 @@ def test_rows_without_positives_or_with_broken_scores_are_placed(
     (tmp_path / "bad.jsonl").write_text(line + "\n")
     assert run("stats", tmp_path / "bad.jsonl") == 2
     assert "bad.jsonl:1" in capsys.readouterr().err
-
-
-def test_a_configuration_names_the_rows(rows: Path, tmp_path: Path) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text(
-        f"kind: run\nname: x\nbackbone: {{kind: pretrained, path: x}}\n"
-        f"data:\n  sources:\n    - {{kind: files, path: {rows}, limit: 3}}\n"
-    )
-    assert len(load_table(data_section(file))) == 3
-    assert isinstance(data_section(rows).sources[0], config.FilesSource)
 
 
 def test_the_real_mix_is_mined_and_never_answers_itself(real_data: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from reasoning_embedding.lineages.dpo import world_preferences
 from reasoning_embedding.lineages.pretrain import pretrain
 from reasoning_embedding.lineages.step_checkpoints import StepSaver
 from reasoning_embedding.lineages.tokenizer import load_tokenizer
+from tests.factories import read_lines, write_lines
 
 ARCHITECTURE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -90,7 +91,7 @@ def test_each_stage_names_its_parent_by_content(grown) -> None:
 def test_each_stage_logs_and_measures(grown) -> None:
     _, folders, lines = grown
     for name, steps in (("base", 20), ("sft", 8), ("dpo", 6), ("rlvr", 4)):
-        log = [json.loads(line) for line in (folders[name] / "metrics.jsonl").read_text().splitlines()]
+        log = read_lines(folders[name] / "metrics.jsonl")
         assert [entry["step"] for entry in log] == list(range(1, steps + 1))
         recorded = json.loads((folders[name] / "gates.json").read_text())
         assert 0 <= recorded["measured"]["sampled_accuracy"] <= recorded["measured"]["pass_at_8"] <= 1
@@ -245,7 +246,7 @@ def test_a_stage_needs_its_parent(tmp_path: Path) -> None:
 def test_plain_text_grows_a_bpe_tokenizer_and_a_decoder(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     texts = [f"question {i}: why is {i} {'even' if i % 2 == 0 else 'odd'}?" for i in range(200)]
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    write_lines(corpus, [{"text": text} for text in texts])
     stage = BASE | {"corpus": {"kind": "text", "paths": [str(corpus)]}}
     config = lineage(tmp_path, stage, tokenizer={"kind": "bpe", "vocab_size": 320})
     folder = grow(config, lambda _: None)["base"]
@@ -289,7 +290,7 @@ def given(tiny_backbone: Path) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     return {"kind": "files", "paths": [str(path)]}
 
 
@@ -321,7 +322,7 @@ def test_a_given_checkpoint_grows_siblings_from_files(
         load_file(folders["base"] / "model.safetensors").keys()
         == load_file(Path(given["path"]) / "model.safetensors").keys()
     )
-    log = [json.loads(line) for line in (folders["rlvr"] / "metrics.jsonl").read_text().splitlines()]
+    log = read_lines(folders["rlvr"] / "metrics.jsonl")
     rewards = [entry["reward"] for entry in log]
     margins = [
         json.loads(line)["rewards/margins"]
@@ -452,7 +453,7 @@ def test_an_interrupted_stage_goes_on_from_its_last_state(
         folder: str, report=lambda line: None
     ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
         grow_stage(config, stage["name"], tmp_path / folder, parent, report)
-        log = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        log = read_lines(tmp_path / folder / "metrics.jsonl")
         # Times, and rates made of them.
         kept = [{key: value for key, value in entry.items() if "time" not in key} for entry in log]
         return load_file(tmp_path / folder / "model.safetensors"), kept

@@ -25,6 +25,7 @@ from reasoning_embedding.checkpoints import RunFolder, SweepFolder
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.state import read_state
 from reasoning_embedding.training import train
+from tests.factories import read_lines
 from tests.processes import Forked, Job
 
 KILLS = int(os.environ.get("SOAK_KILLS", "3"))
@@ -95,10 +96,7 @@ def test_training_and_saving(write_run: Write, tmp_path: Path) -> None:
     )
     last = "state.safetensors"
     assert same_tensors(run.state(8) / last, undisturbed.state(8) / last)
-    lines = [
-        [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-        for folder in (run, undisturbed)
-    ]
+    lines = [read_lines(folder.metrics) for folder in (run, undisturbed)]
     assert [(x["step"], x["loss"]) for x in lines[0]] == [(x["step"], x["loss"]) for x in lines[1]]
 
 

@@ -22,6 +22,7 @@ from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.losses import ContrastiveLoss
+from tests.factories import read_lines, write_lines
 from tests.processes import Forked, accelerate_launch, torchrun, verb
 
 Write = Callable[..., Path]
@@ -47,7 +48,7 @@ def test_a_run_leaves_what_the_contract_promises(write_run: Write, rembed: Rembe
     manifest = json.loads(run.manifest.read_text())
     assert manifest["rows"] == 40
     assert len(manifest["data_fingerprint"]) == 64
-    metrics = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    metrics = read_lines(run.metrics)
     assert [record["step"] for record in metrics] == [1, 2, 3, 4, 5, 6]
     assert all(record["padding_efficiency"] == 1 and record["tokens_per_second"] > 0 for record in metrics)
     phases = {"data", "forward", "loss", "backward", "communication", "optimizer", "evaluation", "other"}
@@ -173,7 +174,7 @@ def test_resume_is_bitwise(
         file.write('{"step": 7, "lo')  # what a killed process leaves
     rembed("train", write_run("cut", **settings), "--resume")
     assert _same(_weights(whole, 6), _weights(cut, 6))
-    lines = [[json.loads(x) for x in RunFolder(r).metrics.read_text().splitlines()] for r in (whole, cut)]
+    lines = [read_lines(RunFolder(r).metrics) for r in (whole, cut)]
     assert [x["loss"] for x in lines[0]] == [x["loss"] for x in lines[1]]
 
 
@@ -418,7 +419,7 @@ def test_rows_that_cannot_be_used(write_run: Write, rembed: Rembed, tmp_path: Pa
 def test_a_text_of_100000_words_is_cut(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     records = [{"query": "red cat", "pos": ["king " * 100_000]}, *[{"query": "dog", "pos": ["moon"]}] * 8]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_lines(path, records)
     rembed("train", write_run(), f"data.sources.0.path={path}", "training.steps=1", "training.batch_size=9")
     tokens = json.loads(RunFolder(tmp_path / "runs" / "run").metrics.read_text())["tokens"]
     assert tokens < 32 + 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.state import read_record
+from tests.factories import read_lines, write_lines
 
 Write = Callable[..., Path]
 Rembed = Callable[..., Any]
@@ -35,16 +35,16 @@ LOSS: dict[str, Any] = {
 @pytest.fixture
 def scored(rows: Path, tmp_path: Path) -> Path:
     """The rows with a teacher's scores."""
-    records = [json.loads(line) for line in rows.read_text().splitlines()]
+    records = read_lines(rows)
     path = tmp_path / "scored.jsonl"
     for record in records:
         record |= {"pos_scores": [3.0], "neg_scores": [0.5, -0.5]}
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_lines(path, records)
     return path
 
 
 def _metrics(run: RunFolder) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return read_lines(run.metrics)
 
 
 def test_a_run_with_every_term_is_logged_and_resumes_bitwise(

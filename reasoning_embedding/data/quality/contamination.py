@@ -40,7 +40,7 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
     dict
         ``threshold``, ``words`` (of a shingle), ``training`` (distinct texts, fingerprint of the data) and
         ``tasks``: for each a record a kind of text with ``texts`` (distinct ones), ``exact`` and ``near``
-        (how many of them have a twin in training), ``sources`` (training source -> twins) and
+        (how many of them have a match in training), ``sources`` (training source -> matches) and
         ``examples``.
 
     Notes
@@ -65,13 +65,13 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
     found: dict[str, dict[str, Any]] = {task: {} for task in tasks}
     ids = list(texts.values())
     for (task, kind), own in wanted.items():
-        twins = [(raw, texts[text], 1.0, "exact") for text, raw in own.items() if text in texts]
-        twins += [
-            (own[rest[index]], ids[twin], similarity, "near")
-            for index, (twin, similarity) in near.items()
+        matches = [(raw, texts[text], 1.0, "exact") for text, raw in own.items() if text in texts]
+        matches += [
+            (own[rest[index]], ids[match], similarity, "near")
+            for index, (match, similarity) in near.items()
             if rest[index] in own
         ]
-        found[task][kind] = _record(len(own), twins, places, examples)
+        found[task][kind] = _record(len(own), matches, places, examples)
     return {
         "threshold": THRESHOLD,
         "words": WORDS,
@@ -181,17 +181,17 @@ class _Places:
 
 
 def _record(
-    count: int, twins: list[tuple[str, int, float, str]], places: _Places, examples: int
+    count: int, matches: list[tuple[str, int, float, str]], places: _Places, examples: int
 ) -> dict[str, Any]:
-    kinds = Counter(kind for *_, kind in twins)
+    kinds = Counter(kind for *_, kind in matches)
     return {
         "texts": count,
         "exact": kinds["exact"],
         "near": kinds["near"],
-        "sources": dict(Counter(places.source(text) for _, text, _, _ in twins).most_common()),
+        "sources": dict(Counter(places.source(text) for _, text, _, _ in matches).most_common()),
         "examples": [
             {"kind": kind, "jaccard": round(value, 4), "text": _short(raw), "training": places.describe(text)}
-            for raw, text, value, kind in twins[:examples]
+            for raw, text, value, kind in matches[:examples]
         ],
     }
 

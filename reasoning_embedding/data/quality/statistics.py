@@ -53,10 +53,10 @@ def statistics(table: Table, lengths: np.ndarray, unit: str) -> dict[str, Any]:
         "fingerprint": table.fingerprint,
         "sources": dict(zip(table.sources, counts, strict=True)),
         "unit": unit,
-        "lengths": {role: spread(lengths[texts]) for role, texts in roles.items() if len(texts)},
+        "lengths": {role: distribution(lengths[texts]) for role, texts in roles.items() if len(texts)},
         "counts": {
-            "positives a row": spread(table.positives.lengths),
-            "negatives a row": spread(table.negatives.lengths),
+            "positives a row": distribution(table.positives.lengths),
+            "negatives a row": distribution(table.negatives.lengths),
         },
         "duplicates": _duplicates(table, reads),
         "suspects": _suspects(table, reads),
@@ -64,7 +64,7 @@ def statistics(table: Table, lengths: np.ndarray, unit: str) -> dict[str, Any]:
     }
 
 
-def spread(values: np.ndarray) -> dict[str, Any]:
+def distribution(values: np.ndarray) -> dict[str, Any]:
     """Return n, mean, quantiles and a histogram of (n,) values; n from 1."""
     low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
     heights, edges = np.histogram(values, _bins(values))
@@ -157,17 +157,17 @@ def _scores(table: Table) -> dict[str, Any] | None:
         "false_negatives": float((negatives[known] > limit).mean()),
         "rows_with_false_negatives": int(false.sum()),
         "negatives_above_positive": float((gap < 0).mean()),
-        "positive": spread(positives[~np.isnan(positives)].astype(np.float64)),
-        "negative": spread(negatives[known].astype(np.float64)),
-        "margin": spread(gap),
+        "positive": distribution(positives[~np.isnan(positives)].astype(np.float64)),
+        "negative": distribution(negatives[known].astype(np.float64)),
+        "margin": distribution(gap),
         "examples": [_example(table, row) for row in np.flatnonzero(false)[:_EXAMPLES]],
     }
 
 
 def _filled(known: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    whole = np.zeros(len(known), bool)
-    whole[known] = flags
-    return whole
+    filled = np.zeros(len(known), bool)
+    filled[known] = flags
+    return filled
 
 
 def _example(table: Table, row: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.config.reading.suggestions import did_you_mean
-from reasoning_embedding.data.beir import RetrievalData, read_json_lines
+from reasoning_embedding.data.beir import RetrievalData, read_objects
 from reasoning_embedding.errors import InputError
 
 from .retrieval import LocalRetrieval, WrappedSearch, as_search
@@ -142,7 +142,7 @@ def _rows(folder: Path, kind: str, subject: str) -> Iterator[tuple[str, dict[str
             todo=_LAYOUT,
         )
     for path in own:
-        yield from _parquet(path) if path.suffix == ".parquet" else read_json_lines(path)
+        yield from _parquet(path) if path.suffix == ".parquet" else read_objects(path)
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.data.beir import RetrievalData, find_file, read_json_lines
+from reasoning_embedding.data.beir import RetrievalData, find_file, read_objects
 from reasoning_embedding.errors import InputError
 
 from .retrieval import LocalRetrieval, WrappedSearch, as_search
@@ -110,7 +110,7 @@ def read_candidates(folder: Path, data: RetrievalData) -> Candidates:
     """
     path = find_file(folder, "candidates.jsonl")
     candidates: Candidates = {}
-    for where, row in read_json_lines(path):
+    for where, row in read_objects(path):
         query, names = row.get("query-id"), row.get("corpus-ids")
         if not isinstance(query, str) or not isinstance(names, list) or len(set(map(str, names))) < 2:
             raise InputError(

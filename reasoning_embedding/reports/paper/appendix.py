@@ -57,7 +57,7 @@ def _measured(experiment: Experiment) -> list[str]:
 def _backbones(experiment: Experiment, pair: BackbonePair) -> list[str]:
     sentences = []
     for level in _LEVEL_TITLES:
-        for words, side in pair.sides:
+        for words, side in pair.analysed:
             if text := _level(experiment, side, level):
                 state = "as language models, before contrastive training"
                 state = state if words == "before CL" else "as embedders, after contrastive training"
