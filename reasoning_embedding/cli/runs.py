@@ -152,7 +152,7 @@ def lineage(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a 
     InputError
         If the folder holds no model.
     """
-    from reasoning_embedding.checkpoints.layout import RunFolder
+    from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder
 
     steps = RunFolder(path).steps() if path.is_dir() else []
     folder = RunFolder(path).checkpoint(steps[-1]) if steps else path
@@ -166,8 +166,8 @@ def lineage(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a 
     from reasoning_embedding.checkpoints.provenance import ancestors
 
     typer.echo(f"{folder}  {record.get('kind', 'unknown')}  {str(record.get('content_hash', ''))[:12]}")
-    around = [parent / "lineage" for parent in folder.resolve().parents if (parent / "lineage").is_dir()]
-    for ancestor in ancestors(record, around[0] if around else None):
+    around = (ExperimentFolder(parent).lineage for parent in folder.resolve().parents)
+    for ancestor in ancestors(record, next((place for place in around if place.is_dir()), None)):
         parts = [ancestor.name, ancestor.kind, ancestor.revision, (ancestor.content_hash or "")[:12]]
         typer.echo("  " * ancestor.depth + "from " + "  ".join(part for part in parts if part))
 

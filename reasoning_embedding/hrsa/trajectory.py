@@ -108,7 +108,7 @@ class Trajectory:
     name : str
         The trajectory's own name.
     run, against : str
-        What moves, and what it is held against (``run:NAME@first`` for its own first step).
+        What moves, and what it is compared with (``run:NAME@first`` for its own first step).
     probe : ProbeSummary
         Texts.
     steps : tuple of int
@@ -348,14 +348,14 @@ def _ends(bounds: list[Any] | None) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Against:
-    """What a run is held against.
+    """What a run is compared with.
 
     Parameters
     ----------
     name : str
         As the user wrote it.
     checkpoints : mapping of int or None to Checkpoint
-        By step; under None the one model that every step is held against.
+        By step; under None the one model that every step is compared with.
     """
 
     name: str
@@ -363,14 +363,14 @@ class Against:
     step: int | None = None
 
     def at(self, step: int) -> tuple[int | None, Checkpoint] | None:
-        """Return what a step is held against and its own step; None where a sibling has no such step."""
+        """Return what a step is compared with and its own step; None where a sibling has no such step."""
         if None in self.checkpoints:
             return self.step, self.checkpoints[None]
         return (step, self.checkpoints[step]) if step in self.checkpoints else None
 
 
 class TrackTable:
-    """Rows of a track file, which is written anew, and whole, after every step.
+    """Rows of a track file, written again as a whole after every step.
 
     Parameters
     ----------
@@ -440,7 +440,7 @@ def track(
     table : TrackTable
         Where rows go; the main rank writes it after every step.
     name : str, optional
-        The trajectory's name; default: the run and what it is held against.
+        The trajectory's name; default: the run and what it is compared with.
 
     Returns
     -------

@@ -22,7 +22,7 @@ class AdaptedMatrix:
         What goes in: the ``normed`` residual stream before attention, what is ``attended`` to, the stream
         ``before_mlp``, or the ``activated`` gate. Matrices of one source read one tensor.
     out : tuple of str
-        Widths that come out, added up: keys of :attr:`.flops.DecoderShape.widths`.
+        Widths that come out, added up: keys of :attr:`.shapes.DecoderShape.widths`.
     """
 
     source: str

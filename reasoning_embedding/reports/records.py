@@ -149,7 +149,10 @@ class Band:
         return sum(values) / len(values) if values else None
 
     def ends(self, metric: str) -> tuple[float, float] | None:
-        """The band of a metric: one pair's interval, or :func:`.hrsa.band.seed_band` of several pairs' values."""
+        """The band of a metric: one pair's interval, or the seed band of several pairs' values.
+
+        See :func:`~reasoning_embedding.hrsa.uncertainty.seed_band.seed_band`.
+        """
         if len(self.pairs) == 1:
             return self.pairs[0].intervals.get(metric)
         values = self._values(metric)

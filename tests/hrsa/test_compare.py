@@ -11,7 +11,6 @@ import torch
 
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.capture import read
 from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
 from reasoning_embedding.hrsa.measure import metric_names
 from reasoning_embedding.hrsa.pair import compare
@@ -223,19 +222,6 @@ def test_a_trajectory_follows_a_run(folder, tmp_path):
     assert all(len(found.spectrum[key]) == 3 for key in ("rankme_sigma", "alpha"))
     with pytest.raises(InputError, match="no checkpoints"):
         track("cl", {}, [against], instrument(), table)
-
-
-def test_both_sides_are_measured_on_one_sample(folder, monkeypatch):
-    samples = []
-
-    def spy(models, ids, sample, **others):
-        samples.extend((sample, [tuple(text) for text in mine]) for mine in ids)
-        return read(models, ids, sample, **others)
-
-    monkeypatch.setattr("reasoning_embedding.hrsa.instrument.read", spy)
-    pair(folder, "a", "b")
-    assert samples[0][0] is samples[1][0]
-    assert samples[0][1] == samples[1][1]
 
 
 def test_probe_sets(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -217,29 +218,29 @@ def test_heat_maps_fall_back_on_kept_rows_where_sums_do_not_fit(folder, monkeypa
     assert found["last"]["cka"] != kept["last"]["cka"]
 
 
-def test_a_cached_checkpoint_is_not_read_again_and_a_changed_one_is(folder, tmp_path, monkeypatch):
-    cache = ActivationCache(tmp_path, 100)
-    first = record(folder, ("1", "2"), cache=cache)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-    read, reads = instrument_module.read, []
-
-    def spy(models, *others, **named):
-        reads.append(len(models))
-        return read(models, *others, **named)
-
-    monkeypatch.setattr(instrument_module, "read", spy)
-    assert record(folder, ("1", "2"), cache=cache) == first
-    assert not reads
-    record(folder, ("1", "3"), cache=cache)
-    assert reads == [1]
-    record(folder, ("1", "2"), cache=cache, tokens="mean")
-    assert reads == [1, 1, 1]
-    record(folder, cache=cache)  # of unknown content
-    assert reads == [1] * 5
-    damaged = max(tmp_path.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    assert record(folder, ("1", "2"), cache=cache, tokens="mean")["probe"]["tokens"] == "mean"
-    assert reads == [1] * 6
+def test_a_cached_checkpoint_is_not_read_again_and_a_changed_one_is(folder, tmp_path):
+    """What is cached needs no weights any more, and nothing else does without them."""
+    models = shutil.copytree(folder, tmp_path / "models")
+    cache = ActivationCache(tmp_path / "cache", 100)
+    first = record(models, ("1", "2"), cache=cache)
+    entries = list((tmp_path / "cache").glob("*.safetensors"))
+    assert len(entries) == 2
+    for name in "ab":
+        (models / name / "model.safetensors").rename(models / name / "away")
+    assert record(models, ("1", "2"), cache=cache) == first
+    for changes in (
+        {"content": ("1", "3")},
+        {"content": ("1", "2"), "tokens": "mean"},
+        {},  # of unknown content
+    ):
+        with pytest.raises((OSError, InputError)):
+            record(models, cache=cache, **changes)
+    entries[0].write_bytes(entries[0].read_bytes()[:100])
+    with pytest.raises((OSError, InputError)):
+        record(models, ("1", "2"), cache=cache)
+    for name in "ab":
+        (models / name / "away").rename(models / name / "model.safetensors")
+    assert record(models, ("1", "2"), cache=cache) == first  # the damaged entry was read from the model again
 
 
 def test_the_cache_drops_the_least_recently_used(tmp_path):

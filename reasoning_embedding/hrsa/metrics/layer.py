@@ -167,18 +167,17 @@ def frobenius_square(matrix: np.ndarray) -> float:
     return float(np.einsum("ij,ij->", matrix, matrix, dtype=np.float64))
 
 
-#: Rows up to which all their cosines are held at once (32 MiB), of which then one half is computed.
-_SQUARE = 2048
-
-
-def nearest_cosines(rows: np.ndarray, k: int, block: int = 512) -> tuple[np.ndarray, np.ndarray]:
+def nearest_cosines(
+    rows: np.ndarray, k: int, *, block: int = 512, at_once: int = 2048
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the `k` nearest rows by cosine without the row itself, nearest first, and the cosines: both (n, k).
 
-    In float64: states with one huge coordinate have cosines that differ in the seventh digit only.
+    In float64: states with one huge coordinate have cosines that differ in the seventh digit only. Of up to `at_once`
+    rows (2048: 32 MiB) all cosines are held and one half of them is computed, of more a block of rows at a time.
     """
     unit = unit_rows(rows)
     found, cosines = np.empty((len(rows), k), dtype=np.int32), np.empty((len(rows), k))
-    square = products(unit) if len(rows) <= _SQUARE else None
+    square = products(unit) if len(rows) <= at_once else None
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
         similarity = product(unit[part], unit.T) if square is None else square[part]
