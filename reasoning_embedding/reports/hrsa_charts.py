@@ -1,4 +1,4 @@
-"""Charts of HRSA as data: heat maps over layers, similarity by layer, realignment by step."""
+"""Charts of HRSA as data: heat maps over layers, similarity by layer and by step, and every number to be explored."""
 
 from __future__ import annotations
 
