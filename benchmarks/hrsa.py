@@ -22,13 +22,15 @@ from benchmarks.measure import (
     wall_seconds,
 )
 from benchmarks.numpy_metrics import Layers
-from reasoning_embedding.hrsa.heat_maps import cka_map, correlation_map
+from reasoning_embedding.hrsa.measure import measure_sums
+from reasoning_embedding.hrsa.metrics.cka import cka_map, cka_of
+from reasoning_embedding.hrsa.metrics.correlation import correlation_map, correlation_of
 from reasoning_embedding.hrsa.metrics.distances import procrustes_distance_of
 from reasoning_embedding.hrsa.metrics.layer import Layer
-from reasoning_embedding.hrsa.metrics.neighbours_and_cka import knn_overlap_of
+from reasoning_embedding.hrsa.metrics.neighbours import knn_overlap_of
 from reasoning_embedding.hrsa.metrics.probe_transfer import linear_probe_transfer
 from reasoning_embedding.hrsa.metrics.procrustes import procrustes_of
-from reasoning_embedding.hrsa.streaming import PairStream, linear_values, streamed_metrics
+from reasoning_embedding.hrsa.moments import PairSums, SummedMoments
 from reasoning_embedding.progress import Report
 
 
@@ -372,7 +374,7 @@ def _stream(size: Size) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
     """Seconds of the streaming analysis without those of making the states, and CKA of every pair."""
     every = [(i, j) for i in range(size.layers) for j in range(size.layers)]
     diagonal = [(i, i) for i in range(size.layers)]
-    stream, seconds, kept = PairStream(every, diagonal), np.zeros(2), []
+    stream, seconds, kept = PairSums(every, diagonal), np.zeros(2), []
     models = [blocks(size, model) for model in (0, 1)]
     while both := [rows for model in models if (rows := next(model, None))]:
         start = now()
@@ -383,8 +385,12 @@ def _stream(size: Size) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
         del both, rows  # as a model's states are, before it reads on
     start = now()
     for pair in diagonal:
-        streamed_metrics(stream.cross[pair])
-    found = {pair: linear_values(stream.cross[pair]).values["cka"][0] for pair in every}
+        measure_sums(stream.cross[pair])
+    found = {}
+    for pair in every:
+        moments = SummedMoments(stream.cross[pair])
+        correlation_of(moments)
+        found[pair] = cka_of(moments).value
     for x, y in zip(*kept, strict=True):
         knn_overlap_of(Layer(x, dtype=np.float32), Layer(y, dtype=np.float32), np.arange(len(x)), _K)
     return seconds + now() - start, found

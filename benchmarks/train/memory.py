@@ -51,7 +51,7 @@ def _added(trainer: MakeTrainer, work: Workload, setting: Setting, batches: Sequ
 def predicted_mib(
     shape: DecoderShape, lengths: np.ndarray, setting: Setting, *, compute: torch.dtype | None, fused: bool
 ) -> float:
-    """Return what ``rembed plan`` gives for the step that :func:`peak_mib` measures.
+    """Return what ``rembed plan`` gives for the step that :func:`benchmarks.measure.peak_mib` measures.
 
     Parameters
     ----------

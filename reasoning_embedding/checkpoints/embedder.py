@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from reasoning_embedding.backbones import (
     stock_model,
 )
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, write_json
+from reasoning_embedding.files import atomic_folder, read_json, write_json
 
 from .provenance import FILE, content_hash, read_provenance, write_provenance
 
@@ -50,7 +49,7 @@ def save_checkpoint(
     parent : dict or None
         What it was made from, for ``provenance.json``.
     weights : mapping, optional
-        The embedder's state dict in whole tensors, where its own parameters are shards.
+        The embedder's state dict in unsharded tensors, where its own parameters are shards.
     **details
         Further provenance: step, run, settings.
 
@@ -158,8 +157,8 @@ def verify_content(folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        return read_json(path, todo="save or download the model again")
+    except OSError as error:
         raise InputError(
             "not a sentence-transformers checkpoint",
             where=str(path),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from reasoning_embedding import config
-from reasoning_embedding.files import PARTIAL, remove_folder
 
 _STEP = re.compile(r"step-(\d{6,})")
 
@@ -267,17 +265,3 @@ def _folders_in(parent: Path) -> list[str]:
     if not parent.is_dir():
         return []
     return sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def prune_states(run: RunFolder, keep: int) -> None:
-    """Delete all but the newest `keep` states, and what a killed process left of others; checkpoints stay."""
-    for step in run.state_steps()[:-keep]:
-        remove_folder(run.state(step))
-    for left in run.states.glob(f".*{PARTIAL}"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def newest_resumable(run: RunFolder) -> int | None:
-    """Newest step that has both a state and a checkpoint, or None."""
-    both = set(run.state_steps()) & set(run.steps())
-    return max(both, default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from reasoning_embedding.config.references import is_hub_id
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import write_json
+from reasoning_embedding.files import read_json, write_json
 
 FILE = "provenance.json"
 #: Files whose bytes decide what a model computes.
@@ -103,9 +102,15 @@ def write_provenance(folder: Path, *, kind: str, parent: dict[str, Any] | None, 
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a model folder, or None where there is none."""
+    """Return the record of a model folder, or None where there is none.
+
+    Raises
+    ------
+    InputError
+        If the record is damaged.
+    """
     path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path, todo="restore the file, or save the model again") if path.exists() else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ the weights of an unfinished pre-training. Tensors are safetensors; nothing is p
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, write_json
+from reasoning_embedding.files import atomic_folder, read_json, write_json
+
+_TODO = "delete this state folder to resume from the one before"
 
 
 def save_state(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, parameters: bool, **record: Any
 ) -> None:
-    """Write the state of a module that this process holds whole; see :func:`write_state`.
+    """Write the state of a module that this process holds in full; see :func:`write_state`.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def write_state(
     folder : Path
         Where; an existing state is replaced.
     optimizer : mapping
-        A ``state_dict`` of an optimizer, in whole tensors.
+        A ``state_dict`` of an optimizer, in unsharded tensors.
     parameters : mapping
         Trainable parameters that no model folder holds, by name.
     **record
@@ -105,7 +106,7 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 
 
 def put_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-    """Copy saved trainable parameters into a module that this process holds whole."""
+    """Copy saved trainable parameters into a module that this process holds in full."""
     own = trainable(model)
     with torch.no_grad():
         for name, value in parameters.items():
@@ -127,13 +128,13 @@ def explain_damage(folder: Path) -> Generator[None]:
         raise InputError(
             f"the saved state cannot be used ({error})",
             where=str(folder),
-            todo="delete this state folder to resume from the one before",
+            todo=_TODO,
         ) from error
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Read a state's record without its tensors."""
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return read_json(folder / "state.json", todo=_TODO)
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

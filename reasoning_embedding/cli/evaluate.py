@@ -86,7 +86,7 @@ def command(
             raise InputError(
                 "it was not made here, so its scores need a folder", where=model, todo="name one: -o FOLDER"
             )
-        targets = [(found, output or found.folder.parent.parent / "evaluation" / found.folder.name)]
+        targets = [(found, output or RunFolder(found.folder.parent.parent).evaluation / found.folder.name)]
         name = known.get("run") or Path(found.path).resolve().name
         run = RunFolder(Path(found.path).resolve().parent.parent)
     failed: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 
 from ._app import add, make_app
 from ._terminal import columns, difference_lines
@@ -150,7 +152,7 @@ def lineage(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a 
     InputError
         If the folder holds no model.
     """
-    from reasoning_embedding.checkpoints.layout import RunFolder
+    from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder
 
     steps = RunFolder(path).steps() if path.is_dir() else []
     folder = RunFolder(path).checkpoint(steps[-1]) if steps else path
@@ -164,8 +166,8 @@ def lineage(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a 
     from reasoning_embedding.checkpoints.provenance import ancestors
 
     typer.echo(f"{folder}  {record.get('kind', 'unknown')}  {str(record.get('content_hash', ''))[:12]}")
-    around = [parent / "lineage" for parent in folder.resolve().parents if (parent / "lineage").is_dir()]
-    for ancestor in ancestors(record, around[0] if around else None):
+    around = (ExperimentFolder(parent).lineage for parent in folder.resolve().parents)
+    for ancestor in ancestors(record, next((place for place in around if place.is_dir()), None)):
         parts = [ancestor.name, ancestor.kind, ancestor.revision, (ancestor.content_hash or "")[:12]]
         typer.echo("  " * ancestor.depth + "from " + "  ".join(part for part in parts if part))
 
@@ -200,7 +202,7 @@ def _describe(path: Path) -> Found | None:
     if config["kind"] == "sweep":
         return Found(path, "sweep", None, None, _sweep_state(path))
     if config["kind"] != "run":
-        state = "finished" if (path / "report" / "index.html").exists() else "unfinished"
+        state = "finished" if folder.page.exists() else "unfinished"
         return Found(path, config["kind"], None, None, state)
     steps = folder.steps()
     planned = (_read(folder.manifest) or {}).get("steps")
@@ -210,12 +212,12 @@ def _describe(path: Path) -> Found | None:
 
 def _sweep_state(path: Path) -> str:
     """How many runs have their last step, read without what needs torch."""
-    from reasoning_embedding.checkpoints.layout import RunFolder
+    from reasoning_embedding.checkpoints.layout import SweepFolder
 
-    names = [entry["name"] for entry in (_read(path / "sweep.json") or {}).get("runs", [])]
-    folders = [RunFolder(path / "runs" / name) for name in names]
-    ended = sum((_read(run.manifest) or {}).get("steps") in run.steps() for run in folders)
-    return "finished" if ended == len(names) else f"{ended} of {len(names)} finished"
+    folder = SweepFolder(path)
+    runs = [folder.run(entry["name"]) for entry in (_read(folder.index) or {}).get("runs", [])]
+    ended = sum((_read(run.manifest) or {}).get("steps") in run.steps() for run in runs)
+    return "finished" if ended == len(runs) else f"{ended} of {len(runs)} finished"
 
 
 def _state(metrics: Path, steps: list[int], planned: int | None) -> str:
@@ -228,26 +230,21 @@ def _state(metrics: Path, steps: list[int], planned: int | None) -> str:
 
 
 def _last_metrics(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    # Backwards, because a killed run may leave half a line at the end.
-    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
-        value = _parsed(line)
-        if value:
-            return value
+    """The last whole line of a log: a killed run may leave half a line at its end."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for line in reversed(lines):
+        with contextlib.suppress(json.JSONDecodeError):
+            if isinstance(value := json.loads(line), dict):
+                return value
     return None
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return _parsed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
+    """What a file holds; None where it is not there or damaged, which must not stop a list of folders."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        return read_json(path)
+    except (FileNotFoundError, NotADirectoryError, InputError):
         return None
-    return value if isinstance(value, dict) else None
 
 
 for _verb in (ls, show, diff, lineage):

@@ -29,7 +29,7 @@ def command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders, also running ones; or models of one series: folders, or OWNER/NAME@REVISION.",
+            help="Run folders, also running ones; or models of one series: folders, RUN@STEP, or OWNER/NAME@REVISION.",
             metavar="RUN",
         ),
     ],
@@ -97,11 +97,9 @@ def command(
 
 def _own(series: Series) -> dict[str, Any]:
     """Return the ``hrsa`` section of a run's configuration; empty where it has none."""
-    import json
+    from reasoning_embedding.files import read_json
 
-    if series.run is None or not series.run.config_json.exists():
-        return {}
-    return json.loads(series.run.config_json.read_text(encoding="utf-8")).get("hrsa") or {}
+    return (read_json(series.run.config_json, default={}).get("hrsa") if series.run else None) or {}
 
 
 def _steps(text: str) -> Any:

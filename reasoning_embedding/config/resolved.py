@@ -94,5 +94,5 @@ _Dumper.add_representer(str, lambda dumper, text: dumper.represent_str(escape(te
 
 
 def to_yaml(config: BaseModel) -> str:
-    """Write a configuration as YAML that :func:`load_config` reads back to an equal one."""
+    """Write a configuration as YAML that :func:`.reading.loading.load_config` reads back to an equal one."""
     return yaml.dump(resolved_json(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

@@ -26,7 +26,7 @@ class GradientSum:
 
     Notes
     -----
-    Buckets leave in one order on all ranks, last layers first: a bucket goes as soon as it is whole and those before
+    Buckets leave in one order on all ranks, last layers first: a bucket goes as soon as it is complete and those before
     it have gone, the others when :meth:`finish` is called, so a rank without a backward pass keeps up. A bucket is
     copied into one tensor, whose parts become the gradients: no second copy is held, and none is made when it
     arrives (as PyTorch's DDP does it, Li et al. 2020, arXiv 2006.15704).

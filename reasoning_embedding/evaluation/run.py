@@ -29,7 +29,7 @@ from .floors.bm25 import BM25Search
 from .floors.tfidf import TfIdf
 from .instructions import Instructions
 from .scoring import identity, score_task
-from .sharding import ShardedEncoder, TextEncoder, share_object
+from .sharding import ShardedEncoder, TextEncoder, broadcast_object
 from .tasks.loading import load_tasks
 from .tasks.suites import suite_members
 
@@ -109,16 +109,20 @@ def evaluate(
             "settings": _pinned(model, settings, query_template),
             "versions": versions(),
         }
-        known = share_object(_known(folder, scores) if world.is_main else None, world)
+        known = broadcast_object(_known(folder, scores) if world.is_main else None, world)
         lexical = isinstance(model, BM25 | TfIdf)
         # An embedder of others is asked with what the user says, else as its authors ask it.
         own_prompts = (
             model.prompts if isinstance(model, LibraryEmbedder) and settings.instructions is None else None
         )
-        asked = not lexical and own_prompts is None
+        instructed = not lexical and own_prompts is None
         todo = []
         for task in loaded:
-            own = identity(task, instructions, asked=asked) if isinstance(task, AbsTask) else _sequences(task)
+            own = (
+                identity(task, instructions, instructed=instructed)
+                if isinstance(task, AbsTask)
+                else _sequences(task)
+            )
             entry = known.get(own["task"], {})
             if all(entry.get(key) == value for key, value in own.items()):
                 scores["tasks"].append(entry)
@@ -138,7 +142,7 @@ def evaluate(
                 encoder,
                 _meta(model, scores),
                 instructions=instructions,
-                asked=asked,
+                instructed=instructed,
                 prompts=own_prompts,
                 corpus_embedder=CachedEncoder(encoder, cache, world) if keep else None,
                 max_tokens=settings.max_tokens,
@@ -161,7 +165,7 @@ def evaluate(
             _save(folder, scores, order)
             if todo and cache.size[0]:
                 say(f"{model_name} {revision}: kept {cache}")
-    return share_object(scores, world)
+    return broadcast_object(scores, world)
 
 
 def _name(task: AbsTask | config.NumberSequencesTask) -> str:

@@ -19,8 +19,7 @@ from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
     from reasoning_embedding.distributed import World
-    from reasoning_embedding.hrsa.instrument import Instrument
-    from reasoning_embedding.hrsa.side import Checkpoint
+    from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
     from reasoning_embedding.hrsa.trajectory import Against
 
 
@@ -259,7 +258,7 @@ def make_instrument(
 
 def checkpoint(model: ResolvedModel, name: str | None = None) -> Checkpoint:
     """Return a model to be measured, with what caches know it by; absent: named as it was referred to."""
-    from reasoning_embedding.hrsa.side import Checkpoint
+    from reasoning_embedding.hrsa.instrument import Checkpoint
 
     return Checkpoint(model.path, name or model.reference, revision=model.revision, content=model.content)
 

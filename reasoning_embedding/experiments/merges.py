@@ -1,4 +1,4 @@
-"""Merges of a configuration: made, scored and held against their models, once each."""
+"""Merges of a configuration: made, scored and compared with their models, once each."""
 
 from __future__ import annotations
 
@@ -154,7 +154,9 @@ def _merged(point: MergePoint, models: Models, folder: Path, report: Report) -> 
 
     model, file = folder / "models" / point.name, folder / "tensors" / f"{point.name}.json"
     found = merge(models, point.method, model, file)
-    report(f"{point.name}: {'merged' if found['made'] else 'there already'}{_said(found['summary'])}")
+    report(
+        f"{point.name}: {'merged' if found['made'] else 'there already'}{_lerp_fallback(found['summary'])}"
+    )
     return {
         "name": point.name,
         "method": point.method.kind,
@@ -166,7 +168,7 @@ def _merged(point: MergePoint, models: Models, folder: Path, report: Report) -> 
     }
 
 
-def _said(summary: dict[str, Any]) -> str:
+def _lerp_fallback(summary: dict[str, Any]) -> str:
     if summary["lerp_tensors"] is None:
         return ""
     return (
@@ -211,7 +213,7 @@ def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
 def _analyze(
     settings: config.Measuring, folder: Path, record: dict[str, Any], models: Models, report: Report
 ) -> None:
-    """Hold every merge against every model; ``hrsa/track.parquet`` has all layers, the record the final norm."""
+    """Compare every merge with every model; ``hrsa/track.parquet`` has all layers, the record the final norm."""
     from reasoning_embedding.hrsa.capture import FINAL
     from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
 

@@ -1,4 +1,4 @@
-"""Processes side by side, their words passed on as they come and kept in a log each."""
+"""Processes side by side: what they print is passed on as it comes, and kept in a log each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from reasoning_embedding.files import explain_disk_errors
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import known_secrets, mask
 
-#: Keeps libraries' own progress bars and advice out of what a process says.
+#: Keeps libraries' own progress bars and advice out of what a process prints.
 QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"}
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A process that ended: its exit code (negative: the signal that ended it), its words, its time."""
+class EndedProcess:
+    """A process that ended: its exit code (negative: the signal that ended it), what it printed, its time."""
 
     name: str
     code: int
@@ -61,13 +61,13 @@ class ProcessPool:
     jobs : int
         Processes side by side.
     report : callable
-        Takes each line a process says, with its name before it.
+        Takes each line a process prints, with its name before it.
     """
 
     def __init__(self, jobs: int, report: Report) -> None:
         self._jobs, self._report = jobs, report
         self._running: dict[str, _Running] = {}
-        self._words: queue.Queue[tuple[str, str | None]] = queue.Queue()
+        self._printed: queue.Queue[tuple[str, str | None]] = queue.Queue()
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -126,20 +126,20 @@ class ProcessPool:
                     file.write(line + "\n")
                     file.flush()
                     if line.strip():
-                        self._words.put((name, line))
-            self._words.put((name, None))
+                        self._printed.put((name, line))
+            self._printed.put((name, None))
 
         threading.Thread(target=listen, daemon=True).start()
         self._running[name] = _Running(process, slot, time.perf_counter(), log, [])
 
-    def wait(self) -> Ended:
-        """Pass words on until a process ends, and return it."""
+    def wait(self) -> EndedProcess:
+        """Pass on what is printed until a process ends, and return it."""
         while True:
-            name, line = self._words.get()
+            name, line = self._printed.get()
             if line is None:
                 job = self._running.pop(name)
                 code = job.process.wait()
-                return Ended(name, code, job.lines, job.log, time.perf_counter() - job.started)
+                return EndedProcess(name, code, job.lines, job.log, time.perf_counter() - job.started)
             self._running[name].lines.append(line)
             self._report(f"[{name}] {line}")
 

@@ -13,7 +13,7 @@ from reasoning_embedding.errors import ReasoningEmbeddingError
 from reasoning_embedding.files import atomic_write, read_json, write_json
 from reasoning_embedding.progress import Report
 
-from .processes import Ended, ProcessPool
+from .processes import EndedProcess, ProcessPool
 from .records import StageRecords
 from .stages import Stage, plan_stages
 
@@ -21,8 +21,8 @@ from .stages import Stage, plan_stages
 class StageError(ReasoningEmbeddingError):
     """A stage failed; carries the exit code of its process."""
 
-    def __init__(self, ended: Ended) -> None:
-        todo = f"its whole log is {ended.log}; finished stages are kept"
+    def __init__(self, ended: EndedProcess) -> None:
+        todo = f"its log is {ended.log}; finished stages are kept"
         super().__init__(ended.message, where=ended.name, todo=todo)
         self.exit_code = ended.code if ended.code > 0 else 1
 
@@ -89,7 +89,7 @@ def run_stages(
     jobs : int
         Processes side by side.
     report : callable
-        Takes each line a stage says, with the stage's name before it.
+        Takes each line a stage prints, with the stage's name before it.
     command : callable
         Gives the command that does a stage.
 

@@ -144,7 +144,7 @@ def failures(scores: dict[str, Any], name: str) -> list[str]:
 
 
 def tasks_failed(failed: list[str]) -> ReasoningEmbeddingError:
-    """Return the error that lists what :func:`failures` said of all models."""
+    """Return the error that lists the :func:`failures` of all models."""
     return ReasoningEmbeddingError("\n".join(["tasks failed", *failed]), todo="repair them and run again")
 
 
@@ -207,7 +207,7 @@ def _score_baseline(
         name, revision = baseline, model.revision
     else:
         checkpoint = folder.run(experiment.runs[0].name).checkpoint(0)
-        model = _untrained_twin(checkpoint).to(world.device)
+        model = _untrained_copy(checkpoint).to(world.device)
         name, revision = f"{experiment.name}-{baseline}", f"seed-0-{content_hash(checkpoint)[:12]}"
     evaluate(
         model,
@@ -223,7 +223,7 @@ def _score_baseline(
     )
 
 
-def _untrained_twin(checkpoint: Path) -> Embedder:
+def _untrained_copy(checkpoint: Path) -> Embedder:
     """Return an embedder of a checkpoint's architecture, tokenizer and pooling, with random weights."""
     import torch
     from transformers import AutoModel

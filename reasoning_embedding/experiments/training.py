@@ -79,12 +79,8 @@ def start_training(
     if experiment is not None and set_aside:
         if _has_other_settings(run, settings) or _has_other_backbone(run, settings):
             move_aside(ExperimentFolder.of(experiment), run.path, report)
-    elif resume and _has_other_backbone(run, settings):
-        raise InputError(
-            "the run there started from another backbone: that of this name has changed since",
-            where=str(run.path),
-            todo="move that folder away and train anew, or choose another name",
-        )
+    elif resume:
+        _refuse_another_backbone(run, settings)
 
     def examine(table: Table) -> None:
         refuse_contaminated(settings.data, tasks, table)
@@ -182,3 +178,17 @@ def _has_other_backbone(run: RunFolder, settings: config.RunConfig) -> bool:
         return False
     record = read_provenance(run.checkpoint(run.steps()[0])) or {}
     return record.get("parent") != parent_record(settings.backbone)
+
+
+def _refuse_another_backbone(run: RunFolder, settings: config.RunConfig) -> None:
+    """Stop where a run would go on from a backbone that is another model than the one it started from."""
+    backbone = settings.backbone
+    if isinstance(backbone, config.RandomBackbone) or not Path(backbone.path).is_dir():
+        return  # a backbone that is gone is not needed any more
+    # Other settings are refused when training starts, by their names.
+    if not _has_other_settings(run, settings) and _has_other_backbone(run, settings):
+        raise InputError(
+            f"the run there started from another model than the one in {backbone.path} now",
+            where=str(run.path),
+            todo="move the run's folder away and train anew, or choose another name",
+        )

@@ -3,7 +3,7 @@
 Every function returns a frozen result: ``.value`` (``float(result)`` too), the rows it came from, which
 definition it follows, its chance level and its warnings. :data:`METRICS` lists them with their level and what
 they ignore; :func:`with_inference` adds an interval and a null to any. Comparing checkpoints, which loads models,
-is in :mod:`.compare` and :mod:`.realignment`.
+is in :mod:`.pair` and :mod:`.trajectory`.
 
 Examples
 --------
@@ -21,29 +21,30 @@ H_inv 0.21, of a random basis 0.20
 0.46, by chance 0.01
 """
 
+from .metrics.cka import debiased_linear_cka, linear_cka, rbf_cka
 from .metrics.correlation import DimensionCorrelation, dimension_wise_correlation
 from .metrics.distances import Gulp, ProcrustesDistance, gulp, procrustes_distance
-from .metrics.isotropy import Isotropy, isotropy
-from .metrics.kernels import cknna, rbf_cka
-from .metrics.neighbours_and_cka import KnnOverlap, debiased_linear_cka, knn_overlap, linear_cka
+from .metrics.neighbours import KnnOverlap, cknna, knn_overlap
 from .metrics.permutation import PermutationMatch, permutation_match
 from .metrics.probe_transfer import ProbeTransfer, linear_probe_transfer
 from .metrics.procrustes import Procrustes, h_inv_floor, orthogonal_procrustes
 from .metrics.result import Interval, Metric, NullTest
 from .metrics.spectrum import (
     AlphaReq,
+    Isotropy,
     PowerLaw,
     alpha_req,
     effective_rank,
     fit_power_law,
+    isotropy,
     participation_ratio,
     rankme,
 )
 from .registry import METRICS, TRANSFORMATIONS, Level, MetricSpec
 from .uncertainty.equivalence import Equivalence, equivalence_of_replicates, equivalence_of_runs
+from .uncertainty.inference import with_inference
 from .uncertainty.resampling import bootstrap_mean, permutation_null
 from .uncertainty.seed_band import SeedBand, seed_band
-from .uncertainty.with_inference import with_inference
 
 __all__ = [
     "METRICS",

@@ -1,36 +1,184 @@
-"""Opening checkpoints on a probe set and reading them: alone, from the cache, or two in lockstep."""
+"""Opening checkpoints on a probe set and reading their states: alone, from the cache, or two in lockstep."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from reasoning_embedding import config
+from reasoning_embedding.backbones import (
+    load_config,
+    load_decoder,
+    load_tokenizer,
+    require_decoder,
+    require_packed_readout,
+)
+from reasoning_embedding.checkpoints import read_provenance
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.progress import Report
 
 from .cache import ActivationCache, activation_key
-from .capture import Activations, Sample, check_finite, draw_sample, read
-from .heat_maps import TILE
+from .capture import Activations, Sample, check_finite, draw_sample, read, token_hash, tokenize
+from .metrics.cka import TILE
+from .metrics.layer import Layer
+from .metrics.procrustes import heldout_texts
+from .moments import PairSums, needed_mib
 from .probes import ProbeSet
-from .side import Checkpoint, Reader, Side
-from .streaming import PairStream, heldout_texts, needed_mib
 
-Report = Callable[[str], None]
 #: Texts whose mean sums are taken about.
 _PILOT = 8
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Two models measured on the same rows; `stream` is absent where every row is kept."""
+class Checkpoint:
+    """A model to measure.
 
-    a: Side
-    b: Side
-    stream: PairStream | None
+    Parameters
+    ----------
+    path : Path or str
+        Its folder, or an id on the Hub.
+    reference : str
+        Its name in results and errors.
+    revision : str, optional
+        Branch, tag or commit on the Hub.
+    content : str, optional
+        Hash of its content; without one nothing of it is cached.
+    bidirectional : bool, optional
+        How to attend; absent: as saved.
+    """
+
+    path: Path | str
+    reference: str
+    revision: str | None = None
+    content: str | None = None
+    bidirectional: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ModelStates:
+    """A model's states on the probe set.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The model.
+    activations : Activations
+        Its states.
+    layers : list of Layer
+        The same states, prepared for pairs.
+    tokens : str
+        Hash of the probe set's token ids.
+    """
+
+    checkpoint: Checkpoint
+    activations: Activations
+    layers: list[Layer]
+    tokens: str
+
+    @property
+    def reference(self) -> str:
+        """What the user calls it."""
+        return self.checkpoint.reference
+
+    @property
+    def width(self) -> int:
+        """Dimensions of every layer."""
+        return self.layers[-1].width
+
+    @property
+    def sample(self) -> Sample:
+        """The rows kept."""
+        return self.activations.sample
+
+    def describe(self) -> dict[str, Any]:
+        """What the results file says of it."""
+        known = read_provenance(Path(self.checkpoint.path)) or {}
+        return {
+            "reference": self.reference,
+            "path": str(self.checkpoint.path),
+            "revision": self.checkpoint.revision,
+            "content_hash": self.checkpoint.content or known.get("content_hash"),
+            "attention": "causal" if self.activations.causal else "bidirectional",
+            "dimension": self.width,
+            "layers": len(self.layers) - 2,
+        }
+
+
+class OpenModel:
+    """A checkpoint opened on the probe set: its tokens now, its weights when they are needed.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The model.
+    probe : ProbeSet
+        Texts.
+    max_tokens : int
+        Longer texts are cut.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint cannot be read.
+    ContractError
+        If it is an embedder whose states the packed forward does not compute.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int) -> None:
+        self.checkpoint = checkpoint
+        path, revision = str(checkpoint.path), checkpoint.revision
+        require_packed_readout(path, revision=revision)
+        self.ids = tokenize(probe.texts, load_tokenizer(path, revision=revision), max_tokens)
+        self.tokens = token_hash(self.ids)
+        model_config = load_config(path, revision=revision)
+        require_decoder(model_config, path)
+        text = model_config.get_text_config()
+        #: Layers (embedding, decoder layers, final norm) and their width.
+        self.shape: tuple[int, int] = text.num_hidden_layers + 2, text.hidden_size
+
+    @cached_property
+    def model(self) -> Any:
+        """The decoder, on the device."""
+        checkpoint, path = self.checkpoint, str(self.checkpoint.path)
+        try:
+            model: Any = load_decoder(
+                path, revision=checkpoint.revision, bidirectional=checkpoint.bidirectional
+            )[0]
+        except SafetensorError as error:
+            raise InputError(
+                f"the weights cannot be read: {error}",
+                where=path,
+                todo="save or download the checkpoint again",
+            ) from error
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def release(self) -> None:
+        """Let the weights go."""
+        self.__dict__.pop("model", None)
+
+    def states(self, activations: Activations) -> ModelStates:
+        """Prepare captured states for pairs."""
+        layers = [
+            Layer(rows, f"{self.checkpoint.reference}, {label}", dtype=np.float32)
+            for rows, label in zip(activations.states, activations.layers, strict=True)
+        ]
+        return ModelStates(self.checkpoint, activations, layers, self.tokens)
+
+
+@dataclass(frozen=True)
+class PairStates:
+    """The states of two models on the same rows; `sums` is absent where every row is kept."""
+
+    a: ModelStates
+    b: ModelStates
+    sums: PairSums | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +205,7 @@ class Instrument:
     world: World = field(default_factory=World)
     report: Report = print
 
-    def open(self, checkpoint: Checkpoint, like: Reader | None = None) -> Reader:
+    def open(self, checkpoint: Checkpoint, like: OpenModel | None = None) -> OpenModel:
         """Open a checkpoint, the other side of `like`.
 
         Raises
@@ -65,7 +213,7 @@ class Instrument:
         InputError
             If the checkpoint cannot be read, or cuts texts into other tokens than `like` while rows are tokens.
         """
-        reader = Reader(checkpoint, self.probe, self.settings.max_tokens)
+        reader = OpenModel(checkpoint, self.probe, self.settings.max_tokens)
         if like is not None and reader.tokens != like.tokens and self.settings.tokens != "mean":
             raise InputError(
                 f"{like.checkpoint.reference} and {checkpoint.reference} cut the probe texts into different tokens, "
@@ -75,13 +223,13 @@ class Instrument:
             )
         return reader
 
-    def sample(self, reader: Reader) -> Sample:
+    def sample(self, reader: OpenModel) -> Sample:
         """Return the rows kept of every model that is compared with `reader`."""
         settings = self.settings
         lengths = [len(text) for text in reader.ids]
         return draw_sample(lengths, settings.tokens, settings.max_rows, settings.seed)
 
-    def sides(self, a: Reader, b: Reader, known: Side | None = None) -> Sides:
+    def states(self, a: OpenModel, b: OpenModel, known: ModelStates | None = None) -> PairStates:
         """Measure two models; `known` is the first one, if it was measured before.
 
         Raises
@@ -94,39 +242,39 @@ class Instrument:
         if known is None:
             self.report(self._needs(a, b, len(sample), len(pairs)))
         if not self._streams(a):
-            first = known or a.side(self._activations(a, sample))
-            second = b.side(self._activations(b, sample))
-            return Sides(first, second, None)
-        stream = PairStream(pairs, matched)
+            first = known or a.states(self._activations(a, sample))
+            second = b.states(self._activations(b, sample))
+            return PairStates(first, second, None)
+        sums = PairSums(pairs, matched)
         held = torch.from_numpy(heldout_texts(len(a.ids), self.settings.heldout, self.settings.seed))
         models, ids = [a.model, b.model], [a.ids, b.ids]
         if self.world.size > 1:
-            stream.begin(self._pilot(models, ids))
+            sums.begin(self._pilot(models, ids))
         found = read(
-            models, ids, sample, world=self.world, each=lambda rows, texts: stream.add(rows, held[texts])
+            models, ids, sample, world=self.world, each=lambda rows, texts: sums.add(rows, held[texts])
         )
-        stream.reduce(self.world)
-        for model, activations, side in zip(models, found, stream.sides, strict=True):
+        sums.reduce(self.world)
+        for model, activations, side in zip(models, found, sums.layers, strict=True):
             for label, moments in zip(activations.layers, side, strict=True):
                 check_finite(moments.total, model, label)
         b.release()
-        return Sides(known or a.side(found[0]), b.side(found[1]), stream)
+        return PairStates(known or a.states(found[0]), b.states(found[1]), sums)
 
-    def _rows(self, reader: Reader) -> int:
+    def _rows(self, reader: OpenModel) -> int:
         """Rows of the probe set under the token rule."""
         return sum(map(len, reader.ids)) if self.settings.tokens == "all" else len(reader.ids)
 
-    def _streams(self, reader: Reader) -> bool:
+    def _streams(self, reader: OpenModel) -> bool:
         rule = self.settings.streaming
         return rule == "always" or (rule == "auto" and self._rows(reader) > self.settings.max_rows)
 
-    def _followed(self, a: Reader, b: Reader) -> list[tuple[int, int]]:
+    def _followed(self, a: OpenModel, b: OpenModel) -> list[tuple[int, int]]:
         """Pairs of layers whose sums are kept: all where they fit, else the matched ones."""
         every = [(i, j) for i in range(a.shape[0]) for j in range(b.shape[0])]
         fits = needed_mib(a.shape, b.shape, len(every)) <= self.settings.memory_mib
         return every if fits else matched_layers(a.shape[0], b.shape[0])
 
-    def _needs(self, a: Reader, b: Reader, kept: int, pairs: int) -> str:
+    def _needs(self, a: OpenModel, b: OpenModel, kept: int, pairs: int) -> str:
         """Say how much memory the measurement takes besides the models."""
         values = a.shape[0] * a.shape[1] + b.shape[0] * b.shape[1]
         rows = 2 * 4 * kept * values / 2**20  # as captured, and centred
@@ -138,7 +286,7 @@ class Instrument:
         total = rows + tiles + sums
         return f"needs about {total:.0f} MiB: {parts}, sums of {self._rows(a):,} rows {sums:.0f}"
 
-    def _activations(self, reader: Reader, sample: Sample) -> Activations:
+    def _activations(self, reader: OpenModel, sample: Sample) -> Activations:
         """Kept rows of one model, from the cache where they are there."""
         key, checkpoint = None, reader.checkpoint
         # Ranks must take the same way: one that finds an entry would leave the others waiting for its share.

@@ -1,4 +1,4 @@
-"""All metrics of one pair of layers, and the rows that take part in neighbourhoods."""
+"""Every metric of one pair of layers, each computed once: from rows, or from running sums where there are more rows."""
 
 from __future__ import annotations
 
@@ -11,39 +11,42 @@ import numpy as np
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .metrics.correlation import CORRELATION, correlation_of
+from .metrics.cka import cka_of, debiased_cka_of, rbf_cka_of
+from .metrics.correlation import correlation_of
 from .metrics.distances import gulp_of, procrustes_distance_of
-from .metrics.kernels import cknna_of, rbf_cka_of
-from .metrics.layer import Layer, frobenius_square
-from .metrics.neighbours_and_cka import (
-    CKA,
-    DEBIASED_CKA,
-    KnnOverlap,
-    cka_of,
-    debiased_cka_of,
-    distinct_in_all,
-    knn_overlap_of,
-)
+from .metrics.layer import Layer
+from .metrics.neighbours import KnnOverlap, cknna_of, distinct_in_all, knn_overlap_of
 from .metrics.permutation import permutation_match_of
-from .metrics.procrustes import H_INV, Procrustes, procrustes_of
+from .metrics.procrustes import (
+    COSINE,
+    H_INV_RESCALED,
+    RESIDUAL,
+    Procrustes,
+    procrustes_of,
+    procrustes_of_sums,
+)
 from .metrics.result import Metric
-from .side import Side
+from .metrics.spectrum import (
+    alpha_of,
+    alpha_req,
+    isotropy,
+    participation_of,
+    participation_ratio,
+    rankme,
+    rankme_of,
+)
+from .moments import CrossMoments, Moments, PairMoments, RowMoments, SummedMoments
 from .uncertainty.resampling import shuffles
 
 #: Distinct rows whose neighbours are compared: n x n similarities of every layer are what costs most.
 KNN_ROWS = 1000
 #: Shuffles behind the chance level of CKNNA.
 _SHUFFLES = 5
-#: Metrics that running sums give too, with their definitions.
-LINEAR = {
-    "dimension_correlation": CORRELATION,
-    "h_inv": H_INV,
-    "h_inv_rescaled": "(H_inv - floor) / (1 - floor), floor = H_inv of a random orthogonal map",
-    "procrustes_residual": "|XO - Y|_F^2 / |Y|_F^2 on centred rows of held-out texts",
-    "procrustes_cosine": "mean cosine of the rows of XO and Y, centred rows of held-out texts",
-    "cka": CKA,
-    "cka_debiased": DEBIASED_CKA,
-}
+#: Metrics that second moments give, so that running sums over any number of rows do.
+LINEAR = (
+    *("dimension_correlation", "h_inv", "h_inv_rescaled", "procrustes_residual", "procrustes_cosine"),
+    *("cka", "cka_debiased"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ class KnnRows:
         return self.context if i and j else self.embedding
 
 
-def knn_rows(a: Side, b: Side, seed: int) -> KnnRows:
+def knn_rows(a: Sequence[Layer], b: Sequence[Layer], seed: int) -> KnnRows:
     """Choose the rows that repeat no other row in any layer of either model."""
-    context = distinct_in_all([*a.layers[1:], *b.layers[1:]])
-    embedding = distinct_in_all([a.layers[0], b.layers[0]], context)
+    context = distinct_in_all([*a[1:], *b[1:]])
+    embedding = distinct_in_all([a[0], b[0]], context)
     return KnnRows(_few(context, seed), _few(embedding, seed), len(context))
 
 
@@ -83,7 +86,7 @@ def _few(rows: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass
 class Measured:
-    """Metrics by name; those that could not be computed are missing and explained in `warnings`."""
+    """Metrics of a pair of layers by name; those that could not be computed are missing and explained in `warnings`."""
 
     metrics: dict[str, Metric] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -91,6 +94,8 @@ class Measured:
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """Distinct rows that the metrics of n x n similarities were computed from."""
     overlaps: dict[int, KnnOverlap] = field(default_factory=dict)
+    summed: int | None = None
+    """Rows that the metrics of :data:`LINEAR` were computed from, where those are running sums."""
 
     def add(self, compute: Callable[[], dict[str, Metric]]) -> None:
         """Add what `compute` gives, or the reason why it gives nothing."""
@@ -122,9 +127,10 @@ def measure(
     b: Layer,
     rows: np.ndarray,
     documents: np.ndarray,
-    analysis: config.Measuring,
+    settings: config.Measuring,
     *,
-    linear: bool = True,
+    sums: CrossMoments | None = None,
+    held: np.ndarray | None = None,
 ) -> Measured:
     """Compute every metric of the representation and geometry levels for one pair of layers.
 
@@ -138,39 +144,68 @@ def measure(
         Distinct rows for the metrics of n x n similarities: k-NN, CKNNA and RBF CKA.
     documents : array of int, shape (n,)
         The text of each row.
-    analysis : config.Measuring
+    settings : config.Measuring
         Neighbourhood sizes, held-out share, seed.
-    linear : bool
-        Whether those of :data:`LINEAR` are wanted, which running sums over more rows may give instead.
+    sums : CrossMoments, optional
+        Running sums over more rows of the same layers: the metrics of :data:`LINEAR` are computed from them alone.
+    held : array of bool, shape (n,), optional
+        Which of the rows those sums hold out of the Procrustes fit: cosines are taken of them.
     """
-    result = Measured(rows=rows)
-    cross = a.cross(b)
-    shuffled = b.reordered(next(shuffles(documents, 1, analysis.seed)))
+    result = Measured(rows=rows, summed=None if sums is None else sums.x.n)
+    kept = RowMoments(a, b)
+    shuffled = b.reordered(next(shuffles(documents, 1, settings.seed)))
     result.add(lambda: _with_chance("permutation_match", permutation_match_of, a, b, [shuffled]))
-    if linear and a.width == b.width:
-        result.add(lambda: {"dimension_correlation": correlation_of(a, b)})
-        result.add(lambda: _procrustes(result, a, b, documents, analysis))
-    if linear:
-        square = frobenius_square(cross)
-        result.add(lambda: {"cka": cka_of(a, b, square)})
-        result.add(lambda: {"cka_debiased": debiased_cka_of(a, b, square)})
+    if sums is None:
+        _add_linear(result, kept, lambda: _fit_on_rows(a, b, documents, settings))
+    else:
+        _add_linear(result, SummedMoments(sums), lambda: _fit_on_sums(sums, a, b, held))
     result.add(lambda: _with_chance("procrustes_distance", procrustes_distance_of, a, b, [shuffled]))
-    result.add(lambda: {"gulp": gulp_of(a, b, cross=cross)})
-    for k in analysis.k:
-        result.add(lambda k=k: _overlap(result, a, b, rows, k, max(analysis.k)))
+    result.add(lambda: {"gulp": gulp_of(a, b, cross=kept.cross)})
+    for k in settings.k:
+        result.add(lambda k=k: _overlap(result, a, b, rows, k, max(settings.k)))
     if len(rows) > 1:
-        _add_kernels(result, a.taken(rows), b.taken(rows), documents[rows], analysis)
+        _add_kernels(result, a.taken(rows), b.taken(rows), documents[rows], settings)
     return result
 
 
+def measure_sums(sums: CrossMoments) -> Measured:
+    """Compute the metrics of :data:`LINEAR` from running sums alone, where no rows are held."""
+    result = Measured(summed=sums.x.n)
+    _add_linear(result, SummedMoments(sums), lambda: (procrustes_of_sums(sums), sums.x.held))
+    return result
+
+
+def _add_linear(result: Measured, pair: PairMoments, fit: Callable[[], tuple[Procrustes, int]]) -> None:
+    """Add what second moments give, whichever way they were taken."""
+    if pair.x.width == pair.y.width:
+        result.add(lambda: {"dimension_correlation": correlation_of(pair)})
+        result.add(lambda: _procrustes(result, *fit()))
+    result.add(lambda: {"cka": cka_of(pair)})
+    result.add(lambda: {"cka_debiased": debiased_cka_of(pair)})
+
+
+def _fit_on_rows(
+    a: Layer, b: Layer, documents: np.ndarray, settings: config.Measuring
+) -> tuple[Procrustes, int]:
+    """Procrustes map, and how many rows it was scored on."""
+    fit = procrustes_of(a, b, heldout=settings.heldout, seed=settings.seed, documents=documents)
+    return fit, len(fit.heldout)
+
+
+def _fit_on_sums(sums: CrossMoments, a: Layer, b: Layer, held: np.ndarray | None) -> tuple[Procrustes, int]:
+    """:func:`_fit_on_rows` from running sums."""
+    rows = np.flatnonzero(np.zeros(len(a), dtype=bool) if held is None else held)
+    return procrustes_of_sums(sums, (a.rows[rows], b.rows[rows], rows)), sums.x.held
+
+
 def _add_kernels(
-    result: Measured, a: Layer, b: Layer, documents: np.ndarray, analysis: config.Measuring
+    result: Measured, a: Layer, b: Layer, documents: np.ndarray, settings: config.Measuring
 ) -> None:
     """Add what needs n x n kernels, of layers of distinct rows whose neighbours are known."""
     result.add(lambda: {"cka_rbf": rbf_cka_of(a, b)})
     every = np.arange(len(a))
-    shuffled = [b.reordered(order) for order in shuffles(documents, _SHUFFLES, analysis.seed)]
-    for k in analysis.k:
+    shuffled = [b.reordered(order) for order in shuffles(documents, _SHUFFLES, settings.seed)]
+    for k in settings.k:
         if k >= 2:
             of = partial(cknna_of, rows=every, k=k)
             result.add(lambda k=k, of=of: _with_chance(f"cknna@{k}", of, a, b, shuffled))
@@ -182,35 +217,30 @@ def _with_chance(
     return {name: replace(of(a, b), chance=float(np.mean([float(of(a, other)) for other in shuffled])))}
 
 
-def _procrustes(
-    result: Measured, a: Layer, b: Layer, documents: np.ndarray, analysis: config.Measuring
-) -> dict[str, Metric]:
-    fit = procrustes_of(a, b, heldout=analysis.heldout, seed=analysis.seed, documents=documents)
+def _procrustes(result: Measured, fit: Procrustes, held: int) -> dict[str, Metric]:
     result.procrustes = fit
-    held = len(fit.heldout)
-    return {
+    found = {
         "h_inv": Metric(
             value=fit.value, n=fit.n, definition=fit.definition, chance=fit.floor, warnings=fit.warnings
         ),
         "h_inv_rescaled": Metric(
             value=fit.rescaled,
             n=fit.n,
-            definition=LINEAR["h_inv_rescaled"],
+            definition=H_INV_RESCALED,
             chance=0.0,
         ),
         "procrustes_residual": Metric(
             value=fit.residual,
             n=held,
-            definition=LINEAR["procrustes_residual"],
+            definition=RESIDUAL,
             chance=fit.residual_chance,
         ),
-        "procrustes_cosine": Metric(
-            value=fit.cosine,
-            n=held,
-            definition=LINEAR["procrustes_cosine"],
-            chance=0.0,
-        ),
     }
+    if len(fit.row_cosines):
+        found["procrustes_cosine"] = Metric(
+            value=fit.cosine, n=len(fit.row_cosines), definition=COSINE, chance=0.0
+        )
+    return found
 
 
 def _overlap(result: Measured, a: Layer, b: Layer, rows: np.ndarray, k: int, k_max: int) -> dict[str, Metric]:
@@ -220,6 +250,45 @@ def _overlap(result: Measured, a: Layer, b: Layer, rows: np.ndarray, k: int, k_m
         value=overlap.mutual, n=overlap.n, definition=overlap.mutual_definition, chance=overlap.mutual_chance
     )
     return {f"knn_jaccard@{k}": overlap, f"knn_mutual@{k}": mutual}
+
+
+# One model's features
+
+
+def measure_spectrum(rows: np.ndarray) -> Measured:
+    """RankMe in both variants, participation ratio, isotropy and alpha-ReQ of the features of texts (n, D)."""
+    return _measured(
+        {
+            "rankme_sigma": lambda: rankme(rows),
+            "rankme_lambda": lambda: rankme(rows, "lambda"),
+            "participation_ratio": lambda: participation_ratio(rows),
+            "isotropy": lambda: isotropy(rows),
+            "alpha": lambda: alpha_req(rows),
+        }
+    )
+
+
+def measure_spectrum_of_sums(moments: Moments) -> Measured:
+    """Those spectral metrics that running sums give."""
+    values, width = moments.eigenvalues(), moments.width
+    return _measured(
+        {
+            "rankme_lambda": lambda: rankme_of(values, moments.n, width, "lambda"),
+            "participation_ratio": lambda: participation_of(values, moments.n, width),
+            "alpha": lambda: alpha_of(values, moments.n, width),
+        }
+    )
+
+
+def _measured(metrics: dict[str, Callable[[], Metric]]) -> Measured:
+    result = Measured()
+    for name, metric in metrics.items():
+        result.add(lambda name=name, metric=metric: {name: metric()})
+    result.warnings = list(dict.fromkeys(result.warnings))
+    return result
+
+
+# Words and numbers for files
 
 
 def finite(metric: Metric | None, digits: int = 6) -> float | None:

@@ -1,20 +1,25 @@
-"""Sums over rows that CKA, correlation, Procrustes and spectra need: memory D^2 a layer, whatever the rows."""
+"""Second moments that CKA, correlation, Procrustes and spectra need: of rows that are held, or as running sums over any
+number of rows, whose memory is D^2 a layer. What is made of them is in :mod:`.metrics`, once for both.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.distributed import World, sum_over_ranks
 
+from .metrics.layer import Layer, frobenius_square
 from .metrics.linear_algebra import eigvalsh
-from .metrics.procrustes import h_inv_floor, inverse_entropy, nearest_rotation, row_cosines
+from .metrics.result import same_rows
 
-#: Of a streamed metric: its value, and its chance level.
-Value = tuple[float, float]
+#: Rows whose shifted copies are held at once; fewer make the products slower.
+_BLOCK = 512
 
 
 class Moments:
@@ -38,7 +43,7 @@ class Moments:
         self.n = self.held = 0
         self.total, self.weighted, self.held_total = (_zeros(shift, width) for _ in range(3))
         self.square = _zeros(shift, width, width)
-        self.norms = _zeros(shift, 3)  # sum a, sum a^2, sum a of held-out rows
+        self.squares = _zeros(shift, 3)  # sum a, sum a^2, sum a of held-out rows
 
     def add(
         self, rows: torch.Tensor, norms: torch.Tensor, held: torch.Tensor, held_rows: torch.Tensor
@@ -48,7 +53,7 @@ class Moments:
         self.held += len(held_rows)
         self.square += rows.T @ rows
         self.held_total += held_rows.sum(dim=0, dtype=torch.float64)
-        self.norms += torch.stack([norms.sum(), norms @ norms, norms[held].sum()])
+        self.squares += torch.stack([norms.sum(), norms @ norms, norms[held].sum()])
 
     def add_sums(self, total: torch.Tensor, weighted: torch.Tensor) -> None:
         """Add what a block gives of the plain sum and of the one weighted by squared norms."""
@@ -57,12 +62,38 @@ class Moments:
 
     def tensors(self) -> list[torch.Tensor]:
         """What is summed over ranks."""
-        return [self.total, self.weighted, self.held_total, self.square, self.norms]
+        return [self.total, self.weighted, self.held_total, self.square, self.squares]
 
     @property
     def mean(self) -> np.ndarray:
         """Mean of the rows minus the shift, float64 (D,)."""
         return _array(self.total) / self.n
+
+    @property
+    def name(self) -> str:
+        """What errors call it: these sums belong to a layer of a model that was named when it was read."""
+        return "a layer"
+
+    @property
+    def width(self) -> int:
+        """Dimensions D."""
+        return len(self.shift)
+
+    @cached_property
+    def constant(self) -> np.ndarray:
+        """Dimensions of the finished sums whose variation is no more than the rounding of their mean, bool (D,)."""
+        noise = torch.finfo(self.shift.dtype).eps * np.abs(self.mean + _array(self.shift)) * np.sqrt(self.n)
+        return np.sqrt(np.maximum(self.variances, 0)) <= 4 * noise
+
+    @cached_property
+    def norms(self) -> np.ndarray:
+        """``|Xc_j|`` of the finished sums, float64 (D,); 0 of constant dimensions."""
+        return np.where(self.constant, 0, np.sqrt(np.maximum(self.variances, 0)))
+
+    @cached_property
+    def row_fourth_sum(self) -> float:
+        """``sum_i |xc_i|^4`` of the finished sums."""
+        return CrossMoments.own(self).row_square_product()
 
     def covariance_sum(self) -> np.ndarray:
         """``Xc'Xc``, float64 (D, D)."""
@@ -87,14 +118,19 @@ class Moments:
         """Mean of the rows that are not held out, minus the shift."""
         return _array(self.total - self.held_total) / (self.n - self.held)
 
+    def fitted_point(self) -> np.ndarray:
+        """Mean of the rows that are not held out."""
+        return self.fitted_mean() + _array(self.shift)
+
     def held_spread(self) -> float:
         """Sum of squared distances of the held-out rows from :meth:`fitted_mean`."""
         mean = self.fitted_mean()
-        return float(self.norms[2] - 2 * mean @ _array(self.held_total) + self.held * mean @ mean)
+        return float(self.squares[2] - 2 * mean @ _array(self.held_total) + self.held * mean @ mean)
 
+    @property
     def row_square_sum(self) -> float:
         """``tr Xc'Xc``."""
-        return float(self.norms[0]) - self.n * float(self.mean @ self.mean)
+        return float(self.squares[0]) - self.n * float(self.mean @ self.mean)
 
 
 @dataclass(eq=False)
@@ -131,7 +167,7 @@ class CrossMoments:
     @classmethod
     def own(cls, x: Moments) -> CrossMoments:
         """A layer against itself, from the sums it has."""
-        return cls(x, x, x.square, _zeros(x.shift, 0, 0), x.weighted, x.weighted, x.norms[1])
+        return cls(x, x, x.square, _zeros(x.shift, 0, 0), x.weighted, x.weighted, x.squares[1])
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add the products of shifted rows (b, D)."""
@@ -156,134 +192,244 @@ class CrossMoments:
         """``Xc'Yc``, float64 (D_x, D_y)."""
         return _array(self.product) - self.x.n * np.outer(self.x.mean, self.y.mean)
 
+    def fitted_cross(self) -> np.ndarray:
+        """``Xc'Yc`` of the rows that are not held out, centred by their own means, float64 (D, D)."""
+        fitted = self.x.n - self.x.held
+        held_product = _array(self.held_product)
+        return (
+            _array(self.product)
+            - held_product
+            - fitted * np.outer(self.x.fitted_mean(), self.y.fitted_mean())
+        )
+
+    def held_cross(self) -> np.ndarray:
+        """``X'Y`` of the held-out rows, centred by the means of the others, float64 (D, D)."""
+        mu, nu = self.x.fitted_mean(), self.y.fitted_mean()
+        x_held, y_held = _array(self.x.held_total), _array(self.y.held_total)
+        return (
+            _array(self.held_product)
+            - np.outer(x_held, nu)
+            - np.outer(mu, y_held)
+            + self.x.held * np.outer(mu, nu)
+        )
+
     def row_square_product(self) -> float:
         """``sum_i |xc_i|^2 |yc_i|^2``, expanded about the shifts."""
         mu, nu, n = self.x.mean, self.y.mean, self.x.n
         m, k = float(mu @ mu), float(nu @ nu)
         linear = 2 * float(nu @ _array(self.by_x)) + 2 * float(mu @ _array(self.by_y))
         mixed = 4 * float(mu @ _array(self.product) @ nu)
-        ends = k * float(self.x.norms[0]) + m * float(self.y.norms[0])
+        ends = k * float(self.x.squares[0]) + m * float(self.y.squares[0])
         return float(self.both) - linear + mixed + ends - 3 * n * m * k
 
 
-@dataclass(frozen=True, eq=False)
-class StreamedProcrustes:
-    """A Procrustes map from sums; `mean_x` and `mean_y` (D,) are those of the fitted rows."""
+class PairMoments(ABC):
+    """Second moments of the same rows in two layers: all that a linear metric needs, from rows or from running sums.
 
-    value: float
-    rescaled: float
-    floor: float
-    residual: float
-    residual_chance: float
-    fitted: int
-    held: int
-    rotation: np.ndarray
-    mean_x: np.ndarray
-    mean_y: np.ndarray
-    undetermined: int
-
-    def row_cosines(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Cosines of XO and Y for rows (n, D) that were held out."""
-        return row_cosines((x - self.mean_x) @ self.rotation, y - self.mean_y)
-
-
-def streamed_procrustes(pair: CrossMoments) -> StreamedProcrustes:
-    """Fit the rotation on the rows that are not held out; see :func:`.procrustes.orthogonal_procrustes`.
-
-    Raises
-    ------
-    InputError
-        If no rows were held out or none are left to fit on, or if the held-out ones do not vary.
+    Parameters
+    ----------
+    x, y : Layer or Moments
+        The layers; both know their rows ``n``, ``width``, ``constant`` dimensions, column ``norms`` and squares.
     """
-    x, y = pair.x, pair.y
-    fitted = x.n - x.held
-    if fitted < 2 or not x.held:
-        raise InputError("no rows are left to fit the map on", todo="give more texts")
-    mu, nu = x.fitted_mean(), y.fitted_mean()
-    held_product = _array(pair.held_product)
-    cross = _array(pair.product) - held_product - fitted * np.outer(mu, nu)
-    rotation, free = nearest_rotation(cross)
-    x_held, y_held = _array(x.held_total), _array(y.held_total)
-    held_cross = held_product - np.outer(x_held, nu) - np.outer(mu, y_held) + x.held * np.outer(mu, nu)
-    x_spread, y_spread = x.held_spread(), y.held_spread()
-    if y_spread <= 0:
-        raise InputError("the held-out rows do not vary", todo="give more distinct texts")
-    left_over = x_spread + y_spread - 2 * float(np.einsum("ij,ij->", rotation, held_cross))
-    value, floor = inverse_entropy(rotation), h_inv_floor(len(rotation))
-    return StreamedProcrustes(
-        value=value,
-        rescaled=(value - floor) / (1 - floor),
-        floor=floor,
-        residual=max(0.0, left_over) / y_spread,
-        residual_chance=1 + x_spread / y_spread,
-        fitted=fitted,
-        held=x.held,
-        rotation=rotation,
-        mean_x=mu + _array(x.shift),
-        mean_y=nu + _array(y.shift),
-        undetermined=free,
-    )
+
+    def __init__(self, x: Layer | Moments, y: Layer | Moments) -> None:
+        self.x, self.y = x, y
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return self.x.n
+
+    @property
+    def names(self) -> str:
+        """What errors call the two layers."""
+        return f"{self.x.name} / {self.y.name}"
+
+    @property
+    @abstractmethod
+    def cross(self) -> np.ndarray:
+        """``Xc'Yc``, shape (D_x, D_y)."""
+
+    @cached_property
+    def cross_square(self) -> float:
+        """``|Xc'Yc|_F^2``."""
+        return frobenius_square(self.cross)
+
+    @property
+    @abstractmethod
+    def diagonal(self) -> np.ndarray:
+        """Diagonal of ``Xc'Yc``, float64, of layers of one width."""
+
+    @property
+    @abstractmethod
+    def row_square_product(self) -> float:
+        """``sum_i |xc_i|^2 |yc_i|^2``."""
 
 
-def correlation(pair: CrossMoments) -> tuple[float, int]:
-    """Mean dimension-wise correlation over the dimensions that vary on both sides, and how many do not.
+class RowMoments(PairMoments):
+    """:class:`PairMoments` of two layers whose rows are held."""
 
-    Raises
-    ------
-    InputError
-        If none does.
+    def __init__(self, x: Layer, y: Layer) -> None:
+        same_rows(x.rows, y.rows)
+        super().__init__(x, y)
+        self._layers = x, y
+
+    @cached_property
+    def cross(self) -> np.ndarray:
+        """``Xc'Yc``, in the type of the rows."""
+        x, y = self._layers
+        return x.cross(y)
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:
+        """Its diagonal, from the columns alone."""
+        x, y = self._layers
+        return np.einsum("nd,nd->d", x.centred, y.centred, dtype=np.float64)
+
+    @property
+    def row_square_product(self) -> float:
+        """``sum_i |xc_i|^2 |yc_i|^2``."""
+        x, y = self._layers
+        return float(x.row_squares @ y.row_squares)
+
+
+class SummedMoments(PairMoments):
+    """:class:`PairMoments` of finished running sums."""
+
+    def __init__(self, sums: CrossMoments) -> None:
+        super().__init__(sums.x, sums.y)
+        self._sums = sums
+
+    @cached_property
+    def cross(self) -> np.ndarray:
+        """``Xc'Yc``, float64."""
+        return self._sums.centred()
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Its diagonal."""
+        return np.diagonal(self.cross)
+
+    @property
+    def row_square_product(self) -> float:
+        """``sum_i |xc_i|^2 |yc_i|^2``."""
+        return self._sums.row_square_product()
+
+
+def needed_mib(a: tuple[int, int], b: tuple[int, int], pairs: int) -> float:
+    """MiB of the sums of two models of (layers, width) whose `pairs` pairs of layers are followed.
+
+    Held-out products are kept for matched layers only, of which there are as many as `a` has layers.
     """
-    alive = ~(_still(pair.x) | _still(pair.y))
-    if not alive.any():
-        raise InputError("every dimension is constant on one side", todo="use rows that differ")
-    diagonal = np.diagonal(pair.centred())[alive]
-    scale = np.sqrt(pair.x.variances[alive] * pair.y.variances[alive])
-    return float(np.clip(diagonal / scale, -1, 1).mean()), int((~alive).sum())
+    own = a[0] * a[1] ** 2 + b[0] * b[1] ** 2
+    held = a[0] * a[1] ** 2 if a[1] == b[1] else 0
+    return 8 * (own + held + pairs * a[1] * b[1]) / 2**20
 
 
-def cka(pair: CrossMoments) -> Value:
-    """Biased linear CKA and its mean over permutations of the rows.
+class PairSums:
+    """Sums over the rows of two models, fed a block of rows at a time.
 
-    Raises
-    ------
-    InputError
-        If a side does not vary.
+    Parameters
+    ----------
+    pairs : sequence of (int, int)
+        Layers of one and the other model whose products are wanted.
+    matched : sequence of (int, int)
+        Those of `pairs` that Procrustes maps are wanted of.
     """
-    traces = [side.row_square_sum() for side in (pair.x, pair.y)]
-    scale = float(np.sqrt(pair.x.self_square * pair.y.self_square))
-    if _still(pair.x).all() or _still(pair.y).all():
-        raise InputError("all rows are equal, so CKA is not defined", todo="use rows that differ")
-    cross = float(np.square(pair.centred()).sum())
-    return min(1.0, cross / scale), traces[0] * traces[1] / ((pair.x.n - 1) * scale)
+
+    def __init__(
+        self, pairs: Sequence[tuple[int, int]], matched: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        self._pairs = list(dict.fromkeys(pairs))
+        self._matched = set(self._pairs if matched is None else matched)
+        self.layers: tuple[list[Moments], list[Moments]] = ([], [])
+        self.cross: dict[tuple[int, int], CrossMoments] = {}
+
+    @property
+    def n(self) -> int:
+        """Rows seen."""
+        return self.layers[0][0].n
+
+    def start(self, rows: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Take the points that sums are taken about from the first rows of each model's layers."""
+        self.begin([[layer.double().mean(dim=0).to(layer.dtype) for layer in side] for side in rows])
+
+    def begin(self, shifts: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Start at zero about given points (D,), which must be the same on every rank."""
+        self.layers = ([Moments(shift) for shift in shifts[0]], [Moments(shift) for shift in shifts[1]])
+        self.cross = {
+            (i, j): CrossMoments.between(self.layers[0][i], self.layers[1][j]) for i, j in self._pairs
+        }
+
+    def add(self, rows: Sequence[Sequence[torch.Tensor]], held: torch.Tensor) -> None:
+        """Add a block.
+
+        Parameters
+        ----------
+        rows : two sequences of Tensor, each (b, D)
+            The same rows in every layer of both models.
+        held : Tensor of bool, shape (b,)
+            Rows kept from the fit of Procrustes maps.
+        """
+        if not self.cross:
+            self.start(rows)
+        for some in torch.arange(len(held)).split(_BLOCK):
+            part = slice(int(some[0]), int(some[-1]) + 1)
+            self._add([[layer[part] for layer in side] for side in rows], held[part])
+
+    def _add(self, rows: Sequence[Sequence[torch.Tensor]], held: torch.Tensor) -> None:
+        held = held.to(rows[0][0].device)
+        shifted = [
+            [layer - moments.shift for moments, layer in zip(side, layers, strict=True)]
+            for side, layers in zip(self.layers, rows, strict=True)
+        ]
+        held_rows = [[layer[held] for layer in layers] for layers in shifted]
+        a, b = (torch.stack([_squared_norms(layer) for layer in layers]) for layers in shifted)
+        for side, layers, out, norms in zip(self.layers, shifted, held_rows, (a, b), strict=True):
+            for moments, layer, held_out, squares in zip(side, layers, out, norms, strict=True):
+                moments.add(layer, squares, held, held_out)
+        by_y = _weighted_sums(self.layers[0], shifted[0], a, b)
+        by_x = _weighted_sums(self.layers[1], shifted[1], b, a)
+        both = a @ b.T
+        for (i, j), cross in self.cross.items():
+            cross.add(shifted[0][i], shifted[1][j])
+            cross.add_norms(by_y[i][j], by_x[j][i], both[i, j])
+            if (i, j) in self._matched:
+                cross.add_held(held_rows[0][i], held_rows[1][j])
+
+    def reduce(self, world: World) -> None:
+        """Sum over the ranks of a job, each of which saw its own rows."""
+        if world.size == 1:
+            return
+        moments = [*self.layers[0], *self.layers[1]]
+        for sums in (*moments, *self.cross.values()):
+            for tensor in sums.tensors():
+                sum_over_ranks(tensor, world)
+        counts = sum_over_ranks(
+            torch.tensor([[m.n, m.held] for m in moments], dtype=torch.int64, device=world.device), world
+        )
+        for found, (n, held) in zip(moments, counts.tolist(), strict=True):
+            found.n, found.held = n, held
 
 
-def debiased_cka(pair: CrossMoments) -> float:
-    """CKA of the unbiased HSIC; see :func:`.geometry.debiased_linear_cka`.
+def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
 
-    Raises
-    ------
-    InputError
-        For fewer than four rows, or a self-similarity that is not positive.
+
+def _weighted_sums(
+    side: Sequence[Moments], layers: Sequence[torch.Tensor], own: torch.Tensor, other: torch.Tensor
+) -> list[torch.Tensor]:
+    """Sums of each layer's rows weighted by the squared norms (layers, b) of the other model; adds a layer's own sums.
+
+    All sums of a layer are one product, so that its rows turn into float64 once.
     """
-    if pair.x.n < 4:
-        raise InputError(f"debiased CKA needs at least 4 rows, got {pair.x.n}")
-    own = _unbiased(CrossMoments.own(pair.x)) * _unbiased(CrossMoments.own(pair.y))
-    if own <= 0:
-        raise InputError("too few rows to debias CKA (a self-similarity is not positive)")
-    return _unbiased(pair) / float(np.sqrt(own))
-
-
-def _unbiased(pair: CrossMoments) -> float:
-    n, both = pair.x.n, pair.row_square_product()
-    square = float(np.square(pair.centred()).sum())
-    traces = pair.x.row_square_sum() * pair.y.row_square_sum()
-    return square - both + traces / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
-
-
-def _still(side: Moments) -> np.ndarray:
-    """Dimensions whose variation is no more than the rounding of their mean."""
-    noise = torch.finfo(side.shift.dtype).eps * np.abs(side.mean + _array(side.shift)) * np.sqrt(side.n)
-    return np.sqrt(np.maximum(side.variances, 0)) <= 4 * noise
+    found = []
+    for moments, layer, norms in zip(side, layers, own, strict=True):
+        weights = torch.cat([torch.ones_like(norms)[None], norms[None], other])
+        sums = weights @ layer.double()
+        moments.add_sums(sums[0], sums[1])
+        found.append(sums[2:])
+    return found
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

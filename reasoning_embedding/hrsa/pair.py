@@ -1,23 +1,184 @@
-"""Two checkpoints compared at every level: the record of a pair."""
+"""Two checkpoints compared at every level: layer by layer, and as the record of a pair."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.isolation import threads
 
 from .capture import FINAL
-from .comparison import Comparison
-from .heat_maps import cka_map, correlation_map
-from .instrument import Instrument
-from .measure import finite, merged_warnings
-from .metrics.neighbours_and_cka import knn_overlap_of
+from .instrument import Checkpoint, Instrument, ModelStates, PairStates, matched_layers
+from .measure import (
+    Measured,
+    finite,
+    knn_rows,
+    measure,
+    measure_spectrum,
+    measure_spectrum_of_sums,
+    merged_warnings,
+    metric_names,
+)
+from .metrics.cka import cka_map, cka_of
+from .metrics.correlation import correlation_map, correlation_of
+from .metrics.neighbours import knn_overlap_of
 from .metrics.probe_transfer import linear_probe_transfer
-from .side import Checkpoint, limited_threads
-from .spectral_records import row_spectrum, spectrum
-from .streaming import linear_values
+from .metrics.procrustes import heldout_texts
+from .metrics.result import Metric
+from .metrics.spectrum import AlphaReq
+from .moments import CrossMoments, PairMoments, SummedMoments
+from .probes import ProbeSet
+from .uncertainty.intervals import add_intervals
+
+_OF_FEATURES = ("rankme_sigma", "rankme_lambda", "participation_ratio", "isotropy", "alpha")
+
+
+class Comparison:
+    """Every metric of two models along the diagonal of matched layers.
+
+    Parameters
+    ----------
+    states : PairStates
+        The models' states on the same rows.
+    probe : ProbeSet
+        Texts.
+    settings : config.Measuring
+        Neighbourhoods, held-out share, seed.
+    every_interval : bool
+        Whether the metrics at the final norm get all the intervals there are, or those that cost little.
+    """
+
+    def __init__(
+        self, states: PairStates, probe: ProbeSet, settings: config.Measuring, *, every_interval: bool
+    ) -> None:
+        self.a, self.b, self.sums = states.a, states.b, states.sums
+        self.probe, self.settings = probe, settings
+        self.rows = knn_rows(self.a.layers, self.b.layers, settings.seed)
+        self.matched = matched_layers(len(self.a.layers), len(self.b.layers))
+        held = heldout_texts(len(probe.texts), settings.heldout, settings.seed)
+        self._held_rows = held[self.a.sample.documents]
+        self.along = [self._measure(i, j) for i, j in self.matched]
+        add_intervals(
+            self.last,
+            self.a.layers[-1],
+            self.b.layers[-1],
+            self.a.sample.documents,
+            settings,
+            every=every_interval,
+        )
+
+    @property
+    def last(self) -> Measured:
+        """Metrics at the final norm."""
+        return self.along[-1]
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics, in the order of the levels."""
+        return metric_names(self.settings.k)
+
+    @property
+    def labels(self) -> list[tuple[str, str]]:
+        """Names of the matched layers."""
+        a, b = self.a.activations.layers, self.b.activations.layers
+        return [(a[i], b[j]) for i, j in self.matched]
+
+    @property
+    def n(self) -> int:
+        """Rows that linear metrics use."""
+        return self.sums.n if self.sums else len(self.a.sample)
+
+    @property
+    def every_pair(self) -> dict[tuple[int, int], CrossMoments] | None:
+        """Sums over all rows of every pair of layers; None where they were not kept."""
+        cross = self.sums.cross if self.sums else {}
+        return cross if len(cross) == len(self.a.layers) * len(self.b.layers) else None
+
+    def _measure(self, i: int, j: int) -> Measured:
+        return measure(
+            self.a.layers[i],
+            self.b.layers[j],
+            self.rows.of(i, j),
+            self.a.sample.documents,
+            self.settings,
+            sums=None if self.sums is None else self.sums.cross[i, j],
+            held=self._held_rows,
+        )
+
+    def intervals(self) -> dict[str, list[float]]:
+        """Ends of the 95 % intervals over texts at the final norm, rounded, of those metrics that have one."""
+        return {
+            name: [round(found.low, 6), round(found.high, 6)]
+            for name in self.names
+            if name in self.last.metrics and (found := self.last.metrics[name].interval) is not None
+        }
+
+    def without_interval(self) -> list[str]:
+        """Say of the metrics at the final norm that have no interval why."""
+        names: dict[str, list[str]] = {}
+        for name, metric in self.last.metrics.items():
+            if metric.no_interval is not None:
+                names.setdefault(metric.no_interval, []).append(name)
+        return [f"{', '.join(of)}: no interval, {reason}" for reason, of in names.items()]
+
+    def values(self, name: str) -> list[float | None]:
+        """One metric along the diagonal, None where it does not exist."""
+        return [finite(layer.metrics.get(name)) for layer in self.along]
+
+    def facts(self) -> dict[str, Any]:
+        """Chance levels, rows and definitions of the metrics at the final norm."""
+        metrics = self.last.metrics
+        return {
+            "chance": {name: round(m.chance, 6) for name, m in metrics.items() if m.chance is not None},
+            "n": {name: m.n for name, m in metrics.items()},
+            "definitions": {name: m.definition for name, m in metrics.items()},
+        }
+
+    def describe_probe(self) -> dict[str, Any]:
+        """What the results file says of the probe set and of the rows used."""
+        return {
+            "kind": self.probe.kind,
+            "hash": self.probe.hash,
+            "texts": len(self.probe.texts),
+            "rows": self.n,
+            "kept_rows": len(self.a.sample),
+            "streamed": self.sums is not None,
+            "tokens": self.a.sample.tokens,
+            "labels": self.probe.classes,
+            "knn_rows": len(self.rows.context),
+            "knn_rows_embedding": len(self.rows.embedding),
+            "distinct_rows": self.rows.distinct,
+        }
+
+    def warnings(self) -> list[tuple[str, str]]:
+        """What makes numbers less than they seem, and what the two sides do not share, as (place, warning)."""
+        a, b = self.a, self.b
+        found = [
+            (label, text)
+            for (label, _), layer in zip(self.labels, self.along, strict=True)
+            for text in layer.warnings
+        ]
+        if a.width != b.width:
+            text = f"{a.width} against {b.width} dimensions: metrics that match dimensions are left out"
+            found.append(("all layers", text))
+        if len(a.layers) != len(b.layers):
+            text = f"{len(a.layers) - 2} against {len(b.layers) - 2} layers: layers are matched by relative depth"
+            found.append(("diagonal", text))
+        if a.activations.causal != b.activations.causal:
+            text = "one model attends causally, the other in both directions: part of the change is the attention's"
+            found.append(("attention", text))
+        if a.tokens != b.tokens:
+            found.append(("tokens", "the tokenizers differ; means over texts are compared"))
+        return found
+
+
+def features(model: ModelStates, rule: str) -> np.ndarray:
+    """Final-norm states of every text, (texts, D): of its ``last`` token, or the ``mean`` over its tokens."""
+    return model.activations.last if rule == "last" else model.activations.mean
 
 
 def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> dict[str, Any]:
@@ -45,11 +206,11 @@ def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> 
         If a checkpoint cannot be used, or the tokenizers differ where rows are tokens.
     """
     say, settings = instrument.report, instrument.settings
-    with limited_threads(settings):
+    with threads(settings.threads):
         first = instrument.open(a)
         second = instrument.open(b, like=first)
         say(f"{name}: {a.reference} against {b.reference} on {len(instrument.probe.texts)} texts")
-        found = Comparison(instrument.sides(first, second), instrument.probe, settings)
+        found = Comparison(instrument.states(first, second), instrument.probe, settings, every_interval=True)
         record: dict[str, Any] = {"name": name, **_record(found)}
     shown = ("dimension_correlation", "cka", f"knn_jaccard@{_shown_k(found)}")
     values = ((metric, record["last"][metric]) for metric in shown)
@@ -60,8 +221,7 @@ def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> 
 def _record(found: Comparison) -> dict[str, Any]:
     a, b, labels = found.a, found.b, found.a.activations.layers
     warnings = found.warnings()
-    intervals, missing = found.all_intervals
-    warnings += [("intervals", text) for text in missing]
+    warnings += [("intervals", text) for text in found.without_interval()]
     transfer = _probe_transfer(found, warnings)
     return {
         "a": a.describe(),
@@ -74,12 +234,12 @@ def _record(found: Comparison) -> dict[str, Any]:
         "diagonal_layers": [list(pair) for pair in found.labels],
         "diagonal": {metric: found.values(metric) for metric in found.names},
         "last": {metric: finite(found.last.metrics.get(metric)) for metric in found.names},
-        "intervals": {name: intervals[name] for name in found.names if name in intervals},
+        "intervals": found.intervals(),
         **found.facts(),
         "probe_transfer": transfer,
-        "spectrum": {"a": spectrum(a, "last", warnings), "b": spectrum(b, "last", warnings)},
-        "spectrum_mean": {"a": spectrum(a, "mean", warnings), "b": spectrum(b, "mean", warnings)},
-        "spectrum_rows": {"a": row_spectrum(found, 0), "b": row_spectrum(found, 1)},
+        "spectrum": {"a": _spectrum(a, "last", warnings), "b": _spectrum(b, "last", warnings)},
+        "spectrum_mean": {"a": _spectrum(a, "mean", warnings), "b": _spectrum(b, "mean", warnings)},
+        "spectrum_rows": {"a": _row_spectrum(found, 0), "b": _row_spectrum(found, 1)},
         "warnings": merged_warnings(warnings),
     }
 
@@ -98,11 +258,13 @@ def _heat_maps(found: Comparison) -> dict[str, list[list[float | None]] | None]:
     a, b, k = found.a.layers, found.b.layers, _shown_k(found)
     widths = found.a.width == found.b.width
     if found.every_pair is not None:
-        values = [
-            [linear_values(found.every_pair[i, j]).values for j in range(len(b))] for i in range(len(a))
-        ]
-        cka = _of(values, "cka")
-        correlation = _of(values, "dimension_correlation")
+        sums = found.every_pair
+        cka, correlation = np.full((2, len(a), len(b)), np.nan)
+        for (i, j), of_pair in sums.items():
+            moments = SummedMoments(of_pair)
+            cka[i, j] = _value_or_nan(cka_of, moments)
+            if widths:
+                correlation[i, j] = _value_or_nan(correlation_of, moments)
     else:
         cka = cka_map(a, b)
         correlation = correlation_map(a, b) if widths else np.empty((0, 0))
@@ -119,8 +281,11 @@ def _heat_maps(found: Comparison) -> dict[str, list[list[float | None]] | None]:
     }
 
 
-def _of(values: list[list[dict]], name: str) -> np.ndarray:
-    return np.array([[cell[name][0] if name in cell else np.nan for cell in row] for row in values])
+def _value_or_nan(metric: Callable[[PairMoments], Metric], moments: PairMoments) -> float:
+    try:
+        return float(metric(moments))
+    except InputError:  # a layer that does not vary
+        return float("nan")
 
 
 def _json(values: np.ndarray) -> list[list[float | None]]:
@@ -151,4 +316,37 @@ def _probe_transfer(found: Comparison, warnings: list[tuple[str, str]]) -> dict[
         "chance": there.chance,
         "permuted_control": there.permuted,
         "definition": there.definition,
+    }
+
+
+def _spectrum(model: ModelStates, rule: str, warnings: list[tuple[str, str]]) -> dict[str, Any]:
+    """Record of the final-norm features of every text; warnings are added to the list."""
+    rows = features(model, rule)
+    found = measure_spectrum(rows)
+    warnings += [(f"spectrum of {model.reference} ({rule})", text) for text in found.warnings]
+    return {"n": len(rows), "features": rule, **_decay(found.metrics, _OF_FEATURES)}
+
+
+def _row_spectrum(comparison: Comparison, index: int) -> dict[str, Any] | None:
+    """Record of the final norm over all rows of one model (0 or 1), from its sums; None where rows were kept."""
+    if comparison.sums is None:
+        return None
+    moments = comparison.sums.layers[index][-1]
+    found = measure_spectrum_of_sums(moments).metrics
+    return {
+        "n": moments.n,
+        "features": f"rows ({comparison.a.sample.tokens})",
+        **_decay(found, ("rankme_lambda", "participation_ratio", "alpha")),
+    }
+
+
+def _decay(found: dict[str, Metric], names: tuple[str, ...]) -> dict[str, Any]:
+    record: dict[str, Any] = {name: finite(found.get(name), 5) for name in names}
+    decay = found.get("alpha")
+    known = isinstance(decay, AlphaReq)
+    return record | {
+        "alpha_r2": round(decay.r2, 5) if known else None,
+        "alpha_range": list(decay.ranks) if known else None,
+        "alpha_windows": [[round(fit.alpha, 5), *fit.ranks] for fit in decay.windows] if known else None,
+        "definitions": {name: metric.definition for name, metric in found.items()},
     }

@@ -128,7 +128,7 @@ def _columns(probe: config.TextProbe, delimiter: str) -> Iterator[tuple[str, str
                 raise InputError(
                     f"the row does not have {len(reader.fieldnames or ())} columns",
                     where=where,
-                    todo="mend the row, or name the columns of a file without a header (columns)",
+                    todo="repair the row, or name the columns of a file without a header (columns)",
                 )
             label = None if probe.label is None else str(_value(record, probe.label, where))
             yield _text(record, probe.text, where), label

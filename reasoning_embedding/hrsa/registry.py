@@ -34,24 +34,17 @@ from typing import Any
 
 import numpy as np
 
+from .metrics.cka import cka_of, debiased_cka_of, debiased_linear_cka, linear_cka, rbf_cka, rbf_cka_of
 from .metrics.correlation import correlation_of, dimension_wise_correlation
 from .metrics.distances import gulp, gulp_of, procrustes_distance, procrustes_distance_of
-from .metrics.isotropy import isotropy
-from .metrics.kernels import cknna, cknna_of, rbf_cka, rbf_cka_of
 from .metrics.layer import Layer
-from .metrics.neighbours_and_cka import (
-    cka_of,
-    debiased_cka_of,
-    debiased_linear_cka,
-    knn_overlap,
-    knn_overlap_of,
-    linear_cka,
-)
+from .metrics.neighbours import cknna, cknna_of, knn_overlap, knn_overlap_of
 from .metrics.permutation import permutation_match, permutation_match_of
 from .metrics.probe_transfer import linear_probe_transfer
 from .metrics.procrustes import orthogonal_procrustes, procrustes_of
 from .metrics.result import Metric
-from .metrics.spectrum import alpha_req, participation_ratio, rankme
+from .metrics.spectrum import alpha_req, isotropy, participation_ratio, rankme
+from .moments import PairMoments, RowMoments
 
 #: The transformations: rows (n, D) and a generator to rows (n, D).
 TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
@@ -171,6 +164,10 @@ class MetricSpec:
         return self.level.sensitive_to | self.also_sensitive_to
 
 
+def _of_moments(metric: Callable[[PairMoments], Metric]) -> Callable[[Layer, Layer], Metric]:
+    return lambda a, b: metric(RowMoments(a, b))
+
+
 def _knn(a: Layer, b: Layer, k: int = 10, **options: Any) -> Metric:
     return knn_overlap_of(a, b, np.arange(len(a)), k, **options)
 
@@ -186,7 +183,7 @@ _SPECS = (
         REPRESENTATION,
         frozenset({"column scaling"}),
         _RENAMED,
-        of_layers=correlation_of,
+        of_layers=_of_moments(correlation_of),
     ),
     MetricSpec(
         permutation_match, REPRESENTATION, _RENAMED | {"column scaling"}, of_layers=permutation_match_of
@@ -194,8 +191,10 @@ _SPECS = (
     MetricSpec(
         orthogonal_procrustes, REPRESENTATION, _RENAMED, of_layers=procrustes_of, takes_documents=True
     ),
-    MetricSpec(linear_cka, GEOMETRY, _SHIFT, of_layers=cka_of),
-    MetricSpec(debiased_linear_cka, GEOMETRY, _SHIFT, of_layers=debiased_cka_of, needs_distinct=True),
+    MetricSpec(linear_cka, GEOMETRY, _SHIFT, of_layers=_of_moments(cka_of)),
+    MetricSpec(
+        debiased_linear_cka, GEOMETRY, _SHIFT, of_layers=_of_moments(debiased_cka_of), needs_distinct=True
+    ),
     MetricSpec(rbf_cka, GEOMETRY, _SHIFT, of_layers=rbf_cka_of),
     MetricSpec(procrustes_distance, GEOMETRY, _SHIFT, of_layers=procrustes_distance_of, distance=True),
     MetricSpec(gulp, GEOMETRY, _SHIFT, of_layers=gulp_of, distance=True),

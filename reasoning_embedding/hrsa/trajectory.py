@@ -21,13 +21,12 @@ import pyarrow.parquet as pq
 from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json
+from reasoning_embedding.isolation import threads
 
 from .capture import FINAL
-from .comparison import Comparison
-from .instrument import Instrument
-from .measure import finite, merged_warnings
-from .side import Checkpoint, Reader, Side, limited_threads
-from .spectral_records import features, spectrum_metrics
+from .instrument import Checkpoint, Instrument, ModelStates, OpenModel
+from .measure import finite, measure_spectrum, merged_warnings
+from .pair import Comparison, features
 
 #: Columns of the table. ``against`` is null for what a model has by itself (its spectrum); ``low`` and ``high`` end
 #: the 95 % interval over texts, and ``no_interval`` says why there is none where one was asked for; ``warnings`` are
@@ -101,7 +100,7 @@ class ProbeSummary:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class MeasuredTrajectory:
     """One run against one reference, step by step.
 
     Parameters
@@ -109,7 +108,7 @@ class Trajectory:
     name : str
         The trajectory's own name.
     run, against : str
-        What moves, and what it is held against (``run:NAME@first`` for its own first step).
+        What moves, and what it is compared with (``run:NAME@first`` for its own first step).
     probe : ProbeSummary
         Texts.
     steps : tuple of int
@@ -156,7 +155,7 @@ class Trajectory:
 # Reading
 
 
-def find_trajectories(folder: Path) -> list[Trajectory]:
+def find_trajectories(folder: Path) -> list[MeasuredTrajectory]:
     """Read the trajectories below the ``hrsa`` folder of a run, an experiment or a merge; none where there are none.
 
     Where an experiment of an older version was measured again, the table's trajectory takes the place of the JSON file's.
@@ -177,7 +176,7 @@ def find_trajectories(folder: Path) -> list[Trajectory]:
     ]
 
 
-def read_trajectories(path: Path) -> list[Trajectory]:
+def read_trajectories(path: Path) -> list[MeasuredTrajectory]:
     """Read the trajectories of one file.
 
     Parameters
@@ -227,7 +226,7 @@ def _default_name(run: str, against: str) -> str:
     return f"{run} v {against}"
 
 
-def _of_rows(name: str, run: str, against: str, rows: list[Row], own: list[Row]) -> Trajectory:
+def _of_rows(name: str, run: str, against: str, rows: list[Row], own: list[Row]) -> MeasuredTrajectory:
     steps = tuple(sorted({row["step"] for row in rows}))
     layers = tuple(dict.fromkeys(row["layer"] for row in rows))
     metrics = tuple(dict.fromkeys(row["metric"] for row in rows))
@@ -243,7 +242,7 @@ def _of_rows(name: str, run: str, against: str, rows: list[Row], own: list[Row])
         for metric in dict.fromkeys(metric for metric, _ in spectra)
     }
     of_step = {row["step"]: row["warnings"] or [] for row in rows}
-    return Trajectory(
+    return MeasuredTrajectory(
         name=name,
         run=run,
         against=f"run:{run}@first" if against == "first" else against,
@@ -283,7 +282,7 @@ def _mean(values: Values) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _of_json(record: dict[str, Any], path: Path) -> Trajectory:
+def _of_json(record: dict[str, Any], path: Path) -> MeasuredTrajectory:
     """Trajectory of a JSON file of an older version."""
     needed = ("name", "run", "against", "probe", "steps", "series")
     if lacking := [key for key in needed if key not in record]:
@@ -293,7 +292,7 @@ def _of_json(record: dict[str, Any], path: Path) -> Trajectory:
     against, probe, spectrum = record["against"], record["probe"], record.get("spectrum") or {}
     if isinstance(against, dict):
         against = against.get("reference", against.get("path", "?"))
-    return Trajectory(
+    return MeasuredTrajectory(
         name=str(record["name"]),
         run=str(record["run"]),
         against=str(against),
@@ -349,14 +348,14 @@ def _ends(bounds: list[Any] | None) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Against:
-    """What a run is held against.
+    """What a run is compared with.
 
     Parameters
     ----------
     name : str
         As the user wrote it.
     checkpoints : mapping of int or None to Checkpoint
-        By step; under None the one model that every step is held against.
+        By step; under None the one model that every step is compared with.
     """
 
     name: str
@@ -364,14 +363,14 @@ class Against:
     step: int | None = None
 
     def at(self, step: int) -> tuple[int | None, Checkpoint] | None:
-        """Return what a step is held against and its own step; None where a sibling has no such step."""
+        """Return what a step is compared with and its own step; None where a sibling has no such step."""
         if None in self.checkpoints:
             return self.step, self.checkpoints[None]
         return (step, self.checkpoints[step]) if step in self.checkpoints else None
 
 
 class TrackTable:
-    """Rows of a track file, which is written anew, and whole, after every step.
+    """Rows of a track file, written again as a whole after every step.
 
     Parameters
     ----------
@@ -441,7 +440,7 @@ def track(
     table : TrackTable
         Where rows go; the main rank writes it after every step.
     name : str, optional
-        The trajectory's name; default: the run and what it is held against.
+        The trajectory's name; default: the run and what it is compared with.
 
     Returns
     -------
@@ -457,9 +456,9 @@ def track(
         raise InputError("the run has no checkpoints", where=run, todo="train it first")
     made = 0
     settings = settings_hash(instrument)
-    with limited_threads(instrument.settings):
+    with threads(instrument.settings.threads):
         for reference in references:
-            base: tuple[Reader, Side | None] | None = None
+            base: tuple[OpenModel, ModelStates | None] | None = None
             for step in sorted(checkpoints):
                 target, model = reference.at(step), checkpoints[step]
                 if target is None:
@@ -480,9 +479,10 @@ def track(
                     continue
                 if base is None or base[0].checkpoint != target[1]:
                     base = instrument.open(target[1]), None
-                sides = instrument.sides(base[0], instrument.open(model, like=base[0]), base[1])
-                base = base[0], sides.a
-                pair = Comparison(sides, instrument.probe, instrument.settings)
+                states = instrument.states(base[0], instrument.open(model, like=base[0]), base[1])
+                base = base[0], states.a
+                every = instrument.settings.intervals == "all"
+                pair = Comparison(states, instrument.probe, instrument.settings, every_interval=every)
                 table.replace(key, _rows(pair, {**key, "against_step": target[0], **made_from}))
                 own = {**key, "trajectory": None, "against": None}
                 table.replace(own, _own_rows(pair, {**own, **made_from, "against_content": None}))
@@ -508,9 +508,9 @@ def settings_hash(instrument: Instrument) -> str:
 
 def _rows(pair: Comparison, common: Row) -> list[Row]:
     """Every metric of every matched layer; intervals at the final norm."""
-    intervals, missing = pair.step_intervals
+    intervals = pair.intervals()
     common = {**common, **_described(pair), "tokens": pair.a.sample.tokens}
-    common["warnings"] = [*_said(pair), *missing]
+    common["warnings"] = [*_said(pair), *pair.without_interval()]
     found = []
     for (_, label), layer in zip(pair.labels, pair.along, strict=True):
         ends = intervals if layer is pair.last else {}
@@ -524,6 +524,7 @@ def _rows(pair: Comparison, common: Row) -> list[Row]:
                     "value": metric.value,
                     "low": low,
                     "high": high,
+                    "no_interval": metric.no_interval,
                     "chance": metric.chance,
                     "n": metric.n,
                     "definition": metric.definition,
@@ -546,7 +547,7 @@ def _own_rows(pair: Comparison, common: Row) -> list[Row]:
             "definition": metric.definition,
         }
         for rule in ("last", "mean")
-        for name, metric in spectrum_metrics(features(pair.b, rule))[0].items()
+        for name, metric in measure_spectrum(features(pair.b, rule)).metrics.items()
     ]
 
 

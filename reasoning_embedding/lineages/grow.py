@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_embedding.checkpoints import ExperimentFolder
 from reasoning_embedding.checkpoints.provenance import content_hash, write_provenance
 from reasoning_embedding.config.lineage import (
     DpoStage,
@@ -72,8 +73,8 @@ def grow(config: LineageConfig, report: Report, world: World | None = None) -> d
     QualityGateError
         When a stage, grown now or earlier, misses a gate.
     """
-    root = Path(config.output_dir) / config.name / "lineage"
-    folders = {stage.name: root / stage.name for stage in config.stages}
+    place = ExperimentFolder.of(config)
+    folders = {stage.name: place.stage(stage.name).path for stage in config.stages}
     for stage in config.stages:
         needed = None if stage.needs is None else folders[stage.needs]
         grow_stage(config, stage.name, folders[stage.name], needed, _prefixed(stage.name, report), world)

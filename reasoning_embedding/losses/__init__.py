@@ -16,4 +16,4 @@ from .infonce import infonce
 from .regularisers import anchor_distance, check_anchor_texts, sigreg, uniformity
 from .temperature import Temperature
 from .terms import LossTerm, TermInputs
-from .tiles import InfoNCESums, tiled_infonce
+from .tiled_infonce import InfoNCESums, tiled_infonce

@@ -16,7 +16,7 @@ from .matryoshka import at_width
 from .regularisers import check_anchor_texts
 from .temperature import Temperature
 from .terms import LossTerm, TermInputs, terms
-from .tiles import tiled_infonce
+from .tiled_infonce import tiled_infonce
 
 
 def build_loss(settings: config.InfoNCE, dimension: int | None = None) -> ContrastiveLoss:

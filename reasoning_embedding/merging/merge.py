@@ -98,7 +98,7 @@ def merge(
     -------
     dict
         The report: ``method``, ``parameters``, ``parents``, ``content_hash``, ``tensors`` (a record each, see
-        :func:`~.geometry.tensor_record`; with SLERP also ``t`` and ``lerp``), ``summary``, ``warnings`` and ``made``,
+        :func:`~.distances.tensor_record`; with SLERP also ``t`` and ``lerp``), ``summary``, ``warnings`` and ``made``,
         false where the merge was there.
 
     Raises

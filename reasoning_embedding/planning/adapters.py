@@ -22,7 +22,7 @@ class AdaptedMatrix:
         What goes in: the ``normed`` residual stream before attention, what is ``attended`` to, the stream
         ``before_mlp``, or the ``activated`` gate. Matrices of one source read one tensor.
     out : tuple of str
-        Widths that come out, added up: keys of :attr:`.flops.DecoderShape.widths`.
+        Widths that come out, added up: keys of :attr:`.shapes.DecoderShape.widths`.
     """
 
     source: str
@@ -99,7 +99,7 @@ def adapter_bytes(shape: DecoderShape, lora: config.Lora, *, wide: int, selectiv
     -----
     The second factor of an adapter needs the first one's output, `rank` elements. The first needs its input: under
     autocast a bf16 copy of its own, with dropout one too, and a byte an element of the mask; in float32 without
-    dropout adapters of one source share the tensor that they read. KeptBytes products are the outputs of both factors.
+    dropout adapters of one source share the tensor that they read. Kept products are the outputs of both factors.
     """
     sizes = shape.widths
     linears = adapted(shape, lora)

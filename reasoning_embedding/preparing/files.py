@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import shutil
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,84 +73,92 @@ def texts_digest(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def check_output(path: Path) -> None:
-    """Refuse a name that is taken or of another kind.
+class RowOutput:
+    """A file of rows that a job writes, what the job has done so far, and the report beside the file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.jsonl`` or ``.jsonl.gz``.
+
+    Attributes
+    ----------
+    progress : Path
+        Folder of what the job would lose to a kill, ``<path>.progress``; :meth:`finish` removes it.
+    report : Path
+        ``<path>.report.json``.
 
     Raises
     ------
     InputError
         If the file exists, or is not to be JSON Lines.
     """
-    if not path.name.endswith(_OUTPUT):
-        raise InputError(
-            "rows are written as JSON Lines", where=str(path), todo="end it in .jsonl or .jsonl.gz"
-        )
-    if path.exists():
-        raise InputError(
-            "this file exists and is not overwritten", where=str(path), todo="name another, or remove it"
-        )
 
+    def __init__(self, path: Path) -> None:
+        if not path.name.endswith(_OUTPUT):
+            raise InputError(
+                "rows are written as JSON Lines", where=str(path), todo="end it in .jsonl or .jsonl.gz"
+            )
+        if path.exists():
+            raise InputError(
+                "this file exists and is not overwritten", where=str(path), todo="name another, or remove it"
+            )
+        self.path = path
+        self.progress = path.with_name(path.name + ".progress")
+        self.report = path.with_name(path.name + ".report.json")
 
-@contextlib.contextmanager
-def row_file(path: Path) -> Generator[BinaryIO | gzip.GzipFile]:
-    """Yield a file of bytes, compressed where its name says so, that appears whole or not at all.
+    def claim(self, settings: dict[str, Any], free: tuple[str, ...] = ()) -> None:
+        """Check that what an earlier process left in the progress folder was made with these settings.
 
-    Raises
-    ------
-    SetupError
-        When the disk is full or the folder cannot be written.
-    """
-    with atomic_file(path) as temporary, temporary.open("wb") as plain:
-        if path.suffix != ".gz":
-            yield plain
-            return
-        # No time and no name within: equal rows give equal bytes.
-        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=plain, mtime=0) as packed:
-            yield packed
+        Parameters
+        ----------
+        settings : dict
+            What decides the folder's content, as JSON.
+        free : tuple of str
+            Settings that may differ from those of an earlier process that was stopped.
+
+        Raises
+        ------
+        InputError
+            If it was made with other settings.
+        """
+        file = self.progress / "settings.json"
+        settings = json.loads(json.dumps(settings))
+        found = read_json(file, default=settings)
+        changed = [name for name, value in settings.items() if name not in free and found.get(name) != value]
+        if changed:
+            raise InputError(
+                f"an earlier job left this with another {', '.join(changed)}",
+                where=str(self.progress),
+                todo="give its command again, remove the folder, or name another output",
+            )
+        write_json(file, settings)
+
+    @contextlib.contextmanager
+    def open(self) -> Generator[BinaryIO | gzip.GzipFile]:
+        """Yield the file for bytes, compressed where its name says so; it appears when all are written, or never.
+
+        Raises
+        ------
+        SetupError
+            When the disk is full or the folder cannot be written.
+        """
+        with atomic_file(self.path) as temporary, temporary.open("wb") as plain:
+            if self.path.suffix != ".gz":
+                yield plain
+                return
+            # No time and no name within: equal rows give equal bytes.
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=plain, mtime=0) as packed:
+                yield packed
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Write the report and remove the progress folder."""
+        write_json(self.report, report)
+        if self.progress.exists():
+            shutil.rmtree(self.progress)
 
 
 def row_lines(rows: Iterable[Row]) -> Iterator[bytes]:
     """Yield rows as lines of JSON."""
     for row in rows:
         yield json.dumps(row_record(row), ensure_ascii=False).encode() + b"\n"
-
-
-def claim_progress(output: Path, settings: dict[str, Any], free: tuple[str, ...] = ()) -> Path:
-    """Return the folder where a job that writes `output` keeps what it would lose to a kill.
-
-    Parameters
-    ----------
-    output : Path
-        The folder is :func:`progress_folder`; the job removes it when it is done.
-    settings : dict
-        What decides the folder's content, as JSON.
-    free : tuple of str
-        Settings that may differ from those of an earlier process that was stopped.
-
-    Raises
-    ------
-    InputError
-        If an earlier process left something made with other settings.
-    """
-    folder = progress_folder(output)
-    file = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))
-    found = read_json(file, default=settings)
-    if changed := [name for name, value in settings.items() if name not in free and found.get(name) != value]:
-        raise InputError(
-            f"an earlier job left this with another {', '.join(changed)}",
-            where=str(folder),
-            todo="give its command again, remove the folder, or name another output",
-        )
-    write_json(file, settings)
-    return folder
-
-
-def progress_folder(output: Path) -> Path:
-    """Return the folder of what a job that writes `output` has done so far."""
-    return output.with_name(output.name + ".progress")
-
-
-def report_file(output: Path) -> Path:
-    """Return where the report of a job that writes `output` goes."""
-    return output.with_name(output.name + ".report.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +12,9 @@ import numpy as np
 from reasoning_embedding import config
 from reasoning_embedding.data import Table
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import write_json
 from reasoning_embedding.progress import Report
 
-from .files import (
-    check_output,
-    claim_progress,
-    corpus_texts,
-    plain_table,
-    progress_folder,
-    report_file,
-    row_file,
-    row_lines,
-    texts_digest,
-)
+from .files import RowOutput, corpus_texts, plain_table, row_lines, texts_digest
 from .lengths import text_lengths
 from .search import Searcher, open_search, scored
 
@@ -126,13 +114,13 @@ def filter_file(
     stopped process goes on with them, under other rules too. Without near-duplicates, which hold the word 5-grams of
     every text, memory is some 100 bytes of numbers a text, whatever its length.
     """
-    check_output(output)
+    target = RowOutput(output)
     if rule.consistency is not None and searcher is None:
         raise InputError(
             "consistency needs a model that ranks documents", where="--model", todo="name one, or bm25"
         )
     report("reading rows")
-    table = plain_table(data, progress_folder(output))
+    table = plain_table(data, target.progress)
     documents = None if corpus is None else corpus_texts(corpus)
     settings = {
         "rule": {**vars(rule), "decontaminate": [str(path) for path in rule.decontaminate]},
@@ -140,11 +128,12 @@ def filter_file(
         "corpus": documents and {"path": str(corpus), "sha256": texts_digest(documents)},
         "rows": table.fingerprint,
     }
-    folder = progress_folder(output) if searcher is None else claim_progress(output, settings, ("rule",))
+    if searcher is not None:
+        target.claim(settings, ("rule",))
     if rule.margin is not None and searcher is not None:
-        table = scored(searcher, table, folder / "rows", report)
+        table = scored(searcher, table, target.progress / "rows", report)
     kept, dropped = np.ones(len(table), bool), {}
-    for reason, mask in _masks(table, rule, searcher, documents, folder, report):
+    for reason, mask in _masks(table, rule, searcher, documents, target.progress, report):
         dropped[reason] = int((kept & mask).sum())
         kept &= ~mask
         report(f"{reason}: {dropped[reason]:,} rows dropped, {kept.sum():,} left")
@@ -155,7 +144,7 @@ def filter_file(
             where=str(output),
             todo="loosen the rules; nothing was written",
         )
-    with row_file(output) as file:
+    with target.open() as file:
         for line in row_lines(table.row(row) for row in np.flatnonzero(kept).tolist()):
             file.write(line)
     result = {
@@ -165,9 +154,7 @@ def filter_file(
         "skipped": table.skipped,
         "settings": settings,
     }
-    write_json(report_file(output), result)
-    if folder.exists():
-        shutil.rmtree(folder)
+    target.finish(result)
     return result
 
 

@@ -16,20 +16,10 @@ from reasoning_embedding.data.mining.hard_negatives import (
     mine,
 )
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, write_json
+from reasoning_embedding.files import atomic_file
 from reasoning_embedding.progress import Countdown, Report
 
-from .files import (
-    check_output,
-    claim_progress,
-    corpus_texts,
-    plain_table,
-    progress_folder,
-    report_file,
-    row_file,
-    row_lines,
-    texts_digest,
-)
+from .files import RowOutput, corpus_texts, plain_table, row_lines, texts_digest
 from .search import Searcher, open_search
 
 #: Rows written between two moments at which a stopped job can go on.
@@ -81,11 +71,10 @@ def mine_file(
     at any moment goes on from there when the same command is given again. Memory is some 100 bytes of numbers a text,
     whatever its length, and with BM25 its index.
     """
-    check_output(output)
+    target = RowOutput(output)
+    folder = target.progress
     report("reading rows")
-    pool = make_pool(
-        plain_table(data, progress_folder(output)), None if corpus is None else corpus_texts(corpus)
-    )
+    pool = make_pool(plain_table(data, folder), None if corpus is None else corpus_texts(corpus))
     check_pool(pool, rule)
     report(f"{len(pool.table):,} rows, {pool.minable:,} distinct documents to mine from")
     settings = {
@@ -99,8 +88,8 @@ def mine_file(
         },
     }
     # Vectors do not depend on the rule: without rows yet, another rule may go on with them.
-    started = any(progress_folder(output).glob("rows-*.jsonl"))
-    folder = claim_progress(output, settings, () if started else ("rule",))
+    started = any(folder.glob("rows-*.jsonl"))
+    target.claim(settings, () if started else ("rule",))
     search = open_search(searcher, pool.queries, pool.documents, pool.minable, folder, report)
     shards = []
     countdown = Countdown(report, "rows mined", done=_finished(folder, pool))
@@ -120,13 +109,12 @@ def mine_file(
             where=str(output),
             todo="loosen them; nothing was written",
         )
-    with row_file(output) as file:
+    with target.open() as file:
         for shard in shards:
             with shard.open("rb") as part:
                 shutil.copyfileobj(part, file)
-    write_json(report_file(output), result)
     del search  # its vectors are mapped from the folder
-    shutil.rmtree(folder)
+    target.finish(result)
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.layout import ResultFolder
 from reasoning_embedding.checkpoints.provenance import Ancestor, ancestors, parents
 from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.files import read_json
@@ -57,7 +58,7 @@ def read_run(run: RunFolder | None) -> RunRecord:
         settings=read_json(run.config_json, default={}, todo=_RESTORE),
         manifest=read_json(run.manifest, default={}, todo=_RESTORE),
         contamination=read_json(compared, default={}, todo=_RESTORE),
-        figures=_figures(run.path) or _figures(experiment.path),
+        figures=_figures(run) or _figures(experiment),
         lineage=experiment.lineage,
     )
 
@@ -68,8 +69,8 @@ _FIGURES = {
 }
 
 
-def _figures(folder: Path) -> dict[str, Path]:
-    found = {title: folder / "report" / "figures" / f"{name}.png" for name, title in _FIGURES.items()}
+def _figures(folder: ResultFolder) -> dict[str, Path]:
+    found = {title: folder.report / "figures" / f"{name}.png" for name, title in _FIGURES.items()}
     return {title: path for title, path in found.items() if path.is_file()}
 
 

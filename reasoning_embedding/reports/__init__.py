@@ -53,4 +53,6 @@ def summary_table(folder: Path) -> str:
 
 
 def _is_sweep(folder: Path) -> bool:
-    return (folder / "sweep.json").exists()
+    from reasoning_embedding.checkpoints.layout import SweepFolder
+
+    return SweepFolder(folder).index.exists()

@@ -192,7 +192,7 @@ def compare(
     Where both groups have the same distinct seeds, run i is paired with run i of the other: the spread is that
     of the differences, the test a paired t. Otherwise runs are independent: the spread is
     ``sqrt(s_base^2 + s_variant^2)``, the test Welch's. One interval over queries is made for all quantities from the
-    same draws (:func:`.bootstrap_means`), of scores averaged over seeds.
+    same draws (:func:`~reasoning_embedding.hrsa.uncertainty.resampling.bootstrap_means`), of scores averaged over seeds.
     """
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
     samples, columns = _resample(a_runs, b_runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.records import verdict
 
 from .labels import SCORE, brackets, metric_label, number, signed
@@ -13,7 +13,7 @@ from .records import AnalysedPair, Band, Experiment, Run, Scores
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
-_SPOKEN = ("cka", "knn_jaccard@10")
+_TOLD = ("cka", "knn_jaccard@10")
 #: Changes smaller than this are called "hardly changed"; it is a matter of words, not a test.
 _SMALL = 0.01
 
@@ -43,16 +43,16 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     return [(title, sentences) for title, sentences in kept if sentences]
 
 
-def _shared_probe(records: Sequence[AnalysedPair | Trajectory]) -> str:
+def _shared_probe(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     return f" (probe set: {probes.pop()[1]})" if len(probes) == 1 else ""
 
 
-def _probe(record: AnalysedPair | Trajectory) -> str:
+def _probe(record: AnalysedPair | MeasuredTrajectory) -> str:
     return f" Probe set: {record.probe}."
 
 
-def _warnings(records: Sequence[AnalysedPair | Trajectory]) -> list[str]:
+def _warnings(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> list[str]:
     count = sum(len(record.warnings) for record in records)
     return (
         [f"The analysis gave {count} warning{'s' if count > 1 else ''}, listed under the HRSA tables."]
@@ -79,20 +79,18 @@ def _training(run: Run, experiment: Experiment) -> str:
         }
         worse = [f"{task} ({signed(change)})" for task, change in changes.items() if change < 0]
         parts.append(f"it fell on {', '.join(worse)}" if worse else "no task fell")
-    parts += [_rival(last, scores, name, shared) for name, scores in experiment.baselines.items()]
+    parts += [_against_baseline(last, scores, name, shared) for name, scores in experiment.baselines.items()]
     return "; ".join(part for part in parts if part) + "."
 
 
-def _rival(last: Scores, baseline: Scores, name: str, shared: tuple[str, ...]) -> str:
+def _against_baseline(last: Scores, baseline: Scores, name: str, shared: tuple[str, ...]) -> str:
     name = {"bm25": "BM25", "untrained": "the untrained model"}.get(name, name)
-    rivals = [task for task in shared if task in baseline.tasks]
-    beaten = [
-        task for task in rivals if (task_score(last, task) or 0.0) > (task_score(baseline, task) or 0.0)
-    ]
-    if len(rivals) == 1:
+    both = [task for task in shared if task in baseline.tasks]
+    beaten = [task for task in both if (task_score(last, task) or 0.0) > (task_score(baseline, task) or 0.0)]
+    if len(both) == 1:
         side = "above" if beaten else "at or below"
-        return f"it ends {side} {name} ({number(task_score(baseline, rivals[0]))})"
-    return f"it ends above {name} on {len(beaten)} of {len(rivals)}" if rivals else ""
+        return f"it ends {side} {name} ({number(task_score(baseline, both[0]))})"
+    return f"it ends above {name} on {len(beaten)} of {len(both)}" if both else ""
 
 
 def _between_runs(experiment: Experiment) -> list[str]:
@@ -128,7 +126,7 @@ def _between_runs(experiment: Experiment) -> list[str]:
 
 def _pair(pair: AnalysedPair, band: Band | None) -> str:
     parts = []
-    for metric in _SPOKEN:
+    for metric in _TOLD:
         value = pair.last.get(metric)
         if value is None:
             continue
@@ -168,9 +166,9 @@ def against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
     return f", {words[place.word]} (band {brackets(band.shown(metric))}, {test})"
 
 
-def _track(track: Trajectory) -> str:
+def _track(track: MeasuredTrajectory) -> str:
     parts = []
-    for metric in _SPOKEN:
+    for metric in _TOLD:
         points = [
             (s, v) for s, v in zip(track.steps, track.series.get(metric, []), strict=False) if v is not None
         ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scipy.special import stdtrit
 
-from reasoning_embedding.hrsa.trajectory import ProbeSummary, Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence, equivalence_of_estimate
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std, seed_band
 
@@ -20,6 +20,8 @@ from .labels import metric_label
 if TYPE_CHECKING:
     from reasoning_embedding.sweeps.ledger import Outcome
 
+#: Half the width of a 95 % interval of a normal estimate, in standard errors.
+HALF_WIDTH = 1.959964
 #: Key of a sweep whose values are repetitions, not choices.
 SEED = "seed"
 
@@ -32,7 +34,7 @@ class Scores:
     step: int | None
     tasks: dict[str, dict[str, float]]
     sequences: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Number-sequence tasks: their whole entries. Silhouettes are no nDCG, so they are not among ``tasks``."""
+    """Number-sequence tasks: their entries as they were written. Silhouettes are no nDCG, so they are not in ``tasks``."""
     entries: tuple[dict[str, Any], ...] = ()
     """Every scored task as its evaluation wrote it."""
     failed: tuple[dict[str, Any], ...] = ()
@@ -82,7 +84,7 @@ class GrownBackbone:
 
 @dataclass(frozen=True)
 class AnalysedModel:
-    """One side of a comparison."""
+    """A model that was analysed: its reference, and how it attends."""
 
     reference: str
     attention: str
@@ -147,7 +149,10 @@ class Band:
         return sum(values) / len(values) if values else None
 
     def ends(self, metric: str) -> tuple[float, float] | None:
-        """The band of a metric: one pair's interval, or :func:`.hrsa.band.seed_band` of several pairs' values."""
+        """The band of a metric: one pair's interval, or the seed band of several pairs' values.
+
+        See :func:`~reasoning_embedding.hrsa.uncertainty.seed_band.seed_band`.
+        """
         if len(self.pairs) == 1:
             return self.pairs[0].intervals.get(metric)
         values = self._values(metric)
@@ -161,7 +166,7 @@ class Band:
         ends, (low, high) = self.ends(metric), metric_label(metric).limits or (-math.inf, math.inf)
         return ends and (max(low, ends[0]), min(high, ends[1]))
 
-    def same_probe(self, pair: AnalysedPair | Trajectory) -> bool:
+    def same_probe(self, pair: AnalysedPair | MeasuredTrajectory) -> bool:
         """Whether a record was measured on the band's probe set and rows."""
         probe = self.pairs[0].probe
         return (pair.probe.hash, pair.probe.tokens) == (probe.hash, probe.tokens)
@@ -178,10 +183,6 @@ class Band:
 
     def _values(self, metric: str) -> list[float]:
         return [value for pair in self.pairs if (value := pair.last.get(metric)) is not None]
-
-
-#: Half the width of a 95 % interval in standard errors.
-_HALF = 1.959964
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | Non
         return None
     test = equivalence_of_estimate(
         value - (low + high) / 2,
-        (bounds[1] - bounds[0]) / (2 * _HALF),
+        (bounds[1] - bounds[0]) / (2 * HALF_WIDTH),
         max(1, (pair.probe.texts or 2) - 1),
         (high - low) / 2,
         method="bootstrap",
@@ -257,7 +258,7 @@ class Experiment:
     baselines: dict[str, Scores]
     backbones: tuple[GrownBackbone, ...]
     pairs: tuple[AnalysedPair, ...]
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[MeasuredTrajectory, ...]
     seed_band: tuple[str, ...]
     """Names of the pairs whose members differ in the seed only."""
     missing: tuple[str, ...]

@@ -51,7 +51,7 @@ _PAPER = _COMMON | {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SavedFigure:
     """A figure on disk (PNG, PDF) and what stands below it."""
 
     png: Path
@@ -82,9 +82,9 @@ def _figure(style: dict[Any, Any], width: float, height: float, **options: Any) 
         yield figure
 
 
-def save(figure: Figure, path: Path, caption: str) -> Drawn:
+def save(figure: Figure, path: Path, caption: str) -> SavedFigure:
     """Write a figure as PNG (300 dots an inch) and PDF; the same input gives the same bytes."""
-    drawn = Drawn(path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf"), caption)
+    drawn = SavedFigure(path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf"), caption)
     figure.savefig(drawn.png, dpi=300)
     figure.savefig(drawn.pdf, metadata={"CreationDate": None})
     return drawn

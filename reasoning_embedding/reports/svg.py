@@ -19,8 +19,8 @@ from .labels import BASELINE_GREYS, COLOURS, DARK_COLOURS, DARK_GREYS
 _WIDTH, _HEIGHT = 420, 236
 #: Room for the labels of the axes.
 _LEFT, _RIGHT, _ABOVE, _BELOW = 54, 12, 10, 40
-#: A longer curve is drawn without marks, and averaged to this many points.
-_MARKED, _DRAWN = 60, 300
+#: Points of a curve, and of all curves of a panel, up to which they are marked; longer curves are averaged.
+_MARKED, _MARKS, _DRAWN = 60, 150, 200
 _DASHES = ("", "7 4", "8 3 2 3", "2 3")
 #: How full a bar is of its colour: runs of one backbone share the colour.
 _FILLS = (1.0, 0.5, 0.25, 0.1)
@@ -227,12 +227,18 @@ def _line_panel(chart: LineChart, panel: Panel) -> str:
         )
     if panel.chance is not None:
         parts.append(_segment("chance", _LEFT, y(panel.chance), _WIDTH - _RIGHT, y(panel.chance)))
-    parts += [_curve(chart, line, x, y) for line in panel.lines]
+    parts += [_curve(chart, line, x, y, marked=_is_marked(panel, line)) for line in panel.lines]
     drawing = _svg(_WIDTH, _HEIGHT, f"{panel.label} by {chart.x_label}. {_ends(panel.lines)}", "".join(parts))
     return f'<figure class="panel"><figcaption>{html.escape(panel.label)}</figcaption>{drawing}</figure>'
 
 
-def _curve(chart: LineChart, line: Line, x: _Scale, y: _Scale) -> str:
+def _is_marked(panel: Panel, line: Line) -> bool:
+    """Whether the points of a curve are marked: so that they can be told apart, and the page stays small."""
+    short = [len(one.x) for one in panel.lines if len(one.x) <= _MARKED]
+    return len(line.x) <= _MARKED and sum(short) <= _MARKS
+
+
+def _curve(chart: LineChart, line: Line, x: _Scale, y: _Scale, *, marked: bool) -> str:
     xs, ys = thin(line.x, line.y, _DRAWN)
     places = [None if b is None else (x(a), y(b)) for a, b in zip(xs, ys, strict=True)]
     path, pen = [], "M"
@@ -244,16 +250,16 @@ def _curve(chart: LineChart, line: Line, x: _Scale, y: _Scale) -> str:
         pen = "L"
     dash = _DASHES[line.style % len(_DASHES)]
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    many = len(line.x) > _MARKED
     marks = ""
-    if not many:
+    if marked:
         marks = "".join(
             _mark(line.colour + line.style, *place, f"{line.name}, {_where(chart, a)}: {_short(b)}")
             for a, b, place in zip(xs, ys, places, strict=True)
             if place is not None and b is not None
         )
+    kind = "curve" if len(line.x) <= _MARKED else "curve thin"
     return (
-        f'<g class="{_ink(line.colour)}"><path class="{"curve thin" if many else "curve"}" d="{"".join(path)}"{dashed}>'
+        f'<g class="{_ink(line.colour)}"><path class="{kind}" d="{"".join(path)}"{dashed}>'
         f"{_title(line.name)}</path>{marks}</g>"
     )
 
@@ -265,11 +271,12 @@ def _where(chart: LineChart, x: float) -> str:
 
 
 def _line_legend(chart: LineChart) -> str:
-    entries: dict[tuple[str, int, int], Line] = {}
+    entries: dict[tuple[str, int, int], tuple[str, str]] = {}
     for panel in chart.panels:
         for line in panel.lines:
-            entries.setdefault((line.name, line.colour, line.style), line)
-    found = [(_swatch_line(line), line.name) for line in entries.values()]
+            entry = (_swatch_line(line, marked=_is_marked(panel, line)), line.name)
+            entries.setdefault((line.name, line.colour, line.style), entry)
+    found = list(entries.values())
     if any(panel.chance is not None for panel in chart.panels):
         found.append(('<line class="chance" x1="1" y1="6" x2="27" y2="6"/>', "chance"))
     for label in dict.fromkeys(panel.band_label for panel in chart.panels if panel.band):
@@ -361,9 +368,7 @@ def _figure(key: str, title: str, legend: str, body: str, note: str) -> str:
 
 
 def _svg(width: float, height: float, label: str, body: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">{body}</svg>'
-    )
+    return f'<svg class="still" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">{body}</svg>'
 
 
 def _scrolled(drawing: str, least: float, most: float) -> str:
@@ -374,16 +379,16 @@ def _scrolled(drawing: str, least: float, most: float) -> str:
 
 def _legend(entries: Iterable[tuple[str, str]]) -> str:
     items = "".join(
-        f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">{swatch}</svg>{html.escape(name)}</li>'
+        f'<li><svg class="still" viewBox="0 0 28 12" aria-hidden="true">{swatch}</svg>{html.escape(name)}</li>'
         for swatch, name in entries
     )
     return f'<ul class="legend">{items}</ul>' if items else ""
 
 
-def _swatch_line(line: Line) -> str:
+def _swatch_line(line: Line, *, marked: bool) -> str:
     dash = _DASHES[line.style % len(_DASHES)]
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    mark = _mark(line.colour + line.style, 14, 6, "") if len(line.x) <= _MARKED else ""
+    mark = _mark(line.colour + line.style, 14, 6, "") if marked else ""
     return f'<g class="{_ink(line.colour)}"><path class="curve" d="M1 6L27 6"{dashed}/>{mark}</g>'
 
 

@@ -95,16 +95,16 @@ class SweepLedger:
     def state(self, run: config.SweepRun) -> tuple[State, str]:
         """How far a run is, and the note of its record."""
         folder, record = self.folder.run(run.name), _read(self.folder.record(run.name))
-        note, said = str(record.get("note", "")), record.get("state")
+        note, recorded = str(record.get("note", "")), record.get("state")
         if is_held(folder.lock):
             return "running", ""
-        if trained(folder) and (said == "finished" or run.config.hrsa is None):
+        if trained(folder) and (recorded == "finished" or run.config.hrsa is None):
             return "finished", ""
-        if said == "failed":
+        if recorded == "failed":
             return "failed", note
         if folder.steps():
             return "interrupted", ""
-        return ("submitted", note) if said == "submitted" else ("waiting", "")
+        return ("submitted", note) if recorded == "submitted" else ("waiting", "")
 
     def outcome(self, sweep: config.SweepConfig, run: config.SweepRun) -> Outcome:
         """How far a run is, and what it measured if it is finished."""

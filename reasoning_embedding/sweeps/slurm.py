@@ -9,7 +9,7 @@ from typing import Any
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import SetupError
-from reasoning_embedding.experiments.processes import QUIET, Ended
+from reasoning_embedding.experiments.processes import QUIET, EndedProcess
 from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
@@ -43,7 +43,7 @@ class TrainJob:
             )
             code = self._process.wait()
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        ended = Ended(self.name, code, lines, log, 0.0)
+        ended = EndedProcess(self.name, code, lines, log, 0.0)
         if code == 0:
             ledger.record(self.name, "finished")
         elif not ended.stopped:

@@ -14,7 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import SweepFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
-from reasoning_embedding.experiments.processes import Ended, ProcessPool
+from reasoning_embedding.experiments.processes import EndedProcess, ProcessPool
 from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
@@ -199,10 +199,10 @@ def _run_here(
                 ledger.forget(run.name)
                 command = launch_command(launch, ledger.folder.config_file(run.name))
                 pool.start(run.name, command, ledger.folder.log(run.name))
-            _note(ledger, pool.wait(), report)
+            _record_end(ledger, pool.wait(), report)
 
 
-def _note(ledger: SweepLedger, ended: Ended, report: Report) -> None:
+def _record_end(ledger: SweepLedger, ended: EndedProcess, report: Report) -> None:
     if ended.code == 0:
         ledger.record(ended.name, "finished")
         report(f"[{ended.name}] done in {ended.seconds:.0f} s")

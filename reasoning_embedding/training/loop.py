@@ -212,5 +212,5 @@ def _check_finite(name: str, value: float, step: int) -> None:
         raise TrainingError(
             f"the {name} is {value} at step {step}",
             where=f"step {step}",
-            todo="the checkpoint before is whole: lower learning_rate, raise temperature, or look at this batch",
+            todo="the checkpoint before it is intact: lower learning_rate, raise temperature, or look at this batch",
         )

@@ -80,16 +80,16 @@ def choose_memory_mode(
     the bytes a token keeps: (0.9 A - W) / b tokens are kept.
     """
     world = engine.world
-    shares = [_fullest(batch, world.size) for batch in batches]
-    # The longest texts of the fullest share: no rank runs a larger forward, and all ranks probe the same one.
-    pack = make_packs(*shares[0], training.pack_tokens)[0][0]
+    parts = [_largest_part(batch, world.size) for batch in batches]
+    # The longest texts of the busiest rank: no rank runs a larger forward, and all ranks probe the same one.
+    pack = make_packs(*parts[0], training.pack_tokens)[0][0]
     if training.memory != "auto" or training.store_tokens is not None:
-        return _given(training, len(pack.input_ids))
+        return _as_the_recipe_says(training, len(pack.input_ids))
     if training.activation_checkpointing in (True, "offload"):
         return MemoryMode("store", None, "layers keep their inputs alone, so nothing is embedded twice")
-    most = max(sum(map(len, texts)) for texts, _ in shares)
+    most = max(sum(map(len, texts)) for texts, _ in parts)
     free = _free(training, engine)
-    available = free - _to_come(training, engine)
+    available = free - _still_to_allocate(training, engine)
     found = _probe(engine, pack, autocast, free=free, todo=_smaller_settings(training))
     needed = max_over_ranks(found.kept + found.working, world)
     least = -max_over_ranks(-available, world)
@@ -104,16 +104,16 @@ def choose_memory_mode(
         )
     per_token = max_over_ranks(-(-found.kept // len(pack.input_ids)), world)
     budget = -max_over_ranks(-max(int(PLANNED_SHARE * available) - found.working, 0), world)
-    return _choose(per_token, budget, most, len(pack.input_ids))
+    return _as_much_as_fits(per_token, budget, most, len(pack.input_ids))
 
 
-def _fullest(batch: Batch, ranks: int) -> tuple[list[np.ndarray], np.ndarray]:
+def _largest_part(batch: Batch, ranks: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Return texts and prompt lengths of the rank with the most tokens; equal on all ranks."""
-    share = max(deal(batch.lengths, ranks), key=lambda texts: batch.lengths[texts].sum())
-    return [batch.texts[text] for text in share], batch.prompt_lengths[share]
+    part = max(deal(batch.lengths, ranks), key=lambda texts: batch.lengths[texts].sum())
+    return [batch.texts[text] for text in part], batch.prompt_lengths[part]
 
 
-def _given(training: config.Training, pack: int) -> MemoryMode:
+def _as_the_recipe_says(training: config.Training, pack: int) -> MemoryMode:
     tokens = 0 if training.memory == "replay" else training.store_tokens
     mode = "store" if tokens is None else "hybrid" if tokens else "replay"
     reason = "as the recipe says"
@@ -124,7 +124,7 @@ def _given(training: config.Training, pack: int) -> MemoryMode:
     return MemoryMode(mode, tokens, reason)
 
 
-def _choose(per_token: int, budget: int, most: int, pack: int) -> MemoryMode:
+def _as_much_as_fits(per_token: int, budget: int, most: int, pack: int) -> MemoryMode:
     tokens = budget // max(per_token, 1)
     mode = "store" if tokens >= most else "hybrid" if tokens >= pack else "replay"
     reason = (
@@ -170,13 +170,13 @@ def _probe(engine: Engine, pack: Pack, autocast: torch.dtype | None, *, free: in
 
 def _free(training: config.Training, engine: Engine) -> int:
     """Bytes this rank may still use."""
-    free, used = _memory(engine.world)
+    free, used = device_memory(engine.world)
     if training.memory_gib is not None:
         free = min(free, int(training.memory_gib * _GIB) - used)
     return free
 
 
-def _to_come(training: config.Training, engine: Engine) -> int:
+def _still_to_allocate(training: config.Training, engine: Engine) -> int:
     """Bytes of gradients and optimizer state that are not there yet."""
     trained = [p for p in engine.embedder.parameters() if p.requires_grad]
     # A gradient stays unsharded until the step's one reduction, on every engine (ZeRO-3 keeps the size aside).
@@ -186,7 +186,7 @@ def _to_come(training: config.Training, engine: Engine) -> int:
     return to_come
 
 
-def _memory(world: World) -> tuple[int, int]:
+def device_memory(world: World) -> tuple[int, int]:
     """Return free and used bytes of this rank's device; on a CPU the ranks of a machine share what is free."""
     if world.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(world.device)

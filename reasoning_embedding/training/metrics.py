@@ -134,9 +134,9 @@ class Throughput:
 
         Notes
         -----
-        MFU is :func:`.flops.training_flops` a second over the published bf16 peak of all ranks' devices, or
-        ``logging.peak_tflops``; None where neither is known. Communication that an engine overlaps with the
-        backward pass counts as backward.
+        MFU is :func:`~reasoning_embedding.planning.shapes.training_flops` a second over the published bf16 peak
+        of all ranks' devices, or ``logging.peak_tflops``; None where neither is known. Communication that an
+        engine overlaps with the backward pass counts as backward.
         """
         seconds = sum(times.values()) - times.get("save", 0) - times.get("evaluation", 0)
         lengths = batch.lengths.astype(float)

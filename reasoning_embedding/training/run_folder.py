@@ -14,8 +14,8 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, read_provenance, versions
-from reasoning_embedding.checkpoints.layout import newest_resumable
 from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.checkpoints.retention import newest_resumable
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, read_json, write_json
 from reasoning_embedding.secrets import masked

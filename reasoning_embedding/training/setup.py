@@ -28,7 +28,7 @@ from reasoning_embedding.backbones import (
 )
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
-from reasoning_embedding.checkpoints.layout import prune_states
+from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
     explain_damage,
     put_parameters,
@@ -46,9 +46,9 @@ from reasoning_embedding.data.quality.evaluation_sources import (
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
+from reasoning_embedding.progress import Report
 
 from .engines import Engine, build_engine
-from .metrics import Report
 from .optimizers import build_optimizer
 from .recompute import recompute_activations
 from .run_folder import parent_record
@@ -56,7 +56,37 @@ from .run_folder import parent_record
 
 @dataclass
 class PreparedRun:
-    """A run in memory: model, engine, loss, data plan, and where it writes."""
+    """A run in memory, ready for its next step.
+
+    Attributes
+    ----------
+    settings : config.RunConfig
+        The run.
+    run : RunFolder
+        Where it writes.
+    world : World
+        The job's ranks.
+    embedder : Embedder
+        The model.
+    engine : Engine
+        How the ranks hold the model and its optimizer.
+    loss : ContrastiveLoss
+        What it is trained for.
+    anchor : Embedder or None
+        The frozen backbone that the loss compares with.
+    table : Table
+        Rows and distinct texts.
+    plan : Plan
+        Which rows each step draws.
+    store : TokenStore
+        Tokens of the texts.
+    inputs : InputContract
+        What the tokenizer makes of a text.
+    parent : dict
+        What the run starts from, for the provenance of its checkpoints.
+    compute : torch.dtype or None
+        What layers compute in; None: the dtype of the weights.
+    """
 
     settings: config.RunConfig
     run: RunFolder
@@ -122,31 +152,37 @@ def prepare(
         loss's anchor; for data, a backbone or a saved state that cannot be used, and for data that models are scored
         with.
     """
+    training = settings.training
+
+    # The launch fits the recipe, and the data are none that models are scored with.
     launched = config.EngineSettings.from_environment()
-    config.check_engine(launched, settings.training, ranks=world.size)
+    config.check_engine(launched, training, ranks=world.size)
     tasks = settings.evaluation.tasks if settings.evaluation else []
     refuse_evaluation_sources(settings.data, tasks)
-    # A folder a machine: a lock need not hold between two of them.
+
+    # The data. A folder a machine: a lock need not hold between two of them.
     data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
     table = load_table(data)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
-    plan = Plan(table, settings.training, settings.data, settings.seed)
-    check_anchor(settings.loss.anchor, plan, settings.training.batch_size)
+    plan = Plan(table, training, settings.data, settings.seed)
+    check_anchor(settings.loss.anchor, plan, training.batch_size)
     skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
+    # The backbone, its tokens and its loss.
     embedder = _embedder(settings, run, table, start)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
     store = table_tokens(table, embedder.tokenizer, data)
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
-    check_budget(store.lengths, settings.training.pack_tokens)
+    check_budget(store.lengths, training.pack_tokens)
     embedder.to(world.device)
     check_attention(stock_model(embedder), where=_name(settings.backbone))
+
+    # How its layers compute.
     embedder.train()
-    training = settings.training
     compute = compute_dtype(training.precision, world.device)
     if training.precision == "bf16" and compute is None:
         report(SOFTWARE_BFLOAT16)
@@ -157,7 +193,8 @@ def prepare(
         if fused:
             report(f"{fused} layers run as one function each on this CPU")
 
-    def engine() -> Engine:
+    # The engine and its optimizer, new or as a saved state left them.
+    def new_engine() -> Engine:
         return build_engine(
             launched,
             embedder,
@@ -167,18 +204,31 @@ def prepare(
             compute=compute,
         )
 
-    held = _resumed(run.state(start), embedder, engine, loss) if start else engine()
     if start:
+        engine = _resumed(run.state(start), embedder, new_engine, loss)
         report(f"resumed after step {start}")
+    else:
+        engine = new_engine()
     anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
-    parent = parent_record(settings.backbone)
     return PreparedRun(
-        settings, run, world, embedder, held, loss, anchor, table, plan, store, inputs, parent, compute
+        settings=settings,
+        run=run,
+        world=world,
+        embedder=embedder,
+        engine=engine,
+        loss=loss,
+        anchor=anchor,
+        table=table,
+        plan=plan,
+        store=store,
+        inputs=inputs,
+        parent=parent_record(settings.backbone),
+        compute=compute,
     )
 
 
 def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss: ContrastiveLoss) -> Engine:
-    """Put a saved state back; parameters go in while the module is whole, moments once it is cut."""
+    """Put a saved state back; parameters go in before the engine cuts the module, moments afterwards."""
     with explain_damage(folder):
         optimizer, parameters, record = read_state(folder)
         put_parameters(embedder, parameters)

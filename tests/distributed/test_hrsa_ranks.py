@@ -13,10 +13,9 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.hrsa import capture as activations
 from reasoning_embedding.hrsa import instrument as instrument_module
-from reasoning_embedding.hrsa.comparison import Comparison
-from reasoning_embedding.hrsa.instrument import Instrument
+from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
+from reasoning_embedding.hrsa.pair import Comparison
 from reasoning_embedding.hrsa.probes import load_probe
-from reasoning_embedding.hrsa.side import Checkpoint
 
 LINES = [
     f"the {kind} {animal} runs by the {place}"
@@ -41,7 +40,7 @@ def _measure(world: World, folder: Path, probe: Path, streaming: str) -> dict[st
     measured = Instrument(load_probe(settings.probe), settings, world=world, report=lambda line: None)
     a = measured.open(Checkpoint(folder, "a"))
     b = measured.open(Checkpoint(folder.parent / "b", "b"), like=a)
-    pair = Comparison(measured.sides(a, b), measured.probe, settings)
+    pair = Comparison(measured.states(a, b), measured.probe, settings, every_interval=False)
     return {name: pair.values(name) for name in pair.names} | {"n": [pair.n]}
 
 

@@ -32,7 +32,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def _bag() -> Batch:
+def _batch() -> Batch:
     plain = random_batch(5, 6)
     owner = np.concatenate([np.arange(5), np.array([0, 0, 1, 3, 3, 4])])
     score = np.random.default_rng(0).normal(size=11).astype(np.float32)
@@ -50,9 +50,9 @@ def _step(
         settings = {key: value for key, value in EVERYTHING.items() if key != without}
         loss = build_loss(config.InfoNCE.model_validate(settings), embedder.dimension)
         if once_a_rank:
-            share = loss.share
-            loss.share = lambda x, slots, *, anchor, **_: share(x, slots, anchor=anchor)  # type: ignore[method-assign]
-        output = contrastive_step(embedder, _bag(), loss, world, pack_tokens=40, anchor=anchor)
+            compute = loss.compute
+            loss.compute = lambda x, batch, *, anchor, **_: compute(x, batch, anchor=anchor)  # type: ignore[method-assign]
+        output = contrastive_step(embedder, _batch(), loss, world, pack_tokens=40, anchor=anchor)
         loss.update(0.01)
         measures = {"loss": output.loss, "accuracy": output.accuracy, **output.parts}
         return measures, gradients(embedder), loss.state()["log_temperature"]

@@ -20,7 +20,7 @@ from tests.models import exact_norms, relative
 def _planned_step(world: World, kind: str) -> tuple[MemoryMode, float, torch.Tensor]:
     case = Case()
     training: Any = config.Training(pack_tokens=case.pack_tokens)
-    memory._memory = lambda world: ((1 << 40) - (1 << 30) * world.rank, 0)  # type: ignore[assignment]
+    memory.device_memory = lambda world: ((1 << 40) - (1 << 30) * world.rank, 0)  # type: ignore[assignment]
     with exact_norms():
         engine = build(kind, case.embedder(), world)
         plan = choose_memory_mode(training, engine, [case.batch()], None)

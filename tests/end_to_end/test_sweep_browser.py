@@ -31,6 +31,6 @@ def test_a_line_a_run_is_drawn(tmp_path: Path) -> None:
     dom, console = render(browser, build(ledger.folder.path), tmp_path / "profile")
     assert console == []
     assert "This page hit an error" not in dom.split("<main>")[0]
-    assert dom.count('class="js-line"') == len(runs)
+    assert dom.count("<polyline ") == len(runs)
     assert "training.learning_rate</text>" in dom
     assert "<img src" not in dom

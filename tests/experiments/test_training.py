@@ -156,8 +156,11 @@ def test_a_run_is_not_resumed_on_a_backbone_that_has_changed(pair: dict[str, Any
     first = (run.checkpoint(0) / "model.safetensors").read_bytes()
     write_json(tmp_path / "other" / "provenance.json", {"kind": "sft", "content_hash": "0" * 64})
     write_tiny_backbone(tmp_path / "other", seed=1)
-    with pytest.raises(InputError, match="started from another backbone"):
+    with pytest.raises(InputError, match="started from another model than the one in"):
         start_training(settings, resume=True)
+    other = settings.model_copy(update={"seed": 5})
+    with pytest.raises(InputError, match=r"had other settings \(seed\)"):
+        start_training(other, resume=True)
     # The stage of an experiment keeps the old run and trains anew.
     [stage] = [stage for stage in plan_stages(experiment) if stage.name == "train-two"]
     folder = ExperimentFolder.of(experiment)
@@ -166,3 +169,13 @@ def test_a_run_is_not_resumed_on_a_backbone_that_has_changed(pair: dict[str, Any
         RunFolder(folder.path / "set-aside/runs/two.1").checkpoint(0) / "model.safetensors"
     ).read_bytes() == first
     assert (run.checkpoint(0) / "model.safetensors").read_bytes() != first
+
+
+def test_a_run_goes_on_without_the_backbone_it_started_from(pair: dict[str, Any], tmp_path: Path) -> None:
+    experiment, _ = written(pair)
+    settings = run_config(experiment, "two")
+    run = start_training(settings, report=lambda _: None)
+    shutil.rmtree(tmp_path / "other")
+    said: list[str] = []
+    start_training(settings, resume=True, report=said.append)
+    assert f"finished before: {run.path}" in said

@@ -20,17 +20,18 @@ import torch
 
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.heat_maps import cka_map, correlation_map
-from reasoning_embedding.hrsa.instrument import Instrument
-from reasoning_embedding.hrsa.measure import measure
+from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
+from reasoning_embedding.hrsa.measure import measure, measure_sums
+from reasoning_embedding.hrsa.metrics.cka import cka_map
+from reasoning_embedding.hrsa.metrics.correlation import correlation_map
 from reasoning_embedding.hrsa.metrics.layer import Layer
+from reasoning_embedding.hrsa.metrics.procrustes import heldout_texts, procrustes_of_sums
+from reasoning_embedding.hrsa.moments import PairSums
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.probes import load_probe
 from reasoning_embedding.hrsa.registry import SPECTRUM
-from reasoning_embedding.hrsa.side import Checkpoint
-from reasoning_embedding.hrsa.streaming import PairStream, heldout_texts, streamed_metrics
 from reasoning_embedding.hrsa.trajectory import SCHEMA, Against, TrackTable, read_trajectories, track
-from reasoning_embedding.hrsa.uncertainty.intervals import quick_intervals, recomputed_intervals
+from reasoning_embedding.hrsa.uncertainty.intervals import add_intervals
 from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_similarity
 from tests.goldens.golden import Goldens
 from tests.hrsa.hrsa_models import qwen3, save
@@ -294,15 +295,15 @@ def _layer_pair(arrays: str) -> Any:
     a, b, settings = Layer(x, "one"), Layer(y, "two"), _settings(k=[2, 5], bootstrap=6, seed=1)
     rows = np.sort(np.random.RandomState(4).permutation(50 if arrays == "duplicates" else len(x))[:48])
     found = measure(a, b, rows, documents, settings)
-    intervals, said = recomputed_intervals(a, b, documents, found, settings)
+    add_intervals(found, a, b, documents, settings, every=True)
     return {
         "metrics": {
             name: {part: getattr(metric, part) for part in ("value", "n", "chance", "definition", "warnings")}
             for name, metric in found.metrics.items()
         },
         "warnings": found.warnings,
-        "intervals": quick_intervals(a, b, documents, found, 1) | intervals,
-        "missing": said,
+        "intervals": {name: m.interval for name, m in found.metrics.items() if m.interval is not None},
+        "missing": {name: m.no_interval for name, m in found.metrics.items() if m.no_interval is not None},
     }
 
 
@@ -331,21 +332,25 @@ def _streamed(arrays: str) -> Any:
     """Every linear metric from sums over blocks of uneven size, with the spectrum of one side."""
     x, y, documents = ARRAYS[arrays]()
     held = heldout_texts(int(documents.max()) + 1, 0.2, 0)[documents]
-    stream = PairStream([(0, 0)])
+    stream = PairSums([(0, 0)])
     for start, end in itertools.pairwise([0, 3, 40, 41, *range(60, len(x), 30), len(x)]):
         part = slice(min(start, len(x)), min(end, len(x)))
         if part.start < part.stop:
             blocks = [[torch.from_numpy(side[part].copy())] for side in (x, y)]
             stream.add(blocks, torch.from_numpy(held[part]))
-    found = streamed_metrics(stream.cross[0, 0])
+    sums = stream.cross[0, 0]
+    found = measure_sums(sums)
+    fit = None
+    if found.procrustes is not None:
+        fit = procrustes_of_sums(sums, (x[held], y[held], np.flatnonzero(held)))
     return {
         "n": stream.n,
         "held": int(held.sum()),
-        "values": found.values,
+        "values": {name: (m.value, m.chance, m.n) for name, m in found.metrics.items()},
         "warnings": found.warnings,
-        "row_cosines": None if found.fit is None else found.fit.row_cosines(x[held], y[held]),
-        "rotation": None if found.fit is None else found.fit.rotation,
-        "eigenvalues": stream.sides[0][0].eigenvalues()[:8],
+        "row_cosines": None if fit is None else fit.row_cosines,
+        "rotation": None if fit is None else fit.map,
+        "eigenvalues": stream.layers[0][0].eigenvalues()[:8],
     }
 
 

@@ -11,12 +11,10 @@ import torch
 
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.capture import read
-from reasoning_embedding.hrsa.instrument import Instrument
+from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
 from reasoning_embedding.hrsa.measure import metric_names
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.probes import load_probe
-from reasoning_embedding.hrsa.side import Checkpoint
 from reasoning_embedding.hrsa.trajectory import Against, TrackTable, read_trajectories, track
 from tests.hrsa.hrsa_models import qwen3, save
 
@@ -103,8 +101,8 @@ def test_record_has_what_reports_read(near):
 def test_record_agrees_with_the_library(folder, near):
     measured = instrument()
     first = measured.open(Checkpoint(folder / "a", "a"))
-    sides = measured.sides(first, measured.open(Checkpoint(folder / "near", "near"), like=first))
-    a, b = sides.a, sides.b
+    states = measured.states(first, measured.open(Checkpoint(folder / "near", "near"), like=first))
+    a, b = states.a, states.b
     assert b.sample is a.sample
     for i in range(5):
         for j in range(5):
@@ -224,19 +222,6 @@ def test_a_trajectory_follows_a_run(folder, tmp_path):
     assert all(len(found.spectrum[key]) == 3 for key in ("rankme_sigma", "alpha"))
     with pytest.raises(InputError, match="no checkpoints"):
         track("cl", {}, [against], instrument(), table)
-
-
-def test_both_sides_are_measured_on_one_sample(folder, monkeypatch):
-    samples = []
-
-    def spy(models, ids, sample, **others):
-        samples.extend((sample, [tuple(text) for text in mine]) for mine in ids)
-        return read(models, ids, sample, **others)
-
-    monkeypatch.setattr("reasoning_embedding.hrsa.instrument.read", spy)
-    pair(folder, "a", "b")
-    assert samples[0][0] is samples[1][0]
-    assert samples[0][1] == samples[1][1]
 
 
 def test_probe_sets(tmp_path):

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from reasoning_embedding import hrsa
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.metrics.probe_transfer import STRENGTHS, _stratified
+from reasoning_embedding.hrsa.metrics.probe_transfer import STRENGTHS, stratified_split
 
 
 def classes(n: int = 400, d: int = 16, count: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +55,7 @@ def test_accuracies_are_scikit_learns(probe):
     y = x + np.random.RandomState(1).randn(*x.shape)
     found = hrsa.linear_probe_transfer(x, y, labels, probe=probe, seed=3)
     assert f"{probe} probe" in found.definition
-    train, dev, test = _stratified(labels, 0.2, 0.2, 3)
+    train, dev, test = stratified_split(labels, 0.2, 0.2, 3)
     assert np.array_equal(found.rows, test)
     assert not set(train) & set(dev) | set(dev) & set(test)
     scaler = StandardScaler().fit(x[train])

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
 from reasoning_embedding import config, hrsa
-from reasoning_embedding.hrsa.measure import Measured, measure
-from reasoning_embedding.hrsa.metrics.kernels import cknna_of, gaussian_kernel, rbf_cka_of
+from reasoning_embedding.hrsa.measure import LINEAR, Measured, measure
+from reasoning_embedding.hrsa.metrics.cka import gaussian_kernel, rbf_cka_of
 from reasoning_embedding.hrsa.metrics.layer import Layer
-from reasoning_embedding.hrsa.uncertainty.intervals import quick_intervals, recomputed_intervals
-from reasoning_embedding.hrsa.uncertainty.kernel_intervals import (
+from reasoning_embedding.hrsa.metrics.neighbours import cknna_of
+from reasoning_embedding.hrsa.metrics.result import Interval
+from reasoning_embedding.hrsa.moments import PairSums
+from reasoning_embedding.hrsa.uncertainty import intervals as module
+from reasoning_embedding.hrsa.uncertainty.intervals import (
+    add_intervals,
     cknna_replicates,
     kernel_intervals,
     rbf_replicates,
 )
 from reasoning_embedding.hrsa.uncertainty.resampling import halves, interval, resampled_counts
-from reasoning_embedding.hrsa.uncertainty.with_inference import intervals as module
 
 SETTINGS = config.Analysis.model_validate({"probe": {"kind": "world"}, "k": [5], "bootstrap": 20})
 DOCUMENTS = np.repeat(np.arange(40), 5)
@@ -34,8 +40,28 @@ def found(layers: tuple[Layer, Layer]) -> Measured:
     return measure(*layers, np.arange(200), DOCUMENTS, SETTINGS)
 
 
+def made_of(
+    layers: tuple[Layer, Layer],
+    found: Measured,
+    settings: config.Measuring = SETTINGS,
+    documents: np.ndarray = DOCUMENTS,
+    *,
+    every: bool = True,
+) -> tuple[dict[str, Interval], dict[str, str]]:
+    """Intervals by metric, and reasons why there is none."""
+    copy = dataclasses.replace(found, metrics=dict(found.metrics))
+    add_intervals(copy, *layers, documents, settings, every=every)
+    assert copy.metrics.keys() == found.metrics.keys()
+    metrics = copy.metrics.items()
+    return (
+        {name: metric.interval for name, metric in metrics if metric.interval is not None},
+        {name: metric.no_interval for name, metric in metrics if metric.no_interval is not None},
+    )
+
+
 def test_quick_ones_hold_their_values(layers: tuple[Layer, Layer], found: Measured) -> None:
-    made = quick_intervals(*layers, DOCUMENTS, found, 0)
+    made, reasons = made_of(layers, found, every=False)
+    assert not reasons
     assert set(made) == {
         *("cka", "dimension_correlation", "procrustes_cosine", "procrustes_residual"),
         *("knn_jaccard@5", "knn_mutual@5"),
@@ -63,16 +89,20 @@ def test_the_residuals_interval_is_that_of_resampled_rows(
         )
         values.append(np.square(x[rows] @ fit.map - y[rows]).sum() / np.square(y[rows]).sum())
     slow = interval(fit.residual, np.array(values))
-    fast = quick_intervals(*layers, DOCUMENTS, found, 3)["procrustes_residual"]
+    fast = made_of(layers, found, SETTINGS.model_copy(update={"seed": 3}), every=False)[0][
+        "procrustes_residual"
+    ]
     assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), rel=1e-9)
-    other = quick_intervals(*layers, DOCUMENTS, found, 4)["procrustes_residual"]
+    other = made_of(layers, found, SETTINGS.model_copy(update={"seed": 4}), every=False)[0][
+        "procrustes_residual"
+    ]
     assert (other.low, other.high) != pytest.approx((slow.low, slow.high), rel=1e-9)
 
 
 def test_recomputed_ones_are_those_of_the_library(layers: tuple[Layer, Layer], found: Measured) -> None:
-    made, said = recomputed_intervals(*layers, DOCUMENTS, found, SETTINGS)
-    assert said == []
-    assert set(made) == {
+    made, reasons = made_of(layers, found)
+    assert reasons == {}
+    assert set(made) - set(made_of(layers, found, every=False)[0]) == {
         *("permutation_match", "h_inv", "h_inv_rescaled", "cka_debiased", "procrustes_distance", "gulp"),
         *("cka_rbf", "cknna@5"),
     }
@@ -86,32 +116,56 @@ def test_recomputed_ones_are_those_of_the_library(layers: tuple[Layer, Layer], f
     assert made["h_inv_rescaled"].low == pytest.approx((made["h_inv"].low - floor) / (1 - floor))
 
 
-def test_intervals_move_onto_values_of_more_rows(layers: tuple[Layer, Layer], found: Measured) -> None:
-    kept = found.metrics["gulp"]
-    more = Measured({"gulp": hrsa.Metric(value=kept.value + 1, n=999, definition="")})
-    ends = [recomputed_intervals(*layers, DOCUMENTS, one, SETTINGS)[0]["gulp"] for one in (found, more)]
-    assert ends[1].low - ends[0].low == pytest.approx(1)
-    assert ends[1].high - ends[0].high == pytest.approx(1)
+def test_values_of_more_rows_than_are_kept_have_a_reason_in_the_place_of_an_interval(
+    layers: tuple[Layer, Layer],
+) -> None:
+    held = np.isin(DOCUMENTS, [3, 11, 20, 30])
+    both = [[torch.from_numpy(np.concatenate([side.rows, side.rows[::-1]]))] for side in layers]
+    sums = PairSums([(0, 0)])
+    sums.add(both, torch.from_numpy(np.concatenate([held, held[::-1]])))
+    found = measure(*layers, np.arange(200), DOCUMENTS, SETTINGS, sums=sums.cross[0, 0], held=held)
+    made, reasons = made_of(layers, found)
+    assert set(reasons) == set(LINEAR) - {"procrustes_cosine"}
+    assert all("400 rows, of which 200 are kept" in reason for reason in reasons.values())
+    assert found.metrics.keys() == made.keys() | reasons.keys()
+    for name, ends in made.items():
+        assert ends.low < found.metrics[name].value < ends.high, name
+
+
+def test_an_interval_is_of_the_split_that_its_value_is_of(layers: tuple[Layer, Layer]) -> None:
+    """Whichever documents are held out, replicates hold out by the same seed as the value."""
+    settings = SETTINGS.model_copy(update={"seed": 5})
+    found = measure(*layers, np.arange(200), DOCUMENTS, settings)
+    made = made_of(layers, found, settings)[0]["h_inv"]
+    x, y = (side.rows for side in layers)
+    values = [
+        float(hrsa.orthogonal_procrustes(x[rows], y[rows], documents=DOCUMENTS[rows], seed=5))
+        for times in resampled_counts(40, 20, 5)
+        for rows in [np.repeat(np.arange(200), times[DOCUMENTS])]
+    ]
+    slow = interval(found.metrics["h_inv"].value, np.array(values))
+    assert (made.low, made.high) == pytest.approx((slow.low, slow.high), rel=1e-9)
 
 
 def test_wide_models_go_without_and_say_so(
     layers: tuple[Layer, Layer], found: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quick = made_of(layers, found, every=False)[0]
     none = SETTINGS.model_copy(update={"bootstrap": 0})
-    assert recomputed_intervals(*layers, DOCUMENTS, found, none) == ({}, [])
+    assert made_of(layers, found, none)[0].keys() == quick.keys()
     monkeypatch.setattr(module, "WIDEST", 7)
-    made, said = recomputed_intervals(*layers, DOCUMENTS, found, SETTINGS)
-    assert set(made) == {"cka_rbf", "cknna@5"}  # kernels do not care how wide a model is
-    assert len(said) == 1
-    assert "h_inv" in said[0]
-    assert "8 dimensions are more than 7" in said[0]
+    made, reasons = made_of(layers, found)
+    assert set(made) - set(quick) == {"cka_rbf", "cknna@5"}  # kernels do not care how wide a model is
+    assert "h_inv" in reasons
+    assert set(reasons.values()) == {"8 dimensions are more than 7"}
 
 
 def test_too_few_texts_are_said(layers: tuple[Layer, Layer], found: Measured) -> None:
-    made, said = recomputed_intervals(*layers, np.repeat(np.arange(2), 100), found, SETTINGS)
-    assert made == {}
-    assert all("no interval, 2 different documents" in text for text in said)
-    assert len(said) == 6
+    two = np.repeat(np.arange(2), 100)
+    made, reasons = made_of(layers, found, documents=two)
+    assert made.keys() == made_of(layers, found, documents=two, every=False)[0].keys()
+    assert all("2 different documents" in reason for reason in reasons.values())
+    assert {"cka_rbf", "cknna@5", "gulp", "cka_debiased", "h_inv"} <= reasons.keys()
 
 
 def test_replicates_within_a_kernel_are_those_of_resampled_rows(layers: tuple[Layer, Layer]) -> None:
@@ -135,8 +189,8 @@ def test_replicates_within_a_kernel_are_those_of_resampled_rows(layers: tuple[La
 def test_documents_need_not_be_rows_and_rows_not_all(layers: tuple[Layer, Layer]) -> None:
     some = np.sort(np.random.default_rng(0).choice(200, size=90, replace=False))
     found = measure(*layers, some, DOCUMENTS, SETTINGS)
-    made, said = recomputed_intervals(*layers, DOCUMENTS, found, SETTINGS)
-    assert said == []
+    made, reasons = made_of(layers, found)
+    assert reasons == {}
     for name in ("cka_rbf", "cknna@5"):
         assert made[name].low < found.metrics[name].value < made[name].high
         assert found.metrics[name].n == 90
@@ -156,7 +210,7 @@ def test_intervals_from_kernels_cover_the_mean_of_other_texts(name: str) -> None
         metric = rbf_cka_of(a, b) if name == "cka_rbf" else cknna_of(a, b, np.arange(96), 5)
         found = Measured({name: metric}, rows=np.arange(96))
         values.append(metric.value)
-        ends.append(kernel_intervals(a, b, documents, found, few)[0][name])
+        ends.append(kernel_intervals(found, a, b, documents, few)[0][name])
     truth, spread = np.mean(values), np.std(values)
     assert np.mean([one.low < truth < one.high for one in ends]) >= 0.85
     width = np.mean([one.high - one.low for one in ends]) / (2 * 1.96)

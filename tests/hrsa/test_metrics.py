@@ -12,8 +12,7 @@ from scipy.stats import ortho_group
 from sklearn.neighbors import NearestNeighbors
 
 from reasoning_embedding import hrsa
-from reasoning_embedding.hrsa.metrics import layer as layer_module
-from reasoning_embedding.hrsa.metrics.layer import Layer, distinct, nearest_cosines
+from reasoning_embedding.hrsa.metrics.layer import Layer, distinct, nearest_cosines, products
 from reasoning_embedding.hrsa.metrics.procrustes import split_rows
 
 WIDTH = 32
@@ -167,13 +166,12 @@ def test_distinct_keeps_rows_that_differ_in_one_coordinate():
     assert distinct(x).tolist() == [0, 1, 4]
 
 
-def test_neighbours_beyond_the_first_block_leave_the_row_itself_out(monkeypatch):
+def test_neighbours_beyond_the_first_block_leave_the_row_itself_out():
     x = gaussian(90, 6)
     found, cosines = nearest_cosines(x, 4)
     assert (found != np.arange(90)[:, None]).all()
-    for square in (0, 2048):  # a block at a time, or half of all cosines at once
-        monkeypatch.setattr(layer_module, "_SQUARE", square)
-        again, near = nearest_cosines(x, 4, block=32)
+    for at_once in (0, 2048):  # a block at a time, or half of all cosines at once
+        again, near = nearest_cosines(x, 4, block=32, at_once=at_once)
         assert np.array_equal(again, found)
         assert near == pytest.approx(cosines, abs=1e-14)
 
@@ -181,7 +179,7 @@ def test_neighbours_beyond_the_first_block_leave_the_row_itself_out(monkeypatch)
 def test_a_symmetric_product_is_the_whole_one():
     x = np.random.default_rng(0).standard_normal((70, 9))
     for strip in (1, 16, 70, 100):
-        assert layer_module.products(x, strip) == pytest.approx(x @ x.T, abs=1e-13)
+        assert products(x, strip) == pytest.approx(x @ x.T, abs=1e-13)
 
 
 def test_knn_mean_offset_matters_only_when_not_centred():

@@ -11,10 +11,11 @@ from scipy.stats import ortho_group
 from sklearn.metrics.pairwise import cosine_similarity
 
 from reasoning_embedding import hrsa
+from reasoning_embedding.hrsa.metrics.cka import debiased_cka_of
 from reasoning_embedding.hrsa.metrics.distances import gulp_of, nuclear_norm, procrustes_distance_of
 from reasoning_embedding.hrsa.metrics.layer import Layer
-from reasoning_embedding.hrsa.metrics.neighbours_and_cka import debiased_cka_of
 from reasoning_embedding.hrsa.metrics.procrustes import inverse_entropy
+from reasoning_embedding.hrsa.moments import RowMoments
 
 
 def pair(n: int = 60, d: int = 8, e: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +225,7 @@ def test_permuted_layers_know_what_fresh_ones_compute():
     fresh, moved = Layer(x[order]), layer.reordered(order)
     assert np.array_equal(moved.neighbours(every, 7), fresh.neighbours(every, 7))
     assert np.allclose(moved.row_squares, fresh.row_squares)
-    assert float(debiased_cka_of(moved, fresh)) == pytest.approx(1)
+    assert float(debiased_cka_of(RowMoments(moved, fresh))) == pytest.approx(1)
     assert len(moved._neighbours) == 1  # `some` changed places with others: it is computed anew
     assert np.array_equal(moved.neighbours(some, 5), fresh.neighbours(some, 5))
     part = layer.taken(some)

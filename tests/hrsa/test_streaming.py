@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -13,19 +14,19 @@ from reasoning_embedding import config, hrsa
 from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa import instrument as instrument_module
-from reasoning_embedding.hrsa import measure as levels
-from reasoning_embedding.hrsa import streaming
+from reasoning_embedding.hrsa import moments
 from reasoning_embedding.hrsa.cache import ActivationCache
 from reasoning_embedding.hrsa.capture import Activations, draw_sample
-from reasoning_embedding.hrsa.heat_maps import cka_map, correlation_map, gram_is_cheaper
-from reasoning_embedding.hrsa.instrument import Instrument
+from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
+from reasoning_embedding.hrsa.measure import measure_sums
+from reasoning_embedding.hrsa.metrics.cka import cka_map, gram_is_cheaper
+from reasoning_embedding.hrsa.metrics.correlation import correlation_map
 from reasoning_embedding.hrsa.metrics.layer import Layer
+from reasoning_embedding.hrsa.metrics.procrustes import heldout_texts, procrustes_of_sums
 from reasoning_embedding.hrsa.metrics.spectrum import eigenvalues
-from reasoning_embedding.hrsa.moments import Moments
+from reasoning_embedding.hrsa.moments import PairSums, needed_mib
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.probes import load_probe
-from reasoning_embedding.hrsa.side import Checkpoint
-from reasoning_embedding.hrsa.streaming import PairStream, heldout_texts, needed_mib, streamed_metrics
 from tests.hrsa.hrsa_models import qwen3, save
 
 TEXTS, ROWS = 60, 420
@@ -40,10 +41,10 @@ def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, np.sort(rng.integers(0, TEXTS, ROWS))
 
 
-def streamed(x, y, documents, *, block: int = 100, skip: int | None = None) -> PairStream:
+def streamed(x, y, documents, *, block: int = 100, skip: int | None = None) -> PairSums:
     """Rows fed in blocks of uneven size; `skip` leaves one block out."""
     held = heldout_texts(TEXTS, 0.2, 0)[documents]
-    stream = PairStream([(0, 0)])
+    stream = PairSums([(0, 0)])
     starts = [0, 3, *range(block, len(x), block), len(x)]
     for number, (start, end) in enumerate(pairwise(starts)):
         if number != skip:
@@ -57,7 +58,7 @@ def test_sums_give_what_the_rows_in_memory_give(rows):
     # every text has a row, so that holding out by text draws the same texts
     assert len(np.unique(documents)) == TEXTS
     pair = streamed(x, y, documents).cross[0, 0]
-    found = streamed_metrics(pair)
+    found = measure_sums(pair)
     fit = hrsa.orthogonal_procrustes(x, y, documents=documents)
     expected = {
         "dimension_correlation": hrsa.dimension_wise_correlation(x, y).value,
@@ -67,55 +68,59 @@ def test_sums_give_what_the_rows_in_memory_give(rows):
         "h_inv_rescaled": fit.rescaled,
         "procrustes_residual": fit.residual,
     }
-    assert found.values.keys() == expected.keys()
+    assert found.metrics.keys() == expected.keys()
     for name, value in expected.items():
-        assert found.values[name][0] == pytest.approx(value, rel=1e-10, abs=1e-10), name
-    assert found.values["cka"][1] == pytest.approx(hrsa.linear_cka(x, y).chance, rel=1e-10)
-    assert found.values["procrustes_residual"][1] == pytest.approx(fit.residual_chance, rel=1e-10)
-    assert found.values["h_inv"][2] == fit.n
+        assert found.metrics[name].value == pytest.approx(value, rel=1e-10, abs=1e-10), name
+    assert found.metrics["cka"].chance == pytest.approx(hrsa.linear_cka(x, y).chance, rel=1e-10)
+    assert found.metrics["procrustes_residual"].chance == pytest.approx(fit.residual_chance, rel=1e-10)
+    assert found.metrics["h_inv"].n == fit.n
     held = heldout_texts(TEXTS, 0.2, 0)[documents]
-    assert found.fit.row_cosines(x[held], y[held]) == pytest.approx(fit.row_cosines, abs=1e-10)
+    of_rows = procrustes_of_sums(pair, (x[held], y[held], np.flatnonzero(held)))
+    assert of_rows.row_cosines == pytest.approx(fit.row_cosines, abs=1e-10)
+    assert of_rows.cosine == pytest.approx(fit.cosine, abs=1e-10)
+    assert of_rows.map == pytest.approx(fit.map, abs=1e-8)
+    for name, metric in (("cka", hrsa.linear_cka(x, y)), ("h_inv", fit)):
+        assert found.metrics[name].definition == metric.definition
     assert pair.x.eigenvalues() == pytest.approx(eigenvalues(x), rel=1e-8, abs=1e-10 * eigenvalues(x)[0])
 
 
 def test_blocks_do_not_matter_but_every_row_does(rows, monkeypatch):
-    whole = streamed_metrics(streamed(*rows).cross[0, 0]).values
-    small = streamed_metrics(streamed(*rows, block=17).cross[0, 0]).values
-    monkeypatch.setattr(streaming, "_BLOCK", 7)  # blocks that are cut into smaller ones
-    cut = streamed_metrics(streamed(*rows, block=17).cross[0, 0]).values
-    for name, (value, _, n) in whole.items():
+    whole = measure_sums(streamed(*rows).cross[0, 0]).metrics
+    small = measure_sums(streamed(*rows, block=17).cross[0, 0]).metrics
+    monkeypatch.setattr(moments, "_BLOCK", 7)  # blocks that are cut into smaller ones
+    cut = measure_sums(streamed(*rows, block=17).cross[0, 0]).metrics
+    for name, metric in whole.items():
         for found in (small, cut):
-            assert found[name][0] == pytest.approx(value, rel=1e-9, abs=1e-10)
-            assert found[name][2] == n
-    short = streamed_metrics(streamed(*rows, skip=2).cross[0, 0]).values
-    assert abs(short["cka"][0] - whole["cka"][0]) > 1e-6
+            assert found[name].value == pytest.approx(metric.value, rel=1e-9, abs=1e-10)
+            assert found[name].n == metric.n
+    short = measure_sums(streamed(*rows, skip=2).cross[0, 0]).metrics
+    assert abs(short["cka"].value - whole["cka"].value) > 1e-6
 
 
 def test_different_widths_and_constant_dimensions(rows):
     x, y, documents = rows
-    narrow = streamed_metrics(streamed(x, y[:, :10], documents).cross[0, 0])
-    assert narrow.values.keys() == {"cka", "cka_debiased"}
-    assert narrow.values["cka"][0] == pytest.approx(float(hrsa.linear_cka(x, y[:, :10])), rel=1e-10)
+    narrow = measure_sums(streamed(x, y[:, :10], documents).cross[0, 0])
+    assert narrow.metrics.keys() == {"cka", "cka_debiased"}
+    assert narrow.metrics["cka"].value == pytest.approx(float(hrsa.linear_cka(x, y[:, :10])), rel=1e-10)
     still = x.copy()
     still[:, 3] = 1234.5678
-    found = streamed_metrics(streamed(still, y, documents).cross[0, 0])
+    found = measure_sums(streamed(still, y, documents).cross[0, 0])
     expected = float(hrsa.dimension_wise_correlation(still, y))
-    assert found.values["dimension_correlation"][0] == pytest.approx(expected, abs=1e-10)
+    assert found.metrics["dimension_correlation"].value == pytest.approx(expected, abs=1e-10)
     assert "1 of 24 dimensions are constant and left out" in found.warnings
-    flat = streamed_metrics(streamed(np.full_like(x, 7.1), y, documents).cross[0, 0])
-    assert not flat.values
-    assert "all rows are equal" in flat.warnings[0]
+    flat = measure_sums(streamed(np.full_like(x, 7.1), y, documents).cross[0, 0])
+    assert not flat.metrics
+    assert any("all rows are equal" in text for text in flat.warnings)
 
 
 def test_the_memory_announced_is_the_memory_of_the_sums():
     shapes = (3, 8), (4, 8)
     pairs = [(i, j) for i in range(3) for j in range(4)]
-    stream = PairStream(pairs, [(0, 0), (1, 1), (2, 3)])
+    stream = PairSums(pairs, [(0, 0), (1, 1), (2, 3)])
     stream.begin([[torch.zeros(8)] * layers for layers, _ in shapes])
-    squares = [m.square for side in stream.sides for m in side] + [c.product for c in stream.cross.values()]
+    squares = [m.square for side in stream.layers for m in side] + [c.product for c in stream.cross.values()]
     held = 3 * 8 * 8 * 8  # of matched layers
     assert needed_mib(*shapes, len(pairs)) == (sum(t.nbytes for t in squares) + held) / 2**20
-    assert isinstance(stream.sides[0][0], Moments)
 
 
 @pytest.mark.parametrize("n", [40, 700])
@@ -181,24 +186,26 @@ def test_streaming_gives_the_whole_probe_set_though_few_rows_are_kept(folder):
     assert few["n"]["knn_jaccard@5"] <= 120 < everything["n"]["knn_jaccard@5"]
     for name in ("cka", "dimension_correlation"):
         assert np.allclose(few["heatmaps"][name], everything["heatmaps"][name], atol=2e-5)
-        low, high = few["intervals"][name]
-        assert low < few["last"][name] < high
+        # Kept rows cannot say how far a value of all rows would move, and the record says so.
+        assert name not in few["intervals"]
+        assert everything["intervals"][name][0] < everything["last"][name] < everything["intervals"][name][1]
+    [why] = [text for text in few["warnings"] if "no interval" in text]
+    assert "dimension_correlation, h_inv" in why
+    assert f"of {few['probe']['rows']:,} rows, of which 120 are kept" in why
+    low, high = few["intervals"]["procrustes_cosine"]  # a mean over kept rows, of the map of all
+    assert low < few["last"]["procrustes_cosine"] < high
     assert few["spectrum_rows"]["a"]["n"] == few["probe"]["rows"]
     kept = record(folder, max_rows=120, streaming="never")
     assert kept["last"]["cka"] != pytest.approx(everything["last"]["cka"], abs=1e-4)
     assert kept["spectrum_rows"] == {"a": None, "b": None}
 
 
-def test_what_the_sums_give_is_not_computed_from_kept_rows_too(folder, monkeypatch):
-    fits: list[int] = []
-    fit = levels.procrustes_of
-    monkeypatch.setattr(levels, "procrustes_of", lambda *args, **named: fits.append(1) or fit(*args, **named))
-    kept = record(folder, max_rows=120, streaming="never", bootstrap=0)
-    assert len(fits) == len(kept["diagonal_layers"]) > 1
-    streamed = record(folder, max_rows=120, bootstrap=0)
-    assert len(fits) == len(kept["diagonal_layers"]) + 1  # of the final norm, for its intervals
-    assert streamed["diagonal"].keys() == kept["diagonal"].keys()
+def test_rows_and_sums_give_the_same_metrics_with_the_same_definitions(folder):
+    kept = record(folder, max_rows=120, streaming="never")
+    streamed = record(folder, max_rows=120)
+    assert list(streamed["diagonal"]) == list(kept["diagonal"])
     assert streamed["definitions"] == kept["definitions"]
+    assert list(streamed["chance"]) == list(kept["chance"])
     assert all(None not in values for values in streamed["diagonal"].values())
 
 
@@ -211,29 +218,29 @@ def test_heat_maps_fall_back_on_kept_rows_where_sums_do_not_fit(folder, monkeypa
     assert found["last"]["cka"] != kept["last"]["cka"]
 
 
-def test_a_cached_checkpoint_is_not_read_again_and_a_changed_one_is(folder, tmp_path, monkeypatch):
-    cache = ActivationCache(tmp_path, 100)
-    first = record(folder, ("1", "2"), cache=cache)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-    read, reads = instrument_module.read, []
-
-    def spy(models, *others, **named):
-        reads.append(len(models))
-        return read(models, *others, **named)
-
-    monkeypatch.setattr(instrument_module, "read", spy)
-    assert record(folder, ("1", "2"), cache=cache) == first
-    assert not reads
-    record(folder, ("1", "3"), cache=cache)
-    assert reads == [1]
-    record(folder, ("1", "2"), cache=cache, tokens="mean")
-    assert reads == [1, 1, 1]
-    record(folder, cache=cache)  # of unknown content
-    assert reads == [1] * 5
-    damaged = max(tmp_path.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    assert record(folder, ("1", "2"), cache=cache, tokens="mean")["probe"]["tokens"] == "mean"
-    assert reads == [1] * 6
+def test_a_cached_checkpoint_is_not_read_again_and_a_changed_one_is(folder, tmp_path):
+    """What is cached needs no weights any more, and nothing else does without them."""
+    models = shutil.copytree(folder, tmp_path / "models")
+    cache = ActivationCache(tmp_path / "cache", 100)
+    first = record(models, ("1", "2"), cache=cache)
+    entries = list((tmp_path / "cache").glob("*.safetensors"))
+    assert len(entries) == 2
+    for name in "ab":
+        (models / name / "model.safetensors").rename(models / name / "away")
+    assert record(models, ("1", "2"), cache=cache) == first
+    for changes in (
+        {"content": ("1", "3")},
+        {"content": ("1", "2"), "tokens": "mean"},
+        {},  # of unknown content
+    ):
+        with pytest.raises((OSError, InputError)):
+            record(models, cache=cache, **changes)
+    entries[0].write_bytes(entries[0].read_bytes()[:100])
+    with pytest.raises((OSError, InputError)):
+        record(models, ("1", "2"), cache=cache)
+    for name in "ab":
+        (models / name / "away").rename(models / name / "model.safetensors")
+    assert record(models, ("1", "2"), cache=cache) == first  # the damaged entry was read from the model again
 
 
 def test_the_cache_drops_the_least_recently_used(tmp_path):
@@ -269,4 +276,4 @@ def test_a_row_that_is_not_kept_may_not_be_nan_either(folder, tmp_path):
     b.ids[3][0] = 125
     b.tokens = a.tokens
     with pytest.raises(InputError, match="NaN or infinite"):
-        measured.sides(a, b)
+        measured.states(a, b)

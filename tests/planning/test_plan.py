@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,22 @@ def test_the_verb_plans_for_a_launchers_file(
     assert "training.optimizer is muon" in capsys.readouterr().err
     assert call(str(file)) == 0
     assert "host" not in capsys.readouterr().out
+
+
+def test_a_plan_needs_no_torch(tmp_path: Path) -> None:
+    """Describing a run never imports it: a plan for a launcher's file takes half a second."""
+    root = Path(__file__).resolve().parents[2]
+    arguments = ["plan", str(run_file(tmp_path, "Qwen/Qwen3-4B-Base")), "--launcher"]
+    code = (
+        "import sys\n"
+        "from reasoning_embedding.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, *arguments, "configs/accelerate/8gpu-zero2.yaml"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "zero2" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.data import load_table
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.preparing.files import check_output, claim_progress, data_section, row_file
+from reasoning_embedding.files import read_json
+from reasoning_embedding.preparing.files import RowOutput, data_section
 from tests.preparing.animals import write_animal_rows
 
 
@@ -32,31 +33,34 @@ def test_a_configuration_names_the_rows(rows: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_rows_appear_when_all_are_written(tmp_path: Path, name: str) -> None:
     def stop_half_way() -> None:
-        with row_file(tmp_path / name) as file:
+        with RowOutput(tmp_path / name).open() as file:
             file.write(b"half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stop_half_way()
     assert not list(tmp_path.iterdir())
-    with row_file(tmp_path / name) as file:
+    with RowOutput(tmp_path / name).open() as file:
         file.write(b"all")
     content = (tmp_path / name).read_bytes()
     assert (gzip.decompress(content) if name.endswith(".gz") else content) == b"all"
     with pytest.raises(InputError, match="not overwritten"):
-        check_output(tmp_path / name)
+        RowOutput(tmp_path / name)
 
 
 def test_an_output_of_another_kind_is_refused(tmp_path: Path) -> None:
-    check_output(tmp_path / "rows.jsonl.gz")
+    RowOutput(tmp_path / "rows.jsonl.gz")
     with pytest.raises(InputError, match="JSON Lines"):
-        check_output(tmp_path / "rows.parquet")
+        RowOutput(tmp_path / "rows.parquet")
 
 
 def test_what_a_stopped_job_left_is_taken_up_with_the_same_settings_only(tmp_path: Path) -> None:
-    output = tmp_path / "rows.jsonl"
-    folder = claim_progress(output, {"model": "a", "rule": {"k": 1}})
-    assert claim_progress(output, {"model": "a", "rule": {"k": 1}}) == folder
-    assert claim_progress(output, {"model": "a", "rule": {"k": 2}}, free=("rule",)) == folder
+    output = RowOutput(tmp_path / "rows.jsonl")
+    output.claim({"model": "a", "rule": {"k": 1}})
+    output.claim({"model": "a", "rule": {"k": 1}})
+    output.claim({"model": "a", "rule": {"k": 2}}, free=("rule",))
     with pytest.raises(InputError, match="another model, rule"):
-        claim_progress(output, {"model": "b", "rule": {"k": 1}})
+        output.claim({"model": "b", "rule": {"k": 1}})
+    output.finish({"rows": 3})
+    assert not output.progress.exists()
+    assert read_json(output.report) == {"rows": 3}

@@ -13,8 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasoning_embedding.checkpoints import content_hash, read_provenance, write_provenance
-from reasoning_embedding.checkpoints.provenance import ancestors
+from reasoning_embedding.checkpoints import content_hash, write_provenance
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.publishing import export, plan_release
@@ -190,24 +189,6 @@ def test_a_run_scored_while_it_trained_shows_those_scores(tmp_path: Path) -> Non
     assert "| tiny | main score | 0.5600 | 0.5000 |" in said
     assert "while it trained" in said
     assert "model-index" not in said  # no result of this revision that the Hub should list
-
-
-def test_lineage_is_followed_while_the_hashes_agree(tmp_path: Path) -> None:
-    base = write_checkpoint(tmp_path / "lineage" / "base", kind="pretrain", parent=None)
-    base_hash = (read_provenance(base) or {})["content_hash"]
-    parent = {"path": str(base), "revision": None, "content_hash": base_hash}
-    rlvr = write_checkpoint(tmp_path / "lineage" / "rlvr", kind="rlvr", parent=parent)
-    # The path of the time of training no longer resolves; the experiment's own folder does.
-    moved = {"path": "gone/rlvr", "content_hash": (read_provenance(rlvr) or {})["content_hash"]}
-    found = list(ancestors({"parent": moved}, tmp_path / "lineage"))
-    assert [(item.name, item.kind, item.depth) for item in found] == [
-        ("rlvr", "rlvr", 1),
-        ("base", "pretrain", 2),
-    ]
-    other = list(ancestors({"parent": {**moved, "content_hash": "0" * 64}}, tmp_path / "lineage"))
-    assert [(item.name, item.kind) for item in other] == [("rlvr", "unknown")]
-    random = list(ancestors({"parent": {"architecture": {"model_type": "llama"}, "seed": 0}}, None))
-    assert [(item.name, item.kind) for item in random] == [("llama, random weights", "random")]
 
 
 def test_a_merged_model_names_all_its_parents(tmp_path: Path) -> None:

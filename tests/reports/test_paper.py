@@ -220,6 +220,7 @@ def write_track(path: Path, folder: Path) -> dict:
     return record
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_track_file_reads_as_the_record_of_the_same_numbers(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "synthetic")
     before = read_experiment(folder).trajectories

@@ -91,9 +91,20 @@ def test_a_gap_is_a_gap_and_a_long_curve_has_no_marks() -> None:
     (drawing,) = drawings(line_chart(LineChart("k", "t", "step", [Panel("p", "l", lines)])))
     paths = [path.get("d") or "" for path in of_class(drawing, "curve")]
     assert paths[0].count("M") == 2
-    assert paths[1].count("L") == 299
+    assert paths[1].count("L") == 199
     assert len(of_class(drawing, "mark")) == 2
     assert of_class(drawing, "curve")[1].get("stroke-dasharray")
+
+
+def test_many_points_are_not_marked_one_by_one() -> None:
+    def marks(curves: int) -> int:
+        lines = [Line(str(i), [float(x) for x in range(30)], [0.5] * 30, i, 0) for i in range(curves)]
+        figure = line_chart(LineChart("k", "t", "layer", [Panel("p", "l", lines)]))
+        assert len(of_class(drawings(figure)[0], "curve")) == curves
+        return len(of_class(drawings(figure)[0], "mark"))
+
+    assert marks(5) == 150
+    assert marks(6) == 0
 
 
 def test_band_and_chance_are_within_the_drawing_and_the_limits_are_kept() -> None:

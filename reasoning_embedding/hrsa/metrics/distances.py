@@ -9,9 +9,9 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
-from .layer import Layer, varies
+from .layer import Layer
 from .linear_algebra import eigvalsh, product, small_gram
-from .result import Metric, same_rows
+from .result import Metric, same_rows, varies
 
 PROCRUSTES_DISTANCE = (
     "Procrustes distance of centred rows of unit Frobenius norm: 2 - 2 |X'Y|_*; 0 = equal up to rotation and "

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from reasoning_embedding.errors import InputError
-
 from .linear_algebra import eigh, product, small_gram, upper_factor
 from .result import as_rows
 
@@ -46,6 +44,11 @@ class Layer:
         return len(self.rows)
 
     @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.rows)
+
+    @property
     def width(self) -> int:
         """Dimensions D."""
         return self.rows.shape[1]
@@ -54,6 +57,16 @@ class Layer:
     def row_squares(self) -> np.ndarray:
         """Squared norms of the centred rows, shape (n,), float64: the diagonal of the Gram matrix."""
         return np.einsum("nd,nd->n", self.centred, self.centred, dtype=np.float64)
+
+    @property
+    def row_square_sum(self) -> float:
+        """``tr Xc'Xc``."""
+        return float(self.row_squares.sum())
+
+    @property
+    def row_fourth_sum(self) -> float:
+        """``sum_i |xc_i|^4``."""
+        return float(self.row_squares @ self.row_squares)
 
     @cached_property
     def zero(self) -> np.ndarray:
@@ -149,40 +162,22 @@ def _key(rows: np.ndarray) -> bytes:
     return rows.astype(np.int64).tobytes()
 
 
-def varies(*layers: Layer) -> None:
-    """Refuse layers whose rows are all equal: nothing can be compared with them.
-
-    Raises
-    ------
-    InputError
-        If there is one.
-    """
-    for layer in layers:
-        if layer.constant.all():
-            raise InputError(
-                "all rows are equal, so the metric is not defined",
-                where=layer.name,
-                todo="use rows that differ",
-            )
-
-
 def frobenius_square(matrix: np.ndarray) -> float:
     """Sum of squares in float64."""
     return float(np.einsum("ij,ij->", matrix, matrix, dtype=np.float64))
 
 
-#: Rows up to which all their cosines are held at once (32 MiB), of which then one half is computed.
-_SQUARE = 2048
-
-
-def nearest_cosines(rows: np.ndarray, k: int, block: int = 512) -> tuple[np.ndarray, np.ndarray]:
+def nearest_cosines(
+    rows: np.ndarray, k: int, *, block: int = 512, at_once: int = 2048
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the `k` nearest rows by cosine without the row itself, nearest first, and the cosines: both (n, k).
 
-    In float64: states with one huge coordinate have cosines that differ in the seventh digit only.
+    In float64: states with one huge coordinate have cosines that differ in the seventh digit only. Of up to `at_once`
+    rows (2048: 32 MiB) all cosines are held and one half of them is computed, of more a block of rows at a time.
     """
     unit = unit_rows(rows)
     found, cosines = np.empty((len(rows), k), dtype=np.int32), np.empty((len(rows), k))
-    square = products(unit) if len(rows) <= _SQUARE else None
+    square = products(unit) if len(rows) <= at_once else None
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
         similarity = product(unit[part], unit.T) if square is None else square[part]

@@ -59,7 +59,8 @@ def permutation_match(x: Any, y: Any) -> PermutationMatch:
     -----
     Maximises ``sum_i |corr(x_i, y_p(i))|`` over one-to-one p (Li et al. 2016, "Convergent learning"; Kuhn 1955).
     The maximum over matches is above 0 for unrelated rows too, up to ``sqrt(2 ln D / n)``; a permutation
-    null (:func:`~.uncertainty.with_inference`) gives its level. Constant dimensions take no part.
+    null (:func:`~reasoning_embedding.hrsa.uncertainty.inference.with_inference`) gives its level. Constant
+    dimensions take no part.
 
     Examples
     --------

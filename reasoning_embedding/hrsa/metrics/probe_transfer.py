@@ -108,7 +108,7 @@ def linear_probe_transfer(
     if not (test > 0 and dev > 0 and test + dev < 1):
         raise InputError(f"test {test} and dev {dev} leave no training rows", todo="keep test + dev below 1")
     codes, use, warnings = _usable(labels, len(x))
-    train, held_dev, held_test = (use[part] for part in _stratified(codes[use], dev, test, seed))
+    train, held_dev, held_test = (use[part] for part in stratified_split(codes[use], dev, test, seed))
     mean, spread = x[train].mean(axis=0), x[train].std(axis=0)
     still = x[train].min(axis=0) == x[train].max(axis=0)  # their spread may be a rounding residue
     if still.any():
@@ -168,7 +168,7 @@ def _usable(labels: Sequence[Any] | np.ndarray, n: int) -> tuple[np.ndarray, np.
     return codes, np.flatnonzero(kept[codes]), warnings
 
 
-def _stratified(codes: np.ndarray, dev: float, test: float, seed: int) -> tuple[np.ndarray, ...]:
+def stratified_split(codes: np.ndarray, dev: float, test: float, seed: int) -> tuple[np.ndarray, ...]:
     """Cut the rows of each class into train, dev and test; every class has a row in each part."""
     rng = np.random.default_rng(seed)
     parts: tuple[list[np.ndarray], ...] = ([], [], [])

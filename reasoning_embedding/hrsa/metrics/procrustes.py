@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +10,19 @@ import numpy as np
 from scipy.special import digamma, xlogy
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.moments import CrossMoments, Moments
 
-from .layer import Layer, frobenius_square, varies
+from .layer import Layer, frobenius_square
 from .linear_algebra import eigh, product, svd
-from .result import Metric, same_rows
+from .result import Metric, same_rows, same_width, varies
 
 H_INV = (
     "inverse row entropy of the orthogonal Procrustes map O fitted on centred rows: 1 - mean row entropy of "
     "O_ij^2 / ln D; 1 = signed permutation"
 )
+H_INV_RESCALED = "(H_inv - floor) / (1 - floor), floor = H_inv of a random orthogonal map"
+RESIDUAL = "|XO - Y|_F^2 / |Y|_F^2 on centred rows of held-out texts"
+COSINE = "mean cosine of the rows of XO and Y, centred rows of held-out texts"
 #: Ceiling and floor nearer than this cannot be told apart on a few hundred rows.
 _NARROW = 0.02
 
@@ -37,11 +42,11 @@ class Procrustes(Metric):
     residual : float
         ``|XO - Y|_F^2 / |Y|_F^2`` on held-out rows, centred by the means of the fitted rows.
     cosine : float
-        Mean cosine between rows of XO and Y, same rows.
+        Mean cosine between rows of XO and Y, same rows; NaN where no rows are held.
     row_cosines : array, shape (n_heldout,)
         Those cosines.
     heldout : array of int
-        Which rows were held out; all of them when nothing was.
+        Which rows were held out; all of them when nothing was. Of running sums: those of them that were kept.
     map : array, shape (D, D)
         O; a partial isometry where only some components are mapped.
     residual_chance : float
@@ -99,6 +104,13 @@ def split_rows(
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     out = np.isin(groups, names[: max(1, round(share * len(names)))])
     return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def heldout_texts(texts: int, share: float, seed: int) -> np.ndarray:
+    """Which texts are held out, bool (texts,): those :func:`split_rows` picks of all of them."""
+    mask = np.zeros(texts, dtype=bool)
+    mask[split_rows(texts, share, seed=seed)[1]] = True
+    return mask
 
 
 def orthogonal_procrustes(
@@ -162,11 +174,8 @@ def procrustes_of(
     components: int | None = None,
 ) -> Procrustes:
     """:func:`orthogonal_procrustes` of prepared layers."""
-    same_rows(a.rows, b.rows, width=True)
-    where = f"{a.name} / {b.name}"
-    if a.width < 2:
-        raise InputError("Procrustes entropy needs at least 2 dimensions", where=where)
-    varies(a, b)
+    same_rows(a.rows, b.rows)
+    where = _comparable(a, b)
     if heldout:
         fit, out = split_rows(len(a), heldout, seed=seed, documents=documents)
         (x, x_out), (y, target) = _centred_by(a, fit, out), _centred_by(b, fit, out)
@@ -177,33 +186,109 @@ def procrustes_of(
         raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
     cross = product(x.T, y).astype(np.float64)
     if components is None:
-        (rotation, free), ceiling = nearest_rotation(cross), 1.0
-        warnings = doubts(len(fit), a.width, free)
+        found = _Map(*nearest_rotation(cross), len(fit), a.width)
     else:
         p, q = (_principal(side, components, where) for side in (x, y))
         small, free = nearest_rotation(p.T @ cross @ q)
-        rotation = p @ small @ q.T
         target = target @ q @ q.T
         ceiling = (inverse_entropy(p @ p.T) + inverse_entropy(q @ q.T)) / 2
-        warnings = doubts(len(fit), components, free, "components")
-    value, floor = inverse_entropy(rotation), h_inv_floor(a.width)
-    if ceiling - floor < _NARROW:
+        found = _Map(p @ small @ q.T, free, len(fit), components, ceiling, "components")
+    moved = product(x_out, found.rotation.astype(x_out.dtype))
+    gap, spread, scale = (frobenius_square(rows) for rows in (moved - target, moved, target))
+    return _result(found, gap, spread, scale, where, out, lambda: row_cosines(moved, target))
+
+
+def procrustes_of_sums(
+    sums: CrossMoments, kept: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+) -> Procrustes:
+    """:func:`orthogonal_procrustes` from running sums: fitted on the rows that are not held out, scored on the others.
+
+    Parameters
+    ----------
+    sums : CrossMoments
+        With held-out products, of layers of one width.
+    kept : (array, array, array), optional
+        Those held-out rows of X and of Y that are held in memory, and their indices: what cosines are taken of.
+
+    Raises
+    ------
+    InputError
+        If no rows were held out or none are left to fit on, or if the held-out ones do not vary.
+    """
+    x, y = sums.x, sums.y
+    where = _comparable(x, y)
+    fitted = x.n - x.held
+    if fitted < 2 or not x.held:
+        raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
+    found = _Map(*nearest_rotation(sums.fitted_cross()), fitted, x.width)
+    spread, scale = x.held_spread(), y.held_spread()
+    gap = max(0.0, spread + scale - 2 * float(np.einsum("ij,ij->", found.rotation, sums.held_cross())))
+    rows_x, rows_y, rows = kept or (np.empty((0, x.width)), np.empty((0, y.width)), np.empty(0, dtype=int))
+
+    def cosines() -> np.ndarray:
+        return row_cosines((rows_x - x.fitted_point()) @ found.rotation, rows_y - y.fitted_point())
+
+    return _result(found, gap, spread, scale, where, rows, cosines)
+
+
+def _comparable(a: Layer | Moments, b: Layer | Moments) -> str:
+    """Refuse layers between which there is no map; return what errors call the two."""
+    same_width(a, b)
+    where = f"{a.name} / {b.name}"
+    if a.width < 2:
+        raise InputError("Procrustes entropy needs at least 2 dimensions", where=where)
+    varies(a, b)
+    return where
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A fitted map: how many directions no shared variance fixes, and how many rows it was fitted on."""
+
+    rotation: np.ndarray
+    free: int
+    fitted: int
+    size: int
+    ceiling: float = 1.0
+    unit: str = "dimensions"
+
+
+def _result(
+    found: _Map,
+    gap: float,
+    spread: float,
+    scale: float,
+    where: str,
+    heldout: np.ndarray,
+    cosines: Callable[[], np.ndarray],
+) -> Procrustes:
+    """What a fitted map gives with ``|XO - Y|^2``, ``|XO|^2`` and ``|Y|^2`` of the held-out rows."""
+    if scale <= 0:
+        raise InputError("the held-out rows do not vary", where=where, todo="give more distinct texts")
+    warnings = doubts(found.fitted, found.size, found.free, found.unit)
+    value, floor = inverse_entropy(found.rotation), h_inv_floor(len(found.rotation))
+    if found.ceiling - floor < _NARROW:
         warnings.append(
-            f"{components} components lie so oblique to the axes that H_inv is {ceiling:.3f} at best and "
+            f"{found.size} components lie so oblique to the axes that H_inv is {found.ceiling:.3f} at best and "
             f"{floor:.3f} for a random basis: it tells little"
         )
+    of_rows = cosines()
+    whole = found.unit == "dimensions"
     return Procrustes(
         value=value,
-        n=len(fit),
-        definition=H_INV if components is None else f"{H_INV}; on {components} principal components a side",
+        n=found.fitted,
+        definition=H_INV if whole else f"{H_INV}; on {found.size} principal components a side",
         chance=floor,
         warnings=tuple(warnings),
         floor=floor,
-        ceiling=ceiling,
-        rescaled=(value - floor) / (ceiling - floor),
-        heldout=out,
-        map=rotation,
-        **_fit_on(product(x_out, rotation.astype(x_out.dtype)), target, where),
+        ceiling=found.ceiling,
+        rescaled=(value - floor) / (found.ceiling - floor),
+        residual=gap / scale,
+        cosine=float(of_rows.mean()) if len(of_rows) else float("nan"),
+        row_cosines=of_rows,
+        heldout=heldout,
+        map=found.rotation,
+        residual_chance=1 + spread / scale,
     )
 
 
@@ -247,17 +332,3 @@ def _principal(rows: np.ndarray, components: int, where: str) -> np.ndarray:
             todo=f"ask for 1 to {rank} components",
         )
     return directions[:, ::-1][:, :components]
-
-
-def _fit_on(moved: np.ndarray, target: np.ndarray, where: str) -> dict[str, Any]:
-    """Residual, its chance level and cosines of moved rows and their targets."""
-    scale = frobenius_square(target)
-    if scale == 0:
-        raise InputError("the held-out rows do not vary", where=where, todo="give more distinct texts")
-    cosines = row_cosines(moved, target)
-    return {
-        "residual": frobenius_square(moved - target) / scale,
-        "residual_chance": 1 + frobenius_square(moved) / scale,
-        "cosine": float(cosines.mean()),
-        "row_cosines": cosines,
-    }

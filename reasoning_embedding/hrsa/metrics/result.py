@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -63,6 +63,8 @@ class Metric:
         What makes the number less than it seems.
     interval : Interval or None
         How far it would move with other documents, where asked for.
+    no_interval : str or None
+        Why there is none, where one was asked for.
     null : NullTest or None
         Its permutation test, where asked for.
     """
@@ -73,6 +75,7 @@ class Metric:
     chance: float | None = None
     warnings: tuple[str, ...] = ()
     interval: Interval | None = None
+    no_interval: str | None = None
     null: NullTest | None = None
 
     def __float__(self) -> float:
@@ -121,7 +124,7 @@ def as_rows(rows: Any, name: str = "X") -> np.ndarray:
 
 
 def same_rows(x: np.ndarray, y: np.ndarray, *, width: bool = False) -> None:
-    """Refuse two sides whose rows, or with `width` whose dimensions, do not correspond.
+    """Refuse two models whose rows, or with `width` whose dimensions, do not correspond.
 
     Raises
     ------
@@ -133,8 +136,53 @@ def same_rows(x: np.ndarray, y: np.ndarray, *, width: bool = False) -> None:
             f"{len(x)} rows against {len(y)}",
             todo="both sides need the same tokens or texts in the same order",
         )
-    if width and x.shape[1] != y.shape[1]:
+    if width:
+        _same_dimensions(x.shape[1], y.shape[1])
+
+
+def same_width(x: HasDimensions, y: HasDimensions) -> None:
+    """Refuse two layers whose dimensions do not correspond.
+
+    Raises
+    ------
+    InputError
+        If the numbers of dimensions differ.
+    """
+    _same_dimensions(len(x.constant), len(y.constant))
+
+
+def _same_dimensions(x: int, y: int) -> None:
+    if x != y:
         raise InputError(
-            f"{x.shape[1]} dimensions against {y.shape[1]}",
+            f"{x} dimensions against {y}",
             todo="this metric matches dimensions; use CKA or k-NN overlap for models of different widths",
         )
+
+
+class HasDimensions(Protocol):
+    """A layer of rows, or of sums over rows."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Which dimensions do not vary, bool (D,)."""
+
+
+def varies(*layers: HasDimensions) -> None:
+    """Refuse layers whose rows are all equal: nothing can be compared with them.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    for layer in layers:
+        if layer.constant.all():
+            raise InputError(
+                "all rows are equal, so the metric is not defined",
+                where=layer.name,
+                todo="use rows that differ",
+            )

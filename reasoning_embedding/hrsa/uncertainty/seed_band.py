@@ -1,4 +1,4 @@
-"""What a change of seed does: the band of sibling runs that everything else is held against."""
+"""What a change of seed does: the band of sibling runs that everything else is compared with."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_folder
 from reasoning_embedding.progress import Report
@@ -85,7 +86,7 @@ def build_experiment(folder: Path, report: Report) -> Path:
     )
     experiment, compared = _compared(experiment)
     tables = [*build_tables(experiment), *(grids(compared) if compared else [])]
-    with atomic_folder(folder / "report") as target:
+    with atomic_folder(ExperimentFolder(folder).report) as target:
         (target / "table.md").write_text(_markdown(experiment, tables), encoding="utf-8")
         beside = ["table.md"]
         if compared:
@@ -97,7 +98,7 @@ def build_experiment(folder: Path, report: Report) -> Path:
         write_page(
             target / "index.html", experiment.title, _subtitle(experiment), sections, explored=explored
         )
-    page = folder / "report" / "index.html"
+    page = ExperimentFolder(folder).page
     report(f"report: {page}")
     return page
 

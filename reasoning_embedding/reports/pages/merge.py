@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.checkpoints.layout import RunFolder
 from reasoning_embedding.files import atomic_folder
 from reasoning_embedding.reports.charts import Line, LineChart, Panel
 from reasoning_embedding.reports.grid import (
@@ -60,7 +61,7 @@ def build_merge(folder: Path) -> Path:
     grids = [*_point_grids(record), tensor_grid(folder, record)]
     notes = [text for point in record["points"][:1] for text in point["warnings"]]
     notes += [f"failed: {text}" for text in record["failed"]]
-    with atomic_folder(folder / "report") as target:
+    with atomic_folder(RunFolder(folder).report) as target:
         if chart:
             from reasoning_embedding.reports.figures import draw_lines
 
@@ -71,7 +72,7 @@ def build_merge(folder: Path) -> Path:
         write_page(
             target / "index.html", f"Merge: {record['name']}", " and ".join(record["models"]), {"": body}
         )
-    return folder / "report" / "index.html"
+    return RunFolder(folder).page
 
 
 def merge_tables(folder: Path) -> str:

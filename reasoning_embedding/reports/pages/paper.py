@@ -16,7 +16,7 @@ from reasoning_embedding.reports.paper.tables import paper_tables
 from reasoning_embedding.reports.reading import read_experiment
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, write_page
-from reasoning_embedding.reports.style import Drawn
+from reasoning_embedding.reports.style import SavedFigure
 
 
 def build_paper(folder: Path, report: Report) -> list[Path]:
@@ -83,7 +83,7 @@ def _markdown(sections: Sequence[Section], tables: Sequence[Grid]) -> str:
     return "\n".join([*parts, *(to_markdown(table) for table in tables)])
 
 
-def _figure(drawn: Drawn) -> str:
+def _figure(drawn: SavedFigure) -> str:
     return (
         f'<figure><img alt="{html.escape(drawn.png.stem)}" src="{html.escape(drawn.png.name)}">'
         f"<figcaption><p>{html.escape(drawn.caption)}</p></figcaption></figure>"

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.checkpoints.layout import SweepFolder
 from reasoning_embedding.files import atomic_folder
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA
 from reasoning_embedding.progress import Report
@@ -43,7 +44,7 @@ def build_sweep(folder: Path, report: Report) -> Path:
     chart = coordinates(record)
     states = [outcome.state for outcome in record.outcomes]
     counts = "".join(f", {states.count(state)} {state}" for state in sorted(set(states)))
-    with atomic_folder(folder / "report") as target:
+    with atomic_folder(SweepFolder(folder).report) as target:
         (target / "table.md").write_text("\n".join(map(to_markdown, tables.values())), encoding="utf-8")
         found = {key: to_html(table) for key, table in tables.items()}
         sections = {
@@ -53,7 +54,7 @@ def build_sweep(folder: Path, report: Report) -> Path:
         }
         subtitle = f"{record.name}: {len(states)} runs{counts}"
         write_page(target / "index.html", record.title, subtitle, sections)
-    return folder / "report" / "index.html"
+    return SweepFolder(folder).page
 
 
 def sweep_summary(folder: Path) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reasoning_embedding.reports.records import AnalysedModel, AnalysedPair, Experiment
+from reasoning_embedding.reports.records import HALF_WIDTH, AnalysedModel, AnalysedPair, Experiment
 
 Role = Literal["before", "after", "training", "seeds", "other"]
 _NAMES = {"rlvr": "RLVR", "sft": "SFT", "dpo": "DPO"}
@@ -39,7 +39,7 @@ class BackbonePair:
         return f"{self.base} → {self.variant}" + (f" ({self.kind})" if self.kind else "")
 
     @property
-    def sides(self) -> list[tuple[str, AnalysedPair]]:
+    def analysed(self) -> list[tuple[str, AnalysedPair]]:
         """What was analysed, with the words for it."""
         named = (("before CL", self.before), ("after CL", self.after))
         return [(words, pair) for words, pair in named if pair is not None]
@@ -110,7 +110,6 @@ def _kind(experiment: Experiment, base: str, variant: str) -> str:
 
 
 Bounds = tuple[float, float]
-_NORMAL = 1.959964
 
 
 @dataclass(frozen=True)
@@ -174,9 +173,9 @@ def wilson(share: float, n: int) -> Bounds:
     -----
     Wilson, J. Am. Stat. Assoc. 22 (1927) 209: the shares p with ``|share - p| <= z sqrt(p (1 - p) / n)``.
     """
-    z = _NORMAL**2
+    z = HALF_WIDTH**2
     middle = (share + z / (2 * n)) / (1 + z / n)
-    half = _NORMAL * math.sqrt(share * (1 - share) / n + z / (4 * n * n)) / (1 + z / n)
+    half = HALF_WIDTH * math.sqrt(share * (1 - share) / n + z / (4 * n * n)) / (1 + z / n)
     # At shares of 0 and 1 an end is the share itself, which rounding may miss.
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 

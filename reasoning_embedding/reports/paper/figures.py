@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.hrsa_charts import HeatMap, heat_maps, probe_note, seed_level
 from reasoning_embedding.reports.labels import COLOURS, metric_label
 from reasoning_embedding.reports.paper.backbones import accuracies, backbone_pairs, training_pairs
@@ -15,7 +15,7 @@ from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.style import (
     COLUMN,
     PAGE,
-    Drawn,
+    SavedFigure,
     few_ticks,
     legend_below,
     line_style,
@@ -33,18 +33,18 @@ _GROUPS = 4
 _SHORT = {"dimension_correlation": "Dimension-wise correlation", "cka": "Linear CKA"}
 
 
-def paper_figures(experiment: Experiment, folder: Path) -> list[Drawn]:
+def paper_figures(experiment: Experiment, folder: Path) -> list[SavedFigure]:
     """Draw every figure the experiment has data for, in the order of a paper."""
     pairs = backbone_pairs(experiment)
-    made: list[Drawn] = []
+    made: list[SavedFigure] = []
     for pair in pairs:
         name = safe_name(f"heatmaps-{pair.base}-{pair.variant}")
-        made += draw_heat_maps(experiment, pair.sides, folder / name)
+        made += draw_heat_maps(experiment, pair.analysed, folder / name)
     for trained in training_pairs(experiment):
         made += draw_heat_maps(
             experiment, [(trained.name, trained)], folder / safe_name(f"heatmaps-training-{trained.name}")
         )
-    probed = [(f"{pair.name}\n{words}", side) for pair in pairs for words, side in pair.sides] or [
+    probed = [(f"{pair.name}\n{words}", side) for pair in pairs for words, side in pair.analysed] or [
         (trained.name, trained) for trained in training_pairs(experiment)
     ]
     made += draw_probes([(name, side) for name, side in probed if side.probe_transfer], folder / "probes")
@@ -53,11 +53,11 @@ def paper_figures(experiment: Experiment, folder: Path) -> list[Drawn]:
 
 
 def draw_heat_maps(
-    experiment: Experiment, sides: Sequence[tuple[str, AnalysedPair]], path: Path
-) -> list[Drawn]:
-    """Layer by layer maps of correlation, CKA and k-NN overlap, a row of panels for each of `sides`."""
-    by_pair = {pair.name: [m for m in heat_maps(experiment) if m.pair == pair.name] for _, pair in sides}
-    rows = [(words, pair, _chosen(by_pair[pair.name])) for words, pair in sides]
+    experiment: Experiment, analysed: Sequence[tuple[str, AnalysedPair]], path: Path
+) -> list[SavedFigure]:
+    """Layer by layer maps of correlation, CKA and k-NN overlap, a row of panels for each of `analysed`."""
+    by_pair = {pair.name: [m for m in heat_maps(experiment) if m.pair == pair.name] for _, pair in analysed}
+    rows = [(words, pair, _chosen(by_pair[pair.name])) for words, pair in analysed]
     rows = [row for row in rows if row[2]]
     if not rows:
         return []
@@ -91,12 +91,12 @@ def _heat_map(figure: Any, axis: Any, heat_map: HeatMap, pair: AnalysedPair, wor
     bar.outline.set_visible(False)
 
 
-def draw_probes(sides: Sequence[tuple[str, AnalysedPair]], path: Path) -> list[Drawn]:
+def draw_probes(analysed: Sequence[tuple[str, AnalysedPair]], path: Path) -> list[SavedFigure]:
     """Bars of own and transferred probe accuracy with intervals, the shuffled control and chance."""
-    if not sides:
+    if not analysed:
         return []
-    rows = [sides[start : start + _GROUPS] for start in range(0, len(sides), _GROUPS)]
-    columns = min(_GROUPS, len(sides))
+    rows = [analysed[start : start + _GROUPS] for start in range(0, len(analysed), _GROUPS)]
+    columns = min(_GROUPS, len(analysed))
     with paper_figure(COLUMN if columns < 3 else PAGE, 0.7 + 1.9 * len(rows)) as figure:
         for axis, line in zip(figure.subplots(len(rows), 1, squeeze=False).flat, rows, strict=True):
             for place, (_, pair) in enumerate(line):
@@ -104,12 +104,12 @@ def draw_probes(sides: Sequence[tuple[str, AnalysedPair]], path: Path) -> list[D
             axis.set_xticks(range(len(line)), [name for name, _ in line])
             axis.set(ylabel="probe accuracy (fraction)", ylim=(0, 1.02), xlim=(-0.55, columns - 0.45))
             axis.grid(visible=False, axis="x")
-        legend_below(figure, 2 if len(sides) < 3 else 3)
+        legend_below(figure, 2 if len(analysed) < 3 else 3)
         who = "; ".join(
             f"{name.replace(chr(10), ', ')}: A = {pair.a.reference}, B = {pair.b.reference}"
-            for name, pair in sides
+            for name, pair in analysed
         )
-        tests = ", ".join(dict.fromkeys(str((pair.probe_transfer or {}).get("n")) for _, pair in sides))
+        tests = ", ".join(dict.fromkeys(str((pair.probe_transfer or {}).get("n")) for _, pair in analysed))
         caption = f"Linear probes on text features, 95 % Wilson intervals over {tests} test texts. {who}."
         return [save(figure, path, caption)]
 
@@ -142,13 +142,13 @@ _METRICS = ("dimension_correlation", "h_inv_rescaled", "cka", "knn_jaccard@10")
 _OWN_START = "own step 0"
 
 
-def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
+def draw_dynamics(experiment: Experiment, folder: Path) -> list[SavedFigure]:
     """Similarity by step at the final norm: a figure a reference, with intervals, chance and seed band."""
-    groups: dict[tuple[str, str], list[Trajectory]] = {}
+    groups: dict[tuple[str, str], list[MeasuredTrajectory]] = {}
     for track in experiment.trajectories:
         own = track.against == f"run:{track.run}@first"
         groups.setdefault((_OWN_START if own else track.against, track.probe.hash), []).append(track)
-    made: list[Drawn] = []
+    made: list[SavedFigure] = []
     for (reference, probe), tracks in groups.items():
         alone = sum(name == reference for name, _ in groups) == 1
         name = safe_name(f"dynamics-{reference}" + ("" if alone else f"-{probe[:6]}"))
@@ -156,7 +156,9 @@ def draw_dynamics(experiment: Experiment, folder: Path) -> list[Drawn]:
     return made
 
 
-def _dynamics(experiment: Experiment, reference: str, tracks: list[Trajectory], path: Path) -> list[Drawn]:
+def _dynamics(
+    experiment: Experiment, reference: str, tracks: list[MeasuredTrajectory], path: Path
+) -> list[SavedFigure]:
     metrics = [m for m in _METRICS if any(_known(track.series.get(m, [])) for track in tracks)]
     tracks = [track for track in tracks if len(track.steps) > 1]
     if not metrics or not tracks:
@@ -188,7 +190,7 @@ def _dynamics(experiment: Experiment, reference: str, tracks: list[Trajectory], 
         return [save(figure, path, caption)]
 
 
-def _line(axis: Any, track: Trajectory, metric: str, index: int) -> None:
+def _line(axis: Any, track: MeasuredTrajectory, metric: str, index: int) -> None:
     values = with_gaps(track.series.get(metric, []))
     if not values:
         return
@@ -200,7 +202,7 @@ def _line(axis: Any, track: Trajectory, metric: str, index: int) -> None:
         axis.fill_between(track.steps, low, high, color=style["color"], alpha=0.2, lw=0)
 
 
-def draw_spectra(experiment: Experiment, path: Path) -> list[Drawn]:
+def draw_spectra(experiment: Experiment, path: Path) -> list[SavedFigure]:
     """RankMe and alpha-ReQ of every series of checkpoints: by step, and as a path in their plane."""
     series = {}
     for track in experiment.trajectories:
@@ -235,7 +237,7 @@ def draw_spectra(experiment: Experiment, path: Path) -> list[Drawn]:
         return [save(figure, path, caption)]
 
 
-def _steps(axis: Any, tracks: list[Trajectory]) -> None:
+def _steps(axis: Any, tracks: list[MeasuredTrajectory]) -> None:
     """A logarithmic axis that keeps step 0."""
     last = max(step for track in tracks for step in track.steps)
     shown = [0, *(4**power for power in range(12) if 2.5 * 4**power <= last), last]

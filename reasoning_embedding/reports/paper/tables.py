@@ -14,7 +14,7 @@ from reasoning_embedding.reports.resources import published
 from .backbones import BackbonePair, backbone_pairs
 
 _KS = (5, 10, 50)
-_SIDES = ("before CL", "after CL")
+_WHEN = ("before CL", "after CL")
 
 
 def paper_tables(experiment: Experiment) -> list[Grid]:
@@ -64,9 +64,9 @@ def entropy_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         "without intervals.",
         columns=(
             TableColumn("pair"),
-            *(TableColumn(side, "H_inv") for side in _SIDES),
+            *(TableColumn(side, "H_inv") for side in _WHEN),
             TableColumn("change", "H_inv"),
-            *(TableColumn(side, "above its floor") for side in _SIDES),
+            *(TableColumn(side, "above its floor") for side in _WHEN),
         ),
         rows=tuple(rows),
         reference_rows=frozenset(range(own, len(rows))),
@@ -96,7 +96,7 @@ def neighbour_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         title="k-NN overlap (Jaccard of cosine neighbours)",
         caption=f"Ours at the final norm. {_reading(experiment)} Published values are means over layers, of other models "
         f"and of {table['probe']}, without intervals.",
-        columns=(TableColumn("pair"), *(TableColumn(side, f"k = {k}") for k in _KS for side in _SIDES)),
+        columns=(TableColumn("pair"), *(TableColumn(side, f"k = {k}") for k in _KS for side in _WHEN)),
         rows=tuple(rows),
         reference_rows=frozenset(range(own, len(rows))),
     )
@@ -108,7 +108,7 @@ def level_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
     for pair in pairs:
         for level, metrics in LEVELS.items():
             for metric in metrics:
-                if any(side.last.get(metric) is not None for _, side in pair.sides):
+                if any(side.last.get(metric) is not None for _, side in pair.analysed):
                     cells = (_cell(experiment, side, metric) for side in (pair.before, pair.after))
                     title = metric_label(metric).title
                     rows.append((Cell(pair.name), Cell(level), Cell(title), *cells, _change(pair, metric)))
@@ -116,7 +116,7 @@ def level_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         key="levels",
         title="Two backbones before and after contrastive training, level by level",
         caption=f"At the final norm. {_reading(experiment)}",
-        columns=tuple(TableColumn(name) for name in ("pair", "level", "metric", *_SIDES, "change")),
+        columns=tuple(TableColumn(name) for name in ("pair", "level", "metric", *_WHEN, "change")),
         rows=tuple(rows),
     )
 
@@ -126,7 +126,7 @@ def probe_table(pairs: list[BackbonePair]) -> Grid:
     rows = []
     labels: dict[str, str] = {}
     for pair in pairs:
-        for words, side in pair.sides:
+        for words, side in pair.analysed:
             found = {accuracy.key: accuracy for accuracy in accuracies(side.probe_transfer)}
             if found and side.probe_transfer:
                 labels |= {key: accuracy.label for key, accuracy in found.items()}

@@ -191,7 +191,7 @@
         ? " Against the seed band" + ends(found.band) + ": " + words[found.test.word] + " (TOST p = " + show(found.test.p) + ")." : "";
       note.textContent = about.title + (both ? ", step " + from.steps[at] : "") + ", layer " + from.layers[depth] + ": " +
         show(found.values[at][depth]) + ends(interval(at, depth)) + (found.chance === null ? "" : ", chance " + show(found.chance)) + "." +
-        test + " " + (about.definition ? "Definition: " + about.definition + ". " : "") + from.about;
+        test + " " + (about.definition ? "Definition: " + about.definition.replace(/\.$/, "") + ". " : "") + from.about;
     };
 
     const source = select(controls, "Pair or track", data.sources.map((from, index) => ({ value: index, text: from.name, group: from.group })), refill);

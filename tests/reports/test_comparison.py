@@ -467,6 +467,7 @@ def test_writing_leaves_the_page_beside_it(folder: Path) -> None:
     assert sorted(path.name for path in page.parent.iterdir()) == sorted([*names, "index.html"])
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_page_has_the_table_or_says_why_not(folder: Path) -> None:
     page = build(folder).read_text(encoding="utf-8")
     assert 'id="table-score-pairs"' in page

@@ -10,7 +10,7 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.metrics.layer import Layer
-from reasoning_embedding.hrsa.metrics.neighbours_and_cka import distinct_in_all
+from reasoning_embedding.hrsa.metrics.neighbours import distinct_in_all
 from reasoning_embedding.hrsa.metrics.result import Interval, Metric, NullTest, as_rows, same_rows
 from reasoning_embedding.hrsa.registry import METRICS, Level, MetricSpec
 
@@ -90,13 +90,8 @@ def with_inference(
     >>> print(f"{found.value:.2f} [{found.interval.low:.2f}, {found.interval.high:.2f}], p = {found.null.p:.2f}")
     0.53 [0.50, 0.57], p = 0.01
     """
-    sides = [as_rows(x, "X")] if y is None else [as_rows(x, "X"), as_rows(y, "Y")]
-    same_rows(sides[0], sides[-1])
-    codes = _codes(documents, len(sides[0]))
-    spec = METRICS.get(getattr(metric, "__name__", ""))
-    if spec is None or spec.function is not metric:
-        spec = MetricSpec(metric, _UNKNOWN)
-    job = _Job(spec, sides, codes, options)
+    job = _Job.of(metric, x, y, documents, options)
+    sides, codes = job.sides, job.codes
     result = job.compute(np.arange(len(codes)))
     changes: dict[str, Any] = {}
     if bootstrap:
@@ -119,6 +114,23 @@ class _Job:
     sides: list[np.ndarray]
     codes: np.ndarray
     options: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        metric: Callable[..., Metric],
+        x: Any,
+        y: Any,
+        documents: np.ndarray | None,
+        options: dict[str, Any],
+    ) -> _Job:
+        """Check rows and documents, and find what is known of the metric."""
+        sides = [as_rows(x, "X")] if y is None else [as_rows(x, "X"), as_rows(y, "Y")]
+        same_rows(sides[0], sides[-1])
+        spec = METRICS.get(getattr(metric, "__name__", ""))
+        if spec is None or spec.function is not metric:
+            spec = MetricSpec(metric, _UNKNOWN)
+        return cls(spec, sides, _codes(documents, len(sides[0])), options)
 
     def compute(self, rows: np.ndarray) -> Metric:
         """Compute the metric on some of the rows."""
@@ -149,8 +161,40 @@ def _interval(job: _Job, result: Metric, replicates: int, seed: int, level: floa
         a, b = (Layer(side[order]) for side in job.sides)
         found = bootstrap_similarity(a, b, job.codes[order], replicates=replicates, seed=seed, level=level)
         return found[_FROM_SUMS[job.spec.name]]
+    return _recomputed(job, result.value, replicates, seed, level)
+
+
+def recomputed_interval(
+    metric: Callable[..., Metric],
+    x: Any,
+    y: Any,
+    value: float,
+    *,
+    documents: np.ndarray,
+    bootstrap: int,
+    seed: int = 0,
+    level: float = 0.95,
+    **options: Any,
+) -> Interval:
+    """Interval of a value that is known, the metric computed anew for every replicate; see :func:`with_inference`.
+
+    Parameters
+    ----------
+    metric, x, y, documents, bootstrap, seed, level
+        As there.
+    value : float
+        What the metric gives with `options`.
+    **options
+        Passed to the metric; ``metric_seed`` as its own seed.
+    """
+    if "metric_seed" in options:
+        options["seed"] = options.pop("metric_seed")
+    return _recomputed(_Job.of(metric, x, y, documents, options), value, bootstrap, seed, level)
+
+
+def _recomputed(job: _Job, value: float, replicates: int, seed: int, level: float) -> Interval:
     draws = _resampled(job.codes, replicates, seed, halve=job.spec.needs_distinct)
-    return interval(result.value, np.array([float(job.compute(rows)) for rows in draws]), level)
+    return interval(value, np.array([float(job.compute(rows)) for rows in draws]), level)
 
 
 def _resampled(codes: np.ndarray, replicates: int, seed: int, *, halve: bool) -> Iterator[np.ndarray]:

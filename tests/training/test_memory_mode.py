@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import numpy as np
 import psutil
@@ -150,7 +149,7 @@ def test_working_memory_is_that_of_one_layer_made_again() -> None:
 def _plan(monkeypatch: pytest.MonkeyPatch, free: int, **training: Any) -> memory.MemoryMode:
     embedder = tiny_embedder()
     embedder.train()
-    monkeypatch.setattr(memory, "_memory", lambda world: (free, 10_000_000))
+    monkeypatch.setattr(memory, "device_memory", lambda world: (free, 10_000_000))
     monkeypatch.setattr(memory, "at_most", lambda extra: contextlib.nullcontext())  # a few KiB tell nothing
     settings = config.Training(pack_tokens=40, **training)
     engine = Replicated(embedder, World(), lambda module: build_optimizer(module, settings))
@@ -209,22 +208,18 @@ def test_the_probe_is_a_pack_that_a_rank_will_run(monkeypatch: pytest.MonkeyPatc
     batch = random_batch(24)
     probed: list[int] = []
 
-    def probe(engine: object, pack: Pack, *rest: object, **limits: object) -> Footprint:
-        probed.append(len(pack.input_ids))
-        return Footprint(1000, 0)
+    class Watched(Replicated):
+        def forward(self, pack: Pack) -> torch.Tensor:
+            probed.append(len(pack.input_ids))
+            return super().forward(pack)
 
-    monkeypatch.setattr(memory, "_probe", probe)
-    monkeypatch.setattr(memory, "_memory", lambda world: (1 << 30, 0))
-    monkeypatch.setattr(memory, "max_over_ranks", lambda value, world: value)
+    monkeypatch.setattr(memory, "max_over_ranks", lambda value, world: value)  # the others are not there
     settings = config.Training(pack_tokens=100_000)
-    engine = Replicated(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
+    engine = Watched(tiny_embedder(), World(), lambda module: build_optimizer(module, settings))
     for ranks in (1, 4):
         engine.world = World(rank=ranks - 1, size=ranks)
         choose_memory_mode(settings, engine, [batch], None)
-    assert probed == [
-        batch.lengths.sum(),
-        max(batch.lengths[share].sum() for share in deal(batch.lengths, 4)),
-    ]
+    assert probed == [batch.lengths.sum(), max(batch.lengths[part].sum() for part in deal(batch.lengths, 4))]
 
 
 def test_tokens_to_store_below_a_pack_are_said_to_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +257,7 @@ def test_a_pack_beyond_the_device_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     not Path("/proc/self/status").exists(), reason="only Linux limits what a process allocates"
 )
 def test_a_probe_beyond_the_limit_is_refused_before_the_kernel_kills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_memory", lambda world: (256 << 20, 0))
+    monkeypatch.setattr(memory, "device_memory", lambda world: (256 << 20, 0))
 
     def probe(forward: object, backward: object, device: object) -> Footprint:
         for wanted in (64 << 20, 1 << 30):
@@ -278,7 +273,7 @@ def test_a_probe_beyond_the_limit_is_refused_before_the_kernel_kills(monkeypatch
 
 
 def test_the_machines_memory_is_read() -> None:
-    free, used = memory._memory(World())
+    free, used = memory.device_memory(World())
     assert 0 < free <= psutil.virtual_memory().total
     assert used > 1 << 20
 
@@ -326,7 +321,7 @@ def test_a_gpus_memory_counts_what_its_allocator_holds_free(monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 80))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 9)
-    assert memory._memory(World(device=torch.device("cuda"))) == (64, 5)
+    assert memory.device_memory(World(device=torch.device("cuda"))) == (64, 5)
 
 
 def test_a_pack_on_a_gpu_is_measured_by_its_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,11 +335,7 @@ def test_a_pack_on_a_gpu_is_measured_by_its_allocator(monkeypatch: pytest.Monkey
 
 def test_states_of_offloaded_shards_take_no_room_on_the_device() -> None:
     embedder = tiny_embedder()
-    world = World()
-    engine = Replicated(embedder, world, lambda model: torch.optim.AdamW(model.parameters()))
-    weights = sum(parameter.numel() for parameter in embedder.parameters())
-    settings = config.Training(memory="auto")
-    with mock.patch.object(memory, "_memory", return_value=(10**9, 0)):
-        here = memory._to_come(settings, engine)
-        engine.world = World(device=torch.device("cuda"))
-        assert here - memory._to_come(settings, engine) == 8 * weights
+    engine = Replicated(embedder, World(), lambda model: torch.optim.AdamW(model.parameters()))
+    assert engine.state_elements() == sum(parameter.numel() for parameter in embedder.parameters())
+    engine.world = World(device=torch.device("cuda"))
+    assert engine.state_elements() == 0

@@ -6,21 +6,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from reasoning_embedding.errors import InputError
 
-from .layer import Layer, distinct, frobenius_square, varies
+from .layer import Layer, distinct
 from .result import Metric, as_rows, same_rows
 
-CKA = (
-    "biased linear CKA: |Xc'Yc|_F^2 / (|Xc'Xc|_F |Yc'Yc|_F); chance is its mean over permutations of the rows"
-)
-DEBIASED_CKA = (
-    "debiased linear CKA (HSIC_1 of Song 2012, zero-diagonal Gram matrices); may be negative, chance 0"
-)
 JACCARD = "k-NN overlap at k = {}: mean |A n B| / |A u B| of the cosine neighbours{}, duplicate rows removed"
 MUTUAL = "k-NN overlap at k = {}: mean |A n B| / k of the cosine neighbours{}, duplicate rows removed"
 
+CKNNA = (
+    "CKNNA (Huh 2024), {} HSIC, k = {}: alignment of cosine kernels{} over pairs that are neighbours in both models, "
+    "duplicate rows removed"
+)
 #: Cosines nearer than this are equal up to rounding in float64.
 _TIE = 1e-14
 
@@ -53,105 +52,6 @@ class KnnOverlap(Metric):
     def row_values(self) -> tuple[np.ndarray, np.ndarray]:
         """Overlap of each row that took part."""
         return self.per_row, self.rows
-
-
-def linear_cka(x: Any, y: Any) -> Metric:
-    """Biased linear centred kernel alignment (Kornblith 2019), in [0, 1].
-
-    Parameters
-    ----------
-    x : array or tensor, shape (n, D_x)
-    y : array or tensor, shape (n, D_y)
-        The same rows in two models; widths may differ.
-
-    Raises
-    ------
-    InputError
-        On NaN rows, on different numbers of rows and when a side does not vary at all.
-
-    Notes
-    -----
-    ``|Xc'Yc|_F^2 / (|Xc'Xc|_F |Yc'Yc|_F)``. Biased upward: its chance level, the exact mean over row
-    permutations ``tr K tr L / ((n-1) |K|_F |L|_F)`` of the centred Gram matrices, is about
-    ``sqrt(pq / ((n+p)(n+q)))`` for Gaussian rows.
-
-    Examples
-    --------
-    >>> x, y = np.random.RandomState(0).randn(2, 50, 500)  # 50 unrelated rows of 500 dimensions
-    >>> found = linear_cka(x, y)
-    >>> print(f"{found.value:.2f}, by chance {found.chance:.2f}: {found.warnings[0]}")
-    0.91, by chance 0.91: unrelated rows would give 0.91 (few rows for the dimensions): use debiased CKA
-    """
-    return cka_of(Layer(x, "X"), Layer(y, "Y"))
-
-
-def debiased_linear_cka(x: Any, y: Any) -> Metric:
-    """Linear CKA from the unbiased HSIC estimate; about 0 for unrelated rows whatever n and D.
-
-    Parameters
-    ----------
-    x : array or tensor, shape (n, D_x), n >= 4
-    y : array or tensor, shape (n, D_y)
-        The same rows in two models; widths may differ.
-
-    Raises
-    ------
-    InputError
-        On NaN rows, different numbers of rows, n < 4, or a side without variation.
-
-    Notes
-    -----
-    HSIC_1 of Song et al. 2012 (JMLR 13, equation 5), as in Murphy et al. 2024, in feature space: no n x n
-    matrix is formed. The estimate does not change when the rows are centred first, and then ``K1 = 0``.
-
-    Examples
-    --------
-    >>> x, y = np.random.RandomState(0).randn(2, 50, 500)
-    >>> abs(float(debiased_linear_cka(x, y))) < 0.05
-    True
-    """
-    return debiased_cka_of(Layer(x, "X"), Layer(y, "Y"))
-
-
-def cka_of(a: Layer, b: Layer, cross_square: float | None = None) -> Metric:
-    """:func:`linear_cka` of prepared layers; `cross_square` is ``|Xc'Yc|_F^2`` if known."""
-    same_rows(a.rows, b.rows)
-    varies(a, b)
-    if cross_square is None:
-        cross_square = frobenius_square(a.cross(b))
-    scale = np.sqrt(a.self_square * b.self_square)
-    chance = a.row_squares.sum() * b.row_squares.sum() / ((len(a) - 1) * scale)
-    few = f"unrelated rows would give {chance:.2f} (few rows for the dimensions): use debiased CKA"
-    return Metric(
-        value=float(min(1.0, cross_square / scale)),
-        n=len(a),
-        definition=CKA,
-        chance=float(chance),
-        warnings=(few,) if chance > 0.5 else (),
-    )
-
-
-def _unbiased_hsic(square: float, a: Layer, b: Layer) -> float:
-    """Unbiased HSIC up to ``1 / (n (n - 3))``, from ``|Xc'Yc|_F^2`` and the diagonals of the Gram matrices."""
-    n, p, q = len(a), a.row_squares, b.row_squares
-    both = float(p @ q)
-    return square - both + float(p.sum() * q.sum()) / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
-
-
-def debiased_cka_of(a: Layer, b: Layer, cross_square: float | None = None) -> Metric:
-    """:func:`debiased_linear_cka` of prepared layers; `cross_square` is ``|Xc'Yc|_F^2`` if known."""
-    same_rows(a.rows, b.rows)
-    varies(a, b)
-    where = f"{a.name} / {b.name}"
-    if len(a) < 4:
-        raise InputError(f"debiased CKA needs at least 4 rows, got {len(a)}", where=where)
-    if cross_square is None:
-        cross_square = frobenius_square(a.cross(b))
-    own = _unbiased_hsic(a.self_square, a, a) * _unbiased_hsic(b.self_square, b, b)
-    if own <= 0:
-        raise InputError("too few rows to debias CKA (a self-similarity is not positive)", where=where)
-    value = _unbiased_hsic(cross_square, a, b) / np.sqrt(own)
-    return Metric(value=float(value), n=len(a), definition=DEBIASED_CKA, chance=0.0)
 
 
 def knn_overlap(x: Any, y: Any, k: int = 10, *, centred: bool = False) -> KnnOverlap:
@@ -256,3 +156,126 @@ def ambiguous(layer: Layer, rows: np.ndarray, k: int, centred: bool) -> list[str
                 f"{layer.name}: the {k}-th neighbour of {tied} of {len(rows)} rows ties with the next"
             )
     return found
+
+
+def cknna(x: Any, y: Any, k: int = 10, *, unbiased: bool = True, centred: bool = False) -> Metric:
+    """Centred kernel nearest-neighbour alignment: CKA over pairs of rows that are near in both models.
+
+    Parameters
+    ----------
+    x : array or tensor, shape (n, D_x)
+    y : array or tensor, shape (n, D_y)
+        The same rows in two models; widths may differ.
+    k : int
+        Neighbours a row, 2 <= k < number of distinct rows; the row itself counts as one if not `unbiased`.
+    unbiased : bool
+        The unbiased estimate of HSIC, without a row's similarity to itself, or the biased one with it.
+    centred : bool
+        Take the mean off before the cosines.
+
+    Raises
+    ------
+    InputError
+        On NaN rows, different numbers of rows, too few distinct rows for `k`, or a self-similarity that is
+        not positive.
+
+    Notes
+    -----
+    With cosine kernels K, L and ``M(K, L)_ij = 1`` where j is among the k nearest of i in both:
+    ``HSIC(M(K,L) K, M(K,L) L) / sqrt(HSIC(M(K,K) K, M(K,K) K) HSIC(M(L,L) L, M(L,L) L))`` (Huh et al. 2024,
+    "The Platonic representation hypothesis"; the released code on rows of unit length, less its 1e-6 in
+    the denominator). M is not symmetric. Only the n k pairs of neighbours are kept.
+
+    Examples
+    --------
+    >>> x, y = np.random.RandomState(0).randn(2, 200, 16)
+    >>> print(f"{float(cknna(x, 2 * x)):.3f} {float(cknna(x, y)):.3f}")
+    1.000 0.044
+    """
+    a, b = Layer(x, "X"), Layer(y, "Y")
+    same_rows(a.rows, b.rows)
+    rows = distinct_in_all([a, b])
+    found = cknna_of(a, b, rows, k, unbiased=unbiased, centred=centred)
+    return replace(found, warnings=(*duplicates(len(a), rows), *found.warnings))
+
+
+def cknna_of(
+    a: Layer, b: Layer, rows: np.ndarray, k: int, *, unbiased: bool = True, centred: bool = False
+) -> Metric:
+    """:func:`cknna` of prepared layers over distinct `rows`; neighbours are shared with k-NN overlap."""
+    where = f"{a.name} / {b.name}"
+    if not 2 <= k < len(rows) or len(rows) < 4:
+        raise InputError(
+            f"k = {k} neighbours: CKNNA needs k >= 2 and more than max(k, 3) distinct rows, got {len(rows)}",
+            where=where,
+            todo="give more distinct rows or another k",
+        )
+    first, second = (_kernel(layer, rows, k, unbiased, centred) for layer in (a, b))
+    value = alignment(first, second, unbiased=unbiased)
+    if value is None:
+        raise InputError(
+            "a self-similarity is not positive, so CKNNA is not defined",
+            where=where,
+            todo="give more rows or a larger k",
+        )
+    form, note = "unbiased" if unbiased else "biased", " of centred rows" if centred else ""
+    return Metric(
+        value=value,
+        n=len(rows),
+        definition=CKNNA.format(form, k, note),
+        warnings=(*ambiguous(a, rows, k, centred), *ambiguous(b, rows, k, centred)),
+    )
+
+
+def alignment(first: csr_array, second: csr_array, *, unbiased: bool = True) -> float | None:
+    """CKNNA of two kernels that hold the pairs of neighbours only; None where a self-similarity is not positive."""
+    hsic = _unbiased_hsic if unbiased else _biased_hsic
+    own = hsic(first, first), hsic(second, second)
+    if min(own) <= 0:
+        return None
+    shared = csr_array(first * (second != 0)), csr_array(second * (first != 0))
+    return float(hsic(*shared) / np.sqrt(own[0] * own[1]))
+
+
+def _kernel(layer: Layer, rows: np.ndarray, k: int, unbiased: bool, centred: bool) -> csr_array:
+    """Cosines of each row with its neighbours, sparse (n, n); with 1 on the diagonal for the biased estimate."""
+    n = len(rows)
+    found, cosines = layer.neighbourhood(rows, k if unbiased else k - 1, centred)
+    if not unbiased:
+        found = np.column_stack([np.arange(n), found])
+        cosines = np.column_stack([np.ones(n), cosines])
+    return neighbour_kernel(found, cosines)
+
+
+def neighbour_kernel(found: np.ndarray, cosines: np.ndarray) -> csr_array:
+    """Neighbours (n, k) and their cosines as a sparse kernel (n, n)."""
+    n, k = found.shape
+    # A pair of right-angled neighbours still is a pair: keep it apart from pairs that are none.
+    values = np.where(cosines == 0, np.finfo(np.float64).tiny, cosines)
+    return csr_array((values.ravel(), found.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+
+
+def _parts(k: csr_array, m: csr_array) -> tuple[float, float, float, float]:
+    """``sum K o M'``, ``1'K1 1'M1``, ``1'KM1`` and ``1'MK1``."""
+    trace = float(k.multiply(m.T).sum())
+    (rows_k, columns_k), (rows_m, columns_m) = ((s.sum(axis=1), s.sum(axis=0)) for s in (k, m))
+    return (
+        trace,
+        float(rows_k.sum() * rows_m.sum()),
+        float(columns_k @ rows_m),
+        float(columns_m @ rows_k),
+    )
+
+
+def _unbiased_hsic(k: csr_array, m: csr_array) -> float:
+    """HSIC_1 of Song et al. 2012, equation 5, up to ``1 / (n (n - 3))``; the diagonals are empty."""
+    n = k.shape[0]
+    trace, sums, product, _ = _parts(k, m)
+    return trace + sums / ((n - 1) * (n - 2)) - 2 * product / (n - 2)
+
+
+def _biased_hsic(k: csr_array, m: csr_array) -> float:
+    """``tr(K H M H)``, H = I - 11'/n."""
+    n = k.shape[0]
+    trace, sums, product, turned = _parts(k, m)
+    return trace - (product + turned) / n + sums / n**2

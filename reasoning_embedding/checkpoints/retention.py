@@ -1,0 +1,34 @@
+"""Which steps are saved, which states are kept, and where a run may go on."""
+
+from __future__ import annotations
+
+import shutil
+
+from reasoning_embedding import config
+from reasoning_embedding.files import PARTIAL, remove_folder
+
+from .layout import RunFolder
+
+
+def checkpoint_steps(checkpoints: config.Checkpoints, steps: int) -> list[int]:
+    """Steps to keep: 0, powers of two below ``every`` if asked for, every N, and the last."""
+    kept = {0, steps, *range(checkpoints.every, steps + 1, checkpoints.every)}
+    power = 1
+    while checkpoints.log_spaced and power < min(checkpoints.every, steps):
+        kept.add(power)
+        power *= 2
+    return sorted(kept)
+
+
+def prune_states(run: RunFolder, keep: int) -> None:
+    """Delete all but the newest `keep` states, and what a killed process left of others; checkpoints stay."""
+    for step in run.state_steps()[:-keep]:
+        remove_folder(run.state(step))
+    for left in run.states.glob(f".*{PARTIAL}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def newest_resumable(run: RunFolder) -> int | None:
+    """Newest step that has both a state and a checkpoint, or None."""
+    both = set(run.state_steps()) & set(run.steps())
+    return max(both, default=None)

@@ -1,0 +1,206 @@
+"""Any embedder gives the vectors it was published with, by our forward or by sentence-transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from reasoning_embedding.backbones import Embedder, load_decoder
+from reasoning_embedding.checkpoints.embedder import save_checkpoint
+from reasoning_embedding.checkpoints.models import LibraryEmbedder, open_embedder
+from reasoning_embedding.checkpoints.references import ResolvedModel
+from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json, write_json
+from tests.factories import build_tiny_tokenizer, write_beir
+
+TEXTS = ["red cat", "the king of the old city sees a blue fish in the river", "moon", "1 + 2 = 3 ."]
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Path:
+    """A checkpoint that was written here."""
+    folder = tmp_path_factory.mktemp("models") / "ours"
+    save_checkpoint(folder, Embedder(*load_decoder(str(tiny_backbone))), max_tokens=64, parent=None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(ours: Path) -> Path:
+    """The same folder as somebody else's: nothing says where it is from."""
+    folder = ours.with_name("published")
+    shutil.copytree(ours, folder)
+    (folder / "provenance.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(published: Path) -> Path:
+    """An encoder."""
+    from transformers import BertConfig, BertModel
+
+    folder = published.with_name("bert")
+    shutil.copytree(published, folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(build_tiny_tokenizer()), **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def last_token(published: Path) -> Path:
+    """A causal decoder whose vector is that of its last token, as Qwen3-Embedding's is."""
+    folder = published.with_name("last")
+    shutil.copytree(published, folder)
+    pooling = read_json(folder / "1_Pooling" / "config.json")
+    write_json(folder / "1_Pooling" / "config.json", {**pooling, "pooling_mode": "lasttoken"})
+    model = read_json(folder / "config.json")
+    model.pop("is_causal", None)
+    write_json(folder / "config.json", model)
+    return folder
+
+
+def _open(folder: Path, said: list[str] | None = None) -> Embedder | LibraryEmbedder:
+    return open_embedder(ResolvedModel("it", folder), report=(said if said is not None else []).append)
+
+
+def _library_vectors(folder: Path, **kwargs: object) -> np.ndarray:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu").encode(TEXTS, normalize_embeddings=True, **kwargs)
+
+
+def test_the_packed_forward_is_used_where_it_gives_the_models_own_vectors(
+    ours: Path, published: Path
+) -> None:
+    said: list[str] = []
+    for folder in (ours, published):
+        embedder = _open(folder, said)
+        assert isinstance(embedder, Embedder)
+        np.testing.assert_allclose(embedder.encode(TEXTS), _library_vectors(folder), atol=2e-6)
+    assert said == []
+
+
+@pytest.mark.parametrize("kind", ["bert", "last_token"])
+def test_other_readouts_are_run_by_the_library(kind: str, request: pytest.FixtureRequest) -> None:
+    folder, said = request.getfixturevalue(kind), []
+    embedder = _open(folder, said)
+    assert isinstance(embedder, LibraryEmbedder)
+    assert len(said) == 1
+    assert said[0].endswith("; sentence-transformers embeds")
+    np.testing.assert_allclose(embedder.encode(TEXTS), _library_vectors(folder), atol=1e-6)
+    asked = _library_vectors(folder, prompt="find the answer ")
+    np.testing.assert_allclose(embedder.encode(TEXTS, prompt="find the answer "), asked, atol=1e-6)
+    assert np.abs(asked - _library_vectors(folder)).max() > 1e-2
+
+
+def test_a_packed_forward_that_differs_is_not_believed(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, said = Embedder.encode, []
+    monkeypatch.setattr(
+        Embedder, "encode", lambda self, *args, **kwargs: encode(self, *args, **kwargs) + 1e-3
+    )
+    assert isinstance(_open(published, said), LibraryEmbedder)
+    assert "the packed forward differs by 1.0e-03 (noise" in said[0]
+
+
+def test_the_lower_limit_of_tokens_decides(bert: Path) -> None:
+    embedder = _open(bert)
+    long = "red " * 100 + "cat"
+    full, cut = embedder.encode([long], max_tokens=512), embedder.encode([long], max_tokens=20)
+    assert np.abs(full - cut).max() > 1e-4
+    np.testing.assert_array_equal(full, embedder.encode([long]))  # the limit is the model's own again
+
+
+def test_progress_is_told_and_nothing_is_a_matrix(bert: Path) -> None:
+    embedder, told = _open(bert), []
+    embedder.encode(TEXTS, progress=lambda done, total: told.append((done, total)))
+    assert told == [(4, 4)]
+    assert embedder.encode([]).shape == (0, embedder.dimension)
+
+
+def test_a_language_model_is_no_embedder(tiny_backbone: Path) -> None:
+    with pytest.raises(InputError, match="a language model, not an embedder"):
+        _open(tiny_backbone)
+
+
+def test_a_damaged_model_of_others_is_an_input_error(tmp_path: Path, bert: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(bert, folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="cannot load the model"):
+        _open(folder)
+
+
+def test_evaluate_scores_it_as_the_library_embeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bert: Path
+) -> None:
+    """Asked as its authors ask it; what the user says comes first."""
+    from reasoning_embedding.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    task = write_beir(tmp_path / "tiny", instruction="find the answer")
+    asking = tmp_path / "asking"
+    shutil.copytree(bert, asking)
+    settings = read_json(asking / "config_sentence_transformers.json")
+    settings["prompts"] = {"query": "where is ", "document": ""}
+    write_json(asking / "config_sentence_transformers.json", settings)
+
+    def scored(folder: Path, *words: str) -> dict:
+        output = tmp_path / f"scores-{folder.name}-{len(words)}"
+        result = CliRunner().invoke(
+            app, ["evaluate", str(folder), "-t", str(task), "-o", str(output), *words]
+        )
+        assert result.exit_code == 0, result.output
+        assert "sentence-transformers embeds" in result.output
+        [entry] = json.loads((output / "scores.json").read_text())["tasks"]
+        return entry
+
+    assert scored(bert)["prompts"]["default"] == {"query": "", "document": ""}
+    assert scored(asking)["prompts"]["default"] == {"query": "where is ", "document": ""}
+    (tmp_path / "said.json").write_text(json.dumps({"tiny": "who was"}))
+    said = scored(asking, "--instructions", str(tmp_path / "said.json"))
+    assert "who was" in said["prompts"]["default"]["query"]
+
+
+def test_evaluate_needs_a_folder_for_a_model_of_others(tmp_path: Path, bert: Path) -> None:
+    from reasoning_embedding.cli.main import app
+
+    task = write_beir(tmp_path / "tiny")
+    result = CliRunner().invoke(app, ["evaluate", str(bert), "-t", str(task)])
+    assert result.exit_code == 2
+    assert "name one: -o FOLDER" in result.output
+
+
+@pytest.mark.slow
+def test_a_published_embedder_has_its_published_scores(
+    tmp_path: Path, real_models: Path, real_data: Path
+) -> None:
+    """all-MiniLM-L6-v2: STSBenchmark 82.03, and cranfield .503 by plain sentence-transformers."""
+    from reasoning_embedding import config
+    from reasoning_embedding.distributed import World
+    from reasoning_embedding.experiments.scoring import score_model
+
+    tasks = [
+        {"kind": "beir", "path": str(real_data / "derived" / "beir" / "cranfield")},
+        {"kind": "sts", "path": str(real_data / "stsb" / "stsb-en-test.csv")},
+    ]
+    found = score_model(
+        ResolvedModel("minilm", real_models / "minilm"),
+        config.Evaluation.model_validate({"tasks": tasks}),
+        tmp_path,
+        name="minilm",
+        step=None,
+        template="{instruction} ",
+        report=lambda line: None,
+        world=World(),
+    )
+    cranfield, sts = (entry["main_score"] for entry in found["tasks"])
+    assert cranfield == pytest.approx(0.503, abs=5e-4)
+    assert sts == pytest.approx(0.82032, abs=2e-5)
