@@ -49,7 +49,7 @@ def save_checkpoint(
     parent : dict or None
         What it was made from, for ``provenance.json``.
     weights : mapping, optional
-        The embedder's state dict in whole tensors, where its own parameters are shards.
+        The embedder's state dict in unsharded tensors, where its own parameters are shards.
     **details
         Further provenance: step, run, settings.
 

@@ -99,13 +99,13 @@ def resolve(reference: str, within: Path | None = None) -> ResolvedModel:
         return ResolvedModel(reference, folder)
     if parsed.kind != "path":
         return step_of(_named(parsed, within), parsed.at or "last", reference)
-    whole = Path(reference)
-    if _is_run(whole):
+    folder = Path(reference)
+    if _is_run(folder):
         raise InputError(
             f"{reference!r} is a run, not a model", where=reference, todo=f"name a step: {reference}@last"
         )
-    if whole.is_dir():
-        return ResolvedModel(reference, whole)
+    if folder.is_dir():
+        return ResolvedModel(reference, folder)
     if parsed.at is not None and RunFolder(Path(parsed.name)).checkpoints.is_dir():
         return step_of(RunFolder(Path(parsed.name)), parsed.at, reference)
     looks_like_a_step = parsed.at is not None and (
@@ -118,7 +118,7 @@ def resolve(reference: str, within: Path | None = None) -> ResolvedModel:
         )
     if of_hub:
         return ResolvedModel(reference, parsed.name, revision=parsed.at or None)
-    raise InputError(f"{reference!r} names no model", where=str(whole.resolve()), todo=_FORMS)
+    raise InputError(f"{reference!r} names no model", where=str(folder.resolve()), todo=_FORMS)
 
 
 def series_of_steps(reference: str, within: Path | None = None) -> RunFolder | None:

@@ -26,7 +26,7 @@ _TODO = "delete this state folder to resume from the one before"
 def save_state(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, parameters: bool, **record: Any
 ) -> None:
-    """Write the state of a module that this process holds whole; see :func:`write_state`.
+    """Write the state of a module that this process holds in full; see :func:`write_state`.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def write_state(
     folder : Path
         Where; an existing state is replaced.
     optimizer : mapping
-        A ``state_dict`` of an optimizer, in whole tensors.
+        A ``state_dict`` of an optimizer, in unsharded tensors.
     parameters : mapping
         Trainable parameters that no model folder holds, by name.
     **record
@@ -106,7 +106,7 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 
 
 def put_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-    """Copy saved trainable parameters into a module that this process holds whole."""
+    """Copy saved trainable parameters into a module that this process holds in full."""
     own = trainable(model)
     with torch.no_grad():
         for name, value in parameters.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -72,10 +71,10 @@ def command(
     from reasoning_embedding.checkpoints.layout import ResultFolder
     from reasoning_embedding.reports.comparison import MARGIN, compare_backbones
     from reasoning_embedding.reports.comparison_tables import render, to_terminal, write_score_table
+    from reasoning_embedding.reports.grid import terminal_width
 
     scores = compare_backbones(folder, base=base, margin=MARGIN if margin is None else margin)
     paths = write_score_table(ResultFolder(folder).report, scores)
-    width = max(60, shutil.get_terminal_size(fallback=(110, 24)).columns)
-    typer.echo(to_terminal(scores, width) if form == "text" else render(scores, form))
+    typer.echo(to_terminal(scores, terminal_width()) if form == "text" else render(scores, form))
     # What is printed in a form may be piped to a file: it stays alone on standard output.
     typer.echo(f"table: {', '.join(str(path) for path in paths)}", err=form != "text")

@@ -11,7 +11,7 @@ import numpy as np
 from reasoning_embedding.distributed import World
 from reasoning_embedding.files import atomic_file
 
-from .sharding import TextEncoder, share_array
+from .sharding import TextEncoder, broadcast_array
 
 #: Sub-folder of an evaluation folder.
 FOLDER = "embeddings"
@@ -108,7 +108,7 @@ class CachedEncoder:
         path = self.cache.path(texts, prompt=prompt, max_tokens=max_tokens)
         shape = (len(texts), self.dimension)
         found = self.cache.load(path) if self.world.is_main else None
-        found = share_array(found if found is not None and found.shape == shape else None, self.world)
+        found = broadcast_array(found if found is not None and found.shape == shape else None, self.world)
         if found is not None:
             return found
         embeddings = self.encoder.encode(

@@ -55,7 +55,7 @@ class MtebEncoder:
         Its name and revision, see :func:`model_meta`.
     instructions : Instructions, optional
         What texts are asked with; absent: each task's own.
-    asked : bool
+    instructed : bool
         Whether texts get a prompt at all; lexical models are asked without.
     corpus_embedder : TextEncoder, optional
         Encodes documents in the place of `embedder`: the same model behind a cache.
@@ -77,7 +77,7 @@ class MtebEncoder:
         meta: ModelMeta,
         *,
         instructions: Instructions | None = None,
-        asked: bool = True,
+        instructed: bool = True,
         corpus_embedder: TextEncoder | None = None,
         max_tokens: int = 512,
         pack_tokens: int | None = None,
@@ -89,7 +89,7 @@ class MtebEncoder:
         self.corpus_embedder = corpus_embedder or embedder
         self._meta = meta
         self.instructions = instructions or Instructions()
-        self.asked = asked
+        self.instructed = instructed
         self.max_tokens, self.pack_tokens = max_tokens, pack_tokens
         self.query_template = query_template
         self.report = report
@@ -104,7 +104,7 @@ class MtebEncoder:
 
     def prompt(self, metadata: TaskMetadata, subset: str, prompt_type: PromptType | None) -> str:
         """Return what stands before a text of this task."""
-        if not self.asked:
+        if not self.instructed:
             return ""
         return self.instructions.prompt(metadata, subset, prompt_type, self.query_template)
 

@@ -28,7 +28,7 @@ from .floors.bm25 import BM25Search
 from .floors.tfidf import TfIdf
 from .instructions import Instructions
 from .scoring import identity, score_task
-from .sharding import ShardedEncoder, TextEncoder, share_object
+from .sharding import ShardedEncoder, TextEncoder, broadcast_object
 from .tasks.loading import load_tasks
 from .tasks.suites import suite_members
 
@@ -108,12 +108,12 @@ def evaluate(
             "settings": _pinned(model, settings, query_template),
             "versions": versions(),
         }
-        known = share_object(_known(folder, scores) if world.is_main else None, world)
+        known = broadcast_object(_known(folder, scores) if world.is_main else None, world)
         lexical = isinstance(model, BM25 | TfIdf)
         todo = []
         for task in loaded:
             own = (
-                identity(task, instructions, asked=not lexical)
+                identity(task, instructions, instructed=not lexical)
                 if isinstance(task, AbsTask)
                 else _sequences(task)
             )
@@ -136,7 +136,7 @@ def evaluate(
                 encoder,
                 _meta(model, scores),
                 instructions=instructions,
-                asked=not lexical,
+                instructed=not lexical,
                 corpus_embedder=CachedEncoder(encoder, cache, world) if keep else None,
                 max_tokens=settings.max_tokens,
                 pack_tokens=settings.pack_tokens,
@@ -158,7 +158,7 @@ def evaluate(
             _save(folder, scores, order)
             if todo and cache.size[0]:
                 say(f"{model_name} {revision}: kept {cache}")
-    return share_object(scores, world)
+    return broadcast_object(scores, world)
 
 
 def _name(task: AbsTask | config.NumberSequencesTask) -> str:

@@ -35,7 +35,7 @@ MTEB_FOLDER = "mteb"
 _BATCH = 1024
 
 
-def identity(task: AbsTask, instructions: Instructions, *, asked: bool) -> dict[str, Any]:
+def identity(task: AbsTask, instructions: Instructions, *, instructed: bool) -> dict[str, Any]:
     """Return what, beside model and settings, decides a task's score: equal identity, equal score.
 
     Parameters
@@ -44,7 +44,7 @@ def identity(task: AbsTask, instructions: Instructions, *, asked: bool) -> dict[
         Any task of mteb.
     instructions : Instructions
         What its texts are asked with.
-    asked : bool
+    instructed : bool
         Whether the model is sent instructions at all.
     """
     metadata = task.metadata
@@ -55,7 +55,9 @@ def identity(task: AbsTask, instructions: Instructions, *, asked: bool) -> dict[
         "main_metric": metadata.main_score,
         "fingerprint": metadata.revision,
         "splits": list(task.eval_splits),
-        "instructions": {subset: instructions.sent(metadata, subset) if asked else {} for subset in subsets},
+        "instructions": {
+            subset: instructions.sent(metadata, subset) if instructed else {} for subset in subsets
+        },
     }
 
 
@@ -142,7 +144,7 @@ def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
 def _described(task: AbsTask, model: MtebEncoder | BM25Search) -> dict[str, Any]:
     """Return what a reader wants to see of a task: the query instruction, and numbers of texts where known."""
     described: dict[str, str] = {"instruction": "", "prompt": ""}
-    if isinstance(model, MtebEncoder) and model.asked:
+    if isinstance(model, MtebEncoder) and model.instructed:
         subset = next(iter(task.hf_subsets), "default")
         side = PromptType.query if is_asymmetric(task.metadata) else None
         described["instruction"] = model.instructions.for_task(task.metadata, subset, side)

@@ -98,7 +98,7 @@ class ShardedEncoder:
         return embeddings
 
 
-def share_object(value: Any, world: World) -> Any:
+def broadcast_object(value: Any, world: World) -> Any:
     """Return the main rank's value on every rank; the others' are ignored."""
     if world.size == 1:
         return value
@@ -107,11 +107,11 @@ def share_object(value: Any, world: World) -> Any:
     return box[0]
 
 
-def share_array(array: np.ndarray | None, world: World) -> np.ndarray | None:
+def broadcast_array(array: np.ndarray | None, world: World) -> np.ndarray | None:
     """Return the main rank's float32 array, or its None, on every rank."""
     if world.size == 1:
         return array
-    shape = share_object(None if array is None else array.shape, world)
+    shape = broadcast_object(None if array is None else array.shape, world)
     if shape is None:
         return None
     tensor = torch.from_numpy(array) if array is not None and world.is_main else torch.empty(shape)

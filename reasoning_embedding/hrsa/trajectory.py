@@ -100,7 +100,7 @@ class ProbeSummary:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class MeasuredTrajectory:
     """One run against one reference, step by step.
 
     Parameters
@@ -155,7 +155,7 @@ class Trajectory:
 # Reading
 
 
-def find_trajectories(folder: Path) -> list[Trajectory]:
+def find_trajectories(folder: Path) -> list[MeasuredTrajectory]:
     """Read the trajectories below the ``hrsa`` folder of a run, an experiment or a merge; none where there are none.
 
     Where an experiment of an older version was measured again, the table's trajectory takes the place of the JSON file's.
@@ -176,7 +176,7 @@ def find_trajectories(folder: Path) -> list[Trajectory]:
     ]
 
 
-def read_trajectories(path: Path) -> list[Trajectory]:
+def read_trajectories(path: Path) -> list[MeasuredTrajectory]:
     """Read the trajectories of one file.
 
     Parameters
@@ -226,7 +226,7 @@ def _default_name(run: str, against: str) -> str:
     return f"{run} v {against}"
 
 
-def _of_rows(name: str, run: str, against: str, rows: list[Row], own: list[Row]) -> Trajectory:
+def _of_rows(name: str, run: str, against: str, rows: list[Row], own: list[Row]) -> MeasuredTrajectory:
     steps = tuple(sorted({row["step"] for row in rows}))
     layers = tuple(dict.fromkeys(row["layer"] for row in rows))
     metrics = tuple(dict.fromkeys(row["metric"] for row in rows))
@@ -242,7 +242,7 @@ def _of_rows(name: str, run: str, against: str, rows: list[Row], own: list[Row])
         for metric in dict.fromkeys(metric for metric, _ in spectra)
     }
     of_step = {row["step"]: row["warnings"] or [] for row in rows}
-    return Trajectory(
+    return MeasuredTrajectory(
         name=name,
         run=run,
         against=f"run:{run}@first" if against == "first" else against,
@@ -282,7 +282,7 @@ def _mean(values: Values) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _of_json(record: dict[str, Any], path: Path) -> Trajectory:
+def _of_json(record: dict[str, Any], path: Path) -> MeasuredTrajectory:
     """Trajectory of a JSON file of an older version."""
     needed = ("name", "run", "against", "probe", "steps", "series")
     if lacking := [key for key in needed if key not in record]:
@@ -292,7 +292,7 @@ def _of_json(record: dict[str, Any], path: Path) -> Trajectory:
     against, probe, spectrum = record["against"], record["probe"], record.get("spectrum") or {}
     if isinstance(against, dict):
         against = against.get("reference", against.get("path", "?"))
-    return Trajectory(
+    return MeasuredTrajectory(
         name=str(record["name"]),
         run=str(record["run"]),
         against=str(against),

@@ -329,7 +329,7 @@ def _request(
     network: Any = HfHubHTTPError.__mro__[1]
     for attempt in range(1, tries + 1):
         try:
-            with _client_without_words():
+            with _quiet_client():
                 return ask()
         except ReasoningEmbeddingError:
             raise
@@ -343,7 +343,7 @@ def _request(
 
 
 @contextlib.contextmanager
-def _client_without_words() -> Generator[None]:
+def _quiet_client() -> Generator[None]:
     """Keep the client from logging addresses: those of storage carry signatures."""
     from huggingface_hub.utils import logging
 

@@ -1,4 +1,4 @@
-"""Charts of HRSA as data: heat maps over layers, similarity by layer, realignment by step."""
+"""Charts of HRSA as data: heat maps over layers, similarity by layer and by step, and every number to be explored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.charts import Line, LineChart, Panel
 from reasoning_embedding.reports.labels import HEADLINE, metric_label, number, short_layer
 from reasoning_embedding.reports.records import AnalysedPair, Experiment, Verdict, verdict
@@ -54,13 +54,13 @@ def realignment_chart(experiment: Experiment) -> LineChart | None:
     return LineChart("realignment", title, "training step", panels, note=note, log=True, first=first)
 
 
-def _spectrum_group(tracks: tuple[Trajectory, ...]) -> str:
+def _spectrum_group(tracks: tuple[MeasuredTrajectory, ...]) -> str:
     features = {track.features for track in tracks} - {""}
     return f"spectrum of {features.pop()} features" if len(features) == 1 else "spectrum"
 
 
 def _track_panel(
-    experiment: Experiment, tracks: tuple[Trajectory, ...], metric: str, group: str, attribute: str
+    experiment: Experiment, tracks: tuple[MeasuredTrajectory, ...], metric: str, group: str, attribute: str
 ) -> Panel:
     shown = [(index, track) for index, track in enumerate(tracks) if metric in getattr(track, attribute)]
     looks = experiment.looks
@@ -85,7 +85,7 @@ def _track_panel(
 
 
 def seed_level(
-    experiment: Experiment, tracks: Sequence[Trajectory], metric: str
+    experiment: Experiment, tracks: Sequence[MeasuredTrajectory], metric: str
 ) -> tuple[float, float] | None:
     """The seed band of a metric within its limits, if all tracks were measured on the band's probe set and rows."""
     band = experiment.band
@@ -121,7 +121,7 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     )
 
 
-def probe_note(records: Sequence[AnalysedPair | Trajectory]) -> str:
+def probe_note(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
     """Which probe set the numbers come from: once if it is one, else record by record."""
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     if len(probes) == 1:
@@ -224,7 +224,7 @@ def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
     }
 
 
-def _track(experiment: Experiment, track: Trajectory) -> dict[str, Any]:
+def _track(experiment: Experiment, track: MeasuredTrajectory) -> dict[str, Any]:
     metrics = {
         name: _metric(
             rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.records import verdict
 
 from .labels import SCORE, brackets, metric_label, number, signed
@@ -43,16 +43,16 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     return [(title, sentences) for title, sentences in kept if sentences]
 
 
-def _shared_probe(records: Sequence[AnalysedPair | Trajectory]) -> str:
+def _shared_probe(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
     probes = {(record.probe.hash, str(record.probe)) for record in records}
     return f" (probe set: {probes.pop()[1]})" if len(probes) == 1 else ""
 
 
-def _probe(record: AnalysedPair | Trajectory) -> str:
+def _probe(record: AnalysedPair | MeasuredTrajectory) -> str:
     return f" Probe set: {record.probe}."
 
 
-def _warnings(records: Sequence[AnalysedPair | Trajectory]) -> list[str]:
+def _warnings(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> list[str]:
     count = sum(len(record.warnings) for record in records)
     return (
         [f"The analysis gave {count} warning{'s' if count > 1 else ''}, listed under the HRSA tables."]
@@ -166,7 +166,7 @@ def against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
     return f", {words[place.word]} (band {brackets(band.shown(metric))}, {test})"
 
 
-def _track(track: Trajectory) -> str:
+def _track(track: MeasuredTrajectory) -> str:
     parts = []
     for metric in _TOLD:
         points = [

@@ -19,7 +19,7 @@ from reasoning_embedding.checkpoints.scores import (
 )
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
-from reasoning_embedding.hrsa.trajectory import ProbeSummary, Trajectory, find_trajectories
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary, find_trajectories
 
 from .labels import SCORE_KEY
 from .records import (
@@ -389,7 +389,7 @@ def _read_pairs(
 
 def _read_trajectories(
     paths: ExperimentFolder, analysis: dict[str, Any], missing: list[str]
-) -> tuple[Trajectory, ...]:
+) -> tuple[MeasuredTrajectory, ...]:
     """The configured trajectories in their order, then others of this folder, then those of its runs."""
     names = by_name(analysis.get("realignment"))
     found = {one.name: one for one in find_trajectories(paths.path)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scipy.special import stdtrit
 
-from reasoning_embedding.hrsa.trajectory import ProbeSummary, Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence, equivalence_of_estimate
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std, seed_band
 
@@ -166,7 +166,7 @@ class Band:
         ends, (low, high) = self.ends(metric), metric_label(metric).limits or (-math.inf, math.inf)
         return ends and (max(low, ends[0]), min(high, ends[1]))
 
-    def same_probe(self, pair: AnalysedPair | Trajectory) -> bool:
+    def same_probe(self, pair: AnalysedPair | MeasuredTrajectory) -> bool:
         """Whether a record was measured on the band's probe set and rows."""
         probe = self.pairs[0].probe
         return (pair.probe.hash, pair.probe.tokens) == (probe.hash, probe.tokens)
@@ -258,7 +258,7 @@ class Experiment:
     baselines: dict[str, Scores]
     backbones: tuple[GrownBackbone, ...]
     pairs: tuple[AnalysedPair, ...]
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[MeasuredTrajectory, ...]
     seed_band: tuple[str, ...]
     """Names of the pairs whose members differ in the seed only."""
     missing: tuple[str, ...]

@@ -14,7 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.evaluation.run import evaluate
-from reasoning_embedding.evaluation.sharding import ShardedEncoder, share_array, share_object
+from reasoning_embedding.evaluation.sharding import ShardedEncoder, broadcast_array, broadcast_object
 from tests.encoders import HashingEncoder
 from tests.factories import write_beir
 
@@ -120,9 +120,9 @@ def test_what_the_main_rank_has_all_get() -> None:
     def share(world: World) -> tuple[Any, Any, Any]:
         array = np.full((2, 3), world.rank + 1, np.float32)
         return (
-            share_object({"rank": world.rank}, world),
-            share_array(array, world),
-            share_array(None if world.is_main else array, world),
+            broadcast_object({"rank": world.rank}, world),
+            broadcast_array(array, world),
+            broadcast_array(None if world.is_main else array, world),
         )
 
     for value, array, nothing in run_ranks(2, share):

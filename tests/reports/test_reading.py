@@ -135,6 +135,23 @@ def test_every_evaluated_step_is_a_point(experiment: Path) -> None:
     assert (line.name, line.x, line.y) == ("base", [0.0, 64.0, 150.0], [0.031, 0.031, 0.981])
 
 
+def test_scores_taken_while_training_stand_in_for_those_of_checkpoints(experiment: Path) -> None:
+    run = experiment / "runs" / "sft"
+    shutil.rmtree(run / "evaluation")
+    lines = [
+        {"step": step, "loss": 1.0, "evaluation": {"cosqa_dev": step / 200, "mean": 9.0}} for step in (0, 150)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_experiment(experiment)
+    sft = next(run for run in found.runs if run.name == "sft")
+    assert {step: scores.tasks for step, scores in sft.scores.items()} == {
+        step: {"cosqa_dev": {"main_score": step / 200, "ndcg_at_10": step / 200}} for step in (0, 150)
+    }
+    assert any(
+        "run 'sft': no checkpoint was evaluated; the scores are those" in said for said in found.missing
+    )
+
+
 def test_failed_tasks_are_named(experiment: Path) -> None:
     scores = {"model": "bm25", "tasks": [], "failed": [{"task": "cranfield", "error": "no corpus"}]}
     (experiment / "evaluation" / "bm25" / "scores.json").write_text(json.dumps(scores))

@@ -25,8 +25,8 @@ class LocalRetrieval(AbsTaskRetrieval):
         The task's name; mteb's result file is called after it.
     data : RetrievalData
         Its instruction becomes the query prompt of the metadata, its fingerprint the data set's revision.
-    beside : object, optional
-        What decides the scores beside `data`, as JSON can hold it: it goes into the fingerprint.
+    extra : object, optional
+        What decides the scores besides `data`, as JSON can hold it: it goes into the fingerprint.
 
     Notes
     -----
@@ -36,9 +36,9 @@ class LocalRetrieval(AbsTaskRetrieval):
 
     k_values = (1, 3, 5, 10, 20, 100)
 
-    def __init__(self, name: str, data: RetrievalData, beside: Any = None) -> None:
+    def __init__(self, name: str, data: RetrievalData, extra: Any = None) -> None:
         self.data = data
-        self.fingerprint = data.fingerprint if beside is None else fingerprint_of([data.fingerprint, beside])
+        self.fingerprint = data.fingerprint if extra is None else fingerprint_of([data.fingerprint, extra])
         self.sizes = {
             "queries": len(data.queries),
             "documents": len(data.corpus),

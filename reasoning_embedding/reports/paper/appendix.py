@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
 from reasoning_embedding.reports.narrative import against_band
 from reasoning_embedding.reports.paper.backbones import (
@@ -92,7 +92,7 @@ def _attends(attention: str) -> str:
     return "in both directions" if attention == "bidirectional" else "causally"
 
 
-def _track(track: Trajectory) -> str:
+def _track(track: MeasuredTrajectory) -> str:
     """What happened to the similarity between first and last step, and whether it passed through a low."""
     parts = []
     for metrics in LEVELS.values():
@@ -118,7 +118,9 @@ def _track(track: Trajectory) -> str:
     return f"{track.run} against {track.against}, steps {first} to {last}: {'; '.join(parts)}."
 
 
-def _low(track: Trajectory, metric: str, values: list[float | None], ends: list[Bounds | None]) -> str:
+def _low(
+    track: MeasuredTrajectory, metric: str, values: list[float | None], ends: list[Bounds | None]
+) -> str:
     """Clause on a low (of a distance: a high) between the ends that lies beyond both ends' intervals."""
     up = metric_label(metric).higher_is_closer
     known = [(value, index) for index, value in enumerate(values) if value is not None]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.hrsa.trajectory import Trajectory
+from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.hrsa_charts import HeatMap, heat_maps, probe_note, seed_level
 from reasoning_embedding.reports.labels import COLOURS, metric_label
 from reasoning_embedding.reports.paper.backbones import accuracies, backbone_pairs, training_pairs
@@ -144,7 +144,7 @@ _OWN_START = "own step 0"
 
 def draw_dynamics(experiment: Experiment, folder: Path) -> list[SavedFigure]:
     """Similarity by step at the final norm: a figure a reference, with intervals, chance and seed band."""
-    groups: dict[tuple[str, str], list[Trajectory]] = {}
+    groups: dict[tuple[str, str], list[MeasuredTrajectory]] = {}
     for track in experiment.trajectories:
         own = track.against == f"run:{track.run}@first"
         groups.setdefault((_OWN_START if own else track.against, track.probe.hash), []).append(track)
@@ -157,7 +157,7 @@ def draw_dynamics(experiment: Experiment, folder: Path) -> list[SavedFigure]:
 
 
 def _dynamics(
-    experiment: Experiment, reference: str, tracks: list[Trajectory], path: Path
+    experiment: Experiment, reference: str, tracks: list[MeasuredTrajectory], path: Path
 ) -> list[SavedFigure]:
     metrics = [m for m in _METRICS if any(_known(track.series.get(m, [])) for track in tracks)]
     tracks = [track for track in tracks if len(track.steps) > 1]
@@ -190,7 +190,7 @@ def _dynamics(
         return [save(figure, path, caption)]
 
 
-def _line(axis: Any, track: Trajectory, metric: str, index: int) -> None:
+def _line(axis: Any, track: MeasuredTrajectory, metric: str, index: int) -> None:
     values = with_gaps(track.series.get(metric, []))
     if not values:
         return
@@ -237,7 +237,7 @@ def draw_spectra(experiment: Experiment, path: Path) -> list[SavedFigure]:
         return [save(figure, path, caption)]
 
 
-def _steps(axis: Any, tracks: list[Trajectory]) -> None:
+def _steps(axis: Any, tracks: list[MeasuredTrajectory]) -> None:
     """A logarithmic axis that keeps step 0."""
     last = max(step for track in tracks for step in track.steps)
     shown = [0, *(4**power for power in range(12) if 2.5 * 4**power <= last), last]
