@@ -106,15 +106,8 @@ def write_beir(
 # ------------------------------------------------------------------ batches
 
 
-def random_batch(
-    queries: int = 6, negatives: int = 7, *, seed: int = 0, longest: int = 14, copies: bool = False
-) -> Batch:
-    """A batch of uneven texts of 3 to `longest` tokens, with prompts before queries.
-
-    The last document slot holds the first row's positive again. With `copies`, rows own their negatives, two
-    queries and two documents are equal, a query stands among the documents, some positives that were not drawn
-    are known, negatives have scores, and the batch has a seed.
-    """
+def random_batch(queries: int = 6, negatives: int = 7, *, seed: int = 0, longest: int = 14) -> Batch:
+    """A batch of uneven texts of 3 to `longest` tokens, prompts before queries, and one document in two slots."""
     import numpy as np
 
     from reasoning_embedding.data.batch import Batch
@@ -124,17 +117,8 @@ def random_batch(
     lengths = rng.integers(3, longest, texts)
     tokens = [rng.integers(3, 100, length).astype(np.int32) for length in lengths]
     prompts = np.where(np.arange(texts) < queries, 2, 0).astype(np.int32)
-    query = np.arange(queries)
     document = np.concatenate([np.arange(queries, texts), [queries]])
-    if not copies:
-        return Batch.from_arrays(tokens, prompts, query, document)
-    query[-1] = query[0]
-    document[1] = document[2]
-    document[-2] = query[1]
-    known = np.stack([rng.choice(query, 3), rng.choice(document, 3)], axis=1)
-    owner = np.concatenate([np.arange(queries), np.sort(rng.integers(0, queries, negatives))])
-    scores = rng.normal(size=queries + negatives).astype(np.float32)
-    return Batch.from_arrays(tokens, prompts, query, document, owner, known, scores, seed=seed)
+    return Batch.from_arrays(tokens, prompts, np.arange(queries), document)
 
 
 # ------------------------------------------------------------------ rows without texts

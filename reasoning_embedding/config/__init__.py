@@ -52,11 +52,11 @@ from .merge import (
     MergeMethod,
     MergePath,
     ModelStock,
+    RunCheckpoints,
     Slerp,
     TaskArithmetic,
     TensorValue,
     Ties,
-    Trajectory,
 )
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs

@@ -13,7 +13,7 @@ from .evaluation import Evaluation
 Reference = Annotated[str, Field(min_length=1)]
 
 
-class Trajectory(Section):
+class RunCheckpoints(Section):
     """Checkpoints of one run, in order."""
 
     run: Reference
@@ -159,7 +159,7 @@ class MergeConfig(Section):
     kind: Literal["merge"]
     name: Name
     output_dir: str = "runs"
-    models: Annotated[list[Reference], Field(min_length=1)] | Trajectory
+    models: Annotated[list[Reference], Field(min_length=1)] | RunCheckpoints
     """Folders of embedders, or ``RUN@STEP``: a run's folder and a step, ``first``, ``last`` or ``best``. A folder of a
     LoRA adapter is merged into its base first. Or the checkpoints of one run."""
     method: MergeMethod

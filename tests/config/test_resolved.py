@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from reasoning_embedding.config import changed_since, diff, load_config, resolved_json, to_yaml
 from reasoning_embedding.config.resolved import ABSENT
-from reasoning_embedding.config.training import RunConfig
 from tests.config.config_files import EXPERIMENT, RUN
+from tests.factories import run_config
 
 
 def load(tmp_path, text, *overrides):
@@ -27,13 +27,7 @@ def test_resolved_yaml_reads_back_equal(tmp_path):
     )
 )
 def test_any_text_survives_writing(tmp_path_factory, text):
-    config = RunConfig.model_validate(
-        {
-            "name": "x",
-            "backbone": {"kind": "pretrained", "path": text},
-            "data": {"sources": [{"kind": "world"}]},
-        }
-    )
+    config = run_config(backbone={"path": text})
     path = tmp_path_factory.getbasetemp() / "text.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     assert load_config(path).config == config

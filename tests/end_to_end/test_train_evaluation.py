@@ -22,6 +22,7 @@ from reasoning_embedding.experiments.runner import read_experiment
 from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import find_stage
 from reasoning_embedding.files import write_json
+from tests.factories import read_lines, write_beir
 
 Write = Callable[..., Path]
 Rembed = Callable[..., Any]
@@ -30,23 +31,16 @@ CURVE = {0: 0.1, 2: 0.4, 4: 0.7, 6: 0.7}
 
 
 @pytest.fixture(scope="module")
-def beir(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Path:
-    """Twelve documents and queries of the training rows' kind; the first document is one of theirs."""
-    folder = tmp_path_factory.mktemp("beir") / "tiny"
-    folder.mkdir()
-    records = [json.loads(line) for line in rows.read_text().splitlines()][:12]
-    documents = [
-        records[0]["pos"][0],
-        *(f"{record['query'][1]} house {i}" for i, record in enumerate(records[1:])),
-    ]
-    lines = [json.dumps({"_id": f"d{i}", "text": text}) for i, text in enumerate(documents)]
-    (folder / "corpus.jsonl").write_text("\n".join(lines))
-    queries = [f"where is {record['query'][1]} now" for record in records]
-    lines = [json.dumps({"_id": f"q{i}", "text": text}) for i, text in enumerate(queries)]
-    (folder / "queries.jsonl").write_text("\n".join(lines))
-    judged = "".join(f"q{i}\td{i}\t1\n" for i in range(12))
-    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    return folder
+def leaking(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Path:
+    """A task of twelve documents and queries of the training rows' kind; the first document is one of theirs."""
+    records = read_lines(rows)[:12]
+    return write_beir(
+        tmp_path_factory.mktemp("leaking") / "tiny",
+        {f"d{i}": f"{record['query'][1]} house {i - 1}" for i, record in enumerate(records)}
+        | {"d0": records[0]["pos"][0]},
+        {f"q{i}": f"where is {record['query'][1]} now" for i, record in enumerate(records)},
+        {f"q{i}": {f"d{i}": 1} for i in range(12)},
+    )
 
 
 def _settings(path: Path, *changes: str) -> config.RunConfig:
@@ -174,9 +168,11 @@ def test_best_of_a_run_without_scores(write_run: Write) -> None:
 
 
 def test_the_command_line_scores_and_compares(
-    write_run: Write, rembed: Rembed, tmp_path: Path, beir: Path
+    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path
 ) -> None:
-    section = {"evaluation": {"tasks": [{"kind": "beir", "path": str(beir)}], "every": 3, "select": "tiny"}}
+    section = {
+        "evaluation": {"tasks": [{"kind": "beir", "path": str(leaking)}], "every": 3, "select": "tiny"}
+    }
     said = rembed("train", write_run(extra=section)).output
     assert (
         "contamination of tiny: 0 exact and 0 near of 12 queries; 1 exact and 0 near of 12 documents" in said
@@ -217,7 +213,7 @@ def test_training_on_a_listed_set_is_refused_unless_forced(
     rembed(*words, "data.force_contaminated=true")
 
 
-def _experiment(folder: Path, rows: Path, tiny_backbone: Path, beir: Path, source: Path) -> Path:
+def _experiment(folder: Path, rows: Path, tiny_backbone: Path, leaking: Path, source: Path) -> Path:
     """Write what ``rembed experiment`` leaves for its stages; returns the experiment's folder."""
     settings = config.ExperimentConfig.model_validate(
         {
@@ -231,7 +227,7 @@ def _experiment(folder: Path, rows: Path, tiny_backbone: Path, beir: Path, sourc
                 "evaluation": {"tasks": [{"kind": "world"}], "every": 2},
             },
             "runs": [{"name": "one", "backbone": {"kind": "pretrained", "path": str(tiny_backbone)}}],
-            "evaluation": {"tasks": [{"kind": "beir", "path": str(beir)}]},
+            "evaluation": {"tasks": [{"kind": "beir", "path": str(leaking)}]},
         }
     )
     write_json(folder / "pair" / "config.resolved.json", settings.model_dump(mode="json"))
@@ -245,9 +241,9 @@ def work(folder: Path, name: str, report: Callable[[str], None]) -> None:
 
 
 def test_an_experiment_compares_its_data_and_scores_its_runs(
-    tmp_path: Path, rows: Path, tiny_backbone: Path, beir: Path
+    tmp_path: Path, rows: Path, tiny_backbone: Path, leaking: Path
 ) -> None:
-    folder = _experiment(tmp_path, rows, tiny_backbone, beir, rows)
+    folder = _experiment(tmp_path, rows, tiny_backbone, leaking, rows)
     said: list[str] = []
     work(folder, "contamination", said.append)
     assert [line.split(":")[0] for line in said] == [
@@ -262,9 +258,9 @@ def test_an_experiment_compares_its_data_and_scores_its_runs(
 
 
 def test_an_experiment_does_not_train_on_its_own_tasks(
-    tmp_path: Path, rows: Path, tiny_backbone: Path, beir: Path
+    tmp_path: Path, rows: Path, tiny_backbone: Path, leaking: Path
 ) -> None:
-    folder = _experiment(tmp_path, rows, tiny_backbone, beir, beir / "queries.jsonl")
+    folder = _experiment(tmp_path, rows, tiny_backbone, leaking, leaking / "queries.jsonl")
     with pytest.raises(InputError, match="also an evaluation task"):
         work(folder, "contamination", print)
 

@@ -91,8 +91,8 @@ def test_every_metric_keeps_its_contract(name, seed, d, noise):
         if transformation in spec.sensitive_to:
             itself = compute(spec, x, x, labels)
             changed = compute(spec, x, apply(x, rng), labels)
-            # Far beyond rounding; RBF CKA of four far groups moves least, by 0.01.
-            assert abs(changed - itself) > 0.005 * max(1, abs(itself)), transformation
+            least = 0.005 if name == "rbf_cka" else 0.02  # RBF CKA of four far groups moves by 0.01
+            assert abs(changed - itself) > least * max(1, abs(itself)), transformation
 
 
 def test_a_metric_that_breaks_its_contract_would_be_noticed():

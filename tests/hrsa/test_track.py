@@ -26,6 +26,7 @@ from reasoning_embedding.experiments.comparisons import (
 )
 from reasoning_embedding.hrsa.pair import compare
 from reasoning_embedding.hrsa.trajectory import SCHEMA, find_trajectories, read_trajectories
+from tests.factories import run_config
 from tests.hrsa.hrsa_models import qwen3, save
 
 
@@ -266,14 +267,7 @@ def test_references(runs):
 
 def test_a_run_is_measured_by_its_own_section_after_its_last_step(runs):
     section = {"probe": {"kind": "text", "path": str(runs / "probe.txt")}, "k": [5], "steps": [0, 10]}
-    run = config.RunConfig.model_validate(
-        {
-            "name": "one",
-            "backbone": {"kind": "pretrained", "path": "x"},
-            "data": {"sources": [{"kind": "world"}]},
-            "hrsa": {**section, "against": "first"},
-        }
-    )
+    run = run_config(name="one", hrsa={**section, "against": "first"})
     measure = tracking_of(run, lambda line: None)
     measure(RunFolder(runs / "one"))
     rows = pq.read_table(runs / "one" / "hrsa" / "track.parquet").to_pylist()

@@ -168,8 +168,11 @@ def unit_vectors(rows: int, dimension: int, seed: int) -> Tensor:
     return F.normalize(drawn + 0.5, dim=1)
 
 
-def random_batch(seed: int, queries: int = 6, negatives: int = 9, *, copies: bool = True) -> Batch:
-    """A batch with copies: texts that fill two slots, equal queries, answers that were not drawn."""
+def random_slots(seed: int, queries: int = 6, negatives: int = 9, *, copies: bool = True) -> Batch:
+    """A batch without tokens, for losses alone: every row owns its negatives, and negatives have scores.
+
+    With `copies` some texts fill two slots, two queries are equal, and answers are known that were not drawn.
+    """
     rng = np.random.default_rng(seed)
     texts = 2 * queries + negatives
     query = np.arange(queries)

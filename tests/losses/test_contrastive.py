@@ -15,7 +15,7 @@ from reasoning_embedding import config
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.losses import build_loss, infonce, tiled_infonce
 from reasoning_embedding.losses.masks import known_answers, own_candidates
-from tests.losses.loss_reference import check, random_batch, unit_vectors
+from tests.losses.loss_reference import check, random_slots, unit_vectors
 
 QWEN3 = ["query_document", "query_query", "document_document"]
 GTE = ["query_document", "query_query", "document_query", "document_document"]
@@ -64,7 +64,7 @@ def _settings(name: str, **more: Any) -> config.InfoNCE:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_equals_its_formula_in_any_number_of_parts(name: str) -> None:
-    values = [check(random_batch(0), _settings(name, tile_rows=2), ranks=ranks) for ranks in (1, 2, 3, 8)]
+    values = [check(random_slots(0), _settings(name, tile_rows=2), ranks=ranks) for ranks in (1, 2, 3, 8)]
     assert values == pytest.approx([values[0]] * 4, rel=1e-12)
 
 
@@ -98,12 +98,12 @@ def test_equals_its_formula_whatever_is_combined(
             "tile_rows": tile_rows,
         }
     )
-    batch = random_batch(seed, queries, negatives, copies=queries > 2 and negatives > 1)
+    batch = random_slots(seed, queries, negatives, copies=queries > 2 and negatives > 1)
     check(batch, loss, seed=seed)
 
 
 def test_the_default_is_plain_cross_entropy() -> None:
-    batch = random_batch(0)
+    batch = random_slots(0)
     x = unit_vectors(len(batch.texts), 8, 0).requires_grad_()
     plain, _ = infonce(x[batch.query], x[batch.document], torch.arange(len(batch.query)), temperature=0.02)
     (plain / len(batch.query)).backward()
@@ -115,7 +115,7 @@ def test_the_default_is_plain_cross_entropy() -> None:
 @pytest.mark.parametrize("tile_rows", [1, 2, 5, 64])
 @pytest.mark.parametrize("name", ["qwen3", "gte masked", "everything"])
 def test_tiles_change_nothing(name: str, tile_rows: int) -> None:
-    batch = random_batch(3)
+    batch = random_slots(3)
     x, anchor = unit_vectors(len(batch.texts), 8, 0), unit_vectors(len(batch.texts), 5, 1)
     (gradient, sums), (tiled, tiled_sums) = [
         build_loss(_settings(name, tile_rows=rows)).compute(x, batch, anchor=anchor)
@@ -128,7 +128,7 @@ def test_tiles_change_nothing(name: str, tile_rows: int) -> None:
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "paper"])
 def test_every_option_matters(name: str) -> None:
     """The control: with the option the loss and its gradient differ from those without it."""
-    batch = random_batch(0)
+    batch = random_slots(0)
     x, anchor = unit_vectors(len(batch.texts), 8, 0), unit_vectors(len(batch.texts), 5, 1)
     (paper, paper_sums), (other, sums) = [
         build_loss(_settings(key)).compute(x, batch, anchor=anchor) for key in ("paper", name)
@@ -185,7 +185,7 @@ def test_a_copy_of_the_answer_is_no_miss() -> None:
 
 
 def test_half_precision_is_scored_in_float32() -> None:
-    batch = random_batch(0)
+    batch = random_slots(0)
     x = unit_vectors(len(batch.texts), 8, 0)
     gradient, sums = build_loss(config.InfoNCE()).compute(x.bfloat16(), batch)
     _, exact = build_loss(config.InfoNCE()).compute(x.bfloat16().double(), batch)
@@ -194,7 +194,7 @@ def test_half_precision_is_scored_in_float32() -> None:
 
 
 def test_low_temperatures_do_not_overflow() -> None:
-    batch = random_batch(0)
+    batch = random_slots(0)
     x = unit_vectors(len(batch.texts), 8, 0)
     settings = {"temperature": 0.001, "directions": GTE}
     gradient, sums = build_loss(config.InfoNCE.model_validate(settings)).compute(x.float(), batch)
@@ -218,7 +218,7 @@ class _Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["paper", "gte masked", "symmetric masked"])
 def test_no_tensor_is_larger_than_a_row_of_tiles(name: str) -> None:
-    batch = random_batch(0, 120, 240)
+    batch = random_slots(0, 120, 240)
     x = unit_vectors(len(batch.texts), 6, 0)
     settings = _settings(name, tile_rows=4)
     with _Largest() as seen:
@@ -232,7 +232,7 @@ def test_no_tensor_is_larger_than_a_row_of_tiles(name: str) -> None:
 
 
 def test_copies_are_found_only_where_there_are_any() -> None:
-    assert not random_batch(0, copies=False).known.numel()
+    assert not random_slots(0, copies=False).known.numel()
     texts, prompts = [np.zeros(1, np.int32)] * 6, np.zeros(6, np.int32)
     # Queries 0 and 1 are one text with two positives; query 2's positive is also a hard negative of 0.
     batch = Batch.from_arrays(
@@ -251,7 +251,7 @@ def test_copies_are_found_only_where_there_are_any() -> None:
 
 
 def test_candidates_may_be_nobodys() -> None:
-    batch = random_batch(0, copies=False)
+    batch = random_slots(0, copies=False)
     unowned = Batch.from_arrays(batch.texts, batch.prompt_lengths, batch.query, batch.document)
     assert unowned.owner.tolist() == [*range(6), *[-1] * 9]
     x = unit_vectors(len(batch.texts), 8, 0)
@@ -260,7 +260,7 @@ def test_candidates_may_be_nobodys() -> None:
 
 
 def test_a_rank_without_queries_adds_nothing() -> None:
-    batch = random_batch(0)
+    batch = random_slots(0)
     x = unit_vectors(len(batch.texts), 8, 0)
     gradient = torch.zeros_like(x)
     found = tiled_infonce(x, batch, torch.arange(0), config.InfoNCE(), temperature=0.1, gradient=gradient)

@@ -11,7 +11,7 @@ from reasoning_embedding import config
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import build_loss
-from tests.losses.loss_reference import random_batch, unit_vectors
+from tests.losses.loss_reference import random_slots, unit_vectors
 
 GTE = ["query_document", "query_query", "document_query", "document_document"]
 
@@ -53,7 +53,7 @@ def test_an_anchor_must_be_given() -> None:
     loss = build_loss(config.InfoNCE(anchor=config.Anchor(weight=1.0)))
     assert loss.needs_anchor
     with pytest.raises(ValueError, match="before its first step"):
-        loss.compute(unit_vectors(21, 8, 0), random_batch(0))
+        loss.compute(unit_vectors(21, 8, 0), random_slots(0))
 
 
 @pytest.mark.parametrize("rank", [0, 1])

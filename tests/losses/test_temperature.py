@@ -11,7 +11,7 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.losses import ContrastiveLoss, Temperature, build_loss
-from tests.losses.loss_reference import objective, random_batch, unit_vectors
+from tests.losses.loss_reference import objective, random_slots, unit_vectors
 
 LEARNT = {"temperature": 0.1, "learn_temperature": {"learning_rate_factor": 1.0}}
 
@@ -29,7 +29,7 @@ LEARNT = {"temperature": 0.1, "learn_temperature": {"learning_rate_factor": 1.0}
 )
 def test_the_gradient_is_that_of_the_formula(more: dict[str, Any]) -> None:
     settings = config.InfoNCE.model_validate({**LEARNT, **more})
-    batch = random_batch(0)
+    batch = random_slots(0)
     x = unit_vectors(len(batch.texts), 8, 0)
     log_temperature = torch.tensor(math.log(0.1), dtype=torch.float64, requires_grad=True)
     objective(x, batch, settings, temperature=log_temperature.exp()).backward()
@@ -69,7 +69,7 @@ def test_a_fixed_one_stays() -> None:
 def _run(loss: ContrastiveLoss, steps: range) -> list[float]:
     values = []
     for step in steps:
-        batch = random_batch(step)
+        batch = random_slots(step)
         _, sums = loss.compute(unit_vectors(len(batch.texts), 8, step), batch)
         values.append(loss.finish({name: float(value) for name, value in sums.items()})["temperature"])
         loss.update(0.01)

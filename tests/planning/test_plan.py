@@ -19,6 +19,7 @@ from reasoning_embedding.planning.plan import cost
 from reasoning_embedding.planning.shapes import backbone_shape, known_shape
 from reasoning_embedding.planning.texts import TextLengths
 from reasoning_embedding.planning.time import communication_bytes, compute_seconds, forward_seconds, link_rate
+from tests.factories import run_config
 
 SMALL, MIDDLE, LARGE, LARGEST = (known_shape(f"Qwen/Qwen3-{size}") for size in ("0.6B", "1.7B", "4B", "8B"))
 H200 = gpu_named("H200")
@@ -27,14 +28,10 @@ MIX = TextLengths(120.0, 120.0 * 230.0, 3.0, 10_000, "given")
 
 
 def settings(path: str = "Qwen/Qwen3-0.6B", **training: object) -> config.RunConfig:
-    return config.RunConfig.model_validate(
-        {
-            "kind": "run",
-            "name": "x",
-            "backbone": {"kind": "pretrained", "path": path},
-            "data": {"sources": [{"kind": "hub", "dataset": "a/b"}], "negatives": 1},
-            "training": {"batch_size": 256, **training},
-        }
+    return run_config(
+        backbone={"path": path},
+        data={"sources": [{"kind": "hub", "dataset": "a/b"}], "negatives": 1},
+        training={"batch_size": 256, **training},
     )
 
 

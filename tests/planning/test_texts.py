@@ -8,25 +8,21 @@ from typing import Any
 
 import pytest
 
-from reasoning_embedding import config
 from reasoning_embedding.data import Plan, load_table
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.planning.plan import cost
 from reasoning_embedding.planning.shapes import known_shape
 from reasoning_embedding.planning.texts import assumed_texts, run_texts
+from tests.factories import run_config
 
 SMALL = known_shape("Qwen/Qwen3-0.6B")
 
 
 def run(sources: list[dict[str, Any]], *, batch_size: int = 10, epochs: float = 2, **data: Any) -> Any:
-    return config.RunConfig.model_validate(
-        {
-            "kind": "run",
-            "name": "x",
-            "backbone": {"kind": "pretrained", "path": "Qwen/Qwen3-0.6B"},
-            "data": {"sources": sources, "query_template": "{instruction}", **data},
-            "training": {"batch_size": batch_size, "epochs": epochs},
-        }
+    return run_config(
+        backbone={"path": "Qwen/Qwen3-0.6B"},
+        data={"sources": sources, "query_template": "{instruction}", **data},
+        training={"batch_size": batch_size, "epochs": epochs},
     )
 
 

@@ -19,7 +19,7 @@ from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.metrics import Metrics, Throughput
 from reasoning_embedding.training.step import StepOutput
 from reasoning_embedding.training.timers import Timers
-from tests.factories import random_batch
+from tests.factories import random_batch, run_config
 from tests.models import tiny_embedder
 
 LOSS = build_loss(config.InfoNCE(temperature=0.05))
@@ -27,14 +27,7 @@ TIMES = {"forward": 1.0, "backward": 2.5, "other": 0.5, "save": 7.0, "evaluation
 
 
 def _settings(**logging: Any) -> config.RunConfig:
-    return config.RunConfig.model_validate(
-        {
-            "name": "x",
-            "backbone": {"kind": "pretrained", "path": "x"},
-            "data": {"sources": [{"kind": "world", "name": "world"}]},
-            "logging": logging,
-        }
-    )
+    return run_config(data={"sources": [{"kind": "world", "name": "world"}]}, logging=logging)
 
 
 def _output(tokens: int) -> StepOutput:

@@ -16,6 +16,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.training.trackers import Background, has_wandb_key, open_trackers
+from tests.factories import run_config
 
 #: A library of wandb's form that writes down what it is told.
 LIBRARY = """
@@ -57,14 +58,7 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def settings(**logging: Any) -> config.RunConfig:
-    return config.RunConfig.model_validate(
-        {
-            "name": "run",
-            "backbone": {"kind": "pretrained", "path": "https://me:secret@host/model"},
-            "data": {"sources": [{"kind": "world"}]},
-            "logging": logging,
-        }
-    )
+    return run_config(backbone={"path": "https://me:secret@host/model"}, logging=logging)
 
 
 def events(file: Path) -> list[Any]:

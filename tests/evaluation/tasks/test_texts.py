@@ -13,6 +13,7 @@ from reasoning_embedding.data import load_table
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.tasks.texts import task_texts
 from reasoning_embedding.experiments.contamination import compare_tasks, scored_tasks
+from tests.factories import run_config
 
 
 def _tasks(*tasks: dict[str, Any]) -> list[config.Task]:
@@ -96,15 +97,7 @@ def test_what_is_found_is_said_and_written(folder: Path) -> None:
 
 
 def test_a_run_without_tasks_has_nothing_to_compare() -> None:
-    settings = config.RunConfig.model_validate(
-        {
-            "kind": "run",
-            "name": "run",
-            "backbone": {"kind": "pretrained", "path": "x"},
-            "data": {"sources": [{"kind": "world"}]},
-        }
-    )
-    assert scored_tasks(settings) == []
+    assert scored_tasks(run_config()) == []
 
 
 def test_tasks_of_both_sections_count_once() -> None:
