@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ from .references import ResolvedModel
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-log = logging.getLogger(__name__)
 
 #: Texts that both forwards embed before the packed one is believed: short and long, of several scripts.
 _PROBES = (
@@ -56,7 +53,7 @@ class LibraryEmbedder(nn.Module):
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
         self.model = model
-        self.prompts: dict[str, str] = dict(model.prompts or {})
+        self.prompts = {name: prompt or "" for name, prompt in (model.prompts or {}).items()}
 
     @property
     def dimension(self) -> int:
@@ -72,7 +69,7 @@ class LibraryEmbedder(nn.Module):
         pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Embed texts; see :meth:`reasoning_embedding.backbones.Embedder.encode`.
+        """Embed texts; as :class:`reasoning_embedding.backbones.Embedder` does.
 
         Parameters
         ----------
@@ -124,7 +121,7 @@ def open_embedder(
     path = model.path
     if isinstance(path, Path) and read_provenance(path) is not None:
         return load_embedder(path).to(device)
-    if not require_modules(str(path), model.revision):
+    if not _is_embedder(str(path), model.revision):
         raise InputError(
             "a language model, not an embedder: nothing says how its states become a vector",
             where=model.reference,
@@ -150,8 +147,8 @@ def open_embedder(
     return packed
 
 
-def require_modules(path: str, revision: str | None) -> bool:
-    """Whether a folder or Hub id is an embedder; modules that the packed forward leaves out are still modules."""
+def _is_embedder(path: str, revision: str | None) -> bool:
+    """Whether a folder or Hub id has modules; those that the packed forward leaves out are modules too."""
     try:
         return require_packed_readout(path, revision=revision)
     except ContractError:
