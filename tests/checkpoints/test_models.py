@@ -198,12 +198,11 @@ def test_a_published_embedder_has_its_published_scores(
     model.model.max_seq_length = limit
     scores = evaluate(
         model,
-        settings.tasks,
+        settings,
         tmp_path,
         model_name="minilm",
         revision=str(limit),
         step=None,
-        settings=settings,
     )
     found = {entry["task"]: entry["main_score"] for entry in scores["tasks"]}
     assert found == pytest.approx({"cranfield": cranfield, "stsb-en-test": 0.82032}, abs=2e-5)

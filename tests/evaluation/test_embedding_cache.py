@@ -102,12 +102,11 @@ def run(encoder: HashingEncoder, tasks: list, folder: Path, content: str, **sett
     values = config.Evaluation.model_validate({"tasks": tasks, **settings})
     scores = evaluate(
         encoder,
-        tasks,
+        values,
         folder,
         model_name="test",
         revision=revision_of(200, content),
         step=200,
-        settings=values,
     )
     assert scores["failed"] == []
     return [entry["main_score"] for entry in scores["tasks"]]

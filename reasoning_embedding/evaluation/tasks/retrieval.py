@@ -13,10 +13,10 @@ from mteb.models.search_wrappers import SearchEncoderWrapper
 from reasoning_embedding.data.beir import RetrievalData
 from reasoning_embedding.data.miniature_world import MiniatureWorld
 
-from .local import SPLIT, fingerprint_of, local_metadata
+from .local import SPLIT, LocalTask, fingerprint_of, local_metadata
 
 
-class LocalRetrieval(AbsTaskRetrieval):
+class LocalRetrieval(LocalTask, AbsTaskRetrieval):
     """A retrieval task of mteb over data in memory; nothing is fetched.
 
     Parameters
@@ -57,10 +57,6 @@ class LocalRetrieval(AbsTaskRetrieval):
             corpus=_rows(data.corpus), queries=_rows(data.queries), relevant_docs=data.qrels, top_ranked=None
         )
         self.dataset = {"default": {SPLIT: split}}
-        self.data_loaded = True
-
-    def load_data(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the data came with the task."""
 
 
 def _rows(texts: dict[str, str]) -> Dataset:

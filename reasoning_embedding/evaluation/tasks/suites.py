@@ -45,14 +45,14 @@ def load_suite(suite: config.SuiteTask) -> list[AbsTask]:
         # A copy: filtering a task changes it, and mteb keeps one of each.
         tasks = copy.deepcopy(list(get_benchmark(suite.name).tasks))
         kept = [task for task in tasks if suite.languages is None or _narrow(task, suite)]
-    elif suite.name in _tasks():
+    elif suite.name in task_names():
         task = get_task(suite.name)
         _check_subsets(task, suite)
         kept = [task] if _narrow(task, suite) else []
     else:
         raise InputError(
             f"mteb has no benchmark and no task {suite.name!r}"
-            f"{did_you_mean(suite.name, [*benchmarks, *_tasks()])}",
+            f"{did_you_mean(suite.name, [*benchmarks, *task_names()])}",
             where="evaluation.tasks",
             todo="take a name of mteb.get_benchmarks() or mteb.get_tasks()",
         )
@@ -109,7 +109,8 @@ def _benchmarks() -> frozenset[str]:
 
 
 @cache
-def _tasks() -> frozenset[str]:
+def task_names() -> frozenset[str]:
+    """Return the names of all tasks of mteb."""
     return frozenset(task.metadata.name for task in TASK_LIST)
 
 

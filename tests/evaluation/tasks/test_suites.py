@@ -189,7 +189,7 @@ def fake_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: None) ->
 
 def _scored(task: config.SuiteTask, folder: Path, model: HashingEncoder) -> dict[str, Any]:
     settings = config.Evaluation(tasks=[task])
-    return evaluate(model, [task], folder, model_name="test", revision="a", step=4, settings=settings)
+    return evaluate(model, settings, folder, model_name="test", revision="a", step=4)
 
 
 def test_a_suite_is_a_column_of_the_table(fake_suite: config.SuiteTask, tmp_path: Path) -> None:
