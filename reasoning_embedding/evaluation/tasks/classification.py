@@ -41,12 +41,11 @@ class LocalClassification(LocalTask, AbsTaskClassification):
         instruction: str | None = None,
     ) -> None:
         self.samples_per_label = samples_per_label
-        self.fingerprint = fingerprint_of([train, test, samples_per_label, instruction])
         self.sizes = {"train": len(train[0]), "test": len(test[0]), "classes": len(set(train[1]))}
         self.metadata = local_metadata(
             name,
             "Classification",
-            self.fingerprint,
+            fingerprint_of([train, test, samples_per_label, instruction]),
             main_score="accuracy",
             instruction=instruction,
             description=f"Classification of {len(test[0])} local texts into {len(set(train[1]))} classes.",

@@ -38,7 +38,6 @@ class LocalRetrieval(LocalTask, AbsTaskRetrieval):
 
     def __init__(self, name: str, data: RetrievalData, extra: Any = None) -> None:
         self.data = data
-        self.fingerprint = data.fingerprint if extra is None else fingerprint_of([data.fingerprint, extra])
         self.sizes = {
             "queries": len(data.queries),
             "documents": len(data.corpus),
@@ -47,7 +46,7 @@ class LocalRetrieval(LocalTask, AbsTaskRetrieval):
         self.metadata = local_metadata(
             name,
             "Retrieval",
-            self.fingerprint,
+            data.fingerprint if extra is None else fingerprint_of([data.fingerprint, extra]),
             main_score="ndcg_at_10",
             instruction=data.instruction,
             description=f"Retrieval of {len(data.corpus)} local documents by {len(data.queries)} queries.",

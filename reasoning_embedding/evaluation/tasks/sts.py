@@ -32,12 +32,11 @@ class LocalSts(LocalTask, AbsTaskSTS):
     """
 
     def __init__(self, name: str, pairs: Pairs, *, instruction: str | None = None) -> None:
-        self.fingerprint = fingerprint_of([*pairs, instruction])
         self.sizes = {"pairs": len(pairs[2])}
         self.metadata = local_metadata(
             name,
             "STS",
-            self.fingerprint,
+            fingerprint_of([*pairs, instruction]),
             main_score="cosine_spearman",
             instruction=instruction,
             description=f"Similarity of {len(pairs[2])} local sentence pairs.",

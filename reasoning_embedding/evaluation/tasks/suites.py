@@ -36,7 +36,7 @@ def load_suite(suite: config.SuiteTask) -> list[AbsTask]:
         For a name, language or subset that is not there, with the nearest one that is; for filters that
         leave nothing; for a task that is about more than text.
     """
-    benchmarks = _benchmarks()
+    benchmarks = benchmark_names()
     if suite.name in benchmarks:
         if suite.subsets is not None:
             raise InputError(
@@ -74,7 +74,7 @@ def suite_members(tasks: Iterable[config.Task]) -> dict[str, list[str]]:
     return {
         task.name: [member.metadata.name for member in load_suite(task)]
         for task in tasks
-        if isinstance(task, config.SuiteTask) and task.name in _benchmarks()
+        if isinstance(task, config.SuiteTask) and task.name in benchmark_names()
     }
 
 
@@ -102,7 +102,8 @@ def check_available(tasks: Iterable[AbsTask]) -> None:
 
 
 @cache
-def _benchmarks() -> frozenset[str]:
+def benchmark_names() -> frozenset[str]:
+    """Return the names of all benchmarks of mteb, and their other names."""
     found = get_benchmarks()
     aliases = (alias for benchmark in found for alias in benchmark.aliases or ())
     return frozenset([*(benchmark.name for benchmark in found), *aliases])

@@ -182,7 +182,7 @@ JUDGED = {"q0": {"d3": 1}, "q1": {"d5": 1}}
 @pytest.fixture
 def fake_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: None) -> config.SuiteTask:
     fake = _FakeSuite(tmp_path)
-    monkeypatch.setattr(suites, "_benchmarks", lambda: frozenset(["Fake(v1)"]))
+    monkeypatch.setattr(suites, "benchmark_names", lambda: frozenset(["Fake(v1)"]))
     monkeypatch.setattr(suites, "get_benchmark", lambda name: fake)
     return suite("Fake(v1)")
 
