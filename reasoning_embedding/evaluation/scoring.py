@@ -36,7 +36,6 @@ MTEB_FOLDER = "mteb"
 _BATCH = 1024
 #: Sub-folder of an evaluation folder: ``per_query/<task>.json``.
 PER_QUERY = "per_query"
-_DEFAULT = "ndcg_at_10"
 #: mteb's names of metrics -> trec_eval's, under which scores of single queries come.
 _TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
 #: The hook that mteb's retrieval tasks call with the scores of all queries, meant to be overridden.
@@ -207,8 +206,7 @@ def query_metric(main_score: str) -> tuple[str, str]:
     """Return the metric of single queries under mteb's and trec_eval's name: the main one where it has one."""
     match = re.fullmatch(r"(\w+?)_at_(\d+)", main_score)
     if match is None or match[1] not in _TREC:
-        main_score, match = _DEFAULT, re.fullmatch(r"(\w+?)_at_(\d+)", _DEFAULT)
-    assert match is not None
+        return "ndcg_at_10", "ndcg_cut_10"
     return main_score, f"{_TREC[match[1]]}_{match[2]}"
 
 
