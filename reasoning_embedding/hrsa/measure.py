@@ -129,8 +129,7 @@ def measure(
     documents: np.ndarray,
     settings: config.Measuring,
     *,
-    sums: CrossMoments | None = None,
-    held: np.ndarray | None = None,
+    sums: tuple[CrossMoments, np.ndarray] | None = None,
 ) -> Measured:
     """Compute every metric of the representation and geometry levels for one pair of layers.
 
@@ -146,22 +145,20 @@ def measure(
         The text of each row.
     settings : config.Measuring
         Neighbourhood sizes, held-out share, seed.
-    sums : CrossMoments, optional
-        Running sums over more rows of the same layers: the metrics of :data:`LINEAR` are computed from them alone.
-    held : array of bool, shape (n,)
-        With `sums`: which of the rows they hold out of the Procrustes fit; cosines are taken of them.
+    sums : (CrossMoments, array of bool of shape (n,)), optional
+        Running sums over more rows of the same layers, which the metrics of :data:`LINEAR` are computed from alone; and
+        which of the rows (n,) they hold out of the Procrustes fit, whose cosines are taken.
     """
-    result = Measured(rows=rows, summed=None if sums is None else sums.x.n)
+    result = Measured(rows=rows, summed=None if sums is None else sums[0].n)
     kept = RowMoments(a, b)
     shuffled = b.reordered(next(shuffles(documents, 1, settings.seed)))
     result.add(lambda: _with_chance("permutation_match", permutation_match_of, a, b, [shuffled]))
     if sums is None:
-        options = {"heldout": settings.heldout, "seed": settings.seed, "documents": documents}
-        _add_linear(result, kept, lambda: procrustes_of(a, b, **options))
+        fit = partial(procrustes_of, heldout=settings.heldout, seed=settings.seed, documents=documents)
+        _add_linear(result, kept, lambda: fit(a, b))
     else:
-        rows_held = np.flatnonzero(held)
-        known = a.rows[rows_held], b.rows[rows_held], rows_held
-        _add_linear(result, sums, lambda: procrustes_of_sums(sums, known))
+        moments, held = sums[0], np.flatnonzero(sums[1])
+        _add_linear(result, moments, lambda: procrustes_of_sums(moments, (a.rows[held], b.rows[held], held)))
     result.add(lambda: _with_chance("procrustes_distance", procrustes_distance_of, a, b, [shuffled]))
     result.add(lambda: {"gulp": gulp_of(a, b, cross=kept.cross)})
     for k in settings.k:
@@ -173,7 +170,7 @@ def measure(
 
 def measure_sums(sums: CrossMoments) -> Measured:
     """Compute the metrics of :data:`LINEAR` from running sums alone, where no rows are held."""
-    result = Measured(summed=sums.x.n)
+    result = Measured(summed=sums.n)
     _add_linear(result, sums, lambda: procrustes_of_sums(sums))
     return result
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -136,14 +137,17 @@ class Moments:
         return float(self.squares[0]) - self.n * float(self.mean @ self.mean)
 
 
-class PairMoments(ABC):
+_Layer = TypeVar("_Layer", Layer, Moments)
+
+
+class PairMoments(ABC, Generic[_Layer]):
     """Second moments of the same rows in two layers: all that a linear metric needs, from rows or from running sums.
 
     The layers `x` and `y` know their rows ``n``, ``width``, ``constant`` dimensions, column ``norms`` and squares.
     """
 
-    x: Layer | Moments
-    y: Layer | Moments
+    x: _Layer
+    y: _Layer
 
     @property
     def n(self) -> int:
@@ -176,11 +180,8 @@ class PairMoments(ABC):
         """``sum_i |xc_i|^2 |yc_i|^2``."""
 
 
-class RowMoments(PairMoments):
+class RowMoments(PairMoments[Layer]):
     """:class:`PairMoments` of two layers whose rows are held."""
-
-    x: Layer
-    y: Layer
 
     def __init__(self, x: Layer, y: Layer) -> None:
         same_rows(x.rows, y.rows)
@@ -203,7 +204,7 @@ class RowMoments(PairMoments):
 
 
 @dataclass(eq=False)
-class CrossMoments(PairMoments):
+class CrossMoments(PairMoments[Moments]):
     """:class:`PairMoments` of running sums: ``sum z_x z_y'`` and what debiasing needs.
 
     Parameters

@@ -105,8 +105,7 @@ class Comparison:
             self.rows.of(i, j),
             self.a.sample.documents,
             self.settings,
-            sums=None if self.sums is None else self.sums.cross[i, j],
-            held=self._held_rows,
+            sums=None if self.sums is None else (self.sums.cross[i, j], self._held_rows),
         )
 
     def intervals(self) -> dict[str, list[float]]:
