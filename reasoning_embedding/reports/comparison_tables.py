@@ -11,10 +11,9 @@ from pathlib import Path
 
 from reasoning_embedding.files import atomic_write
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
-from reasoning_embedding.reports.comparison import BackboneComparison, Entry, ScoreTable
-from reasoning_embedding.reports.grid import escape, to_latex
 
-from .grid import Cell, Grid, TableColumn, markdown_list, to_markdown, to_text
+from .comparison import BackboneComparison, Entry, ScoreTable
+from .grid import Cell, Grid, TableColumn, escape, markdown_list, to_latex, to_markdown, to_text
 from .labels import number, signed
 
 _LEVEL = f"{1 - ALPHA:.0%}"

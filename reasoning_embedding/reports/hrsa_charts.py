@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
-from reasoning_embedding.reports.charts import Line, LineChart, Panel
-from reasoning_embedding.reports.labels import HEADLINE, metric_label, number, short_layer
-from reasoning_embedding.reports.records import AnalysedPair, Experiment, Verdict, verdict
+
+from .charts import Line, LineChart, Panel
+from .labels import HEADLINE, metric_label, number, short_layer
+from .records import AnalysedPair, Experiment, Verdict, verdict
 
 
 @dataclass(frozen=True)

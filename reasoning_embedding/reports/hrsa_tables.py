@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from reasoning_embedding.reports.records import verdict
-
 from .grid import Cell, Grid, TableColumn
 from .labels import HEADLINE, brackets, metric_label, number
-from .records import AnalysedPair, Band, Experiment
+from .records import AnalysedPair, Band, Experiment, verdict
 
 #: Headline metrics under names short enough for a terminal.
 _SHORT = {

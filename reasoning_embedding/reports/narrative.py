@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
-from reasoning_embedding.reports.records import verdict
 
 from .labels import SCORE, brackets, metric_label, number, signed
-from .records import AnalysedPair, Band, Experiment, Run, Scores
+from .records import AnalysedPair, Band, Experiment, Run, Scores, verdict
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.

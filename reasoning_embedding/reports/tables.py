@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
-from reasoning_embedding.reports.labels import SCORE, number, signed
-from reasoning_embedding.reports.records import Experiment, Scores
-
+from .grid import Cell, Grid, TableColumn
+from .labels import SCORE, number, signed
+from .records import Experiment, Scores
 from .resources import published
 
 _GATES = {"sampled_accuracy": "sampled accuracy", "greedy_accuracy": "greedy accuracy", "pass_at_8": "pass@8"}

@@ -5,17 +5,19 @@ from __future__ import annotations
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
 from reasoning_embedding.reports.narrative import against_band
-from reasoning_embedding.reports.paper.backbones import (
+from reasoning_embedding.reports.records import AnalysedPair, Experiment
+
+from .backbones import (
     Accuracy,
+    BackbonePair,
     Bounds,
     Change,
     accuracies,
+    backbone_pairs,
     change,
     pair_change,
+    training_pairs,
 )
-from reasoning_embedding.reports.records import AnalysedPair, Experiment
-
-from .backbones import BackbonePair, backbone_pairs, training_pairs
 
 #: Heading -> sentences.
 Section = tuple[str, list[str]]

@@ -10,7 +10,6 @@ from typing import Any
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.hrsa_charts import HeatMap, heat_maps, probe_note, seed_level
 from reasoning_embedding.reports.labels import COLOURS, metric_label
-from reasoning_embedding.reports.paper.backbones import accuracies, backbone_pairs, training_pairs
 from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.style import (
     COLUMN,
@@ -26,6 +25,8 @@ from reasoning_embedding.reports.style import (
     step_axis,
     with_gaps,
 )
+
+from .backbones import accuracies, backbone_pairs, training_pairs
 
 _MAPS = ("dimension_correlation", "cka", "knn_jaccard")
 #: Groups of bars that stand side by side without their names touching.

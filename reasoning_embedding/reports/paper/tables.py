@@ -7,11 +7,10 @@ from typing import Any
 from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
 from reasoning_embedding.reports.hrsa_tables import hrsa_cell
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
-from reasoning_embedding.reports.paper.backbones import accuracies, pair_change
 from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.resources import published
 
-from .backbones import BackbonePair, backbone_pairs
+from .backbones import BackbonePair, accuracies, backbone_pairs, pair_change
 
 _KS = (5, 10, 50)
 _WHEN = ("before CL", "after CL")
