@@ -25,7 +25,7 @@ from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
 from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
-from .records import Run, Scores
+from .records import Run, Scores, finite
 from .resources import published
 
 #: Differences below half a point count as none, unless another margin is stated.
@@ -430,11 +430,11 @@ def _last_scores(run: Run) -> RunScores:
     scores = run.last
     found = RunScores(run.name, run.seed, scores.step)
     for entry in scores.entries:
-        task, score = entry["task"], entry.get("main_score")
-        if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
-            found.failed[task] = f"its main score is {score!r}"
+        task, score = entry["task"], finite(entry.get("main_score"))
+        if score is None:
+            found.failed[task] = f"its main score is {entry.get('main_score')!r}"
             continue
-        found.tasks[task] = float(score) * POINTS
+        found.tasks[task] = score * POINTS
         if entry.get("type"):
             found.types[task] = str(entry["type"])
         found.outside.update(mean_scores([entry])["left_out"])

@@ -14,7 +14,7 @@ from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
 
 from .comparison import BackboneComparison, Entry, ScoreTable
 from .grid import Cell, Grid, TableColumn, escape, markdown_list, to_latex, to_markdown, to_text
-from .labels import number, signed
+from .labels import brackets, number, signed
 
 _LEVEL = f"{1 - ALPHA:.0%}"
 #: Suffix of the file of each form.
@@ -182,7 +182,7 @@ def _difference(entry: Entry) -> str:
 
 
 def _interval(test: Equivalence | None) -> str:
-    return "[{}, {}]".format(*(signed(end, 2) for end in test.confidence)) if test else "–"
+    return brackets(test.confidence, 2, write=signed) if test else "–"
 
 
 def _p(test: Equivalence | None) -> str:

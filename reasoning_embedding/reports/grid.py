@@ -263,12 +263,7 @@ def to_latex(grid: Grid, label: str) -> str:
         Name for ``\\ref``: letters, digits, ``:`` and ``-``.
     """
     columns = grid.columns
-    groups: list[tuple[str, int]] = []
-    for column in columns:
-        if groups and column.group and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1] + 1)
-        else:
-            groups.append((column.group, 1))
+    groups = [(columns[group[0]].group, group) for group in _groups(columns)]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -279,13 +274,9 @@ def to_latex(grid: Grid, label: str) -> str:
         r"\toprule",
     ]
     if any(name for name, _ in groups):
-        spans = [rf"\multicolumn{{{width}}}{{c}}{{{escape(name)}}}" for name, width in groups]
+        spans = [rf"\multicolumn{{{len(group)}}}{{c}}{{{escape(name)}}}" for name, group in groups]
         lines.append(" & ".join(spans) + r" \\")
-        start = 1
-        for name, width in groups:
-            if name:
-                lines.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
-            start += width
+        lines += [rf"\cmidrule(lr){{{group[0] + 1}-{group[-1] + 1}}}" for name, group in groups if name]
     lines.append(_row([column.label for column in columns]))
     lines.append(r"\midrule")
     lines += [_row([cell.plain() for cell in row]) for row in grid.rows]

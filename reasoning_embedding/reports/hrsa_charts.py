@@ -10,7 +10,7 @@ from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 
 from .charts import Line, LineChart, Panel
 from .labels import HEADLINE, metric_label, number, short_layer
-from .records import AnalysedPair, Experiment, Verdict, verdict
+from .records import AnalysedPair, Experiment, Verdict, shared_probe, verdict
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,8 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
 
 def probe_note(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
     """Which probe set the numbers come from: once if it is one, else record by record."""
-    probes = {(record.probe.hash, str(record.probe)) for record in records}
-    if len(probes) == 1:
-        return f"Probe set: {probes.pop()[1]}."
+    if probe := shared_probe(records):
+        return f"Probe set: {probe}."
     return " ".join(f"{record.name}: probe set {record.probe}." for record in records)
 
 

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from .grid import Cell, Grid, TableColumn
-from .labels import HEADLINE, brackets, metric_label, number
-from .records import AnalysedPair, Band, Experiment, verdict
+from .labels import HEADLINE, SHORT, brackets, metric_label, number
+from .records import AnalysedPair, Band, Experiment, finite, verdict
 
-#: Headline metrics under names short enough for a terminal.
-_SHORT = {
-    "dimension_correlation": "dim. corr.",
-    "h_inv": "H_inv",
-    "procrustes_residual": "residual",
-    "cka": "CKA",
-    "knn_jaccard@10": "kNN@10",
-}
 _HRSA_CAPTION = (
     "Values after the final norm; in brackets the 95 % bootstrap interval over the probe's texts, then the value "
     "two unrelated models would have (chance)."
@@ -49,7 +41,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
 def hrsa_summary(experiment: Experiment) -> Grid:
     """The HRSA table narrow enough for a terminal: values and marks, short names, no intervals."""
     pairs = experiment.band_first
-    metrics = [metric for metric in _SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
+    metrics = [metric for metric in SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
     rows = _band_rows(experiment.band, metrics, ends=False)
     for pair in pairs:
         marks = [mark(experiment, pair, metric) for metric in metrics]
@@ -64,7 +56,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
         key="hrsa-summary",
         title=f"HRSA at the last layer{against} (probe set: {probes})",
         caption="",
-        columns=(TableColumn("pair"), *(TableColumn(_SHORT[metric]) for metric in metrics)),
+        columns=(TableColumn("pair"), *(TableColumn(SHORT[metric]) for metric in metrics)),
         rows=tuple(rows),
     )
 
@@ -138,7 +130,7 @@ def transfer_table(experiment: Experiment) -> Grid:
         if pair.probe_transfer:
             values = [pair.probe_transfer.get(key) for key in fields]
             classes = pair.probe_transfer.get("classes")
-            cells = [Cell(number(value if isinstance(value, (int, float)) else None)) for value in values]
+            cells = [Cell(number(finite(value))) for value in values]
             rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
     labels = [TableColumn(label) for label in fields.values()]
     return Grid(

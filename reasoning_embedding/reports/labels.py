@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 #: Okabe and Ito's colour-blind safe palette, most legible on white first; the second row is for dark pages.
@@ -22,6 +23,14 @@ HEADLINE = (
     "cka_debiased",
     "knn_jaccard@10",
 )
+#: Headline metrics under names short enough for a terminal, or for a table of many columns.
+SHORT = {
+    "dimension_correlation": "dim. corr.",
+    "h_inv": "H_inv",
+    "procrustes_residual": "residual",
+    "cka": "CKA",
+    "knn_jaccard@10": "kNN@10",
+}
 #: Metrics that texts and papers speak of, by level.
 LEVELS = {
     "representation": ("dimension_correlation", "h_inv", "procrustes_cosine"),
@@ -115,14 +124,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def brackets(bounds: tuple[float, float] | None, digits: int = 3) -> str:
-    """An interval for a table; empty where there is none."""
-    return "" if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
-
-
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference with its sign, a true minus sign, and no sign on what rounds to zero."""
     if value is None:
         return "–"
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def compact(value: float) -> str:
+    """A count or a statistic of counts: three digits, or whole from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def brackets(
+    bounds: tuple[float, float] | None, digits: int = 3, *, write: Callable[[float, int], str] = number
+) -> str:
+    """An interval for a table, its ends as numbers or, of a difference, :func:`signed`; empty where there is none."""
+    return "" if bounds is None else f"[{write(bounds[0], digits)}, {write(bounds[1], digits)}]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from .records import (
     Run,
     Scores,
     SweepRecord,
+    finite,
 )
 
 _EVALUATE_AGAIN = "evaluate the model again"
@@ -176,7 +176,7 @@ def read_scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Sco
         if "tsne" in entry:
             sequences[task] = entry
             continue
-        tasks[task] = {key: float(value) for key, value in entry.items() if _is_number(value)}
+        tasks[task] = _numbers(entry)
         if "main_score" in tasks[task]:
             tasks[task].setdefault(SCORE_KEY, tasks[task]["main_score"])
     for entry in record["failed"]:
@@ -225,13 +225,14 @@ def read_query_scores(scores: Scores, task: str) -> dict[str, float] | None:
     if not path.exists():
         return None
     found = read_json(path).get("scores")
-    if not isinstance(found, dict) or not all(_is_number(value) for value in found.values()):
+    if not isinstance(found, dict) or len(numbers := _numbers(found)) < len(found):
         raise InputError("not scores of single queries", where=str(path), todo=_EVALUATE_AGAIN)
-    return {query: float(value) for query, value in found.items()}
+    return numbers
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """The finite numbers of a record."""
+    return {key: number for key, value in record.items() if (number := finite(value)) is not None}
 
 
 # --- runs and grown backbones ----------------------------------------------------------------------
@@ -349,9 +350,6 @@ def _read_backbones(
         gates = read_json(stage.path / "gates.json", default={})
         provenance = read_json(stage.path / "provenance.json", default={})
         measured = tuple(record for key in ("measured", "other_format") if (record := gates.get(key)))
-        thresholds = {
-            gate: float(value) for gate, value in (gates.get("thresholds") or {}).items() if _is_number(value)
-        }
         if not measured:
             missing.append(f"stage {name!r}: its quality was not measured")
         backbones.append(
@@ -360,7 +358,7 @@ def _read_backbones(
                 kind=str(entry.get("kind") or provenance.get("kind") or "unknown"),
                 parent=entry.get("parent"),
                 gates=measured,
-                thresholds=thresholds,
+                thresholds=_numbers(gates.get("thresholds") or {}),
                 metrics=read_log(stage.metrics, missing),
             )
         )
@@ -426,19 +424,21 @@ def read_pair(path: Path) -> AnalysedPair:
         layers_a=tuple(map(str, record.get("layers_a") or shared)),
         layers_b=tuple(map(str, record.get("layers_b") or shared)),
         heatmaps={
-            metric: [_values(row) for row in rows]
+            metric: [list(map(finite, row)) for row in rows]
             for metric, rows in (record.get("heatmaps") or {}).items()
             if rows is not None  # models of different widths have no dimension-wise map
         },
-        diagonal={metric: _values(found) for metric, found in (record.get("diagonal") or {}).items()},
-        last={metric: _finite(value) for metric, value in record["last"].items()},
+        diagonal={
+            metric: list(map(finite, found)) for metric, found in (record.get("diagonal") or {}).items()
+        },
+        last={metric: finite(value) for metric, value in record["last"].items()},
         intervals={
             metric: ends
             for metric, bounds in (record.get("intervals") or {}).items()
             if (ends := _interval(bounds)) is not None
         },
-        chance=_chance(record),
-        definitions=_definitions(record),
+        chance={metric: finite(value) for metric, value in (record.get("chance") or {}).items()},
+        definitions={metric: str(text) for metric, text in (record.get("definitions") or {}).items()},
         probe_transfer=record.get("probe_transfer"),
         spectrum=tuple(
             (_model(record[side]), found)
@@ -480,27 +480,7 @@ def _probe_set(record: dict[str, Any]) -> ProbeSummary:
     )
 
 
-def _finite(value: Any) -> float | None:
-    """A finite number, or None for what could not be computed."""
-    return float(value) if _is_number(value) else None
-
-
-def _values(found: list[Any]) -> list[float | None]:
-    """Numbers, with None for what could not be computed."""
-    return [_finite(value) for value in found]
-
-
-def _chance(record: dict[str, Any]) -> dict[str, float | None]:
-    """What two unrelated models would have, by metric."""
-    return {metric: _finite(value) for metric, value in (record.get("chance") or {}).items()}
-
-
 def _interval(bounds: list[Any] | None) -> tuple[float, float] | None:
     """Ends of an interval; None where either could not be computed."""
-    low, high = (_finite(end) for end in bounds or (None, None))
+    low, high = (finite(end) for end in bounds or (None, None))
     return None if low is None or high is None else (low, high)
-
-
-def _definitions(record: dict[str, Any]) -> dict[str, str]:
-    """What the metrics of a record are, in words."""
-    return {metric: str(text) for metric, text in (record.get("definitions") or {}).items()}

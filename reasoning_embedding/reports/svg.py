@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .charts import Bars, Coordinates, Line, LineChart, Panel, PointPlot, thin
-from .labels import BASELINE_GREYS, COLOURS, DARK_COLOURS, DARK_GREYS
+from .labels import BASELINE_GREYS, COLOURS, DARK_COLOURS, DARK_GREYS, compact
 
 #: Size of a panel; the page scales it to its column.
 _WIDTH, _HEIGHT = 420, 236
@@ -165,18 +165,20 @@ def histogram(values: Mapping[str, Any], label: str) -> str:
     bars = []
     for start, end, count in zip(edges[:-1], edges[1:], counts, strict=True):
         size = max(x(end) - x(start) - 0.6, 0.6)
-        title = _title(f"{_plain(start)} to {_plain(end)}: {count:,}")
+        title = _title(f"{compact(start)} to {compact(end)}: {count:,}")
         bars.append(
             f'<rect class="bar c0" x="{x(start):.1f}" y="{y(count):.1f}" width="{size:.1f}" '
             f'height="{y(0) - y(count):.1f}">{title}</rect>'
         )
     texts = (
-        _text(left, height - 5, _plain(edges[0]), "start"),
-        _text(width, height - 5, _plain(edges[-1]), "end"),
+        _text(left, height - 5, compact(edges[0]), "start"),
+        _text(width, height - 5, compact(edges[-1]), "end"),
         _text(left - 5, above + 9, f"{top:,}", "end"),
     )
     axis = _segment("axis", left, y(0), width, y(0))
-    caption = f"{label}: mean {_plain(values['mean'])}, median {_plain(values['median'])}, n {values['n']:,}"
+    caption = (
+        f"{label}: mean {compact(values['mean'])}, median {compact(values['median'])}, n {values['n']:,}"
+    )
     drawing = _svg(width, height, caption, "".join(bars) + axis + "".join(texts))
     return f'<figure class="panel"><figcaption>{html.escape(caption)}</figcaption>{drawing}</figure>'
 
@@ -346,10 +348,6 @@ def _tick(value: float) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
-
-
-def _plain(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _at_start(value: float | None) -> str:

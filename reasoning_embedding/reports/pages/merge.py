@@ -20,7 +20,7 @@ from reasoning_embedding.reports.grid import (
     to_markdown,
     to_text,
 )
-from reasoning_embedding.reports.labels import metric_label, number
+from reasoning_embedding.reports.labels import SHORT, brackets, metric_label, number
 from reasoning_embedding.reports.reading import read_merge, read_merge_tensors
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, write_page
@@ -29,8 +29,8 @@ from reasoning_embedding.reports.svg import line_chart
 FIGURE = "path.png"
 #: Above this many tensors, those of all layers share a row.
 MOST_ROWS = 80
-#: Similarities of the table of a path, under names short enough for it.
-SIMILARITIES = {"cka": "CKA", "knn_jaccard@10": "kNN@10", "dimension_correlation": "dim. corr."}
+#: Similarities of the table of a path.
+_SIMILARITIES = ("cka", "knn_jaccard@10", "dimension_correlation")
 _LAYER = re.compile(r"\.\d+\.")
 
 
@@ -188,7 +188,7 @@ def _score_panels(points: list[dict[str, Any]]) -> list[Panel]:
 
 def _similarity_panels(points: list[dict[str, Any]], ends: list[str]) -> list[Panel]:
     panels, methods = [], _methods(points)
-    for metric in SIMILARITIES:
+    for metric in _SIMILARITIES:
         lines = [
             _line(
                 f"{method}, to {name}",
@@ -286,14 +286,16 @@ def point_grid(record: dict[str, Any]) -> Grid:
     tasks = list(dict.fromkeys(task for point in record["points"] for task in point.get("scores", {})))
     ends = dict(zip(similar_to(record), short_names(similar_to(record)), strict=True))
     columns = [TableColumn("merge"), *(TableColumn(_metric(record, task), task) for task in tasks)]
-    columns += [TableColumn(label, f"to {name}") for name in ends.values() for label in SIMILARITIES.values()]
+    columns += [
+        TableColumn(SHORT[metric], f"to {name}") for name in ends.values() for metric in _SIMILARITIES
+    ]
     rows = []
     for point in record["points"]:
         scores = [point.get("scores", {}).get(task, {}).get("main_score") for task in tasks]
         cells = [Cell(number(score, 4)) for score in scores]
         for end in ends:
             found = point.get("similarity", {}).get(end, {})
-            cells += [_similarity(found.get(metric)) for metric in SIMILARITIES]
+            cells += [_similarity(found.get(metric)) for metric in _SIMILARITIES]
         rows.append((Cell(point["name"]), *cells))
     probe = record.get("probe")
     on = (
@@ -314,7 +316,7 @@ def _similarity(found: list[float | None] | None) -> Cell:
     if not found:
         return Cell("–")
     value, low, high = found
-    return Cell(number(value), "" if low is None else f"[{number(low)}, {number(high)}]")
+    return Cell(number(value), brackets(None if low is None or high is None else (low, high)))
 
 
 def _metric(record: dict[str, Any], task: str) -> str:

@@ -156,8 +156,7 @@ def _change(pair: BackbonePair, metric: str) -> Cell:
     found = pair_change(pair.before, pair.after, metric)
     if found is None:
         return Cell("–")
-    ends = f"[{signed(found.bounds[0])}, {signed(found.bounds[1])}]" if found.bounds else ""
-    return Cell(signed(found.value), ends)
+    return Cell(signed(found.value), brackets(found.bounds, write=signed))
 
 
 def _published_name(row: dict[str, Any]) -> str:
