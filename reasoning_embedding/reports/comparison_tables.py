@@ -13,7 +13,17 @@ from reasoning_embedding.files import atomic_write
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
 
 from .comparison import BackboneComparison, Entry, ScoreTable
-from .grid import Cell, Grid, TableColumn, escape, markdown_list, to_latex, to_markdown, to_text
+from .grid import (
+    Cell,
+    Grid,
+    TableColumn,
+    escape,
+    markdown_list,
+    named_columns,
+    to_latex,
+    to_markdown,
+    to_text,
+)
 from .labels import brackets, number, signed
 
 _LEVEL = f"{1 - ALPHA:.0%}"
@@ -108,8 +118,7 @@ def _main_grid(
         about = ", ".join(part for part in ("published" if pair.published else "", kind, seeds) if part)
         rows.append((Cell(pair.label, f"({about})"), *(_main_cell(pair.entry(name)) for name in quantities)))
     references = frozenset(index for index, pair in enumerate(pairs) if pair.published)
-    columns = (TableColumn("pair"), *(TableColumn(name) for name in quantities))
-    return Grid(key, title, caption, columns, tuple(rows), references)
+    return Grid(key, title, caption, named_columns("pair", *quantities), tuple(rows), references)
 
 
 def _main_cell(entry: Entry | None) -> Cell:
@@ -121,21 +130,13 @@ def _main_cell(entry: Entry | None) -> Cell:
 
 
 def _test_grid(table: ScoreTable) -> Grid:
-    columns = [
-        TableColumn("pair and task"),
-        TableColumn("base"),
-        TableColumn("variant"),
-        TableColumn("Δ ± std"),
-    ]
+    columns = [*named_columns("pair and task", "base", "variant", "Δ ± std")]
     for source, unit in (("over seeds", "seeds"), ("over queries", "queries")):
         columns += [TableColumn(unit, source), TableColumn(_LEVEL, source), TableColumn("TOST p", source)]
     rows = []
     for pair in table.pairs:
-        for name in table.quantities:
-            entry = pair.entry(name)
-            if entry is None:
-                continue
-            first = Cell(f"{pair.label}: {name}")
+        for entry in pair.entries:
+            first = Cell(f"{pair.label}: {entry.quantity}")
             if entry.problem:
                 rows.append((first, Cell(entry.problem), *(Cell("–") for _ in range(9))))
                 continue

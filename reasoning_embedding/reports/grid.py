@@ -30,6 +30,11 @@ class TableColumn:
     group: str = ""
 
 
+def named_columns(*labels: str) -> tuple[TableColumn, ...]:
+    """Columns without groups."""
+    return tuple(TableColumn(label) for label in labels)
+
+
 @dataclass(frozen=True)
 class Cell:
     """A value, what stands beside it (an interval), a second remark (chance), and a mark.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .grid import Cell, Grid, TableColumn
+from .grid import Cell, Grid, named_columns
 from .labels import HEADLINE, SHORT, brackets, metric_label, number
 from .records import AnalysedPair, Band, Experiment, finite, verdict
 
@@ -32,7 +32,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
         key="hrsa",
         title="HRSA: similarity at the last layer",
         caption=_HRSA_CAPTION + (_BAND_CAPTION.format(description=band.description) if band else ""),
-        columns=(TableColumn("pair"), *(TableColumn(metric_label(metric).title) for metric in metrics)),
+        columns=named_columns("pair", *(metric_label(metric).title for metric in metrics)),
         rows=tuple(rows),
         reference_rows=frozenset(range(seeds)),
     )
@@ -56,7 +56,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
         key="hrsa-summary",
         title=f"HRSA at the last layer{against} (probe set: {probes})",
         caption="",
-        columns=(TableColumn("pair"), *(TableColumn(SHORT[metric]) for metric in metrics)),
+        columns=named_columns("pair", *(SHORT[metric] for metric in metrics)),
         rows=tuple(rows),
     )
 
@@ -69,7 +69,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
         key="hrsa-details",
         title="All HRSA metrics at the last layer",
         caption="As above. Probe sets: " + "; ".join(f"{pair.name}: {pair.probe}" for pair in pairs) + ".",
-        columns=(TableColumn("metric"), *(TableColumn(pair.name) for pair in pairs)),
+        columns=named_columns("metric", *(pair.name for pair in pairs)),
         rows=tuple(
             (Cell(metric_label(metric).title), *(hrsa_cell(experiment, pair, metric) for pair in pairs))
             for metric in metrics
@@ -132,13 +132,12 @@ def transfer_table(experiment: Experiment) -> Grid:
             classes = pair.probe_transfer.get("classes")
             cells = [Cell(number(finite(value))) for value in values]
             rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
-    labels = [TableColumn(label) for label in fields.values()]
     return Grid(
         key="transfer",
         title="HRSA, function: a linear probe carried to the other model",
         caption="Accuracy of a classifier fitted on one model's features and used, frozen, on the other's. The gap is "
         "what is lost on the way.",
-        columns=(TableColumn("pair"), *labels, TableColumn("classes")),
+        columns=named_columns("pair", *fields.values(), "classes"),
         rows=tuple(rows),
     )
 
@@ -168,6 +167,6 @@ def spectrum_table(experiment: Experiment) -> Grid:
         title="Spectral geometry",
         caption="RankMe is an effective number of dimensions, alpha the decay exponent of the covariance spectrum. "
         "Comparable only at an equal number of texts and equal features.",
-        columns=tuple(TableColumn(name) for name in names),
+        columns=named_columns(*names),
         rows=tuple(rows.values()),
     )

@@ -117,7 +117,8 @@ def bar_chart(bars: Bars) -> str:
     panel = (
         f'<figure class="panel"><figcaption>{html.escape(bars.label)} (fraction)</figcaption>{wide}</figure>'
     )
-    return _figure("scores", "Scores at the last step", _legend(legend), panel, bars.note)
+    note = "A short line across a bar is the score at step 0."
+    return _figure("scores", "Scores at the last step", _legend(legend), panel, note)
 
 
 def point_chart(key: str, plots: Sequence[PointPlot]) -> str:
@@ -250,8 +251,6 @@ def _curve(chart: LineChart, line: Line, x: _Scale, y: _Scale, *, marked: bool) 
             continue
         path.append(f"{pen}{place[0]:.1f} {place[1]:.1f}")
         pen = "L"
-    dash = _DASHES[line.style % len(_DASHES)]
-    dashed = f' stroke-dasharray="{dash}"' if dash else ""
     marks = ""
     if marked:
         marks = "".join(
@@ -261,7 +260,7 @@ def _curve(chart: LineChart, line: Line, x: _Scale, y: _Scale, *, marked: bool) 
         )
     kind = "curve" if len(line.x) <= _MARKED else "curve thin"
     return (
-        f'<g class="{_ink(line.colour)}"><path class="{kind}" d="{"".join(path)}"{dashed}>'
+        f'<g class="{_ink(line.colour)}"><path class="{kind}" d="{"".join(path)}"{_dashed(line)}>'
         f"{_title(line.name)}</path>{marks}</g>"
     )
 
@@ -384,10 +383,13 @@ def _legend(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def _swatch_line(line: Line, *, marked: bool) -> str:
-    dash = _DASHES[line.style % len(_DASHES)]
-    dashed = f' stroke-dasharray="{dash}"' if dash else ""
     mark = _mark(line.colour + line.style, 14, 6, "") if marked else ""
-    return f'<g class="{_ink(line.colour)}"><path class="curve" d="M1 6L27 6"{dashed}/>{mark}</g>'
+    return f'<g class="{_ink(line.colour)}"><path class="curve" d="M1 6L27 6"{_dashed(line)}/>{mark}</g>'
+
+
+def _dashed(line: Line) -> str:
+    dash = _DASHES[line.style % len(_DASHES)]
+    return f' stroke-dasharray="{dash}"' if dash else ""
 
 
 def _swatch_bar(colour: int, style: int) -> str:

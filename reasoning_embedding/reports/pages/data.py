@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, to_html
+from reasoning_embedding.reports.grid import Cell, Grid, named_columns, to_html
 from reasoning_embedding.reports.labels import compact
 from reasoning_embedding.reports.shell import folded_table, page
 from reasoning_embedding.reports.svg import histogram
@@ -103,4 +103,4 @@ def _grid(key: str, title: str, caption: str, columns: tuple[str, ...], rows: li
     cells = tuple(
         tuple(Cell(f"{value:,}" if isinstance(value, int) else str(value)) for value in row) for row in rows
     )
-    return Grid(key, title, caption, tuple(TableColumn(name) for name in columns), cells)
+    return Grid(key, title, caption, named_columns(*columns), cells)

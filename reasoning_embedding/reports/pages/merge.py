@@ -15,6 +15,7 @@ from reasoning_embedding.reports.grid import (
     Cell,
     Grid,
     TableColumn,
+    named_columns,
     terminal_width,
     to_html,
     to_markdown,
@@ -131,11 +132,7 @@ def contrast_grid(record: dict[str, Any], chart: LineChart) -> Grid | None:
         title=f"Distance from {first} along the path",
         caption="Between the same two models: the largest difference along the path and where it is, beside the "
         "difference of the two ends.",
-        columns=(
-            TableColumn("quantity"),
-            TableColumn("t = 1 less t = 0"),
-            *(TableColumn(other) for other in others),
-        ),
+        columns=named_columns("quantity", "t = 1 less t = 0", *others),
         rows=tuple(rows),
     )
 
@@ -239,7 +236,7 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
         key="tensors",
         title=f"Tensors of the models, the first against the {'second' if two else 'others'}",
         caption=caption + _lerp_share(point),
-        columns=tuple(TableColumn(label) for label in rows[0]),
+        columns=named_columns(*rows[0]),
         rows=tuple(tuple(row.values()) for row in rows),
     )
 

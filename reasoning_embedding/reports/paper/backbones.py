@@ -58,10 +58,9 @@ def backbone_pairs(experiment: Experiment) -> list[BackbonePair]:
     """Every two different backbones of the analysed pairs, in the order of the analysis."""
     found: dict[tuple[str, str], dict[str, AnalysedPair]] = {}
     for pair in experiment.pairs:
-        if (role_of(experiment, pair)) in ("before", "after"):
+        if (role := role_of(experiment, pair)) in ("before", "after"):
             key = (_place(experiment, pair.a).backbone, _place(experiment, pair.b).backbone)
-            sides = found.setdefault(key, {})
-            sides.setdefault(role_of(experiment, pair), pair)
+            found.setdefault(key, {}).setdefault(role, pair)
     return [
         BackbonePair(base, variant, _kind(experiment, base, variant), sides.get("before"), sides.get("after"))
         for (base, variant), sides in found.items()

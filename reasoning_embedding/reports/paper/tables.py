@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, named_columns
 from reasoning_embedding.reports.hrsa_tables import hrsa_cell
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
 from reasoning_embedding.reports.records import AnalysedPair, Experiment
@@ -115,7 +115,7 @@ def level_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         key="levels",
         title="Two backbones before and after contrastive training, level by level",
         caption=f"At the final norm. {_reading(experiment)}",
-        columns=tuple(TableColumn(name) for name in ("pair", "level", "metric", *_WHEN, "change")),
+        columns=named_columns("pair", "level", "metric", *_WHEN, "change"),
         rows=tuple(rows),
     )
 
@@ -139,11 +139,7 @@ def probe_table(pairs: list[BackbonePair]) -> Grid:
         title="Linear probes carried to the other model (function)",
         caption="Accuracy on the test texts with its 95 % Wilson interval. A is the base, B the variant. Shuffled labels: "
         "own accuracy of a probe fitted on permuted labels; chance: share of the largest class.",
-        columns=(
-            TableColumn("pair"),
-            *(TableColumn(label) for label in labels.values()),
-            *(TableColumn(name) for name in ("shuffled labels", "chance", "test texts")),
-        ),
+        columns=named_columns("pair", *labels.values(), "shuffled labels", "chance", "test texts"),
         rows=tuple(rows),
     )
 
