@@ -32,6 +32,7 @@ class Panel:
     key: str
     label: str
     lines: list[Line]
+    group: str = ""
     limits: tuple[float, float] | None = None
     band: tuple[float, float] | None = None
     band_label: str = ""
@@ -73,6 +74,7 @@ class Bars:
     first: list[list[float | None]]
     looks: list[tuple[int, int]]
     """Colour and style of each model; the colours of baselines are negative."""
+    note: str = "A short line across a bar is the score at step 0."
 
 
 @dataclass(frozen=True)

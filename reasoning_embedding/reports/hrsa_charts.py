@@ -77,6 +77,7 @@ def _track_panel(
         key=f"{attribute}/{metric}",
         label=f"{label.title}, {group}",
         lines=lines,
+        group=group,
         limits=label.limits,
         band=seed_level(experiment, [track for _, track in shown], metric) if attribute == "series" else None,
         band_label=f"seed band ({band.name})" if band is not None else "",

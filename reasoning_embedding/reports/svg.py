@@ -117,8 +117,7 @@ def bar_chart(bars: Bars) -> str:
     panel = (
         f'<figure class="panel"><figcaption>{html.escape(bars.label)} (fraction)</figcaption>{wide}</figure>'
     )
-    note = "A short line across a bar is the score at step 0."
-    return _figure("scores", "Scores at the last step", _legend(legend), panel, note)
+    return _figure("scores", "Scores at the last step", _legend(legend), panel, bars.note)
 
 
 def point_chart(key: str, plots: Sequence[PointPlot]) -> str:
