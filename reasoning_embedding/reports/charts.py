@@ -98,10 +98,8 @@ class CoordinateLine:
 class Coordinates:
     """Parallel coordinates: an axis a quantity, a line a run, the best last."""
 
-    title: str
     axes: list[CoordinateAxis]
     lines: list[CoordinateLine]
-    note: str
 
 
 def thin(

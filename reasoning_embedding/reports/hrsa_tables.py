@@ -44,10 +44,8 @@ def hrsa_summary(experiment: Experiment) -> Grid:
     metrics = [metric for metric in SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
     rows = _band_rows(experiment.band, metrics, ends=False)
     for pair in pairs:
-        marks = [mark(experiment, pair, metric) for metric in metrics]
         cells = [
-            Cell(number(pair.last.get(metric)), mark=mark)
-            for metric, mark in zip(metrics, marks, strict=True)
+            Cell(number(pair.last.get(metric)), mark=_mark(experiment, pair, metric)) for metric in metrics
         ]
         rows.append((Cell(pair.name, "(seed band)" if _in_band(experiment, pair) else ""), *cells))
     against = ", against the seed band" if experiment.band else ""
@@ -103,11 +101,11 @@ def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
         number(value),
         brackets(bounds),
         "" if chance is None or value is None else f"chance {number(chance)}",
-        mark(experiment, pair, metric),
+        _mark(experiment, pair, metric),
     )
 
 
-def mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
+def _mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
     """Word for how a pair stands to the seed band; empty where that cannot be tested."""
     found = verdict(pair, experiment.band, metric)
     return found.word if found else ""

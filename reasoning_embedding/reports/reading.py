@@ -152,23 +152,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 # --- scores ----------------------------------------------------------------------------------------
 
 
-def read_scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Scores:
-    """Return the scores of one model; ``ndcg_at_10`` falls back on the task's main score.
-
-    Parameters
-    ----------
-    record : dict
-        As :mod:`reasoning_embedding.checkpoints.scores` reads it.
-    folder : Path
-        Where it lies; its name stands for a model without one.
-    missing : list of str
-        Takes a line for every task that failed.
-
-    Raises
-    ------
-    InputError
-        If the suites are not lists of tasks.
-    """
+def _scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Scores:
+    """Scores of one model; ``ndcg_at_10`` falls back on the task's main score, a folder's name on that of the model."""
     tasks: dict[str, dict[str, float]] = {}
     sequences: dict[str, dict[str, Any]] = {}
     for entry in record["tasks"]:
@@ -206,7 +191,7 @@ def read_checkpoint_scores(run: RunFolder) -> dict[int, Scores]:
 
 def _of_steps(run: RunFolder, records: dict[int, dict[str, Any]], missing: list[str]) -> dict[int, Scores]:
     return {
-        step: replace(read_scores(record, run.evaluation / step_name(step), missing), step=step)
+        step: replace(_scores(record, run.evaluation / step_name(step), missing), step=step)
         for step, record in records.items()
     }
 
@@ -238,15 +223,10 @@ def _numbers(record: dict[str, Any]) -> dict[str, float]:
 # --- runs and grown backbones ----------------------------------------------------------------------
 
 
-def read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
+def _read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
     """Read a metrics log in order of steps; of a step logged twice (a resumed run) the later line counts.
 
     A last line cut short by a killed process is left out and said; any other damage is an error.
-
-    Raises
-    ------
-    InputError
-        If a line before the last is not JSON.
     """
     if not path.exists():
         missing.append(f"{path.parent.name}: no training log ({path.name})")
@@ -315,7 +295,7 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         name=str(entry.get("name") or name),
         backbone=backbone_name(entry),
         seed=entry.get("seed"),
-        metrics=read_log(paths.metrics, missing),
+        metrics=_read_log(paths.metrics, missing),
         scores=scores,
         manifest=read_json(paths.manifest, default={}),
     )
@@ -324,11 +304,9 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
 def _read_baselines(paths: ExperimentFolder, config: dict[str, Any], missing: list[str]) -> dict[str, Scores]:
     asked = (config.get("evaluation") or {}).get("baselines") or []
     found = {
-        name: replace(
-            read_scores(load_scores(paths.baseline(name)), paths.baseline(name), missing), step=None
-        )
+        name: replace(_scores(load_scores(folder), folder, missing), step=None)
         for name in paths.baseline_names()
-        if (paths.baseline(name) / SCORES).exists()
+        if ((folder := paths.baseline(name)) / SCORES).exists()
     }
     missing.extend(
         f"baseline {name!r}: evaluation/{name}/scores.json is not there"
@@ -359,7 +337,7 @@ def _read_backbones(
                 parent=entry.get("parent"),
                 gates=measured,
                 thresholds=_numbers(gates.get("thresholds") or {}),
-                metrics=read_log(stage.metrics, missing),
+                metrics=_read_log(stage.metrics, missing),
             )
         )
     return tuple(backbones)
@@ -368,21 +346,16 @@ def _read_backbones(
 # --- analyses --------------------------------------------------------------------------------------
 
 
-def _listed(folder: Path, names: Iterable[str], what: str, missing: list[str]) -> list[Path]:
-    """Files of a folder: the configured ones in their order, then any others."""
-    found = {path.stem: path for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
-    missing.extend(
-        f"{what} {name!r}: {folder.name}/{name}.json is not there" for name in names if name not in found
-    )
-    return [found[name] for name in _in_order(names, found)]
-
-
 def _read_pairs(
     paths: ExperimentFolder, analysis: dict[str, Any], missing: list[str]
 ) -> tuple[AnalysedPair, ...]:
+    """The configured pairs in their order, then any others."""
     names = by_name(analysis.get("pairs"))
-    found = _listed(paths.pairs, names, "analysed pair", missing)
-    return tuple(read_pair(path) for path in found)
+    found = {path.stem: path for path in sorted(paths.pairs.glob("*.json"))}
+    missing.extend(
+        f"analysed pair {name!r}: pairs/{name}.json is not there" for name in names if name not in found
+    )
+    return tuple(_read_pair(found[name]) for name in _in_order(names, found))
 
 
 def _read_trajectories(
@@ -405,16 +378,13 @@ def _read_trajectories(
     return (*known, *of_runs)
 
 
-def read_pair(path: Path) -> AnalysedPair:
-    """Read the file of an analysed pair.
-
-    Raises
-    ------
-    InputError
-        If the file lacks a part that gives its numbers their meaning.
-    """
+def _read_pair(path: Path) -> AnalysedPair:
+    """Read an analysed pair; refuse a record that lacks a part that gives its numbers their meaning."""
     record = read_json(path)
-    _require(record, ("name", "a", "b", "probe", "last"), path)
+    if lacking := [key for key in ("name", "a", "b", "probe", "last") if key not in record]:
+        raise InputError(
+            f"lacks {', '.join(lacking)}", where=str(path), todo="analyse again: `rembed analyze`"
+        )
     shared = record.get("layers") or []
     return AnalysedPair(
         name=str(record["name"]),
@@ -448,15 +418,6 @@ def read_pair(path: Path) -> AnalysedPair:
         ),
         warnings=tuple(map(str, record.get("warnings") or [])),
     )
-
-
-def _require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
-    """Refuse a record that lacks a part that gives its numbers their meaning."""
-    lacking = [key for key in keys if key not in record]
-    if lacking:
-        raise InputError(
-            f"lacks {', '.join(lacking)}", where=str(path), todo="analyse again: `rembed analyze`"
-        )
 
 
 def _model(record: dict[str, Any] | str) -> AnalysedModel:

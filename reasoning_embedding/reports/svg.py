@@ -206,9 +206,11 @@ def parallel_coordinates(chart: Coordinates) -> str:
         ]
         anchor = "start" if index == 0 else "middle"
         axes.append(_text(4 if index == 0 else at, height - 10, axis.label, anchor, "name", room=gap + 6))
-    drawing = _svg(width, height, chart.title, f'<g class="c0">{"".join(lines)}</g>{"".join(axes)}')
+    title = "Parallel coordinates"
+    note = "A line a run, from the value of each key to what it measured; the darker, the better."
+    drawing = _svg(width, height, title, f'<g class="c0">{"".join(lines)}</g>{"".join(axes)}')
     body = _scrolled(drawing, 0.8 * width, 1.5 * width)
-    return _figure("coordinates", chart.title, "", body, chart.note)
+    return _figure("coordinates", title, "", body, note)
 
 
 # --- lines -----------------------------------------------------------------------------------------

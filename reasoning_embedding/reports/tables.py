@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .grid import Cell, Grid, TableColumn, named_columns
-from .labels import SCORE, number, signed
+from .labels import SCORE, SCORE_KEY, number, signed
 from .records import Experiment, Scores
 from .resources import published
 
@@ -58,7 +58,7 @@ def mean_score(scores: Scores | None, tasks: tuple[str, ...]) -> float | None:
 
 def task_score(scores: Scores | None, task: str) -> float | None:
     """nDCG@10 of one task, if it was scored."""
-    return scores.tasks.get(task, {}).get("ndcg_at_10") if scores else None
+    return scores.tasks.get(task, {}).get(SCORE_KEY) if scores else None
 
 
 def _score_cells(

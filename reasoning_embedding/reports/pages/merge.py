@@ -114,7 +114,9 @@ def path_chart(record: dict[str, Any]) -> LineChart | None:
 
 def contrast_grid(record: dict[str, Any], chart: LineChart) -> Grid | None:
     """Largest distance of other ways from the first, beside that of the ends; None where there is one way."""
-    first, *others = _methods(record["points"])
+    first, *others = _by_method(record["points"])
+    if not others:
+        return None
     rows = []
     for panel in chart.panels:
         lines = {line.name: line for line in panel.lines}
@@ -125,8 +127,6 @@ def contrast_grid(record: dict[str, Any], chart: LineChart) -> Grid | None:
             cells = [Cell(panel.label, subject), Cell(_ends(line))]
             cells += [_apart(line, lines[other + line.name.removeprefix(first)]) for other in others]
             rows.append(tuple(cells))
-    if not others:
-        return None
     return Grid(
         key="contrast",
         title=f"Distance from {first} along the path",
@@ -154,8 +154,11 @@ def _apart(a: Line, b: Line) -> Cell:
     return Cell(number(difference, 4), f"at t = {t:g}")
 
 
-def _methods(points: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(point["method"] for point in points))
+def _by_method(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        method: [point for point in points if point["method"] == method]
+        for method in dict.fromkeys(point["method"] for point in points)
+    }
 
 
 def _score_panels(points: list[dict[str, Any]]) -> list[Panel]:
@@ -167,46 +170,34 @@ def _score_panels(points: list[dict[str, Any]]) -> list[Panel]:
         # Of number sequences the agreement of KMeans with the families too: a silhouette alone hides a split.
         for metric in (main, "ari") if main == "silhouette_true" else (main,):
             lines = [
-                _line(
-                    method,
-                    [
-                        (point["t"], point.get("scores", {}).get(task, {}).get(metric))
-                        for point in points
-                        if point["method"] == method
-                    ],
-                    index,
-                    index,
-                )
-                for index, method in enumerate(_methods(points))
+                _line(method, own, [_score(point, task, metric) for point in own], index, index)
+                for index, (method, own) in enumerate(_by_method(points).items())
             ]
             panels.append(Panel(f"{task}/{metric}", f"{task}: {metric}", lines))
     return panels
 
 
 def _similarity_panels(points: list[dict[str, Any]], ends: list[str]) -> list[Panel]:
-    panels, methods = [], _methods(points)
+    panels, methods = [], _by_method(points)
     for metric in _SIMILARITIES:
-        lines = [
-            _line(
-                f"{method}, to {name}",
-                [
-                    (point["t"], point.get("similarity", {}).get(end, {}).get(metric, [None])[0])
-                    for point in points
-                    if point["method"] == method
-                ],
-                place * len(methods) + index,
-                index,
-            )
-            for place, (end, name) in enumerate(zip(ends, short_names(ends), strict=True))
-            for index, method in enumerate(methods)
-        ]
+        lines = []
+        for end, name in zip(ends, short_names(ends), strict=True):
+            for style, (method, own) in enumerate(methods.items()):
+                values = [point.get("similarity", {}).get(end, {}).get(metric, [None])[0] for point in own]
+                lines.append(_line(f"{method}, to {name}", own, values, len(lines), style))
         if any(value is not None for line in lines for value in line.y):
             panels.append(Panel(metric, metric_label(metric).title, lines))
     return panels
 
 
-def _line(name: str, values: list[tuple[float, float | None]], colour: int, style: int) -> Line:
-    return Line(name, [t for t, _ in values], [value for _, value in values], colour, style)
+def _line(
+    name: str, points: list[dict[str, Any]], values: list[float | None], colour: int, style: int
+) -> Line:
+    return Line(name, [point["t"] for point in points], values, colour, style)
+
+
+def _score(point: dict[str, Any], task: str, metric: str) -> float | None:
+    return point.get("scores", {}).get(task, {}).get(metric)
 
 
 def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
@@ -288,8 +279,7 @@ def point_grid(record: dict[str, Any]) -> Grid:
     ]
     rows = []
     for point in record["points"]:
-        scores = [point.get("scores", {}).get(task, {}).get("main_score") for task in tasks]
-        cells = [Cell(number(score, 4)) for score in scores]
+        cells = [Cell(number(_score(point, task, "main_score"), 4)) for task in tasks]
         for end in ends:
             found = point.get("similarity", {}).get(end, {})
             cells += [_similarity(found.get(metric)) for metric in _SIMILARITIES]

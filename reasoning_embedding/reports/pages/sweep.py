@@ -134,12 +134,7 @@ def coordinates(record: SweepRecord) -> Coordinates:
         )
         for index, outcome in enumerate(runs)
     ]
-    return Coordinates(
-        title="Parallel coordinates",
-        axes=[axis for axis, _, _ in axes],
-        lines=lines[::-1],
-        note="A line a run, from the value of each key to what it measured; the darker, the better.",
-    )
+    return Coordinates([axis for axis, _, _ in axes], lines[::-1])
 
 
 def _axis(label: str, values: list[Any]) -> tuple[CoordinateAxis, list[float], list[str]]:
