@@ -24,7 +24,7 @@ from .grid import (
     to_markdown,
     to_text,
 )
-from .labels import brackets, number, signed
+from .labels import brackets, number, signed, training_kind
 
 _LEVEL = f"{1 - ALPHA:.0%}"
 #: Suffix of the file of each form.
@@ -113,9 +113,10 @@ def _main_grid(
 ) -> Grid:
     rows = []
     for pair in pairs:
-        kind = pair.kind.upper() if pair.kind in ("sft", "rlvr", "dpo") else pair.kind
         seeds = f"{pair.seeds[1]} v {pair.seeds[0]} seeds"
-        about = ", ".join(part for part in ("published" if pair.published else "", kind, seeds) if part)
+        about = ", ".join(
+            part for part in ("published" if pair.published else "", training_kind(pair.kind), seeds) if part
+        )
         rows.append((Cell(pair.label, f"({about})"), *(_main_cell(pair.entry(name)) for name in quantities)))
     references = frozenset(index for index, pair in enumerate(pairs) if pair.published)
     return Grid(key, title, caption, named_columns("pair", *quantities), tuple(rows), references)

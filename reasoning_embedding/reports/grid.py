@@ -71,7 +71,7 @@ class Grid:
         return [f"{column.group} · {column.label}".strip(" ·") for column in self.columns]
 
 
-def to_text(grid: Grid, width: int = 100) -> str:
+def to_text(grid: Grid, width: int) -> str:
     """Plain text for a terminal of `width` columns; a wide table continues below, group by group."""
     cells = [[_one_line(cell.plain(extra=False)) for cell in row] for row in grid.rows]
     sizes = [
@@ -89,17 +89,14 @@ def to_text(grid: Grid, width: int = 100) -> str:
         lines.append("")
         if any(grid.columns[index].group for index in block):
             lines.append((" " * sizes[0] + _group_line(grid.columns, block, sizes)).rstrip())
-        titles = [
-            grid.columns[0].label.ljust(sizes[0]),
-            *(grid.columns[i].label.rjust(sizes[i]) for i in block),
-        ]
-        lines.append("  ".join(titles).rstrip())
+        lines.append(_text_line([column.label for column in grid.columns], block, sizes))
         lines.append("-" * (sizes[0] + sum(sizes[index] + 2 for index in block)))
-        for row in cells:
-            lines.append(
-                "  ".join([row[0].ljust(sizes[0]), *(row[i].rjust(sizes[i]) for i in block)]).rstrip()
-            )
+        lines += [_text_line(row, block, sizes) for row in cells]
     return "\n".join(lines)
+
+
+def _text_line(texts: list[str], block: list[int], sizes: list[int]) -> str:
+    return "  ".join([texts[0].ljust(sizes[0]), *(texts[i].rjust(sizes[i]) for i in block)]).rstrip()
 
 
 def to_markdown(grid: Grid) -> str:

@@ -113,6 +113,11 @@ QUANTITIES = {
 }
 
 
+def training_kind(kind: str) -> str:
+    """A kind of training as the field writes it: ``rlvr`` -> ``RLVR``."""
+    return kind.upper() if kind in ("sft", "rlvr", "dpo") else kind
+
+
 def short_layer(label: str) -> str:
     """A layer's label short enough for a tick: ``layer 4 (pre-norm)`` -> ``4 pre``."""
     short = {"embedding": "emb", "final norm": "norm"}.get(label, label.removeprefix("layer "))

@@ -12,7 +12,7 @@ from .records import AnalysedPair, Band, Experiment, Run, Scores, shared_probe, 
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
-_TOLD = ("cka", "knn_jaccard@10")
+_METRICS = ("cka", "knn_jaccard@10")
 #: Changes smaller than this are called "hardly changed"; it is a matter of words, not a test.
 _SMALL = 0.01
 
@@ -118,7 +118,7 @@ def _between_runs(experiment: Experiment) -> list[str]:
 
 
 def _pair(pair: AnalysedPair, band: Band | None) -> str:
-    found = last_values(pair, band, _TOLD) or "neither CKA nor k-NN overlap was computed"
+    found = last_values(pair, band, _METRICS) or "neither CKA nor k-NN overlap was computed"
     role = ""
     if band and pair in band.pairs:
         role = ", the seed band itself" if len(band.pairs) == 1 else ", of the seed band"
@@ -159,7 +159,7 @@ def _against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
 
 def _track(track: MeasuredTrajectory) -> str:
     parts = []
-    for metric in _TOLD:
+    for metric in _METRICS:
         points = [
             (s, v) for s, v in zip(track.steps, track.series.get(metric, []), strict=False) if v is not None
         ]

@@ -86,7 +86,7 @@ def bar_chart(bars: Bars) -> str:
     slot = max(64, 14 * count + 18)
     width = max(_WIDTH, _LEFT + _RIGHT + slot * len(bars.tasks))
     known = [value for values in (*bars.last, *bars.first) for value in values if value is not None]
-    y = _Scale(min(0.0, *known, 0.0), max([*known, 1e-9]) * 1.05, _HEIGHT - _BELOW, _ABOVE)
+    y = _Scale(min([*known, 0.0]), max([*known, 1e-9]) * 1.05, _HEIGHT - _BELOW, _ABOVE)
     group = (width - _LEFT - _RIGHT) / len(bars.tasks)
     bar = min(34.0, group * 0.86 / count)
     parts = [_y_axis(y, width)]
@@ -288,12 +288,12 @@ def _line_legend(chart: LineChart) -> str:
 
 def _ends(lines: Sequence[Line]) -> str:
     """What a reader hears of a panel: each line's first and last value."""
-    told = []
+    ends = []
     for line in lines:
         known = [y for y in line.y if y is not None]
         if known:
-            told.append(f"{line.name}: {_short(known[0])} to {_short(known[-1])}")
-    return "; ".join(told)
+            ends.append(f"{line.name}: {_short(known[0])} to {_short(known[-1])}")
+    return "; ".join(ends)
 
 
 # --- axes ------------------------------------------------------------------------------------------
@@ -358,10 +358,10 @@ def _at_start(value: float | None) -> str:
 
 
 def _figure(key: str, title: str, legend: str, body: str, note: str) -> str:
-    told = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    below = f'<p class="note">{html.escape(note)}</p>' if note else ""
     return (
         f'<figure class="chart" id="chart-{html.escape(key)}"><figcaption><h3>{html.escape(title)}</h3></figcaption>'
-        f"{legend}{body}{told}</figure>"
+        f"{legend}{body}{below}</figure>"
     )
 
 
@@ -405,15 +405,15 @@ def _ink(colour: int) -> str:
 
 def _mark(index: int, x: float, y: float, title: str, size: float = 3.2) -> str:
     """A mark of one of five shapes, so that colour is not the only difference."""
-    told = _title(title) if title else ""
+    tooltip = _title(title) if title else ""
     kind = index % 5
     if kind == 0:
-        return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{size}">{told}</circle>'
+        return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{size}">{tooltip}</circle>'
     if kind == 1:
         half = size * 0.9
         return (
             f'<rect class="mark" x="{x - half:.1f}" y="{y - half:.1f}" width="{2 * half:.1f}" height="{2 * half:.1f}">'
-            f"{told}</rect>"
+            f"{tooltip}</rect>"
         )
     reach = size * 1.25
     corners = {
@@ -422,7 +422,7 @@ def _mark(index: int, x: float, y: float, title: str, size: float = 3.2) -> str:
         4: ((-reach, size), (reach, size), (0, -reach)),
     }[kind]
     points = " ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in corners)
-    return f'<polygon class="mark" points="{points}">{told}</polygon>'
+    return f'<polygon class="mark" points="{points}">{tooltip}</polygon>'
 
 
 def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
@@ -432,10 +432,10 @@ def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "", room: float = math.inf) -> str:
     """Text of one line; what does not fit its room is cut, and said in full where the pointer rests."""
     cut = max(3, int(room / _CHARACTER)) if math.isfinite(room) else len(text)
-    told = _title(text) if len(text) > cut else ""
+    title = _title(text) if len(text) > cut else ""
     shown = html.escape(text if len(text) <= cut else text[: cut - 1] + "…")
     named = f' class="{kind}"' if kind else ""
-    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}{told}</text>'
+    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}{title}</text>'
 
 
 def _title(text: str) -> str:

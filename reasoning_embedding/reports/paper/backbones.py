@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reasoning_embedding.reports.labels import training_kind
 from reasoning_embedding.reports.records import HALF_WIDTH, AnalysedModel, AnalysedPair, Experiment
 
 Role = Literal["before", "after", "training", "seeds", "other"]
-_NAMES = {"rlvr": "RLVR", "sft": "SFT", "dpo": "DPO"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _place(experiment: Experiment, model: AnalysedModel) -> _Place:
 
 def _kind(experiment: Experiment, base: str, variant: str) -> str:
     stage = next((stage for stage in experiment.backbones if stage.name == variant), None)
-    return _NAMES.get(stage.kind, stage.kind) if stage is not None and stage.parent == base else ""
+    return training_kind(stage.kind) if stage is not None and stage.parent == base else ""
 
 
 Bounds = tuple[float, float]
