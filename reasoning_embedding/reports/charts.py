@@ -102,6 +102,29 @@ class Coordinates:
     lines: list[CoordinateLine]
 
 
+@dataclass(frozen=True)
+class PointPlot:
+    """One model's projection to the plane.
+
+    Parameters
+    ----------
+    heading : str
+        Over the whole figure.
+    title, note : str
+        Over this panel.
+    families : tuple of str
+        Names.
+    points : tuple of tuple of (float, float)
+        Of each family, its texts in the order of the chunks; t-SNE's axes have no unit.
+    """
+
+    heading: str
+    title: str
+    note: str
+    families: tuple[str, ...]
+    points: tuple[tuple[tuple[float, float], ...], ...]
+
+
 def thin(
     x: list[float], y: list[float | None], points: int = MAX_POINTS
 ) -> tuple[list[float], list[float | None]]:
@@ -191,29 +214,6 @@ def score_curves(experiment: Experiment) -> LineChart | None:
             )
         panels.append(Panel(task, f"{SCORE}, {task}", lines))
     return LineChart("score-curves", f"{SCORE} by step", "training step", panels, log=True)
-
-
-@dataclass(frozen=True)
-class PointPlot:
-    """One model's projection to the plane.
-
-    Parameters
-    ----------
-    heading : str
-        Over the whole figure.
-    title, note : str
-        Over this panel.
-    families : tuple of str
-        Names.
-    points : tuple of tuple of (float, float)
-        Of each family, its texts in the order of the chunks; t-SNE's axes have no unit.
-    """
-
-    heading: str
-    title: str
-    note: str
-    families: tuple[str, ...]
-    points: tuple[tuple[tuple[float, float], ...], ...]
 
 
 def sequence_plots(experiment: Experiment) -> dict[str, list[PointPlot]]:

@@ -40,12 +40,8 @@ _ROUNDING = 1e-4
 _DECISIVE = ("max_tokens", "query_template")
 
 
-@dataclass(frozen=True)
-class _Quantity:
-    """A task, a suite or a mean: a weighted sum of tasks' scores."""
-
-    name: str
-    weights: dict[str, float]
+#: A task, a suite or a mean as a weighted sum of tasks' scores: task -> weight.
+_Weights = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ def compare_backbones(folder: Path, *, base: str | None = None, margin: float = 
 
 
 def _compare(
-    base: _BackboneRuns, variant: _BackboneRuns, quantities: Sequence[_Quantity], margin: float
+    base: _BackboneRuns, variant: _BackboneRuns, quantities: dict[str, _Weights], margin: float
 ) -> BackboneComparison:
     """Compare two groups of runs on every quantity.
 
@@ -195,12 +191,11 @@ def _compare(
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
     samples, columns = _resample(a_runs, b_runs)
     entries = []
-    for quantity in quantities:
-        a, b = [[_value(run, quantity) for run in runs] for runs in (a_runs, b_runs)]
+    for name, weights in quantities.items():
+        a, b = [[_value(run, weights) for run in runs] for runs in (a_runs, b_runs)]
         problem = next((value for value in ("failed", "missing") if value in a or value in b), "")
         if problem:
-            shown = problem if len(quantity.weights) == 1 else "missing"
-            entries.append(Entry(quantity.name, problem=shown))
+            entries.append(Entry(name, problem=problem if len(weights) == 1 else "missing"))
             continue
         x, y = np.array(a, dtype=float), np.array(b, dtype=float)
         seeds, spread = None, None
@@ -209,15 +204,14 @@ def _compare(
             spread = mean_std(y - x)[1] if paired else math.hypot(x.std(ddof=1), y.std(ddof=1))
         difference = float(y.mean() - x.mean())
         queries = None
-        if samples is not None and quantity.weights.keys() <= columns.keys():
-            weights = np.zeros(samples.shape[1])
-            asked = 0
-            for task, weight in quantity.weights.items():
-                weights[columns[task][0]] = weight / len(columns[task][0])
-                asked += columns[task][1]
-            queries = equivalence_of_replicates(difference, samples @ weights, margin, n=asked)
+        if samples is not None and weights.keys() <= columns.keys():
+            of_column = np.zeros(samples.shape[1])
+            for task, weight in weights.items():
+                of_column[columns[task][0]] = weight / len(columns[task][0])
+            asked = sum(columns[task][1] for task in weights)
+            queries = equivalence_of_replicates(difference, samples @ of_column, margin, n=asked)
         delta = (difference, spread)
-        entries.append(Entry(quantity.name, "", mean_std(x), mean_std(y), delta, seeds, queries))
+        entries.append(Entry(name, "", mean_std(x), mean_std(y), delta, seeds, queries))
     return BackboneComparison(
         base.name, variant.name, variant.kind, (len(a_runs), len(b_runs)), tuple(entries)
     )
@@ -244,7 +238,7 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[BackboneComparis
     return record["source"], tuple(pairs)
 
 
-def _quantities(runs: Sequence[_RunScores]) -> tuple[list[_Quantity], tuple[str, ...]]:
+def _quantities(runs: Sequence[_RunScores]) -> tuple[dict[str, _Weights], tuple[str, ...]]:
     """Return tasks, suites and means over all tasks, and the names of those for the main table.
 
     The means are those of :func:`reasoning_embedding.checkpoints.scores.mean_scores`, as weights.
@@ -252,29 +246,25 @@ def _quantities(runs: Sequence[_RunScores]) -> tuple[list[_Quantity], tuple[str,
     tasks = list(dict.fromkeys(task for run in runs for task in [*run.tasks, *run.failed]))
     types = {task: kind for run in runs for task, kind in run.types.items()}
     suites = {suite: members for run in runs for suite, members in run.suites.items()}
-    found = [_Quantity(task, {task: 1.0}) for task in tasks]
+    found = {task: {task: 1.0} for task in tasks}
     for suite, members in suites.items():
         if members and suite not in tasks:
-            found.append(_Quantity(suite, dict.fromkeys(members, 1 / len(members))))
-            found += _mean_by_type(f"{suite} by type", members, types)
+            found[suite] = dict.fromkeys(members, 1 / len(members))
+            found |= _mean_by_type(f"{suite} by type", members, types)
     outside = {task for run in runs for task in run.outside}
     counted = [task for task in tasks if task not in outside]
-    means = []
+    means = _mean_by_type("mean by type", counted, types)
     if len(counted) > 1:
-        means.append(_Quantity("mean by task", dict.fromkeys(counted, 1 / len(counted))))
-    means += _mean_by_type("mean by type", counted, types)
+        means = {"mean by task": dict.fromkeys(counted, 1 / len(counted))} | means
     inside = {task for members in suites.values() for task in members}
-    headline = [quantity.name for quantity in found if quantity.name not in inside] + [
-        mean.name for mean in means
-    ]
-    return [*found, *means], tuple(headline)
+    return found | means, (*(name for name in found if name not in inside), *means)
 
 
-def _mean_by_type(name: str, tasks: Sequence[str], types: dict[str, str]) -> list[_Quantity]:
+def _mean_by_type(name: str, tasks: Sequence[str], types: dict[str, str]) -> dict[str, _Weights]:
     """Return the mean over types of the mean over a type's tasks, unless all are of one type."""
     kinds = [types.get(task, "Retrieval") for task in tasks]
     shares = [1 / (len(set(kinds)) * kinds.count(kind)) for kind in kinds]
-    return [_Quantity(name, dict(zip(tasks, shares, strict=True)))] if len(set(kinds)) > 1 else []
+    return {name: dict(zip(tasks, shares, strict=True))} if len(set(kinds)) > 1 else {}
 
 
 def _aligned(
@@ -289,9 +279,9 @@ def _aligned(
     return a, b, True
 
 
-def _value(run: _RunScores, quantity: _Quantity) -> float | str:
+def _value(run: _RunScores, weights: _Weights) -> float | str:
     values = []
-    for task, weight in quantity.weights.items():
+    for task, weight in weights.items():
         if task not in run.tasks:
             return "failed" if task in run.failed else "missing"
         values.append(weight * run.tasks[task])
@@ -327,9 +317,9 @@ def _resample(
     return (bootstrap_means(differences, keys) if differences else None), columns
 
 
-def _notes(runs: Sequence[_RunScores], quantities: Sequence[_Quantity]) -> list[str]:
+def _notes(runs: Sequence[_RunScores], quantities: dict[str, _Weights]) -> list[str]:
     """Say what is not in the table, and why."""
-    tasks = [quantity.name for quantity in quantities if quantity.weights == {quantity.name: 1.0}]
+    tasks = [name for name, weights in quantities.items() if weights == {name: 1.0}]
     notes, reasons = [], {}
     for run in runs:
         if run.step is None:

@@ -1,4 +1,4 @@
-"""PNG figures for papers and slides, drawn from the same data as the page."""
+"""PNG figures of a report, drawn from the same data as its page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table as data, and its forms: terminal text, Markdown, HTML and CSV."""
+"""A table as data, and its forms: terminal text, Markdown, HTML, LaTeX and CSV."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ DARK_COLOURS = ("#56B4E9", "#E69F00", "#2BC49A", "#E59BC4", "#F0E442", "#D55E00"
 BASELINE_GREYS = ("#666666", "#AAAAAA", "#CCCCCC")
 DARK_GREYS = ("#B0B0B0", "#808080", "#606060")
 
-#: HRSA metrics of the main table, in the order of METHODS: representation, then geometry.
+#: HRSA metrics of the main table: representation, then geometry.
 HEADLINE = (
     "dimension_correlation",
     "h_inv",
