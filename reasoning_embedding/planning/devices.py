@@ -87,7 +87,7 @@ def gpu_named(name: str) -> Device:
     InputError
         If there is none of that name.
     """
-    device = find_device(name) or find_device(name.upper())
+    device = find_device(name)
     if device is None:
         raise InputError(
             f"no GPU {name!r}{did_you_mean(name, DEVICES)}",

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -112,9 +112,7 @@ def test_what_is_computed_again() -> None:
 
 def test_time_of_what_is_sent() -> None:
     load = RankLoad(1.0, 1.0, 1.0, 196_608, 65_536, 131_072)
-    sent = communication_bytes(
-        SMALL, load, 8, EngineSettings(), trained=SMALL.parameters, packs=2, gathered=4
-    )
+    sent = communication_bytes(SMALL, config.Training(), EngineSettings(), 8, load, passes=2)
     assert sent["embeddings"] / link_rate(H200, 8) == pytest.approx(1.9e-3, rel=0.03)
     assert sent["gradients"] / link_rate(H200, 8) == pytest.approx(11e-3, rel=0.03)
     assert link_rate(H200, 16) < link_rate(H200, 8) / 5, "beyond a node the network carries it"
@@ -122,14 +120,14 @@ def test_time_of_what_is_sent() -> None:
 
 def test_a_bf16_gather_sends_half_and_a_second_forward_more() -> None:
     load = RankLoad(1.0, 1.0, 1.0, 1, 1, 1)
-    sent = {
-        (packs, size): communication_bytes(
-            SMALL, load, 8, EngineSettings("fsdp2"), trained=1, packs=packs, gathered=size
-        )
-        for packs, size in ((2, 2), (2, 4), (3, 4))
-    }
-    assert sent[2, 4]["parameters"] == 2 * sent[2, 2]["parameters"]
-    assert sent[3, 4]["parameters"] == 1.5 * sent[2, 4]["parameters"]
+
+    def gathered(precision: Literal["bf16", "fp32"], passes: int) -> float:
+        training = config.Training(precision=precision)
+        sent = communication_bytes(SMALL, training, EngineSettings("fsdp2"), 8, load, passes=passes)
+        return sent["parameters"]
+
+    assert gathered("fp32", 2) == 2 * gathered("bf16", 2)
+    assert gathered("fp32", 3) == 1.5 * gathered("fp32", 2)
 
 
 def test_the_mode_follows_from_the_memory() -> None:
