@@ -155,11 +155,11 @@ COMPILED = KeptBytes(8, 6, 6, 8)
 #: What a layer keeps that runs as one function on a CPU, by bytes of an element it computes: its input in float32,
 #: and what matrix products give: q, k, v, attention and its projection; gate and up.
 FUSED = {2: KeptBytes(6, 4, 4, 4), 4: KeptBytes(8, 8, 8, 8)}
+#: Elements of attention weights and of their gradient that such a layer makes at a time.
+_FUSED_SCORES = 2 << 21
 #: What a stock layer keeps with frozen weights, by bytes of an element that products compute in. Without a gradient of
 #: its own no matrix needs its input, and no norm its normalised one.
 FROZEN = {2: KeptBytes(8, 8, 8, 6), 4: KeptBytes(8, 12, 12, 12)}
-#: Bytes of attention weights and of their gradient that such a layer makes at a time, by bytes of an element.
-_FUSED_SCORES = 2 << 21
 
 
 def kept_bytes(training: config.Training, *, fused: bool = False) -> KeptBytes:

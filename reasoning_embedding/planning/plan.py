@@ -75,8 +75,8 @@ def cost(
     -------
     dict
         ``gpu``, ``gpus``, ``parameters``, ``texts``, ``tokens_per_step``, ``steps``; ``engines``, one dict each
-        with ``fits``, ``mode``, ``memory`` and ``host_memory`` of a rank by part, ``communication``, ``seconds``,
-        ``mfu``, ``hours``; and ``engine``, the fastest of those that fit (None where none does).
+        with ``fits``, ``mode``, ``memory_bytes`` and ``host_memory_bytes`` of a rank by part, ``communication_bytes``,
+        ``step_seconds``, ``mfu``, ``hours``, ...; and ``engine``, the fastest of those that fit (None where none does).
 
     Raises
     ------
