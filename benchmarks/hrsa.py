@@ -30,7 +30,7 @@ from reasoning_embedding.hrsa.metrics.layer import Layer
 from reasoning_embedding.hrsa.metrics.neighbours import knn_overlap_of
 from reasoning_embedding.hrsa.metrics.probe_transfer import linear_probe_transfer
 from reasoning_embedding.hrsa.metrics.procrustes import procrustes_of
-from reasoning_embedding.hrsa.moments import PairSums, SummedMoments
+from reasoning_embedding.hrsa.moments import PairSums
 from reasoning_embedding.progress import Report
 
 
@@ -388,9 +388,8 @@ def _stream(size: Size) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
         measure_sums(stream.cross[pair])
     found = {}
     for pair in every:
-        moments = SummedMoments(stream.cross[pair])
-        correlation_of(moments)
-        found[pair] = cka_of(moments).value
+        correlation_of(stream.cross[pair])
+        found[pair] = cka_of(stream.cross[pair]).value
     for x, y in zip(*kept, strict=True):
         knn_overlap_of(Layer(x, dtype=np.float32), Layer(y, dtype=np.float32), np.arange(len(x)), _K)
     return seconds + now() - start, found

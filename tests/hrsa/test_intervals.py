@@ -123,7 +123,7 @@ def test_values_of_more_rows_than_are_kept_have_a_reason_in_the_place_of_an_inte
     both = [[torch.from_numpy(np.concatenate([side.rows, side.rows[::-1]]))] for side in layers]
     sums = PairSums([(0, 0)])
     sums.add(both, torch.from_numpy(np.concatenate([held, held[::-1]])))
-    found = measure(*layers, np.arange(200), DOCUMENTS, SETTINGS, sums=sums.cross[0, 0], held=held)
+    found = measure(*layers, np.arange(200), DOCUMENTS, SETTINGS, sums=(sums.cross[0, 0], held))
     made, reasons = made_of(layers, found)
     assert set(reasons) == set(LINEAR) - {"procrustes_cosine"}
     assert all("400 rows, of which 200 are kept" in reason for reason in reasons.values())

@@ -57,7 +57,7 @@ def dimension_wise_correlation(x: Any, y: Any) -> DimensionCorrelation:
 def correlation_of(pair: PairMoments) -> DimensionCorrelation:
     """:func:`dimension_wise_correlation` from the moments of a pair, of rows or of sums alike."""
     a, b = pair.x, pair.y
-    same_width(a, b)
+    same_width(a.width, b.width)
     dead = a.constant | b.constant
     if dead.all():
         raise InputError(

@@ -97,14 +97,13 @@ def procrustes_distance(x: Any, y: Any) -> ProcrustesDistance:
     return procrustes_distance_of(Layer(x, "X"), Layer(y, "Y"))
 
 
-def procrustes_distance_of(a: Layer, b: Layer, cross: np.ndarray | None = None) -> ProcrustesDistance:
-    """:func:`procrustes_distance` of prepared layers; `cross` is ``Xc'Yc`` if known."""
+def procrustes_distance_of(a: Layer, b: Layer) -> ProcrustesDistance:
+    """:func:`procrustes_distance` of prepared layers."""
     same_rows(a.rows, b.rows)
     varies(a, b)
-    if len(a) < max(a.width, b.width):
-        cross = product(a.compact.T, b.compact)  # n x n, and with the same singular values
-    elif cross is None:
-        cross = a.cross(b)
+    # Of few rows n x n, with the same singular values.
+    few = len(a) < max(a.width, b.width)
+    cross = product(a.compact.T, b.compact) if few else a.cross(b)
     squares = float(np.square(a.norms).sum()), float(np.square(b.norms).sum())
     nuclear, scale = nuclear_norm(cross), float(np.sqrt(squares[0] * squares[1]))
     similarity = min(1.0, nuclear / scale)

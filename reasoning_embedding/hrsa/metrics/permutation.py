@@ -72,8 +72,8 @@ def permutation_match(x: Any, y: Any) -> PermutationMatch:
     return permutation_match_of(Layer(x, "X"), Layer(y, "Y"))
 
 
-def permutation_match_of(a: Layer, b: Layer, cross: np.ndarray | None = None) -> PermutationMatch:
-    """:func:`permutation_match` of prepared layers; `cross` is ``Xc'Yc`` if known."""
+def permutation_match_of(a: Layer, b: Layer) -> PermutationMatch:
+    """:func:`permutation_match` of prepared layers."""
     same_rows(a.rows, b.rows)
     first, second = np.flatnonzero(~a.constant), np.flatnonzero(~b.constant)
     if not (first.size and second.size):
@@ -82,7 +82,7 @@ def permutation_match_of(a: Layer, b: Layer, cross: np.ndarray | None = None) ->
             where=f"{a.name} / {b.name}",
             todo="use rows that differ",
         )
-    cross = a.cross(b) if cross is None else cross
+    cross = a.cross(b)
     rho = cross[np.ix_(first, second)] / np.outer(a.norms[first], b.norms[second])
     rows, columns = linear_sum_assignment(-np.abs(rho))
     permutation, signs = np.full(a.width, -1), np.zeros(a.width, dtype=int)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,7 +194,7 @@ def procrustes_of(
         found = _Map(p @ small @ q.T, free, len(fit), components, ceiling, "components")
     moved = product(x_out, found.rotation.astype(x_out.dtype))
     gap, spread, scale = (frobenius_square(rows) for rows in (moved - target, moved, target))
-    return _result(found, gap, spread, scale, where, out, lambda: row_cosines(moved, target))
+    return _result(found, gap, spread, scale, where, out, row_cosines(moved, target))
 
 
 def procrustes_of_sums(
@@ -224,16 +223,13 @@ def procrustes_of_sums(
     spread, scale = x.held_spread(), y.held_spread()
     gap = max(0.0, spread + scale - 2 * float(np.einsum("ij,ij->", found.rotation, sums.held_cross())))
     rows_x, rows_y, rows = kept or (np.empty((0, x.width)), np.empty((0, y.width)), np.empty(0, dtype=int))
-
-    def cosines() -> np.ndarray:
-        return row_cosines((rows_x - x.fitted_point()) @ found.rotation, rows_y - y.fitted_point())
-
+    cosines = row_cosines((rows_x - x.fitted_point()) @ found.rotation, rows_y - y.fitted_point())
     return _result(found, gap, spread, scale, where, rows, cosines)
 
 
 def _comparable(a: Layer | Moments, b: Layer | Moments) -> str:
     """Refuse layers between which there is no map; return what errors call the two."""
-    same_width(a, b)
+    same_width(a.width, b.width)
     where = f"{a.name} / {b.name}"
     if a.width < 2:
         raise InputError("Procrustes entropy needs at least 2 dimensions", where=where)
@@ -260,19 +256,24 @@ def _result(
     scale: float,
     where: str,
     heldout: np.ndarray,
-    cosines: Callable[[], np.ndarray],
+    cosines: np.ndarray,
 ) -> Procrustes:
     """What a fitted map gives with ``|XO - Y|^2``, ``|XO|^2`` and ``|Y|^2`` of the held-out rows."""
     if scale <= 0:
         raise InputError("the held-out rows do not vary", where=where, todo="give more distinct texts")
-    warnings = doubts(found.fitted, found.size, found.free, found.unit)
+    warnings = []
+    if found.fitted < 4 * found.size:
+        warnings.append(f"{found.fitted} fitted rows for {found.size} {found.unit}: H_inv needs N >= 4 D")
+    if found.free > 1:
+        warnings.append(
+            f"the map is not determined in {found.free} of {found.size} directions (no shared variance)"
+        )
     value, floor = inverse_entropy(found.rotation), h_inv_floor(len(found.rotation))
     if found.ceiling - floor < _NARROW:
         warnings.append(
             f"{found.size} components lie so oblique to the axes that H_inv is {found.ceiling:.3f} at best and "
             f"{floor:.3f} for a random basis: it tells little"
         )
-    of_rows = cosines()
     whole = found.unit == "dimensions"
     return Procrustes(
         value=value,
@@ -284,8 +285,8 @@ def _result(
         ceiling=found.ceiling,
         rescaled=(value - floor) / (found.ceiling - floor),
         residual=gap / scale,
-        cosine=float(of_rows.mean()) if len(of_rows) else float("nan"),
-        row_cosines=of_rows,
+        cosine=float(cosines.mean()) if len(cosines) else float("nan"),
+        row_cosines=cosines,
         heldout=heldout,
         map=found.rotation,
         residual_chance=1 + spread / scale,
@@ -303,16 +304,6 @@ def nearest_rotation(cross: np.ndarray) -> tuple[np.ndarray, int]:
     """``O = U V'`` of ``X'Y = U S V'`` (D, D) in float64, and in how many directions no shared variance fixes it."""
     left, singular, right = svd(cross)
     return product(left, right), int((singular < 1e-6 * singular[0]).sum())
-
-
-def doubts(fitted: int, size: int, free: int, unit: str = "dimensions") -> list[str]:
-    """Warnings on a map of `size` dimensions fitted on too few rows, or with more than one `free` direction."""
-    found = []
-    if fitted < 4 * size:
-        found.append(f"{fitted} fitted rows for {size} {unit}: H_inv needs N >= 4 D")
-    if free > 1:
-        found.append(f"the map is not determined in {free} of {size} directions (no shared variance)")
-    return found
 
 
 def row_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
