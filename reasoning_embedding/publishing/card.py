@@ -139,7 +139,7 @@ def _lineage(facts: Facts) -> str:
         ("", "model", "made by", "revision", "content hash"),
         [(*own, str(facts.record.get("content_hash", ""))[:12]), *rows],
     )
-    named = ", ".join(f"[{name}](https://huggingface.co/{name})" for name in facts.base_models)
+    named = _links(facts.base_models)
     base = f"\n\nBase model: {named}." if named else "\n\nThe backbone has no record on the Hub."
     licence = facts.about.license
     return f"## Lineage\n\n{shown}{base} Licence of this model: {text(licence) if licence else 'not stated'}."
@@ -255,18 +255,16 @@ def _checkpoints(facts: Facts) -> str:
 
 
 def _base_citation(facts: Facts) -> str:
-    names = [f"[{name}](https://huggingface.co/{name})" for name in facts.base_models]
-    return f"Please cite the base model ({', '.join(names)}) as its authors ask, and:\n\n" if names else ""
+    named = _links(facts.base_models)
+    return f"Please cite the base model ({named}) as its authors ask, and:\n\n" if named else ""
+
+
+def _links(models: list[str]) -> str:
+    return ", ".join(f"[{name}](https://huggingface.co/{name})" for name in models)
 
 
 def _metadata(facts: Facts) -> str:
-    """Return the YAML that the Hub indexes a model by.
-
-    Raises
-    ------
-    InputError
-        If the Hub's client refuses a value.
-    """
+    """Return the YAML that the Hub indexes a model by."""
     from huggingface_hub import ModelCardData
 
     scores = facts.scores.get(facts.revision.name)

@@ -36,7 +36,7 @@ QRELS = {f"q{i}": {f"d{i}": 2, f"d{(i * 7 + 6) % 12}": 1} for i in range(6)}
 def run(model: Any, tasks: list, folder: Path, settings: dict | None = None, **kwargs: Any) -> dict:
     values = config.Evaluation(tasks=tasks, **(settings or {}))
     known: dict[str, Any] = {"model_name": "test", "revision": "a" * 12, "step": None, **kwargs}
-    return evaluate(model, tasks, folder, settings=values, **known)
+    return evaluate(model, values, folder, **known)
 
 
 def words_task(folder: Path) -> config.BeirTask:
