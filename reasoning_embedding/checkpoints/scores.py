@@ -187,7 +187,7 @@ def read_best(run: RunFolder) -> dict[str, Any] | None:
 
 
 def mean_scores(
-    tasks: Iterable[Mapping[str, Any]], failed: Iterable[Mapping[str, Any] | str] = ()
+    tasks: Iterable[Mapping[str, Any]], failed: Iterable[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return the means of a model's main scores, as mteb's tables have them.
 
@@ -195,8 +195,8 @@ def mean_scores(
     ----------
     tasks : iterable of mapping
         Entries with ``task``, ``main_score`` and ``type``; one without a type counts as retrieval.
-    failed : iterable of mapping or str
-        Entries, or names, of tasks without a score.
+    failed : iterable of mapping
+        Entries of tasks without a score.
 
     Returns
     -------
@@ -223,12 +223,9 @@ def mean_scores(
             missing.append(entry["task"])
             score = None
         types.setdefault(entry.get("type", "Retrieval"), []).append(score)
-    for task in failed:
-        if isinstance(task, str):
-            missing.append(task)  # its type is not known
-            continue
-        missing.append(task["task"])
-        types.setdefault(task.get("type", "Retrieval"), []).append(None)
+    for entry in failed:
+        missing.append(entry["task"])
+        types.setdefault(entry.get("type", "Retrieval"), []).append(None)
     complete = not missing
     means = {kind: _mean(scores) for kind, scores in types.items()}
     return {

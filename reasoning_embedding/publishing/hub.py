@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reasoning_embedding.checkpoints import hash_file
+from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError, SetupError
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import mask
@@ -171,8 +172,6 @@ class Hub:
         spaces = [account["name"], *(org["name"] for org in account.get("orgs") or [])]
         owner = self.repo.partition("/")[0]
         if owner.lower() not in {name.lower() for name in spaces}:
-            from reasoning_embedding.config.reading.suggestions import did_you_mean
-
             raise InputError(
                 f"the token's account cannot write to {owner!r}{did_you_mean(owner, spaces)}",
                 where="--repo",

@@ -36,11 +36,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lines(path, records)
 
 
-@pytest.fixture
-def write_run(tmp_path: Path, rows: Path, tiny_backbone: Path) -> Callable[..., Path]:
-    """Write a run's YAML; keyword arguments change or add ``training`` keys, `extra` top-level ones."""
+@pytest.fixture(scope="session")
+def small_run(rows: Path, tiny_backbone: Path) -> Callable[..., dict[str, Any]]:
+    """Settings of a run of six steps; keyword arguments change or add ``training`` keys, `extra` top-level ones."""
 
-    def write(name: str = "run", extra: dict[str, Any] | None = None, **training: Any) -> Path:
+    def settings(
+        folder: Path, name: str = "run", extra: dict[str, Any] | None = None, **training: Any
+    ) -> dict[str, Any]:
         sections: dict[str, Any] = {
             "backbone": {"kind": "pretrained", "path": str(tiny_backbone)},
             "data": {
@@ -60,16 +62,25 @@ def write_run(tmp_path: Path, rows: Path, tiny_backbone: Path) -> Callable[..., 
             "checkpoints": {"every": 3, "log_spaced": False},
             "logging": {"tensorboard": False},
         }
-        place = {"name": name, "output_dir": str(tmp_path / "runs")}
-        settings = run_settings(**place, **{**sections, **(extra or {})})
+        return run_settings(name=name, output_dir=str(folder / "runs"), **{**sections, **(extra or {})})
+
+    return settings
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, small_run: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+    """Write the YAML of :func:`small_run`."""
+
+    def write(name: str = "run", extra: dict[str, Any] | None = None, **training: Any) -> Path:
         path = tmp_path / f"{name}.yaml"
+        settings = small_run(tmp_path, name, extra, **training)
         path.write_text(json.dumps(settings, indent=1))  # JSON is YAML
         return path
 
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rembed() -> Callable[..., Result]:
     """Run the command line in this process."""
 

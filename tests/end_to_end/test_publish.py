@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from typer.testing import Result
 
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from tests.publishing.hub_server import HubServer
@@ -30,61 +31,29 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-def command(*words: object, code: int = 0) -> str:
-    from reasoning_embedding.cli.main import app
-
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == code, f"exit {result.exit_code}\n{result.output}\n{result.exception!r}"
-    return result.output
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: Path) -> Path:
+def run(
+    tmp_path_factory: pytest.TempPathFactory,
+    small_run: Callable[..., dict[str, Any]],
+    rembed: Callable[..., Result],
+) -> Path:
     """A run of six steps."""
     folder = tmp_path_factory.mktemp("publish")
-    settings = {
-        "kind": "run",
-        "name": "tiny",
-        "output_dir": str(folder / "runs"),
-        "backbone": {"kind": "pretrained", "path": str(tiny_backbone)},
-        "data": {
-            "sources": [{"kind": "files", "path": str(rows), "license": "cc-by-4.0"}],
-            "negatives": 2,
-            "query_max_tokens": 32,
-            "document_max_tokens": 32,
-        },
-        "training": {
-            "batch_size": 8,
-            "steps": 6,
-            "learning_rate": 1e-2,
-            "precision": "fp32",
-            "threads": 1,
-        },
-        "checkpoints": {"every": 3, "log_spaced": False},
-        "logging": {"tensorboard": False},
-    }
+    settings = small_run(folder, "tiny", learning_rate=1e-2)
+    settings["data"]["sources"][0]["license"] = "cc-by-4.0"
     (folder / "run.yaml").write_text(json.dumps(settings))
-    command("train", folder / "run.yaml")
+    rembed("train", folder / "run.yaml")
     return folder / "runs" / "tiny"
 
 
 @pytest.fixture(scope="module")
-def said(run: Path, hub: HubServer) -> dict[str, str]:
+def said(run: Path, hub: HubServer, rembed: Callable[..., Result]) -> dict[str, str]:
     """What the verb says: dry, with --push, and once more."""
-    words = (
-        "publish",
-        run,
-        "--repo",
-        REPO,
-        "--all-steps",
-        "--token-env",
-        "PUBLISH_TOKEN",
-        "--license",
-        "mit",
-    )
-    dry = command(*words)
+    options = f"--repo {REPO} --all-steps --token-env PUBLISH_TOKEN --license mit"
+    words = ("publish", run, *options.split())
+    dry = rembed(*words).output
     assert hub.requests == []
-    return {"dry": dry, "push": command(*words, "--push"), "again": command(*words, "--push")}
+    return {"dry": dry, "push": rembed(*words, "--push").output, "again": rembed(*words, "--push").output}
 
 
 def test_a_dry_run_verifies_and_uploads_nothing(said: dict[str, str], run: Path) -> None:
@@ -149,11 +118,14 @@ for revision in ("main", "step-000003"):
     assert np.abs(vectors["main"] - vectors["step-000003"]).max() > 1e-4
 
 
-def test_errors_name_the_mistake(run: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "is no repository name" in command("publish", run, "--repo", "tiny", code=2)
-    assert "names no checkpoint" in command("publish", run, "--repo", REPO, "--step", "5", code=2)
+def test_errors_name_the_mistake(run: Path, hub: HubServer, rembed: Callable[..., Result]) -> None:
+    assert "is no repository name" in rembed("publish", run, "--repo", "tiny", code=2).output
+    assert "names no checkpoint" in rembed("publish", run, "--repo", REPO, "--step", "5", code=2).output
     lone = run / "checkpoints" / "step-000003"
-    assert "one checkpoint, not a run" in command("publish", lone, "--repo", REPO, "--step", "last", code=2)
+    assert (
+        "one checkpoint, not a run"
+        in rembed("publish", lone, "--repo", REPO, "--step", "last", code=2).output
+    )
 
 
 @pytest.mark.slow
@@ -179,11 +151,13 @@ def test_the_cards_code_works_from_the_hub_as_it_stands(
 
 
 @pytest.mark.slow
-def test_adapters_are_published_merged(run: Path, hub: HubServer) -> None:
+def test_adapters_are_published_merged(run: Path, hub: HubServer, rembed: Callable[..., Result]) -> None:
     settings = ("name=adapted", "training.lora.rank=4", "training.steps=3")
-    command("train", run.parent.parent / "run.yaml", *settings)
+    rembed("train", run.parent.parent / "run.yaml", *settings)
     adapted = run.parent / "adapted"
-    said = command("publish", adapted, "--repo", "lab/adapted", "--token-env", "PUBLISH_TOKEN", "--push")
+    said = rembed(
+        "publish", adapted, "--repo", "lab/adapted", "--token-env", "PUBLISH_TOKEN", "--push"
+    ).output
     assert "verified: the card's code for transformers gives the trainer's embeddings" in said
     files = hub.repos["lab/adapted"].files()
     assert b"published with it merged into the weights" in files["README.md"]
