@@ -11,7 +11,7 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
-from .result import Metric, as_rows, same_rows
+from .result import Metric, as_rows, same_rows, same_width
 
 TRANSFER = (
     "accuracy on Y's test rows of a {} probe fitted on X's training rows (regularisation chosen on X's dev "
@@ -102,7 +102,8 @@ def linear_probe_transfer(
     own 1.00, transferred 1.00, by chance 0.50
     """
     x, y = as_rows(x, "X"), as_rows(y, "Y")
-    same_rows(x, y, width=True)
+    same_rows(x, y)
+    same_width(x.shape[1], y.shape[1])
     if probe not in _PROBES:
         raise InputError(f"unknown probe {probe!r}", todo=f"choose one of {', '.join(_PROBES)}")
     if not (test > 0 and dev > 0 and test + dev < 1):

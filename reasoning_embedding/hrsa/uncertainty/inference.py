@@ -169,30 +169,20 @@ def recomputed_interval(
     x: Any,
     y: Any,
     value: float,
-    *,
     documents: np.ndarray,
+    options: dict[str, Any],
+    *,
     bootstrap: int,
-    seed: int = 0,
-    level: float = 0.95,
-    **options: Any,
+    seed: int,
 ) -> Interval:
-    """Interval of a value that is known, the metric computed anew for every replicate; see :func:`with_inference`.
+    """Interval of the `value` that a metric gives with `options`, computed anew for every replicate.
 
-    Parameters
-    ----------
-    metric, x, y, documents, bootstrap, seed, level
-        As there.
-    value : float
-        What the metric gives with `options`.
-    **options
-        Passed to the metric; ``metric_seed`` as its own seed.
+    The other parameters are those of :func:`with_inference`.
     """
-    if "metric_seed" in options:
-        options["seed"] = options.pop("metric_seed")
-    return _recomputed(_Job.of(metric, x, y, documents, options), value, bootstrap, seed, level)
+    return _recomputed(_Job.of(metric, x, y, documents, options), value, bootstrap, seed)
 
 
-def _recomputed(job: _Job, value: float, replicates: int, seed: int, level: float) -> Interval:
+def _recomputed(job: _Job, value: float, replicates: int, seed: int, level: float = 0.95) -> Interval:
     draws = _resampled(job.codes, replicates, seed, halve=job.spec.needs_distinct)
     return interval(value, np.array([float(job.compute(rows)) for rows in draws]), level)
 

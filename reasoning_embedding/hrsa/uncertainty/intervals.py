@@ -31,8 +31,6 @@ _ANEW: dict[str, Callable[..., Metric]] = {
     "procrustes_distance": procrustes_distance,
     "gulp": gulp,
 }
-
-
 #: Fewer documents than this cannot be resampled.
 _FEWEST = 4
 
@@ -119,17 +117,13 @@ def recomputed_intervals(
     if (width := max(a.width, b.width)) > WIDEST:
         return {}, dict.fromkeys(names, f"{width} dimensions are more than {WIDEST}")
     for name in names:
-        options = {"heldout": settings.heldout, "metric_seed": settings.seed} if name == "h_inv" else {}
+        options = {"heldout": settings.heldout, "seed": settings.seed} if name == "h_inv" else {}
+        value = found.metrics[name].value
         try:
             made[name] = recomputed_interval(
-                _ANEW[name],
-                a.rows,
-                b.rows,
-                found.metrics[name].value,
-                documents=documents,
+                *(_ANEW[name], a.rows, b.rows, value, documents, options),
                 bootstrap=settings.bootstrap,
                 seed=settings.seed,
-                **options,
             )
         except InputError as error:
             reasons[name] = error.what
