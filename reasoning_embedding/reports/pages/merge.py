@@ -211,10 +211,10 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
     """
     point = record["points"][0]
     tensors = read_merge_tensors(folder, point)
-    whole = len(tensors) <= MOST_ROWS
+    single = len(tensors) <= MOST_ROWS
     groups: dict[str, list[dict[str, Any]]] = {}
     for tensor in tensors:
-        groups.setdefault(tensor["name"] if whole else _LAYER.sub(".*.", tensor["name"]), []).append(tensor)
+        groups.setdefault(tensor["name"] if single else _LAYER.sub(".*.", tensor["name"]), []).append(tensor)
     scheduled = len({tensor.get("t") for tensor in tensors}) > 1
     rows = [{"tensor": Cell(name), **_tensor_cells(group, scheduled)} for name, group in groups.items()]
     two = len(tensors[0]["norms"]) == 2
@@ -222,7 +222,7 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
         "Angle in degrees; change: what of the other is orthogonal to the first, over the norm of the first. "
         "Below 3.2 % (cosine above 0.9995) SLERP is LERP."
     )
-    if not (whole and two):
+    if not (single and two):
         caption += (
             " Rows of several tensors or models show the least cosine and the largest angle and change."
         )
@@ -257,8 +257,8 @@ def _tensor_cells(group: Sequence[dict[str, Any]], scheduled: bool) -> dict[str,
         values = sorted({tensor["t"] for tensor in group})
         cells["t"] = Cell("–".join(f"{value:.3g}" for value in dict.fromkeys((values[0], values[-1]))))
     if "lerp" in group[0]:
-        back = sum(tensor["lerp"] for tensor in group)
-        cells["LERP"] = Cell(("yes" if back else "no") if len(group) == 1 else f"{back} of {len(group)}")
+        count = sum(tensor["lerp"] for tensor in group)
+        cells["LERP"] = Cell(("yes" if count else "no") if len(group) == 1 else f"{count} of {len(group)}")
     return cells
 
 
