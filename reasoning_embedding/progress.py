@@ -48,13 +48,11 @@ class Countdown:
         What is counted, such as ``rows``.
     done : int
         How many an earlier process did.
-    interval : float
-        Seconds between two lines.
     """
 
-    def __init__(self, report: Report, what: str, *, done: int = 0, interval: float = INTERVAL) -> None:
+    def __init__(self, report: Report, what: str, *, done: int = 0) -> None:
         self._report, self._what, self._first = report, what, done
-        self._throttle = Throttle(interval)
+        self._throttle = Throttle()
 
     def __call__(self, done: int, total: int) -> None:
         """Say how far it is, if it is time to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 STARS = "***"
@@ -57,12 +58,13 @@ def mask(text: str, *known: str | None) -> str:
 def masked(value: Any) -> Any:
     """Return JSON values with the secrets in their texts masked, also those of this process's environment."""
     known = known_secrets()
+    return with_texts(value, lambda text: mask(text, *known))
 
-    def cover(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: cover(below) for key, below in item.items()}
-        if isinstance(item, list | tuple):
-            return [cover(below) for below in item]
-        return mask(item, *known) if isinstance(item, str) else item
 
-    return cover(value)
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON values with each text changed; tuples become lists."""
+    if isinstance(value, dict):
+        return {key: with_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value

@@ -98,10 +98,10 @@ def build_config(
         "rope_parameters": _rope(defaults, architecture.rope_theta),
     }
     # Fields an architecture lacks (gpt_neox has no key-value heads) would be kept in config.json unread.
-    settable = {*known, "head_dim", "num_key_value_heads"} - (
-        {"num_key_value_heads"} if not hasattr(defaults, "num_key_value_heads") else set()
-    )
-    if "num_key_value_heads" not in settable and key_value_heads != heads:
+    settable = {*known, "head_dim"}
+    if hasattr(defaults, "num_key_value_heads"):
+        settable.add("num_key_value_heads")
+    elif key_value_heads != heads:
         raise InputError(
             f"{kind} has one key-value head for each query head",
             where="architecture.num_key_value_heads",

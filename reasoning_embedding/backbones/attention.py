@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reasoning_embedding.errors import ContractError, SetupError
+from reasoning_embedding.errors import ContractError
 
 from . import cpu
 from .dropout import KEYS, keep_mask
@@ -97,25 +97,19 @@ def packed_attention(
     causal = bool(getattr(getattr(module, "config", module), "is_causal", True))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = int(sliding_window) if sliding_window else None
+    rule: dict[str, Any] = {"scale": scale, "causal": causal, "window": window}
+    tensors = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
     dtype = varlen_dtype(query, dropout)
-    attend: Callable[..., Tensor] = attend_by_runs if dtype is None else attend_by_kernel
-    if dtype is not None:
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if dropout and kwargs.get(KEYS) is not None:
-        attend = partial(
-            _texts_with_dropout, keys=kwargs[KEYS][0], place=int(getattr(module, "layer_idx", 0))
+        place = int(getattr(module, "layer_idx", 0))
+        out = _texts_with_dropout(
+            *tensors, boundaries, dropout=dropout, keys=kwargs[KEYS][0], place=place, **rule
         )
-    out = attend(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        boundaries,
-        int(kwargs["max_length_q"]),
-        dropout=dropout,
-        scale=scale,
-        causal=causal,
-        window=window,
-    )
+    elif dtype is None:
+        out = attend_by_runs(*tensors, boundaries, dropout=dropout, **rule)
+    else:
+        half = (tensor.to(dtype) for tensor in tensors)
+        out = attend_by_kernel(*half, boundaries, int(kwargs["max_length_q"]), **rule)
     return out.unsqueeze(0), None
 
 
@@ -124,7 +118,6 @@ def attend_by_runs(
     key: Tensor,
     value: Tensor,
     boundaries: Tensor,
-    longest: int,
     *,
     dropout: float,
     scale: float,
@@ -169,7 +162,6 @@ def _texts_with_dropout(
     key: Tensor,
     value: Tensor,
     boundaries: Tensor,
-    longest: int,
     *,
     dropout: float,
     scale: float,
@@ -222,27 +214,14 @@ def varlen_dtype(query: Tensor, dropout: float) -> torch.dtype | None:
 
 @cache
 def varlen_kernel() -> tuple[str, Callable[..., Any]]:
-    """Return the variable-length kernel of this machine: flash-attn when installed, else torch's own.
-
-    Raises
-    ------
-    SetupError
-        If neither is there.
-    """
+    """Return the variable-length kernel of this machine: flash-attn when installed, else torch's own."""
     try:
-        from flash_attn import flash_attnattend_by_kernel_func  # ty: ignore[import-not-found]
-
-        return "flash-attn", flash_attnattend_by_kernel_func
+        from flash_attn import flash_attn_varlen_func  # ty: ignore[import-not-found]
     except ImportError:
-        pass
-    try:
         from torch.nn.attention.varlen import varlen_attn
 
         return "torch", varlen_attn
-    except ImportError as error:
-        raise SetupError(
-            "no variable-length attention here", todo="install torch >= 2.10 or flash-attn"
-        ) from error
+    return "flash-attn", flash_attn_varlen_func
 
 
 @cache
@@ -257,7 +236,6 @@ def attend_by_kernel(
     boundaries: Tensor,
     longest: int,
     *,
-    dropout: float,
     scale: float,
     causal: bool,
     window: int | None,
@@ -278,7 +256,7 @@ def attend_by_kernel(
         options |= {"scale": scale, "window_size": windows}
     elif window is not None:
         return attend_by_runs(
-            query, key, value, boundaries, longest, dropout=dropout, scale=scale, causal=causal, window=window
+            query, key, value, boundaries, dropout=0.0, scale=scale, causal=causal, window=window
         )
     else:  # torch 2.10 has no window, a flag for causal, and scales by 1/sqrt(head_dim) whatever the model asks for
         options["is_causal"] = causal

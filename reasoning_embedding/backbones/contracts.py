@@ -22,7 +22,7 @@ from torch import Tensor
 from reasoning_embedding.errors import ContractError
 
 from . import attention
-from .layers import PACKED, decoder_layers
+from .layers import decoder_layers
 from .packs import Pack, make_pack
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
         blind = [str(index) for index, value in enumerate(reach) if value <= tolerance * 1e-2]
         if blind:
             _fail(f"attention is not bidirectional in layer {', '.join(blind)}", where)
-        with _causal(model, True):
+        with _causal(model):
             causal = _reach_per_layer(model, pack)
         packed = _states(model, pack)
         changed = [texts[0], (texts[1] + 1) % vocabulary, *texts[2:]]
@@ -106,13 +106,7 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
 
 
 def packed_attention_difference(device: str) -> float:
-    """Return how far packed attention of two texts is from that of each alone, on a device: 0 but for rounding.
-
-    Raises
-    ------
-    SetupError
-        If the device has no kernel for it.
-    """
+    """Return how far packed attention of two texts is from that of each alone, on a device: 0 but for rounding."""
     layer: Any = SimpleNamespace(config=SimpleNamespace(is_causal=False))
     generator = torch.Generator().manual_seed(0)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
@@ -153,9 +147,9 @@ def _evaluation(model: PreTrainedModel) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _causal(model: PreTrainedModel, value: bool) -> Generator[None]:
+def _causal(model: PreTrainedModel) -> Generator[None]:
     before = getattr(model.config, "is_causal", True)
-    model.config.is_causal = value
+    model.config.is_causal = True
     try:
         yield
     finally:
@@ -178,7 +172,7 @@ def _padded_states(model: PreTrainedModel, texts: list[np.ndarray]) -> np.ndarra
     try:
         states = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     finally:
-        model.set_attn_implementation(before if before != "sdpa" else PACKED)
+        model.set_attn_implementation(before)
     return states[mask.bool()].float().cpu().numpy()
 
 

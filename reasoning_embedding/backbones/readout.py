@@ -102,7 +102,7 @@ def require_packed_readout(path: str, *, revision: str | None = None) -> bool:
 
 
 def _has_chat_template(path: str, revision: str | None) -> bool:
-    if (Path(path) / "chat_template.jinja").is_file():
+    if _file(path, "chat_template.jinja", revision) is not None:
         return True
     return bool((_read(path, "tokenizer_config.json", revision) or {}).get("chat_template"))
 
@@ -120,25 +120,25 @@ def pooling_mode(settings: dict[str, Any]) -> str:
     )
 
 
+def _file(path: str, name: str, revision: str | None) -> str | None:
+    """Return one file of a folder or Hub repository; None where it has no such file."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        return cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except (OSError, ValueError):
+        return None  # unreachable, or no such repository: loading it says so in its own words
+
+
 def _read(path: str, name: str, revision: str | None) -> Any:
     """JSON of one file of a folder or Hub repository; None where it has no such file."""
-    file = Path(path) / name
-    if not Path(path).is_dir():
-        from transformers.utils.hub import cached_file
-
-        try:
-            found = cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        except (OSError, ValueError):
-            return None  # unreachable, or no such repository: loading it says so in its own words
-        if found is None:
-            return None
-        file = Path(found)
-    if not file.is_file():
+    file = _file(path, name, revision)
+    if file is None:
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unreadable(str(file)) from error
+        raise _unreadable(file) from error
 
 
 def _unreadable(where: str) -> InputError:

@@ -110,7 +110,7 @@ def _write_modules(folder: Path, embedder: Embedder) -> None:
     )
 
 
-def load_embedder(path: str | Path, *, revision: str | None = None) -> Embedder:
+def load_embedder(path: str | Path) -> Embedder:
     """Load a checkpoint of ours, or any SentenceTransformer folder of a decoder with mean pooling.
 
     Raises
@@ -126,13 +126,9 @@ def load_embedder(path: str | Path, *, revision: str | None = None) -> Embedder:
             "no such checkpoint folder", where=str(path), todo="name a step-NNNNNN folder of a run"
         )
     if not require_packed_readout(str(folder)):
-        raise InputError(
-            "not a sentence-transformers checkpoint",
-            where=str(folder),
-            todo="name a checkpoint folder of a run",
-        )
+        raise _no_embedder(folder)
     pooling = _read(folder / "1_Pooling" / "config.json")
-    model, tokenizer = load_decoder(str(folder), revision=revision)
+    model, tokenizer = load_decoder(str(folder))
     prompts = _read(folder / "config_sentence_transformers.json").get("prompts", {})
     include = bool(pooling.get("include_prompt", True))
     return Embedder(model, tokenizer, config.Pooling(include_prompt=include), prompts)
@@ -159,8 +155,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return read_json(path, todo="save or download the model again")
     except OSError as error:
-        raise InputError(
-            "not a sentence-transformers checkpoint",
-            where=str(path),
-            todo="name a checkpoint folder of a run",
-        ) from error
+        raise _no_embedder(path) from error
+
+
+def _no_embedder(path: Path) -> InputError:
+    return InputError(
+        "not a sentence-transformers checkpoint", where=str(path), todo="name a checkpoint folder of a run"
+    )

@@ -15,8 +15,8 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json, write_json
 
 FILE = "provenance.json"
-#: Files whose bytes decide what a model computes.
-_CONTENT = (".safetensors", ".json", ".model", ".txt", ".jinja")
+#: Endings of files whose bytes decide what a model computes.
+MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".jinja")
 #: Folders within a model's that hold other models, or what was measured of it.
 _BESIDE = {"checkpoints", "hrsa"}
 _NOT_CONTENT = {FILE, "trainer_state.json", "gates.json"}
@@ -43,7 +43,7 @@ def content_hash(folder: Path) -> str:
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and path.suffix in _CONTENT
+        and path.suffix in MODEL_FILES
         and path.name not in _NOT_CONTENT
         and path.relative_to(folder).parts[0] not in _BESIDE
     )

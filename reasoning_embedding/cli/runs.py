@@ -75,7 +75,7 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
         )
     folder = RunFolder(path)
     typer.echo(f"{path}: {found.kind}, {found.state}")
-    for key, value in (_last_metrics(folder.metrics) or {}).items():
+    for key, value in _last_metrics(folder.metrics).items():
         typer.echo(f"  {key}: {value}")
     if steps := folder.steps():
         typer.echo(f"  checkpoints: {' '.join(str(step) for step in steps)}")
@@ -177,12 +177,8 @@ def _below(path: Path) -> Iterator[Found]:
     if found:
         yield found
     for folder in sorted(path.iterdir()):
-        if (
-            folder.is_dir()
-            and not folder.is_symlink()
-            and folder.name not in _INSIDE_A_MODEL
-            and not folder.name.startswith(".")
-        ):
+        hidden = folder.name.startswith(".") or folder.name in _INSIDE_A_MODEL
+        if folder.is_dir() and not folder.is_symlink() and not hidden:
             yield from _below(folder)
 
 
@@ -191,7 +187,7 @@ def _describe(path: Path) -> Found | None:
 
     folder = RunFolder(path)
     config, provenance = _read(folder.config_json), _read(path / "provenance.json")
-    metrics = _last_metrics(folder.metrics) or {}
+    metrics = _last_metrics(folder.metrics)
     if config is None and provenance is None:
         return None
     if config is None or config.get("kind") not in _KINDS:
@@ -229,14 +225,14 @@ def _state(metrics: Path, steps: list[int], planned: int | None) -> str:
     return f"stopped{of}"
 
 
-def _last_metrics(path: Path) -> dict[str, Any] | None:
-    """The last whole line of a log: a killed run may leave half a line at its end."""
+def _last_metrics(path: Path) -> dict[str, Any]:
+    """The last whole line of a log, whose other lines are many: a killed run may leave half a line at its end."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     for line in reversed(lines):
         with contextlib.suppress(json.JSONDecodeError):
             if isinstance(value := json.loads(line), dict):
                 return value
-    return None
+    return {}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Name, NonNegative, Positive, Section
+from .base import Name, NonNegative, Positive, Section, Text
 from .data import Source
 
 
@@ -21,7 +21,7 @@ class TextProbe(Section):
     """Texts of local files: JSONL or parquet records, rows of a CSV, or the lines of a ``.txt`` file."""
 
     kind: Literal["text"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
     text: str = "text"
     """Field or column that holds the text; a ``.txt`` file has none."""
     label: str | None = None
@@ -37,7 +37,7 @@ class TracesProbe(Section):
     """Chains of thought: one worked solution a JSONL record."""
 
     kind: Literal["traces"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
     field: str | None = None
     """Absent: the first of ``trace``, ``solution``, ``reasoning`` and ``answer`` that the first record has."""
     texts: Positive = 500
@@ -59,7 +59,7 @@ class MixProbe(Section):
     """Queries of a mix's rows, labelled by their source."""
 
     kind: Literal["mix"]
-    rows: Annotated[str, Field(min_length=1)]
+    rows: Text
     texts: Positive = 500
     seed: int = 0
 

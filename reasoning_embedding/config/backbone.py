@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Positive, PositiveFloat, Section
+from .base import Positive, PositiveFloat, Section, Text
 
 
 class Architecture(Section):
@@ -31,7 +31,7 @@ class PretrainedBackbone(Section):
     """A decoder checkpoint: a local folder or a Hub id with a pinned revision."""
 
     kind: Literal["pretrained"] = "pretrained"
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
     revision: str | None = None
 
 
@@ -40,7 +40,7 @@ class RandomBackbone(Section):
 
     kind: Literal["random"]
     architecture: Architecture = Architecture()
-    tokenizer: Annotated[str, Field(min_length=1)]
+    tokenizer: Text
     seed: int = 0
 
 

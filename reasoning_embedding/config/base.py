@@ -13,6 +13,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 #: A decay rate of moments: torch refuses 1.
 Decay = Annotated[float, Field(ge=0, lt=1)]
+#: A text that says something, such as a path.
+Text = Annotated[str, Field(min_length=1)]
 #: A name that becomes a folder: letters, digits, ``.``, ``_`` and ``-``; it cannot leave its parent.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 

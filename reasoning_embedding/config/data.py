@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, NonNegative, Positive, PositiveFloat, Section, conflict
+from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
 
 
 class SourceBase(Section):
@@ -33,15 +33,15 @@ class FilesSource(SourceBase):
     """
 
     kind: Literal["files"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
 
 
 class MixSource(SourceBase):
     """Rows that name their texts by id, and the corpus that holds the texts."""
 
     kind: Literal["mix"]
-    rows: Annotated[str, Field(min_length=1)]
-    corpus: Annotated[str, Field(min_length=1)]
+    rows: Text
+    corpus: Text
     sources: list[str] | None = None
     """Keep only rows of these sources."""
 
@@ -50,7 +50,7 @@ class HubSource(SourceBase):
     """A data set of the Hugging Face Hub at a revision."""
 
     kind: Literal["hub"]
-    dataset: Annotated[str, Field(min_length=1)]
+    dataset: Text
     config: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -86,7 +86,7 @@ class Data(Section):
     """Prompt put before a query that has an instruction; documents get none."""
     bad_rows: Literal["stop", "skip"] = "stop"
     """Stop at the first row that cannot be used, or skip such rows and count them."""
-    cache_dir: Annotated[str, Field(min_length=1)] | None = None
+    cache_dir: Text | None = None
     """Folder that keeps texts and tokens, read from disk as needed: for data larger than memory, and so that a
     second start makes no tokens. Absent: files of 64 MiB and more are kept in ``<output_dir>/.data``, less is held in
     memory."""

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, Positive, Section, conflict
+from .base import Name, Positive, Section, Text, conflict
 
 
 class BeirTask(Section):
     """Retrieval on a local BEIR-style folder: corpus, queries (JSONL, .gz too) and qrels.tsv."""
 
     kind: Literal["beir"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
     name: Name | None = None
     """Absent: the folder's name."""
     instruction: str | None = None
@@ -32,7 +32,7 @@ class SuiteTask(Section):
     """A benchmark or a task of mteb by its name: ``MTEB(eng, v2)``, ``BRIGHT(v1.1)``, ``Banking77Classification``."""
 
     kind: Literal["mteb"]
-    name: Annotated[str, Field(min_length=1)]
+    name: Text
     languages: list[str] | None = None
     """ISO 639-3 codes; absent: all languages of the benchmark."""
     subsets: list[str] | None = None
@@ -43,10 +43,7 @@ class StsTask(Section):
     """Sentence pairs with a similarity, from a CSV or TSV file (.gz too), or from several, one after another."""
 
     kind: Literal["sts"]
-    path: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-    )
+    path: Text | Annotated[list[Text], Field(min_length=1)]
     name: Name | None = None
     """Absent: the file's name; several files need one."""
     columns: tuple[str | int, str | int, str | int] = (0, 1, 2)
@@ -69,8 +66,8 @@ class ClassificationTask(Section):
     """Texts with a class, train and test, from CSV files (.gz too); mteb's protocol of ten experiments."""
 
     kind: Literal["classification"]
-    train: Annotated[str, Field(min_length=1)]
-    test: Annotated[str, Field(min_length=1)]
+    train: Text
+    test: Text
     name: Name
     text: str = "text"
     label: str = "label"
@@ -82,7 +79,7 @@ class ChoiceTask(Section):
     """Multiple choice on a BEIR-style folder with ``candidates.jsonl``: choice accuracy beside nDCG."""
 
     kind: Literal["choice"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
     name: Name | None = None
     instruction: str | None = None
 
@@ -91,8 +88,8 @@ class BrightTask(Section):
     """One subject of BRIGHT from a local folder laid out like the original data set."""
 
     kind: Literal["bright"]
-    path: Annotated[str, Field(min_length=1)]
-    subject: Annotated[str, Field(min_length=1)]
+    path: Text
+    subject: Text
     long: bool = False
     instruction: str | None = None
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from .analysis import Tracking
 from .backbone import Architecture
-from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
+from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
 from .reading.suggestions import did_you_mean
 
 #: Rewards that are known by name.
@@ -33,7 +33,7 @@ class ExistingTokenizer(Section):
     """A tokenizer folder or Hub id."""
 
     kind: Literal["existing"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
 
 
 Tokenizer = Annotated[WorldTokenizer | BpeTokenizer | ExistingTokenizer, Field(discriminator="kind")]
@@ -144,7 +144,7 @@ class GivenStage(StageBase):
     """A causal checkpoint as it is: its safetensors and tokenizer are copied (or linked) into the lineage."""
 
     kind: Literal["given"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Text
     """A folder or a Hub id."""
     revision: str | None = None
     """Branch, tag or, best, commit of the Hub repository."""

@@ -7,16 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .analysis import EverySteps, Measuring
-from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
+from .base import Fraction, Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
 from .evaluation import Evaluation
-
-Reference = Annotated[str, Field(min_length=1)]
 
 
 class RunCheckpoints(Section):
     """Checkpoints of one run, in order."""
 
-    run: Reference
+    run: Text
     """The run's folder."""
     steps: Literal["all"] | list[NonNegative] | EverySteps = "all"
     last: Positive | None = None
@@ -26,7 +24,7 @@ class RunCheckpoints(Section):
 class TensorValue(Section):
     """A value for the tensors whose name contains ``filter``; without one, for all that are left."""
 
-    filter: Annotated[str, Field(min_length=1)] | None = None
+    filter: Text | None = None
     value: Fraction | Annotated[list[Fraction], Field(min_length=1)]
 
 
@@ -77,7 +75,7 @@ class Linear(Section):
 class _TaskVectors(Section):
     """Differences of models from a base, combined and added to it."""
 
-    base: Reference
+    base: Text
     """What the models were fine-tuned from, as an embedder: step 0 of a run."""
     weights: Annotated[list[float], Field(min_length=1)] | None = None
     """One number a model; absent: 1 each."""
@@ -118,7 +116,7 @@ class ModelStock(Section):
     """Move from the base toward the mean as far as the angles between the models say (Jang et al. 2024)."""
 
     kind: Literal["model-stock"]
-    base: Reference
+    base: Text
     rows: bool = False
     """An angle for each row of a matrix instead of one for the tensor."""
 
@@ -159,7 +157,7 @@ class MergeConfig(Section):
     kind: Literal["merge"]
     name: Name
     output_dir: str = "runs"
-    models: Annotated[list[Reference], Field(min_length=1)] | RunCheckpoints
+    models: Annotated[list[Text], Field(min_length=1)] | RunCheckpoints
     """Folders of embedders, or ``RUN@STEP``: a run's folder and a step, ``first``, ``last`` or ``best``. A folder of a
     LoRA adapter is merged into its base first. Or the checkpoints of one run."""
     method: MergeMethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,24 +97,22 @@ class CachedEncoder:
         return self.encoder.dimension
 
     def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        prompt: str = "",
-        max_tokens: int = 512,
-        pack_tokens: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int = 512, **options: Any
     ) -> np.ndarray:
-        """Return the embeddings (len(texts), dimension) of the cache, or encode and save them."""
+        """Return the embeddings (len(texts), dimension) of the cache, or encode and save them.
+
+        Parameters
+        ----------
+        texts, prompt, max_tokens, **options
+            As :meth:`~reasoning_embedding.evaluation.sharding.TextEncoder.encode` has them.
+        """
         path = self.cache.path(texts, prompt=prompt, max_tokens=max_tokens)
         shape = (len(texts), self.dimension)
         found = self.cache.load(path) if self.world.is_main else None
         found = broadcast_array(found if found is not None and found.shape == shape else None, self.world)
         if found is not None:
             return found
-        embeddings = self.encoder.encode(
-            texts, prompt=prompt, max_tokens=max_tokens, pack_tokens=pack_tokens, progress=progress
-        )
+        embeddings = self.encoder.encode(texts, prompt=prompt, max_tokens=max_tokens, **options)
         # What is not finite ends the task: it must not come back as a hit.
         if self.world.is_main and np.isfinite(embeddings).all():
             self.cache.save(path, embeddings)

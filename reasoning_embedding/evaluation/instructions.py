@@ -14,6 +14,8 @@ from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
 
+from .tasks.suites import task_names
+
 #: Where a task's data comes from when it is on this machine: ``metadata.dataset["path"]`` begins with it.
 LOCAL = "local/"
 _SIDES = tuple(side.value for side in PromptType)
@@ -121,16 +123,15 @@ class Instructions:
         InputError
             With the nearest known name.
         """
-        known = {*tasks, *get_args(TaskType), *_SIDES}
+        known = {*tasks, *get_args(TaskType), *_SIDES, *task_names()}
         for key in self._given:
             name = _task_of(key)
-            if name in known or name in _mteb_tasks():
-                continue
-            raise InputError(
-                f"{name!r} is no task and no type of task{did_you_mean(name, [*known, *_mteb_tasks()])}",
-                where=self.where,
-                todo="name a task, TASK:SUBSET, or a type of task such as Retrieval",
-            )
+            if name not in known:
+                raise InputError(
+                    f"{name!r} is no task and no type of task{did_you_mean(name, known)}",
+                    where=self.where,
+                    todo="name a task, TASK:SUBSET, or a type of task such as Retrieval",
+                )
 
 
 def is_asymmetric(metadata: TaskMetadata) -> bool:
@@ -162,12 +163,6 @@ def _task_of(key: str) -> str:
     for side in _SIDES:
         key = key.removesuffix(f"-{side}")
     return key.split(":", 1)[0]
-
-
-def _mteb_tasks() -> set[str]:
-    from mteb.get_tasks import TASK_LIST
-
-    return {task.metadata.name for task in TASK_LIST}
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
 
@@ -15,16 +19,15 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import ReasoningEmbeddingError
 
 from .floors.tfidf import TfIdf
+from .sharding import TextEncoder
 
-if TYPE_CHECKING:
-    from .encoder import TextEncoder
-
-
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-from sklearn.feature_extraction.text import TfidfVectorizer
+#: Dimension of the random baseline, that of common small embedders.
+RANDOM_DIMENSION = 384
+#: Initialisations of KMeans; the best by inertia is kept.
+KMEANS_INITIALISATIONS = 10
+#: t-SNE of the figure; fewer texts than this need a smaller perplexity.
+PERPLEXITY = 10
+TSNE_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,6 @@ def sequences(task: config.NumberSequencesTask) -> Sequences:
     )
 
 
-#: Dimension of the random baseline, that of common small embedders.
-RANDOM_DIMENSION = 384
-
-
 def character_tfidf(data: Sequences) -> np.ndarray:
     """TF-IDF of character 1- to 3-grams, scikit-learn's defaults otherwise (n, vocabulary)."""
     return TfidfVectorizer(analyzer="char", ngram_range=(1, 3)).fit_transform(data.texts).toarray()
@@ -151,13 +150,6 @@ BASELINES: dict[str, Callable[[Sequences], np.ndarray]] = {
     "digit_histogram": digit_histogram,
     "hand_made": hand_made,
 }
-
-
-#: Initialisations of KMeans; the best by inertia is kept.
-KMEANS_INITIALISATIONS = 10
-#: t-SNE of the figure; fewer texts than this need a smaller perplexity.
-PERPLEXITY = 10
-TSNE_ITERATIONS = 1000
 
 
 def score(
@@ -213,8 +205,7 @@ def score(
     scores = clustering_scores(embeddings, data.labels, seed=task.seed)
     null = random_null(scores["silhouette_true"], data.labels, model.dimension, task)
     return {
-        "task": task.name,
-        "type": "Clustering",
+        **identity(task),
         "main_metric": "silhouette_true",
         "main_score": scores["silhouette_true"],
         **scores,
@@ -223,8 +214,12 @@ def score(
         "baselines": baseline_scores(data, task),
         "standard": is_standard(task),
         "tsne": project(embeddings, data, seed=task.seed),
-        "fingerprint": fingerprint(task),
     }
+
+
+def identity(task: config.NumberSequencesTask) -> dict[str, Any]:
+    """Return what, beside model and settings, decides the score, as of a task of mteb."""
+    return {"task": task.name, "type": "Clustering", "fingerprint": fingerprint(task)}
 
 
 def fingerprint(task: config.NumberSequencesTask) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,18 @@ from reasoning_embedding.checkpoints.provenance import versions
 from reasoning_embedding.checkpoints.scores import FILE, load_scores, mean_scores
 from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.distributed import World
-from reasoning_embedding.errors import InputError, SetupError
+from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.progress import Report
 
+from . import number_sequences
 from .embedding_cache import FOLDER as CACHE_FOLDER
 from .embedding_cache import CachedEncoder, EmbeddingCache
 from .encoder import QUERY_TEMPLATE, MtebEncoder, model_meta
 from .floors.bm25 import BM25Search
 from .floors.tfidf import TfIdf
 from .instructions import Instructions
-from .scoring import identity, score_task
+from .scoring import identity, outcome, score_task
 from .sharding import ShardedEncoder, TextEncoder, broadcast_object
 from .tasks.loading import load_tasks
 from .tasks.suites import suite_members
@@ -40,13 +40,12 @@ _DECISIVE = ("max_tokens", "pack_tokens", "query_template", "dtype", "pooling")
 
 def evaluate(
     model: TextEncoder | BM25,
-    tasks: Sequence[config.Task],
+    settings: config.Evaluation,
     folder: Path,
     *,
     model_name: str,
     revision: str,
     step: int | None,
-    settings: config.Evaluation,
     query_template: str = QUERY_TEMPLATE,
     report: Report = lambda line: None,
     world: World | None = None,
@@ -61,9 +60,9 @@ def evaluate(
     ----------
     model : TextEncoder or BM25
         An embedder, or a lexical baseline, which is sent no instructions.
-    tasks : sequence of config.Task
-        All are read and checked before the first is scored. ``scores.json`` holds these and no others;
-        number sequences come last.
+    settings : config.Evaluation
+        Tasks, instructions, truncation length, tokens of a forward, documents of a chunk, threads. All tasks are
+        read and checked before the first is scored; ``scores.json`` holds these and no others, number sequences last.
     folder : Path
         Receives ``scores.json``, ``mteb/results/<model>/<revision>/<task>.json``, ``per_query/<task>.json``
         and ``embeddings/``.
@@ -72,8 +71,6 @@ def evaluate(
         revision that changes with the weights, ``BM25().revision`` is the baseline's.
     step : int or None
         Training step, for the record.
-    settings : config.Evaluation
-        Instructions, truncation length, tokens of a forward, documents of a chunk, threads.
     query_template : str
         Put before a query that has an instruction; the one of training.
     report : callable
@@ -98,31 +95,28 @@ def evaluate(
     say = report if world.is_main else lambda line: None
     instructions = Instructions(settings.instructions)
     with isolation.same_random_state(), isolation.threads(settings.threads), isolation.quiet_libraries():
-        loaded = _load(tasks, instructions)
+        loaded = _load(settings.tasks, instructions)
         scores: dict[str, Any] = {
             "model": model_name,
             "revision": revision,
             "step": step,
             "tasks": [],
             "failed": [],
-            "suites": suite_members(tasks),
+            "suites": suite_members(settings.tasks),
             "settings": _pinned(model, settings, query_template),
             "versions": versions(),
         }
         known = broadcast_object(_known(folder, scores) if world.is_main else None, world)
         lexical = isinstance(model, BM25 | TfIdf)
-        # An embedder of others is asked with what the user says, else as its authors ask it.
-        own_prompts = (
-            model.prompts if isinstance(model, LibraryEmbedder) and settings.instructions is None else None
-        )
-        instructed = not lexical and own_prompts is None
+        prompts: dict[str, str] | None = None
+        if lexical:
+            prompts = {}
+        elif isinstance(model, LibraryEmbedder) and settings.instructions is None:
+            prompts = model.prompts  # where the user says nothing, as its authors ask it
+        sent = instructions if prompts is None else None
         todo = []
         for task in loaded:
-            own = (
-                identity(task, instructions, instructed=instructed)
-                if isinstance(task, AbsTask)
-                else _sequences(task)
-            )
+            own = identity(task, sent) if isinstance(task, AbsTask) else number_sequences.identity(task)
             entry = known.get(own["task"], {})
             if all(entry.get(key) == value for key, value in own.items()):
                 scores["tasks"].append(entry)
@@ -142,8 +136,7 @@ def evaluate(
                 encoder,
                 _meta(model, scores),
                 instructions=instructions,
-                instructed=instructed,
-                prompts=own_prompts,
+                prompts=prompts,
                 corpus_embedder=CachedEncoder(encoder, cache, world) if keep else None,
                 max_tokens=settings.max_tokens,
                 pack_tokens=settings.pack_tokens,
@@ -232,32 +225,21 @@ def _meta(model: TextEncoder | BM25, scores: dict[str, Any]) -> ModelMeta:
     )
 
 
-def _sequences(task: config.NumberSequencesTask) -> dict[str, Any]:
-    """Return what decides the score of number sequences."""
-    from .number_sequences import fingerprint
-
-    return {"task": task.name, "type": "Clustering", "fingerprint": fingerprint(task)}
-
-
 def _score_sequences(
     task: config.NumberSequencesTask,
     model: TextEncoder | None,
     entry: dict[str, Any],
     settings: config.Evaluation,
 ) -> dict[str, Any]:
-    from .number_sequences import score
-
-    start = time.perf_counter()
-    try:
+    def score() -> dict[str, Any]:
         if model is None:
             raise InputError("BM25 ranks documents; it has no embeddings to cluster")
-        found = score(model, task, max_tokens=settings.max_tokens, pack_tokens=settings.pack_tokens)
-        entry = {**entry, "instruction": "", "prompt": "", **found}
-    except SetupError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a model raises is this task's failure, and recorded
-        entry = {**entry, "error": f"{type(error).__name__}: {error}"}
-    return {**entry, "seconds": round(time.perf_counter() - start, 3)}
+        found = number_sequences.score(
+            model, task, max_tokens=settings.max_tokens, pack_tokens=settings.pack_tokens
+        )
+        return {"instruction": "", "prompt": "", **found}
+
+    return outcome(entry, score)
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,31 @@ from reasoning_embedding.files import explain_disk_errors, write_json
 
 from .encoder import MtebEncoder
 from .floors.bm25 import BM25Search
-from .floors.tfidf import TfIdf, encoded_texts
+from .floors.tfidf import TfIdf
 from .instructions import Instructions, is_asymmetric
+from .tasks.texts import encoded_texts
 
 #: Sub-folder of mteb's own result files.
 MTEB_FOLDER = "mteb"
 #: Texts in one of mteb's batches, which are put together again before they are encoded.
 _BATCH = 1024
+#: Sub-folder of an evaluation folder: ``per_query/<task>.json``.
+PER_QUERY = "per_query"
+#: mteb's names of metrics -> trec_eval's, under which scores of single queries come.
+_TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+#: The hook that mteb's retrieval tasks call with the scores of all queries, meant to be overridden.
+_HOOK = "task_specific_scores"
 
 
-def identity(task: AbsTask, instructions: Instructions, *, instructed: bool) -> dict[str, Any]:
+def identity(task: AbsTask, instructions: Instructions | None) -> dict[str, Any]:
     """Return what, beside model and settings, decides a task's score: equal identity, equal score.
 
     Parameters
     ----------
     task : AbsTask
         Any task of mteb.
-    instructions : Instructions
-        What its texts are asked with.
-    instructed : bool
-        Whether the model is sent instructions at all.
+    instructions : Instructions or None
+        What its texts are asked with; None for a model that is sent no instructions.
     """
     metadata = task.metadata
     subsets = list(task.hf_subsets)
@@ -56,7 +61,7 @@ def identity(task: AbsTask, instructions: Instructions, *, instructed: bool) -> 
         "fingerprint": metadata.revision,
         "splits": list(task.eval_splits),
         "instructions": {
-            subset: instructions.sent(metadata, subset) if instructed else {} for subset in subsets
+            subset: instructions.sent(metadata, subset) if instructions else {} for subset in subsets
         },
     }
 
@@ -88,38 +93,48 @@ def score_task(
     SetupError
         When the folder cannot be written.
     """
-    entry = {**entry, **_described(task, model)}
     if isinstance(model, MtebEncoder):
         model.sent.clear()
+    return outcome({**entry, **_described(task, model)}, lambda: _scores(task, model, entry, folder))
+
+
+def outcome(entry: dict[str, Any], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return an entry with what `score` gives and its seconds, or with its ``error``: one task fails by itself."""
     start = time.perf_counter()
     try:
-        with explain_disk_errors(folder or Path()), _fitted(model, task), recorded(task) as single:
-            # Which tasks to skip is decided before, by more than mteb looks at: so here, always run.
-            found = mteb.evaluate(
-                model,
-                task,
-                cache=ResultCache(cache_path=folder / MTEB_FOLDER) if folder else None,
-                overwrite_strategy="always",
-                co2_tracker=False,
-                show_progress_bar=False,
-                encode_kwargs={"batch_size": _BATCH, "show_progress_bar": False},
-            )
-        values = _metrics(found, entry["main_metric"])
+        found = score()
     except SetupError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a model raises is this task's failure, and recorded
-        entry["error"] = f"{type(error).__name__}: {error}"
-        entry["seconds"] = round(time.perf_counter() - start, 3)
-        return entry
-    if isinstance(model, MtebEncoder):
-        sent = model.sent.pop(task.metadata.name, {})
-        entry["prompts"] = {**sent, **({"tasks": model.sent} if model.sent else {})}
+        found = {"error": f"{type(error).__name__}: {error}"}
+    return {**entry, **found, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _scores(
+    task: AbsTask, model: MtebEncoder | BM25Search, entry: dict[str, Any], folder: Path | None
+) -> dict[str, Any]:
+    """Score a task, and write its single scores into the folder."""
+    with explain_disk_errors(folder or Path()), _fitted(model, task), recorded(task) as single:
+        # Which tasks to skip is decided before, by more than mteb looks at: so here, always run.
+        found = mteb.evaluate(
+            model,
+            task,
+            cache=ResultCache(cache_path=folder / MTEB_FOLDER) if folder else None,
+            overwrite_strategy="always",
+            co2_tracker=False,
+            show_progress_bar=False,
+            encode_kwargs={"batch_size": _BATCH, "show_progress_bar": False},
+        )
+    values = _metrics(found, entry["main_metric"])
     if folder:
         rows = _rows(found.task_results[0])
         single = single or (experiments(rows[0], entry["main_metric"]) if len(rows) == 1 else {})
         if single.get("scores"):
             write_json(path_of(folder, entry["task"]), single)
-    return {**entry, **values, "seconds": round(time.perf_counter() - start, 3)}
+    if not isinstance(model, MtebEncoder):
+        return values
+    sent = model.sent.pop(task.metadata.name, {})
+    return {"prompts": {**sent, **({"tasks": model.sent} if model.sent else {})}, **values}
 
 
 @contextlib.contextmanager
@@ -144,7 +159,7 @@ def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
 def _described(task: AbsTask, model: MtebEncoder | BM25Search) -> dict[str, Any]:
     """Return what a reader wants to see of a task: the query instruction, and numbers of texts where known."""
     described: dict[str, str] = {"instruction": "", "prompt": ""}
-    if isinstance(model, MtebEncoder) and model.instructed:
+    if isinstance(model, MtebEncoder) and model.prompts is None:
         subset = next(iter(task.hf_subsets), "default")
         side = PromptType.query if is_asymmetric(task.metadata) else None
         described["instruction"] = model.instructions.for_task(task.metadata, subset, side)
@@ -180,15 +195,6 @@ def _metrics(found: Any, main_metric: str) -> dict[str, float]:
     return values
 
 
-#: Sub-folder of an evaluation folder: ``per_query/<task>.json``.
-PER_QUERY = "per_query"
-_DEFAULT = "ndcg_at_10"
-#: mteb's names of metrics -> trec_eval's, under which scores of single queries come.
-_TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
-#: The hook that mteb's retrieval tasks call with the scores of all queries, meant to be overridden.
-_HOOK = "task_specific_scores"
-
-
 def path_of(folder: Path, task: str) -> Path:
     """Return the file of a task's single scores."""
     return folder / PER_QUERY / f"{task}.json"
@@ -198,8 +204,7 @@ def query_metric(main_score: str) -> tuple[str, str]:
     """Return the metric of single queries under mteb's and trec_eval's name: the main one where it has one."""
     match = re.fullmatch(r"(\w+?)_at_(\d+)", main_score)
     if match is None or match[1] not in _TREC:
-        main_score, match = _DEFAULT, re.fullmatch(r"(\w+?)_at_(\d+)", _DEFAULT)
-    assert match is not None
+        return "ndcg_at_10", "ndcg_cut_10"
     return main_score, f"{_TREC[match[1]]}_{match[2]}"
 
 

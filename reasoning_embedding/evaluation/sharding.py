@@ -54,16 +54,13 @@ class ShardedEncoder:
         """Length of an embedding."""
         return self.encoder.dimension
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        prompt: str = "",
-        max_tokens: int = 512,
-        pack_tokens: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> np.ndarray:
+    def encode(self, texts: Sequence[str], *, prompt: str = "", **options: Any) -> np.ndarray:
         """Encode this rank's share and gather those of the others; the progress is this rank's.
+
+        Parameters
+        ----------
+        texts, prompt, **options
+            As :meth:`TextEncoder.encode` has them.
 
         Raises
         ------
@@ -77,13 +74,7 @@ class ShardedEncoder:
         failure: Exception | None = None
         if len(mine):
             try:
-                rows = self.encoder.encode(
-                    [texts[index] for index in mine],
-                    prompt=prompt,
-                    max_tokens=max_tokens,
-                    pack_tokens=pack_tokens,
-                    progress=progress,
-                )
+                rows = self.encoder.encode([texts[index] for index in mine], prompt=prompt, **options)
             except Exception as error:  # noqa: BLE001 - raised below, once the other ranks know
                 failure = error
         failed = max_over_ranks(0 if failure is None else self.world.rank + 1, self.world)

@@ -89,12 +89,11 @@ def score_model(
         )
     return evaluate(
         open_embedder(model, device=world.device, report=report if world.is_main else None),
-        evaluation.tasks,
+        evaluation,
         folder,
         model_name=name,
         revision=revision_of(step, content),
         step=step,
-        settings=evaluation,
         query_template=template,
         report=report,
         world=world,
@@ -211,12 +210,11 @@ def _score_baseline(
         name, revision = f"{experiment.name}-{baseline}", f"seed-0-{content_hash(checkpoint)[:12]}"
     evaluate(
         model,
-        evaluation.tasks,
+        evaluation,
         folder.baseline(baseline),
         model_name=name,
         revision=revision,
         step=None,
-        settings=evaluation,
         query_template=experiment.recipe.data.query_template,
         report=report,
         world=world,
@@ -267,12 +265,11 @@ def training_score(settings: config.RunConfig, report: Report) -> Score | None:
         with tempfile.TemporaryDirectory(prefix="reasoning-embedding-") as folder:
             found = evaluate(
                 embedder,
-                evaluation.tasks,
+                evaluation,
                 Path(folder),
                 model_name=settings.name,
                 revision=f"{step_name(step)}-live-{uuid.uuid4().hex}",
                 step=step,
-                settings=evaluation,
                 query_template=settings.data.query_template,
                 world=world,
             )

@@ -77,25 +77,10 @@ class ActivationCache:
                 path.unlink(missing_ok=True)
 
 
-def activation_key(
-    content: str, bidirectional: bool | None, tokens: str, sample: Sample, dtype: str = "float32"
-) -> str:
-    """Hash of all that decides the kept rows of a model.
-
-    Parameters
-    ----------
-    content : str
-        Content hash of the checkpoint.
-    bidirectional : bool or None
-        How it attends; None = as saved.
-    tokens : str
-        Hash of the probe set's token ids, cut to their longest length.
-    sample : Sample
-        Token rule and rows.
-    dtype : str
-        Type the model computes in.
-    """
-    digest = hashlib.sha256(json.dumps([content, bidirectional, tokens, sample.tokens, dtype]).encode())
+def activation_key(content: str, tokens: str, sample: Sample) -> str:
+    """Hash of all that decides the kept rows of a model: its content, the hash of the token ids, and the sample."""
+    # Attention as saved and float32, as in the keys of versions that had a choice.
+    digest = hashlib.sha256(json.dumps([content, None, tokens, sample.tokens, "float32"]).encode())
     digest.update(sample.documents.astype("<i8").tobytes())
     digest.update(sample.positions.astype("<i8").tobytes())
     return digest.hexdigest()

@@ -136,13 +136,6 @@ def hooked(model: Any) -> Generator[list[torch.Tensor]]:
             handle.remove()
 
 
-def capture(
-    model: Any, ids: list[np.ndarray], sample: Sample, *, pack_tokens: int = 8192, world: World | None = None
-) -> Activations:
-    """Run the probe set through one decoder and keep the sampled rows of every layer; see :func:`read`."""
-    return read([model], [ids], sample, pack_tokens=pack_tokens, world=world)[0]
-
-
 @torch.inference_mode()
 def read(
     models: Sequence[Any],

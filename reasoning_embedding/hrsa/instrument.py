@@ -50,15 +50,12 @@ class Checkpoint:
         Branch, tag or commit on the Hub.
     content : str, optional
         Hash of its content; without one nothing of it is cached.
-    bidirectional : bool, optional
-        How to attend; absent: as saved.
     """
 
     path: Path | str
     reference: str
     revision: str | None = None
     content: str | None = None
-    bidirectional: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +143,9 @@ class OpenModel:
     @cached_property
     def model(self) -> Any:
         """The decoder, on the device."""
-        checkpoint, path = self.checkpoint, str(self.checkpoint.path)
+        path = str(self.checkpoint.path)
         try:
-            model: Any = load_decoder(
-                path, revision=checkpoint.revision, bidirectional=checkpoint.bidirectional
-            )[0]
+            model: Any = load_decoder(path, revision=self.checkpoint.revision)[0]
         except SafetensorError as error:
             raise InputError(
                 f"the weights cannot be read: {error}",
@@ -288,10 +283,10 @@ class Instrument:
 
     def _activations(self, reader: OpenModel, sample: Sample) -> Activations:
         """Kept rows of one model, from the cache where they are there."""
-        key, checkpoint = None, reader.checkpoint
+        key, content = None, reader.checkpoint.content
         # Ranks must take the same way: one that finds an entry would leave the others waiting for its share.
-        if self.cache is not None and checkpoint.content is not None and self.world.size == 1:
-            key = activation_key(checkpoint.content, checkpoint.bidirectional, reader.tokens, sample)
+        if self.cache is not None and content is not None and self.world.size == 1:
+            key = activation_key(content, reader.tokens, sample)
             if (found := self.cache.get(key, sample)) is not None:
                 return found
         [found] = read([reader.model], [reader.ids], sample, world=self.world)

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .metrics.cka import cka_of, debiased_cka_of, rbf_cka_of
+from .metrics.cka import cka_of, debiased_cka_of, rbf_cka
 from .metrics.correlation import correlation_of
-from .metrics.distances import gulp_of, procrustes_distance_of
+from .metrics.distances import gulp_of, procrustes_distance
 from .metrics.layer import Layer
 from .metrics.neighbours import KnnOverlap, cknna_of, distinct_in_all, knn_overlap_of
-from .metrics.permutation import permutation_match_of
+from .metrics.permutation import permutation_match
 from .metrics.procrustes import (
     COSINE,
     H_INV_RESCALED,
     RESIDUAL,
     Procrustes,
-    procrustes_of,
+    orthogonal_procrustes,
     procrustes_of_sums,
 )
 from .metrics.result import Metric
@@ -35,7 +36,7 @@ from .metrics.spectrum import (
     rankme,
     rankme_of,
 )
-from .moments import CrossMoments, Moments, PairMoments, RowMoments, SummedMoments
+from .moments import CrossMoments, Moments, PairMoments, RowMoments
 from .uncertainty.resampling import shuffles
 
 #: Distinct rows whose neighbours are compared: n x n similarities of every layer are what costs most.
@@ -129,8 +130,7 @@ def measure(
     documents: np.ndarray,
     settings: config.Measuring,
     *,
-    sums: CrossMoments | None = None,
-    held: np.ndarray | None = None,
+    sums: tuple[CrossMoments, np.ndarray] | None = None,
 ) -> Measured:
     """Compute every metric of the representation and geometry levels for one pair of layers.
 
@@ -146,21 +146,22 @@ def measure(
         The text of each row.
     settings : config.Measuring
         Neighbourhood sizes, held-out share, seed.
-    sums : CrossMoments, optional
-        Running sums over more rows of the same layers: the metrics of :data:`LINEAR` are computed from them alone.
-    held : array of bool, shape (n,), optional
-        Which of the rows those sums hold out of the Procrustes fit: cosines are taken of them.
+    sums : (CrossMoments, array of bool of shape (n,)), optional
+        Running sums over more rows of the same layers, which the metrics of :data:`LINEAR` are computed from alone; and
+        which of the rows (n,) they hold out of the Procrustes fit, whose cosines are taken.
     """
-    result = Measured(rows=rows, summed=None if sums is None else sums.x.n)
+    result = Measured(rows=rows, summed=None if sums is None else sums[0].n)
     kept = RowMoments(a, b)
     shuffled = b.reordered(next(shuffles(documents, 1, settings.seed)))
-    result.add(lambda: _with_chance("permutation_match", permutation_match_of, a, b, [shuffled]))
+    result.add(lambda: _with_chance("permutation_match", permutation_match, a, b, [shuffled]))
     if sums is None:
-        _add_linear(result, kept, lambda: _fit_on_rows(a, b, documents, settings))
+        split: dict[str, Any] = {"heldout": settings.heldout, "seed": settings.seed, "documents": documents}
+        _add_linear(result, kept, lambda: orthogonal_procrustes(a, b, **split))
     else:
-        _add_linear(result, SummedMoments(sums), lambda: _fit_on_sums(sums, a, b, held))
-    result.add(lambda: _with_chance("procrustes_distance", procrustes_distance_of, a, b, [shuffled]))
-    result.add(lambda: {"gulp": gulp_of(a, b, cross=kept.cross)})
+        moments, held = sums[0], np.flatnonzero(sums[1])
+        _add_linear(result, moments, lambda: procrustes_of_sums(moments, (a.rows[held], b.rows[held], held)))
+    result.add(lambda: _with_chance("procrustes_distance", procrustes_distance, a, b, [shuffled]))
+    result.add(lambda: {"gulp": gulp_of(kept)})
     for k in settings.k:
         result.add(lambda k=k: _overlap(result, a, b, rows, k, max(settings.k)))
     if len(rows) > 1:
@@ -170,39 +171,25 @@ def measure(
 
 def measure_sums(sums: CrossMoments) -> Measured:
     """Compute the metrics of :data:`LINEAR` from running sums alone, where no rows are held."""
-    result = Measured(summed=sums.x.n)
-    _add_linear(result, SummedMoments(sums), lambda: (procrustes_of_sums(sums), sums.x.held))
+    result = Measured(summed=sums.n)
+    _add_linear(result, sums, lambda: procrustes_of_sums(sums))
     return result
 
 
-def _add_linear(result: Measured, pair: PairMoments, fit: Callable[[], tuple[Procrustes, int]]) -> None:
+def _add_linear(result: Measured, pair: PairMoments, fit: Callable[[], Procrustes]) -> None:
     """Add what second moments give, whichever way they were taken."""
     if pair.x.width == pair.y.width:
         result.add(lambda: {"dimension_correlation": correlation_of(pair)})
-        result.add(lambda: _procrustes(result, *fit()))
+        result.add(lambda: _procrustes(result, pair, fit()))
     result.add(lambda: {"cka": cka_of(pair)})
     result.add(lambda: {"cka_debiased": debiased_cka_of(pair)})
-
-
-def _fit_on_rows(
-    a: Layer, b: Layer, documents: np.ndarray, settings: config.Measuring
-) -> tuple[Procrustes, int]:
-    """Procrustes map, and how many rows it was scored on."""
-    fit = procrustes_of(a, b, heldout=settings.heldout, seed=settings.seed, documents=documents)
-    return fit, len(fit.heldout)
-
-
-def _fit_on_sums(sums: CrossMoments, a: Layer, b: Layer, held: np.ndarray | None) -> tuple[Procrustes, int]:
-    """:func:`_fit_on_rows` from running sums."""
-    rows = np.flatnonzero(np.zeros(len(a), dtype=bool) if held is None else held)
-    return procrustes_of_sums(sums, (a.rows[rows], b.rows[rows], rows)), sums.x.held
 
 
 def _add_kernels(
     result: Measured, a: Layer, b: Layer, documents: np.ndarray, settings: config.Measuring
 ) -> None:
     """Add what needs n x n kernels, of layers of distinct rows whose neighbours are known."""
-    result.add(lambda: {"cka_rbf": rbf_cka_of(a, b)})
+    result.add(lambda: {"cka_rbf": rbf_cka(a, b)})
     every = np.arange(len(a))
     shuffled = [b.reordered(order) for order in shuffles(documents, _SHUFFLES, settings.seed)]
     for k in settings.k:
@@ -217,23 +204,16 @@ def _with_chance(
     return {name: replace(of(a, b), chance=float(np.mean([float(of(a, other)) for other in shuffled])))}
 
 
-def _procrustes(result: Measured, fit: Procrustes, held: int) -> dict[str, Metric]:
+def _procrustes(result: Measured, pair: PairMoments, fit: Procrustes) -> dict[str, Metric]:
     result.procrustes = fit
+    held = pair.x.held if isinstance(pair, CrossMoments) else len(fit.heldout)
     found = {
         "h_inv": Metric(
             value=fit.value, n=fit.n, definition=fit.definition, chance=fit.floor, warnings=fit.warnings
         ),
-        "h_inv_rescaled": Metric(
-            value=fit.rescaled,
-            n=fit.n,
-            definition=H_INV_RESCALED,
-            chance=0.0,
-        ),
+        "h_inv_rescaled": Metric(value=fit.rescaled, n=fit.n, definition=H_INV_RESCALED, chance=0.0),
         "procrustes_residual": Metric(
-            value=fit.residual,
-            n=held,
-            definition=RESIDUAL,
-            chance=fit.residual_chance,
+            value=fit.residual, n=held, definition=RESIDUAL, chance=fit.residual_chance
         ),
     }
     if len(fit.row_cosines):

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -46,19 +47,22 @@ class Moments:
         self.squares = _zeros(shift, 3)  # sum a, sum a^2, sum a of held-out rows
 
     def add(
-        self, rows: torch.Tensor, norms: torch.Tensor, held: torch.Tensor, held_rows: torch.Tensor
-    ) -> None:
-        """Add the products of shifted rows (b, D), their squared norms (b,) float64, and those held out of both."""
-        self.n += len(rows)
-        self.held += len(held_rows)
-        self.square += rows.T @ rows
-        self.held_total += held_rows.sum(dim=0, dtype=torch.float64)
-        self.squares += torch.stack([norms.sum(), norms @ norms, norms[held].sum()])
+        self, rows: torch.Tensor, norms: torch.Tensor, other_norms: torch.Tensor, held: torch.Tensor
+    ) -> torch.Tensor:
+        """Add shifted rows (b, D) with squared norms (b,), of which `held` (indices) are held out.
 
-    def add_sums(self, total: torch.Tensor, weighted: torch.Tensor) -> None:
-        """Add what a block gives of the plain sum and of the one weighted by squared norms."""
-        self.total += total
-        self.weighted += weighted
+        Returns the sums (layers, D) of the rows weighted by `other_norms` (layers, b), the other model's squared norms.
+        """
+        # All sums are one product, so that the rows turn into float64 once.
+        sums = torch.cat([torch.ones_like(norms)[None], norms[None], other_norms]) @ rows.double()
+        self.n += len(rows)
+        self.held += len(held)
+        self.total += sums[0]
+        self.weighted += sums[1]
+        self.held_total += rows[held].sum(dim=0, dtype=torch.float64)
+        self.square += rows.T @ rows
+        self.squares += torch.stack([norms.sum(), norms @ norms, norms[held].sum()])
+        return sums[2:]
 
     def tensors(self) -> list[torch.Tensor]:
         """What is summed over ranks."""
@@ -93,7 +97,7 @@ class Moments:
     @cached_property
     def row_fourth_sum(self) -> float:
         """``sum_i |xc_i|^4`` of the finished sums."""
-        return CrossMoments.own(self).row_square_product()
+        return CrossMoments.own(self).row_square_product
 
     def covariance_sum(self) -> np.ndarray:
         """``Xc'Xc``, float64 (D, D)."""
@@ -133,107 +137,17 @@ class Moments:
         return float(self.squares[0]) - self.n * float(self.mean @ self.mean)
 
 
-@dataclass(eq=False)
-class CrossMoments:
-    """Running sums of one layer of X against one of Y: ``sum z_x z_y'`` and what debiasing needs.
-
-    Parameters
-    ----------
-    x, y : Moments
-        The layers' own sums.
-    product, held_product : Tensor, shape (D_x, D_y)
-        ``sum z_x z_y'`` of all rows, and of the held-out ones; the latter is empty at different widths.
-    by_y, by_x : Tensor, shape (D_x,) and (D_y,)
-        ``sum |z_y|^2 z_x`` and ``sum |z_x|^2 z_y``.
-    both : Tensor, scalar
-        ``sum |z_x|^2 |z_y|^2``.
-    """
-
-    x: Moments
-    y: Moments
-    product: torch.Tensor
-    held_product: torch.Tensor
-    by_y: torch.Tensor
-    by_x: torch.Tensor
-    both: torch.Tensor
-
-    @classmethod
-    def between(cls, x: Moments, y: Moments) -> CrossMoments:
-        """Sums of two layers, at zero."""
-        p, q, shift = len(x.total), len(y.total), x.shift
-        held = _zeros(shift, p, q) if p == q else _zeros(shift, 0, 0)
-        return cls(x, y, _zeros(shift, p, q), held, _zeros(shift, p), _zeros(shift, q), _zeros(shift))
-
-    @classmethod
-    def own(cls, x: Moments) -> CrossMoments:
-        """A layer against itself, from the sums it has."""
-        return cls(x, x, x.square, _zeros(x.shift, 0, 0), x.weighted, x.weighted, x.squares[1])
-
-    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add the products of shifted rows (b, D)."""
-        self.product += x.T @ y
-
-    def add_held(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add the products of held-out rows, which Procrustes maps need; none at different widths."""
-        if len(self.held_product):
-            self.held_product += x.T @ y
-
-    def add_norms(self, by_y: torch.Tensor, by_x: torch.Tensor, both: torch.Tensor) -> None:
-        """Add what a block gives of the sums that are weighted by squared norms."""
-        self.by_y += by_y
-        self.by_x += by_x
-        self.both += both
-
-    def tensors(self) -> list[torch.Tensor]:
-        """What is summed over ranks."""
-        return [self.product, self.held_product, self.by_y, self.by_x, self.both]
-
-    def centred(self) -> np.ndarray:
-        """``Xc'Yc``, float64 (D_x, D_y)."""
-        return _array(self.product) - self.x.n * np.outer(self.x.mean, self.y.mean)
-
-    def fitted_cross(self) -> np.ndarray:
-        """``Xc'Yc`` of the rows that are not held out, centred by their own means, float64 (D, D)."""
-        fitted = self.x.n - self.x.held
-        held_product = _array(self.held_product)
-        return (
-            _array(self.product)
-            - held_product
-            - fitted * np.outer(self.x.fitted_mean(), self.y.fitted_mean())
-        )
-
-    def held_cross(self) -> np.ndarray:
-        """``X'Y`` of the held-out rows, centred by the means of the others, float64 (D, D)."""
-        mu, nu = self.x.fitted_mean(), self.y.fitted_mean()
-        x_held, y_held = _array(self.x.held_total), _array(self.y.held_total)
-        return (
-            _array(self.held_product)
-            - np.outer(x_held, nu)
-            - np.outer(mu, y_held)
-            + self.x.held * np.outer(mu, nu)
-        )
-
-    def row_square_product(self) -> float:
-        """``sum_i |xc_i|^2 |yc_i|^2``, expanded about the shifts."""
-        mu, nu, n = self.x.mean, self.y.mean, self.x.n
-        m, k = float(mu @ mu), float(nu @ nu)
-        linear = 2 * float(nu @ _array(self.by_x)) + 2 * float(mu @ _array(self.by_y))
-        mixed = 4 * float(mu @ _array(self.product) @ nu)
-        ends = k * float(self.x.squares[0]) + m * float(self.y.squares[0])
-        return float(self.both) - linear + mixed + ends - 3 * n * m * k
+_Layer = TypeVar("_Layer", Layer, Moments)
 
 
-class PairMoments(ABC):
+class PairMoments(ABC, Generic[_Layer]):
     """Second moments of the same rows in two layers: all that a linear metric needs, from rows or from running sums.
 
-    Parameters
-    ----------
-    x, y : Layer or Moments
-        The layers; both know their rows ``n``, ``width``, ``constant`` dimensions, column ``norms`` and squares.
+    The layers `x` and `y` know their rows ``n``, ``width``, ``constant`` dimensions, column ``norms`` and squares.
     """
 
-    def __init__(self, x: Layer | Moments, y: Layer | Moments) -> None:
-        self.x, self.y = x, y
+    x: _Layer
+    y: _Layer
 
     @property
     def n(self) -> int:
@@ -266,54 +180,109 @@ class PairMoments(ABC):
         """``sum_i |xc_i|^2 |yc_i|^2``."""
 
 
-class RowMoments(PairMoments):
+class RowMoments(PairMoments[Layer]):
     """:class:`PairMoments` of two layers whose rows are held."""
 
     def __init__(self, x: Layer, y: Layer) -> None:
         same_rows(x.rows, y.rows)
-        super().__init__(x, y)
-        self._layers = x, y
+        self.x, self.y = x, y
 
     @cached_property
     def cross(self) -> np.ndarray:
         """``Xc'Yc``, in the type of the rows."""
-        x, y = self._layers
-        return x.cross(y)
+        return self.x.cross(self.y)
 
-    @cached_property
+    @property
     def diagonal(self) -> np.ndarray:
         """Its diagonal, from the columns alone."""
-        x, y = self._layers
-        return np.einsum("nd,nd->d", x.centred, y.centred, dtype=np.float64)
+        return np.einsum("nd,nd->d", self.x.centred, self.y.centred, dtype=np.float64)
 
     @property
     def row_square_product(self) -> float:
         """``sum_i |xc_i|^2 |yc_i|^2``."""
-        x, y = self._layers
-        return float(x.row_squares @ y.row_squares)
+        return float(self.x.row_squares @ self.y.row_squares)
 
 
-class SummedMoments(PairMoments):
-    """:class:`PairMoments` of finished running sums."""
+@dataclass(eq=False)
+class CrossMoments(PairMoments[Moments]):
+    """:class:`PairMoments` of running sums: ``sum z_x z_y'`` and what debiasing needs.
 
-    def __init__(self, sums: CrossMoments) -> None:
-        super().__init__(sums.x, sums.y)
-        self._sums = sums
+    Parameters
+    ----------
+    x, y : Moments
+        The layers' own sums.
+    product, held_product : Tensor, shape (D_x, D_y)
+        ``sum z_x z_y'`` of all rows, and of the held-out ones; the latter is empty where no Procrustes map is wanted.
+    by_y, by_x : Tensor, shape (D_x,) and (D_y,)
+        ``sum |z_y|^2 z_x`` and ``sum |z_x|^2 z_y``.
+    both : Tensor, scalar
+        ``sum |z_x|^2 |z_y|^2``.
+    """
 
-    @cached_property
+    x: Moments
+    y: Moments
+    product: torch.Tensor
+    held_product: torch.Tensor
+    by_y: torch.Tensor
+    by_x: torch.Tensor
+    both: torch.Tensor
+
+    @classmethod
+    def between(cls, x: Moments, y: Moments, *, held: bool) -> CrossMoments:
+        """Sums of two layers, at zero; with `held`, also of held-out rows, where the widths are equal."""
+        p, q, shift = x.width, y.width, x.shift
+        held_product = _zeros(shift, p, q) if held and p == q else _zeros(shift, 0, 0)
+        return cls(x, y, _zeros(shift, p, q), held_product, _zeros(shift, p), _zeros(shift, q), _zeros(shift))
+
+    @classmethod
+    def own(cls, x: Moments) -> CrossMoments:
+        """A layer against itself, from the sums it has."""
+        return cls(x, x, x.square, _zeros(x.shift, 0, 0), x.weighted, x.weighted, x.squares[1])
+
+    def tensors(self) -> list[torch.Tensor]:
+        """What is summed over ranks."""
+        return [self.product, self.held_product, self.by_y, self.by_x, self.both]
+
+    @property
     def cross(self) -> np.ndarray:
-        """``Xc'Yc``, float64."""
-        return self._sums.centred()
+        """``Xc'Yc``, float64 (D_x, D_y)."""
+        return _array(self.product) - self.n * np.outer(self.x.mean, self.y.mean)
 
     @property
     def diagonal(self) -> np.ndarray:
         """Its diagonal."""
-        return np.diagonal(self.cross)
+        return _array(self.product.diagonal()) - self.n * (self.x.mean * self.y.mean)
+
+    def fitted_cross(self) -> np.ndarray:
+        """``Xc'Yc`` of the rows that are not held out, centred by their own means, float64 (D, D)."""
+        fitted = self.x.n - self.x.held
+        held_product = _array(self.held_product)
+        return (
+            _array(self.product)
+            - held_product
+            - fitted * np.outer(self.x.fitted_mean(), self.y.fitted_mean())
+        )
+
+    def held_cross(self) -> np.ndarray:
+        """``X'Y`` of the held-out rows, centred by the means of the others, float64 (D, D)."""
+        mu, nu = self.x.fitted_mean(), self.y.fitted_mean()
+        x_held, y_held = _array(self.x.held_total), _array(self.y.held_total)
+        return (
+            _array(self.held_product)
+            - np.outer(x_held, nu)
+            - np.outer(mu, y_held)
+            + self.x.held * np.outer(mu, nu)
+        )
 
     @property
     def row_square_product(self) -> float:
-        """``sum_i |xc_i|^2 |yc_i|^2``."""
-        return self._sums.row_square_product()
+        """``sum_i |xc_i|^2 |yc_i|^2``, expanded about the shifts."""
+        mu, nu, n = self.x.mean, self.y.mean, self.x.n
+        m, k = float(mu @ mu), float(nu @ nu)
+        linear = 2 * float(nu @ _array(self.by_x)) + 2 * float(mu @ _array(self.by_y))
+        mixed = 4 * float(mu @ _array(self.product) @ nu)
+        ends = k * float(self.x.squares[0]) + m * float(self.y.squares[0])
+        return float(self.both) - linear + mixed + ends - 3 * n * m * k
 
 
 def needed_mib(a: tuple[int, int], b: tuple[int, int], pairs: int) -> float:
@@ -350,19 +319,16 @@ class PairSums:
         """Rows seen."""
         return self.layers[0][0].n
 
-    def start(self, rows: Sequence[Sequence[torch.Tensor]]) -> None:
-        """Take the points that sums are taken about from the first rows of each model's layers."""
-        self.begin([[layer.double().mean(dim=0).to(layer.dtype) for layer in side] for side in rows])
-
     def begin(self, shifts: Sequence[Sequence[torch.Tensor]]) -> None:
         """Start at zero about given points (D,), which must be the same on every rank."""
         self.layers = ([Moments(shift) for shift in shifts[0]], [Moments(shift) for shift in shifts[1]])
         self.cross = {
-            (i, j): CrossMoments.between(self.layers[0][i], self.layers[1][j]) for i, j in self._pairs
+            (i, j): CrossMoments.between(self.layers[0][i], self.layers[1][j], held=(i, j) in self._matched)
+            for i, j in self._pairs
         }
 
     def add(self, rows: Sequence[Sequence[torch.Tensor]], held: torch.Tensor) -> None:
-        """Add a block.
+        """Add a block; without :meth:`begin` before, sums are taken about the means of the first.
 
         Parameters
         ----------
@@ -372,30 +338,28 @@ class PairSums:
             Rows kept from the fit of Procrustes maps.
         """
         if not self.cross:
-            self.start(rows)
+            self.begin([[layer.double().mean(dim=0).to(layer.dtype) for layer in side] for side in rows])
         for some in torch.arange(len(held)).split(_BLOCK):
             part = slice(int(some[0]), int(some[-1]) + 1)
             self._add([[layer[part] for layer in side] for side in rows], held[part])
 
     def _add(self, rows: Sequence[Sequence[torch.Tensor]], held: torch.Tensor) -> None:
-        held = held.to(rows[0][0].device)
-        shifted = [
+        out = held.nonzero().flatten().to(rows[0][0].device)
+        x, y = (
             [layer - moments.shift for moments, layer in zip(side, layers, strict=True)]
             for side, layers in zip(self.layers, rows, strict=True)
-        ]
-        held_rows = [[layer[held] for layer in layers] for layers in shifted]
-        a, b = (torch.stack([_squared_norms(layer) for layer in layers]) for layers in shifted)
-        for side, layers, out, norms in zip(self.layers, shifted, held_rows, (a, b), strict=True):
-            for moments, layer, held_out, squares in zip(side, layers, out, norms, strict=True):
-                moments.add(layer, squares, held, held_out)
-        by_y = _weighted_sums(self.layers[0], shifted[0], a, b)
-        by_x = _weighted_sums(self.layers[1], shifted[1], b, a)
+        )
+        a, b = (torch.stack([_squared_norms(layer) for layer in layers]) for layers in (x, y))
+        by_y = [m.add(layer, norms, b, out) for m, layer, norms in zip(self.layers[0], x, a, strict=True)]
+        by_x = [m.add(layer, norms, a, out) for m, layer, norms in zip(self.layers[1], y, b, strict=True)]
         both = a @ b.T
         for (i, j), cross in self.cross.items():
-            cross.add(shifted[0][i], shifted[1][j])
-            cross.add_norms(by_y[i][j], by_x[j][i], both[i, j])
-            if (i, j) in self._matched:
-                cross.add_held(held_rows[0][i], held_rows[1][j])
+            cross.product += x[i].T @ y[j]
+            cross.by_y += by_y[i][j]
+            cross.by_x += by_x[j][i]
+            cross.both += both[i, j]
+            if len(cross.held_product):
+                cross.held_product += x[i][out].T @ y[j][out]
 
     def reduce(self, world: World) -> None:
         """Sum over the ranks of a job, each of which saw its own rows."""
@@ -414,22 +378,6 @@ class PairSums:
 
 def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
-
-
-def _weighted_sums(
-    side: Sequence[Moments], layers: Sequence[torch.Tensor], own: torch.Tensor, other: torch.Tensor
-) -> list[torch.Tensor]:
-    """Sums of each layer's rows weighted by the squared norms (layers, b) of the other model; adds a layer's own sums.
-
-    All sums of a layer are one product, so that its rows turn into float64 once.
-    """
-    found = []
-    for moments, layer, norms in zip(side, layers, own, strict=True):
-        weights = torch.cat([torch.ones_like(norms)[None], norms[None], other])
-        sums = weights @ layer.double()
-        moments.add_sums(sums[0], sums[1])
-        found.append(sums[2:])
-    return found
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

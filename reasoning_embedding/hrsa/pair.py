@@ -30,7 +30,7 @@ from .metrics.probe_transfer import linear_probe_transfer
 from .metrics.procrustes import heldout_texts
 from .metrics.result import Metric
 from .metrics.spectrum import AlphaReq
-from .moments import CrossMoments, PairMoments, SummedMoments
+from .moments import CrossMoments, PairMoments
 from .probes import ProbeSet
 from .uncertainty.intervals import add_intervals
 
@@ -105,8 +105,7 @@ class Comparison:
             self.rows.of(i, j),
             self.a.sample.documents,
             self.settings,
-            sums=None if self.sums is None else self.sums.cross[i, j],
-            held=self._held_rows,
+            sums=None if self.sums is None else (self.sums.cross[i, j], self._held_rows),
         )
 
     def intervals(self) -> dict[str, list[float]]:
@@ -258,10 +257,8 @@ def _heat_maps(found: Comparison) -> dict[str, list[list[float | None]] | None]:
     a, b, k = found.a.layers, found.b.layers, _shown_k(found)
     widths = found.a.width == found.b.width
     if found.every_pair is not None:
-        sums = found.every_pair
         cka, correlation = np.full((2, len(a), len(b)), np.nan)
-        for (i, j), of_pair in sums.items():
-            moments = SummedMoments(of_pair)
+        for (i, j), moments in found.every_pair.items():
             cka[i, j] = _value_or_nan(cka_of, moments)
             if widths:
                 correlation[i, j] = _value_or_nan(correlation_of, moments)

@@ -161,7 +161,7 @@ def _write_weights(
 ) -> list[dict[str, Any]]:
     sources: list[TensorFolder] = [member.tensors for member in models.members]
     first = sources[0]
-    writer = TensorWriter(folder, {name: first.bytes(name) for name in first.names}, shard_bytes)
+    writer = TensorWriter(folder, {name: first.size(name) for name in first.names}, shard_bytes)
     records = []
     for name in first.names:
         tensors = [source.read(name) for source in sources]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -91,8 +93,8 @@ class TensorFolder:
         """Read one tensor."""
         return self._open(self._files[name]).get_tensor(name)
 
-    def bytes(self, name: str) -> int:
-        """Return the size of a tensor."""
+    def size(self, name: str) -> int:
+        """Return the bytes of a tensor."""
         return math.prod(self.shapes[name]) * self.dtypes[name].itemsize
 
     def _slice(self, name: str) -> Any:
@@ -112,7 +114,7 @@ class TensorFolder:
         path = self.path / INDEX
         try:
             files = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 "this index of shards cannot be read", where=str(path), todo="download the checkpoint again"
             ) from error
@@ -140,41 +142,26 @@ class TensorWriter:
 
     def __init__(self, folder: Path, sizes: dict[str, int], shard_bytes: int = SHARD_BYTES) -> None:
         self.folder = folder
-        self._plan = _shards(sizes, shard_bytes)
-        self._sizes = sizes
-        self._waiting: dict[str, Tensor] = {}
-        self._done = 0
+        self._plan = split_state_dict_into_shards_factory(
+            sizes,
+            get_storage_size=lambda size: size,
+            filename_pattern="model{suffix}.safetensors",
+            max_shard_size=shard_bytes,
+        )
+        self._waiting: dict[str, dict[str, Tensor]] = defaultdict(dict)
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Take the next tensor."""
-        self._waiting[name] = tensor.contiguous()
-        if len(self._waiting) == len(self._plan[self._done]):
-            save_file(self._waiting, self.folder / self._file(self._done), metadata={"format": "pt"})
-            self._waiting = {}
-            self._done += 1
+        file = self._plan.tensor_to_filename[name]
+        self._waiting[file][name] = tensor.contiguous()
+        if len(self._waiting[file]) == len(self._plan.filename_to_tensors[file]):
+            save_file(self._waiting.pop(file), self.folder / file, metadata={"format": "pt"})
 
     def close(self) -> None:
         """Write the index, where there are several files."""
-        if len(self._plan) > 1:
-            weight_map = {name: self._file(i) for i, names in enumerate(self._plan) for name in names}
-            total = sum(self._sizes.values())
-            write_json(self.folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-    def _file(self, index: int) -> str:
-        count = len(self._plan)
-        return WHOLE if count == 1 else f"model-{index + 1:05d}-of-{count:05d}.safetensors"
-
-
-def _shards(sizes: dict[str, int], limit: int) -> list[list[str]]:
-    plan: list[list[str]] = [[]]
-    used = 0
-    for name, size in sizes.items():
-        if plan[-1] and used + size > limit:
-            plan.append([])
-            used = 0
-        plan[-1].append(name)
-        used += size
-    return plan
+        if self._plan.is_sharded:
+            index = {"metadata": self._plan.metadata, "weight_map": self._plan.tensor_to_filename}
+            write_json(self.folder / INDEX, index)
 
 
 def pieces(tensors: Iterable[Tensor], elements: int = 1 << 20) -> Iterable[tuple[Tensor, ...]]:

@@ -36,9 +36,9 @@ class Device:
     source: str
 
 
+#: By the part of ``torch.cuda.get_device_name()`` that tells devices apart; the longest that fits counts.
 #: Of GH200 and GB200 the host's link is NVLink-C2C, 450 GB/s one way for each Grace: one GPU has it alone, or two share
 #: it. The two dies of an MI250X are counted with half of its 16 lanes each.
-#: By the part of ``torch.cuda.get_device_name()`` that tells devices apart; the longest that fits counts.
 DEVICES = {
     "A10": Device(125, 24, 0.6, 32, 32, "NVIDIA A10 data sheet"),
     "A10G": Device(70, 24, 0.6, 32, 32, "NVIDIA A10G product brief, as in AWS G5"),
@@ -87,7 +87,7 @@ def gpu_named(name: str) -> Device:
     InputError
         If there is none of that name.
     """
-    device = find_device(name) or find_device(name.upper())
+    device = find_device(name)
     if device is None:
         raise InputError(
             f"no GPU {name!r}{did_you_mean(name, DEVICES)}",

@@ -147,18 +147,7 @@ class KeptBytes:
         return shape.layers * sum(getattr(self, name) * size for name, size in shape.widths.items())
 
 
-#: Outputs of matrix products alone, in bf16: q, k, v, attention, o; gate, up, down.
-PRODUCTS = KeptBytes(4, 4, 4, 4)
-#: All that compiled layers keep, with a bf16 residual stream: the products, both normalised inputs, rotated
-#: queries and keys, the activated gate and its product.
-COMPILED = KeptBytes(8, 6, 6, 8)
-#: What a layer keeps that runs as one function on a CPU, by bytes of an element it computes: its input in float32,
-#: and what matrix products give: q, k, v, attention and its projection; gate and up.
-FUSED = {2: KeptBytes(6, 4, 4, 4), 4: KeptBytes(8, 8, 8, 8)}
-#: What a stock layer keeps with frozen weights, by bytes of an element that products compute in. Without a gradient of
-#: its own no matrix needs its input, and no norm its normalised one.
-FROZEN = {2: KeptBytes(8, 8, 8, 6), 4: KeptBytes(8, 12, 12, 12)}
-#: Bytes of attention weights and of their gradient that such a layer makes at a time, by bytes of an element.
+#: Elements of attention weights and of their gradient that a layer makes at a time which runs as one function.
 _FUSED_SCORES = 2 << 21
 
 
@@ -184,13 +173,17 @@ def kept_bytes(training: config.Training, *, fused: bool = False) -> KeptBytes:
     if training.activation_checkpointing in (True, "offload"):
         return KeptBytes(0 if training.activation_checkpointing == "offload" else 4, 0, 0, 0)
     if fused:
-        return FUSED[2 if half else 4]
+        # Its input in float32, and what matrix products give: q, k, v, attention and its projection; gate and up.
+        return KeptBytes(6, 4, 4, 4) if half else KeptBytes(8, 8, 8, 8)
     if training.activation_checkpointing == "selective":
+        # The residual stream in float32, and outputs of matrix products: q, k, v, attention, o; gate, up, down.
         return KeptBytes(8, 4, 4, 4) if half else KeptBytes(12, 8, 8, 8)
     if training.compile and half:
-        return KeptBytes(COMPILED.hidden + 4, COMPILED.query, COMPILED.key_value, COMPILED.intermediate)
+        # These, both normalised inputs, rotated queries and keys, the activated gate and its product.
+        return KeptBytes(12, 6, 6, 8)
     if training.lora is not None:
-        return FROZEN[2 if half else 4]
+        # Without a gradient of its own no matrix needs its input, and no norm its normalised one.
+        return KeptBytes(8, 8, 8, 6) if half else KeptBytes(8, 12, 12, 12)
     return KeptBytes(26, 12, 10, 8) if half else KeptBytes(24, 20, 16, 16)
 
 

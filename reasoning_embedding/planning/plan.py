@@ -75,8 +75,8 @@ def cost(
     -------
     dict
         ``gpu``, ``gpus``, ``parameters``, ``texts``, ``tokens_per_step``, ``steps``; ``engines``, one dict each
-        with ``fits``, ``mode``, ``memory`` and ``host_memory`` of a rank by part, ``communication``, ``seconds``,
-        ``mfu``, ``hours``; and ``engine``, the fastest of those that fit (None where none does).
+        with ``fits``, ``mode``, ``memory_bytes`` and ``host_memory_bytes`` of a rank by part, ``communication_bytes``,
+        ``step_seconds``, ``mfu``, ``hours``, ...; and ``engine``, the fastest of those that fit (None where none does).
 
     Raises
     ------
@@ -139,22 +139,13 @@ def _step_cost(
     capacity = min(device.memory_gb * 1e9, (training.memory_gib or math.inf) * 2**30)
     memory, load, mode = _memory_and_mode(settings, shape, texts, gpus, engine, capacity)
     tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
-    half = training.precision == "bf16"
     compute, last_pass = _compute(training, shape, load, squares, device)
     compute["loss"] = loss_seconds(load, shape.hidden, gpus, device) / DERATING
     if anchored:
+        half = training.precision == "bf16"
         compute["anchor"] = anchor_seconds(shape, load, squares, device, half=half) / DERATING
     passes = math.ceil(tokens / load.pack) * (2 + (load.stored < tokens))
-    sent = communication_bytes(
-        shape,
-        load,
-        gpus,
-        engine,
-        trained=trained_parameters(shape, training.lora),
-        packs=passes,
-        gathered=2 if engine.name == "fsdp2" and half else 4,
-        anchored=anchored,
-    )
+    sent = communication_bytes(shape, training, engine, gpus, load, passes=passes, anchored=anchored)
     copied = copied_bytes(shape, training, engine, gpus, load, passes=passes)
     copies = {name: size / copy_rate(device) for name, size in copied.items()}
     rate = link_rate(device, gpus)

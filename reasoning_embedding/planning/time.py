@@ -130,51 +130,48 @@ def link_rate(device: Device, gpus: int) -> float:
 
 def communication_bytes(
     shape: DecoderShape,
-    load: RankLoad,
-    gpus: int,
+    training: config.Training,
     engine: EngineSettings,
+    ranks: int,
+    load: RankLoad,
     *,
-    trained: int,
-    packs: float,
-    gathered: int,
+    passes: float,
     anchored: bool = False,
 ) -> dict[str, float]:
     """Return the bytes that each GPU sends in a step, by purpose.
 
     Parameters
     ----------
-    shape : DecoderShape
-        The encoder.
+    shape, training
+        The encoder and its recipe.
+    engine : EngineSettings
+        How the ranks hold the model.
+    ranks : int
+        Number of ranks.
     load : RankLoad
         The batch.
-    gpus : int
-        Number of ranks.
-    engine : EngineSettings
-        How they hold the model.
-    trained : int
-        Parameters with a gradient.
-    packs : float
+    passes : float
         Forwards and backwards in which sharded layers are gathered: two of each pack, three of one embedded
         twice.
-    gathered : int
-        Bytes a parameter when it is gathered.
     anchored : bool
         Whether embeddings of the frozen backbone are gathered, too.
 
     Notes
     -----
     A ring sends (n - 1) / n of the whole for a gather or a reduce-scatter, and twice that for an all-reduce
-    (Patarasuk and Yuan 2009). Embeddings are gathered and their float32 gradients all-reduced.
+    (Patarasuk and Yuan 2009). Embeddings are gathered and their float32 gradients all-reduced. FSDP2 gathers
+    parameters in what layers compute in.
     """
-    ring = (gpus - 1) / gpus
+    ring = (ranks - 1) / ranks
     rows = 4.0 * load.texts * shape.hidden * ring
-    gradients = 4.0 * trained * ring
+    gradients = 4.0 * trained_parameters(shape, training.lora) * ring
     sent = {"embeddings": (2 if anchored else 1) * rows, "embedding_gradients": 2 * rows}
     sent["gradients"] = 2 * gradients if engine.name in ("replicated", "zero1") else gradients
     if engine.is_sharded:
-        sent["parameters"] = gathered * shape.parameters * ring * packs
+        size = 2 if engine.name == "fsdp2" and training.precision == "bf16" else 4
+        sent["parameters"] = size * shape.parameters * ring * passes
     elif engine.is_deepspeed:
-        sent["parameters"] = 4.0 * trained * ring
+        sent["parameters"] = gradients
     return sent
 
 

@@ -1,6 +1,6 @@
 """Publishing: export, verify in a fresh process, model card, push.
 
-What needs torch is in :mod:`.verify`, what needs the Hub's client in :mod:`.hub` and :mod:`.push`.
+What needs torch is in :mod:`.verify`; the Hub's client is imported where it is used.
 """
 
 from .export import export

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints import step_name
-from reasoning_embedding.checkpoints.provenance import Ancestor
 from reasoning_embedding.checkpoints.scores import WHILE_TRAINING
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
@@ -130,7 +129,7 @@ def _lineage(facts: Facts) -> str:
             item.name,
             item.kind,
             item.revision,
-            _short(item),
+            (item.content_hash or "")[:12] or None,
         )
         for item in facts.ancestors
     ]
@@ -139,14 +138,10 @@ def _lineage(facts: Facts) -> str:
         ("", "model", "made by", "revision", "content hash"),
         [(*own, str(facts.record.get("content_hash", ""))[:12]), *rows],
     )
-    named = ", ".join(f"[{name}](https://huggingface.co/{name})" for name in facts.base_models)
+    named = _links(facts.base_models)
     base = f"\n\nBase model: {named}." if named else "\n\nThe backbone has no record on the Hub."
     licence = facts.about.license
     return f"## Lineage\n\n{shown}{base} Licence of this model: {text(licence) if licence else 'not stated'}."
-
-
-def _short(item: Ancestor) -> str | None:
-    return item.content_hash[:12] if item.content_hash else None
 
 
 def _recipe(facts: Facts) -> str:
@@ -255,18 +250,16 @@ def _checkpoints(facts: Facts) -> str:
 
 
 def _base_citation(facts: Facts) -> str:
-    names = [f"[{name}](https://huggingface.co/{name})" for name in facts.base_models]
-    return f"Please cite the base model ({', '.join(names)}) as its authors ask, and:\n\n" if names else ""
+    named = _links(facts.base_models)
+    return f"Please cite the base model ({named}) as its authors ask, and:\n\n" if named else ""
+
+
+def _links(models: list[str]) -> str:
+    return ", ".join(f"[{name}](https://huggingface.co/{name})" for name in models)
 
 
 def _metadata(facts: Facts) -> str:
-    """Return the YAML that the Hub indexes a model by.
-
-    Raises
-    ------
-    InputError
-        If the Hub's client refuses a value.
-    """
+    """Return the YAML that the Hub indexes a model by."""
     from huggingface_hub import ModelCardData
 
     scores = facts.scores.get(facts.revision.name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from reasoning_embedding.checkpoints import read_provenance, step_name
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
+from reasoning_embedding.checkpoints.provenance import MODEL_FILES
 from reasoning_embedding.checkpoints.scores import scores_of_checkpoint
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_folder, explain_disk_errors, write_json
@@ -22,8 +23,6 @@ from .masking import public
 from .release import MAIN, Release, Revision, files_in
 
 INDEX = "checkpoints.jsonl"
-#: Files of a checkpoint that are published; weights in any other format never are.
-_PUBLISHED = {".safetensors", ".json", ".model", ".txt", ".jinja"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -78,8 +77,9 @@ def export(release: Release, about: About, report: Report) -> None:
 
 
 def _place(checkpoint: Path, folder: Path) -> None:
+    """Bring the checkpoint's model into the folder; weights in any other format are never published."""
     for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and path.suffix in _PUBLISHED and path.name != PROVENANCE:
+        if path.is_file() and path.suffix in MODEL_FILES and path.name != PROVENANCE:
             target = folder / path.relative_to(checkpoint)
             with explain_disk_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)

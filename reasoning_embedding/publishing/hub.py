@@ -286,60 +286,26 @@ class Hub:
         return self._call(f"uploading {branch}", commit)
 
     def _call(self, doing: str, ask: Callable[[], T], *, tries: int = _TRIES) -> T:
+        """Make a request for what `doing` says after "while"; what may pass is tried again."""
+        from huggingface_hub.errors import HfHubHTTPError
+
         where = f"{self.repo} at {mask(self.endpoint, self._token)}"
-        return _request(doing, ask, where=where, token=self._token, tries=tries, report=self._report)
-
-
-def _request(
-    doing: str,
-    ask: Callable[[], T],
-    *,
-    where: str,
-    token: str,
-    tries: int = _TRIES,
-    report: Report = lambda line: None,
-) -> T:
-    """Make a request of the Hub's client.
-
-    Parameters
-    ----------
-    doing : str
-        What for, in words that follow "while".
-    ask : callable
-        Makes it; called again after a server's error or a lost connection, up to `tries` times in all.
-    where : str
-        The repository, for errors.
-    token : str
-        Shown in no error.
-    tries : int
-        At least 1.
-    report : callable
-        Takes a line for each new try.
-
-    Raises
-    ------
-    SetupError
-        Without network, in offline mode, without an accepted token, or when the Hub goes on failing.
-    InputError
-        When the Hub refuses.
-    """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # The base of all network errors of the HTTP library that the client uses in its version.
-    network: Any = HfHubHTTPError.__mro__[1]
-    for attempt in range(1, tries + 1):
-        try:
-            with _quiet_client():
-                return ask()
-        except ReasoningEmbeddingError:
-            raise
-        except (network, OSError, RuntimeError, ValueError) as error:
-            explained, passing = _explain(error, doing, where, token)
-            if not passing or attempt == tries:
-                raise explained from None  # the cause's text may hold addresses with signatures
-            report(f"{explained.what}; trying again ({attempt + 1} of {tries})")
-            time.sleep(2.0 ** (attempt - 1))
-    raise ValueError(f"tries is {tries}, at least 1 is needed")
+        # The base of all network errors of the HTTP library that the client uses in its version.
+        network: Any = HfHubHTTPError.__mro__[1]
+        attempt = 1
+        while True:
+            try:
+                with _quiet_client():
+                    return ask()
+            except ReasoningEmbeddingError:
+                raise
+            except (network, OSError, RuntimeError, ValueError) as error:
+                explained, passing = _explain(error, doing, where, self._token)
+                if not passing or attempt == tries:
+                    raise explained from None  # the cause's text may hold addresses with signatures
+                self._report(f"{explained.what}; trying again ({attempt + 1} of {tries})")
+                time.sleep(2.0 ** (attempt - 1))
+                attempt += 1
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from .masking import public
 
 def text(value: object, length: int = 200) -> str:
     """Escape a value for running text or a cell: one line, no markup, secrets and absolute paths gone."""
-    line = " ".join(str(public(value if isinstance(value, str) else str(value))).split())
+    line = " ".join(public(str(value)).split())
     line = line if len(line) <= length else line[: length - 1] + "…"
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*_\[\]|#~!$])", r"\\\1", line)

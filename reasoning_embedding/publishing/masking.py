@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.secrets import mask
+from reasoning_embedding.secrets import mask, with_texts
 
 #: What is certainly a token of the Hub, wherever it stands in a file.
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
@@ -17,12 +17,10 @@ _TEXT = {".json", ".jsonl", ".md", ".txt", ".jinja", ".yaml", ".yml"}
 
 def public(value: Any) -> Any:
     """Return a record as it may be published: secrets masked, absolute paths cut to their last part."""
-    if isinstance(value, dict):
-        return {key: public(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [public(item) for item in value]
-    if not isinstance(value, str):
-        return value
+    return with_texts(value, _public_text)
+
+
+def _public_text(value: str) -> str:
     if value.startswith(("/", "~", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", value):
         value = PurePath(value.replace("\\", "/")).name
     return mask(value)

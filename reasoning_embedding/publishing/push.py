@@ -49,7 +49,31 @@ def push(
     done: list[str] = []
     try:
         hub.check_access()
-        _push(release, hub, record, done, private=private, overwrite=overwrite, report=report)
+        there = hub.revisions()
+        if there is not None and private and not hub.is_private():
+            raise InputError(
+                f"{release.repo} exists and is public",
+                where="--private",
+                todo="make it private in its settings, or leave --private out",
+            )
+        waiting: list[Revision] = []
+        for revision in release.revisions:
+            if not _is_complete(release, revision, hub, record, there or {}, overwrite=overwrite):
+                waiting.append(revision)
+                continue
+            branch = _working_branch(revision)
+            if release.tags and branch in (there or {}):  # stopped just before its deletion
+                hub.delete_branch(branch)
+            report(f"{revision.name}: complete already")
+            done.append(revision.name)
+        if there is None:
+            hub.create(private=private)
+            report(f"created {release.repo} ({'private' if private else 'public'})")
+        for revision in waiting:
+            report(f"{revision.name}: uploading to {release.repo}")
+            _upload(release, revision, hub, record)
+            report(f"{revision.name}: uploaded")
+            done.append(revision.name)
     except ReasoningEmbeddingError as error:
         what = f"{error.what}\n{_state(release, done)}"
         todo = f"{error.todo}; {_AGAIN}" if error.todo else _AGAIN
@@ -57,44 +81,6 @@ def push(
     except KeyboardInterrupt:
         report(f"interrupted\n{_state(release, done)}\n  {_AGAIN}")
         raise
-
-
-def _push(
-    release: Release,
-    hub: Hub,
-    record: ReleaseRecord,
-    done: list[str],
-    *,
-    private: bool,
-    overwrite: bool,
-    report: Report,
-) -> None:
-    there = hub.revisions()
-    if there is not None and private and not hub.is_private():
-        raise InputError(
-            f"{release.repo} exists and is public",
-            where="--private",
-            todo="make it private in its settings, or leave --private out",
-        )
-    waiting: list[Revision] = []
-    for revision in release.revisions:
-        if _is_complete(release, revision, hub, record, there or {}, overwrite=overwrite):
-            if release.tags and _working_branch(revision) in (
-                there or {}
-            ):  # stopped just before its deletion
-                hub.delete_branch(_working_branch(revision))
-            report(f"{revision.name}: complete already")
-            done.append(revision.name)
-        else:
-            waiting.append(revision)
-    if there is None:
-        hub.create(private=private)
-        report(f"created {release.repo} ({'private' if private else 'public'})")
-    for revision in waiting:
-        report(f"{revision.name}: uploading to {release.repo}")
-        _upload(release, revision, hub, record)
-        report(f"{revision.name}: uploaded")
-        done.append(revision.name)
 
 
 def _is_complete(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ MAIN = "main"
 #: Folder of a run (or beside a lone checkpoint) that holds what is exported.
 FOLDER = "publish"
 _RECORD = "ledger.json"
-_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 
 
 @dataclass(frozen=True)
@@ -148,22 +146,17 @@ def check_repo_name(repo: str) -> None:
     InputError
         Saying what is wrong with it.
     """
-    owner, slash, name = repo.partition("/")
-    wrong = None
-    if not slash or not owner or not name:
-        wrong = "it has the form ORG/NAME"
-    elif "/" in name:
-        wrong = "it has one slash"
-    elif not (re.fullmatch(_PART, owner) and re.fullmatch(_PART, name)):
-        wrong = "its parts have letters, digits, '-', '_' and '.', and do not begin or end with '-' or '.'"
-    elif "--" in repo or ".." in repo:
-        wrong = "it has no '--' and no '..'"
-    elif name.endswith(".git"):
-        wrong = "it does not end in '.git'"
-    elif max(len(owner), len(name)) > 96:
-        wrong = "its parts have at most 96 characters"
-    if wrong:
-        raise InputError(f"{repo!r} is no repository name: {wrong}", where="--repo", todo="--repo ORG/NAME")
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        if "/" not in repo:
+            raise HFValidationError("it has the form ORG/NAME")
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(
+            f"{repo!r} is no repository name: {error}", where="--repo", todo="--repo ORG/NAME"
+        ) from error
 
 
 class ReleaseRecord:

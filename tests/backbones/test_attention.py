@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -138,10 +139,19 @@ def test_every_release_of_the_kernels_is_asked_for_the_same(  # type: ignore[no-
     torch.manual_seed(0)
     query, key, value = (torch.randn(14, h, 8, dtype=torch.float64) for h in (4, heads, heads))
     boundaries = torch.tensor([0, 9, 13, 14], dtype=torch.int32)
-    options = {"dropout": 0.0, "scale": 0.7, "causal": causal, "window": window}
+    options = {"scale": 0.7, "causal": causal, "window": window}
     fused = attention.attend_by_kernel(query, key, value, boundaries, 9, **options)
-    slow = attention.attend_by_runs(query, key, value, boundaries, 9, **options)
+    slow = attention.attend_by_runs(query, key, value, boundaries, dropout=0.0, **options)
     torch.testing.assert_close(fused, slow)
+
+
+def test_flash_attention_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(installed: Any) -> tuple[str, Any]:
+        monkeypatch.setitem(sys.modules, "flash_attn", installed)
+        return attention.varlen_kernel.__wrapped__()
+
+    assert chosen(SimpleNamespace(flash_attn_varlen_func=_flash)) == ("flash-attn", _flash)
+    assert chosen(None)[0] == "torch"
 
 
 BF16, FP32 = torch.bfloat16, torch.float32

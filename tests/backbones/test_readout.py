@@ -93,6 +93,21 @@ def test_a_chat_template_that_would_wrap_texts_is_refused(tmp_path: Path, checkp
         load_embedder(other)
 
 
+def test_a_chat_template_of_the_hub_is_refused_too(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--owner--name", "0" * 40
+    shutil.copytree(checkpoint, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit / "chat_template.jinja").write_text("{{ messages }}")
+    assert require_packed_readout("owner/name")
+    write_json(repository / "snapshots" / commit / "sentence_bert_config.json", {})
+    with pytest.raises(ContractError, match="chat template"):
+        require_packed_readout("owner/name")
+
+
 def test_an_old_form_of_mean_pooling_is_known(tmp_path: Path, checkpoint: Path) -> None:
     old = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False, "word_embedding_dimension": 32}
     assert pooling_mode(old) == "mean"

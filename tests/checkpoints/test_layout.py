@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reasoning_embedding.checkpoints import (
-    ExperimentFolder,
-)
+from reasoning_embedding.checkpoints import ExperimentFolder
 
 
 def test_what_is_set_aside_never_takes_the_place_of_what_was(tmp_path: Path) -> None:

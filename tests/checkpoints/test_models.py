@@ -196,14 +196,6 @@ def test_a_published_embedder_has_its_published_scores(
     assert isinstance(model, LibraryEmbedder)
     assert model.model.max_seq_length == 256
     model.model.max_seq_length = limit
-    scores = evaluate(
-        model,
-        settings.tasks,
-        tmp_path,
-        model_name="minilm",
-        revision=str(limit),
-        step=None,
-        settings=settings,
-    )
+    scores = evaluate(model, settings, tmp_path, model_name="minilm", revision=str(limit), step=None)
     found = {entry["task"]: entry["main_score"] for entry in scores["tasks"]}
     assert found == pytest.approx({"cranfield": cranfield, "stsb-en-test": 0.82032}, abs=2e-5)

@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_embedding import config
-from reasoning_embedding import files as atomic_module
-from reasoning_embedding.checkpoints import (
-    RunFolder,
-    checkpoint_steps,
-)
+from reasoning_embedding import config, files
+from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
 from reasoning_embedding.checkpoints.retention import newest_resumable, prune_states
 from reasoning_embedding.checkpoints.state import write_state
 
@@ -57,7 +53,7 @@ def test_a_process_killed_while_it_prunes_leaves_no_half_state(
                 next(folder.iterdir()).unlink()
                 raise KeyboardInterrupt
 
-        patch.setattr(atomic_module.shutil, "rmtree", killed)
+        patch.setattr(files.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             prune_states(run, 2)
     assert run.state_steps() == [2, 4]

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reasoning_embedding.checkpoints import (
-    RunFolder,
-)
+from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.state import load_state, read_state, save_state, write_state
 from reasoning_embedding.errors import InputError
 

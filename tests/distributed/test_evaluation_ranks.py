@@ -31,12 +31,11 @@ def _evaluate(
     lines: list[str] = []
     scores = evaluate(
         encoder,
-        [task],
+        settings,
         folder if world.is_main else folder / "not here",
         model_name="test",
         revision="a" * 12,
         step=None,
-        settings=settings,
         world=world,
         report=lines.append,
     )

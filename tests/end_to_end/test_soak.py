@@ -111,9 +111,7 @@ def test_evaluating(write_run: Write, tmp_path: Path) -> None:
     )
 
     def score(folder: Path) -> Job:
-        return lambda: evaluate(
-            embedder, section.tasks, folder, model_name="m", revision="r", step=2, settings=section
-        )
+        return lambda: evaluate(embedder, section, folder, model_name="m", revision="r", step=2)
 
     def scores(folder: Path) -> list[tuple[str, float]]:
         file = folder / "scores.json"

@@ -100,15 +100,8 @@ def two_tasks(folder: Path) -> list:
 
 def run(encoder: HashingEncoder, tasks: list, folder: Path, content: str, **settings: object) -> list[float]:
     values = config.Evaluation.model_validate({"tasks": tasks, **settings})
-    scores = evaluate(
-        encoder,
-        tasks,
-        folder,
-        model_name="test",
-        revision=revision_of(200, content),
-        step=200,
-        settings=values,
-    )
+    revision = revision_of(200, content)
+    scores = evaluate(encoder, values, folder, model_name="test", revision=revision, step=200)
     assert scores["failed"] == []
     return [entry["main_score"] for entry in scores["tasks"]]
 

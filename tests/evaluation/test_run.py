@@ -49,7 +49,7 @@ def run(
 ) -> dict:
     settings = config.Evaluation(tasks=tasks, max_tokens=kwargs.pop("max_tokens", 64))
     kwargs: dict[str, Any] = {"model_name": "test", "step": 0, **kwargs}
-    return evaluate(model, tasks, folder, revision=revision, settings=settings, **kwargs)
+    return evaluate(model, settings, folder, revision=revision, **kwargs)
 
 
 def test_scores_equal_those_computed_by_hand(tmp_path: Path) -> None:

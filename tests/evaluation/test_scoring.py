@@ -36,7 +36,7 @@ QRELS = {f"q{i}": {f"d{i}": 2, f"d{(i * 7 + 6) % 12}": 1} for i in range(6)}
 def run(model: Any, tasks: list, folder: Path, settings: dict | None = None, **kwargs: Any) -> dict:
     values = config.Evaluation(tasks=tasks, **(settings or {}))
     known: dict[str, Any] = {"model_name": "test", "revision": "a" * 12, "step": None, **kwargs}
-    return evaluate(model, tasks, folder, settings=values, **known)
+    return evaluate(model, values, folder, **known)
 
 
 def words_task(folder: Path) -> config.BeirTask:
@@ -75,7 +75,7 @@ def encoder_of(model: Any, **kwargs: Any) -> MtebEncoder:
 
 
 def score(task: Any, model: MtebEncoder | BM25Search, folder: Path | None = None) -> dict[str, Any]:
-    entry = score_task(task, model, identity(task, Instructions(), instructed=True), folder)
+    entry = score_task(task, model, identity(task, Instructions()), folder)
     assert "error" not in entry, entry["error"]
     return entry
 

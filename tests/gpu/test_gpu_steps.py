@@ -14,7 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, compile_layers, make_pack
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
-from reasoning_embedding.hrsa.capture import capture, draw_sample
+from reasoning_embedding.hrsa.capture import draw_sample, read
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training.engines import Replicated
@@ -189,7 +189,7 @@ def test_states_read_on_the_device_are_those_of_the_cpu() -> None:
     ids = random_batch().texts
     sample = draw_sample([len(text) for text in ids], "all", 50, 0)
     model = tiny_embedder(head_dim=64).model
-    expected = capture(model, ids, sample, pack_tokens=64)
-    found = capture(model.to(DEVICE), ids, sample, pack_tokens=64)
+    [expected] = read([model], [ids], sample, pack_tokens=64)
+    [found] = read([model.to(DEVICE)], [ids], sample, pack_tokens=64)
     for gpu, cpu in zip([*found.states, found.mean], [*expected.states, expected.mean], strict=True):
         np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-4)

@@ -11,7 +11,7 @@ from reasoning_embedding import hrsa
 from reasoning_embedding.backbones import decoder_layers, load_decoder
 from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.hrsa.capture import capture, draw_sample, token_hash, tokenize
+from reasoning_embedding.hrsa.capture import Activations, draw_sample, read, token_hash, tokenize
 from tests.hrsa.hrsa_models import qwen3, save, words
 
 TEXTS = [text for question, document, _ in MiniatureWorld(0).pairs("train") for text in (question, document)]
@@ -67,6 +67,10 @@ def change_basis(model, permutation: np.ndarray | None = None, rotation: np.ndar
 def logits(model, ids: list[np.ndarray]) -> torch.Tensor:
     with torch.no_grad():
         return torch.cat([model(torch.tensor(text)[None]).logits[0] for text in ids[:20]])
+
+
+def capture(model, ids: list[np.ndarray], sample, **options) -> Activations:
+    return read([model], [ids], sample, **options)[0]
 
 
 def states(folder, ids: list[np.ndarray], max_rows: int = 100_000):

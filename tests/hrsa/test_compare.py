@@ -237,13 +237,12 @@ def test_probe_sets(tmp_path):
     assert len(set(found.texts)) == 30
     assert found.hash == load_probe(probe).hash
     assert found.hash != load_probe(probe.model_copy(update={"seed": 1})).hash
-    for name, changes, message in [
-        ("no field", {"text": "title"}, "no field 'title'"),
-        ("missing", {"path": str(tmp_path / "none.jsonl")}, "no such file"),
+    for changes, message in [
+        ({"text": "title"}, "no field 'title'"),
+        ({"path": str(tmp_path / "none.jsonl")}, "no such file"),
     ]:
         with pytest.raises(InputError, match=message):
             load_probe(probe.model_copy(update=changes))
-        assert name
     mix = tmp_path / "rows.jsonl"
     rows = [{"query": ["find", f"q{i}"], "source": "ab"[i % 2], "pos": ["d"]} for i in range(12)]
     mix.write_text("".join(json.dumps(row) + "\n" for row in rows))

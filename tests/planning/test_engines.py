@@ -22,11 +22,8 @@ from reasoning_embedding.planning.memory import (
 from reasoning_embedding.planning.plan import cost
 from reasoning_embedding.planning.shapes import DecoderShape, known_shape
 from reasoning_embedding.planning.texts import TextLengths
-from reasoning_embedding.planning.time import (
-    copied_bytes,
-    copy_rate,
-    host_step_seconds,
-)
+from reasoning_embedding.planning.time import copied_bytes, copy_rate, host_step_seconds
+from tests.factories import run_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QWEN, LARGE = (known_shape(f"Qwen/Qwen3-{size}") for size in ("0.6B", "4B"))
@@ -169,15 +166,11 @@ def test_what_is_copied_between_gpu_and_host() -> None:
 
 
 def run(*, loss: dict[str, Any] | None = None, **training: Any) -> config.RunConfig:
-    return config.RunConfig.model_validate(
-        {
-            "kind": "run",
-            "name": "x",
-            "backbone": {"kind": "pretrained", "path": "Qwen/Qwen3-0.6B"},
-            "data": {"sources": [{"kind": "hub", "dataset": "a/b"}], "negatives": 1},
-            "loss": loss or {},
-            "training": {"batch_size": 256, **training},
-        }
+    return run_config(
+        backbone={"path": "Qwen/Qwen3-0.6B"},
+        data={"sources": [{"kind": "hub", "dataset": "a/b"}], "negatives": 1},
+        loss=loss or {},
+        training={"batch_size": 256, **training},
     )
 
 

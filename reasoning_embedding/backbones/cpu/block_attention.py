@@ -79,7 +79,7 @@ def attend_backward(
 def _blocks(layout: Layout, size: int, *tensors: Tensor) -> Iterator[list[Tensor]]:
     """Views (heads, rows, s) of heads that are attended at once; query heads of one key are below each other."""
     groups = max(tensor.shape[1] for tensor in tensors) // min(tensor.shape[1] for tensor in tensors)
-    for length, _, tokens in layout.slices:
+    for length, tokens in layout.runs:
         views = [tensor[tokens].view(-1, length, size) for tensor in tensors]
         shared = min(map(len, views))
         views = [view.view(shared, -1, size) for view in views]

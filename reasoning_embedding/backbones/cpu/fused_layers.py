@@ -191,7 +191,7 @@ class _FusedForward:
             and attends_to_whole_texts(layer.self_attn.config)
             and kwargs["max_length_q"] <= LONGEST
             and not random
-            and not any(part._forward_hooks or part._forward_pre_hooks for part in _inside(layer))
+            and not any(p._forward_hooks or p._forward_pre_hooks for p in layer.modules() if p is not layer)
         )
 
 
@@ -202,10 +202,6 @@ def _parameters(layer: Any) -> list[Tensor | None]:
     norms = [layer.input_layernorm, layer.post_attention_layernorm, *heads]
     weights = [getattr(part, "weight", None) for part in (*inputs, *rest, *norms)]
     return [*weights, *(part.bias for part in inputs)]
-
-
-def _inside(layer: nn.Module) -> list[nn.Module]:
-    return [part for part in layer.modules() if part is not layer]
 
 
 def _compute_dtype(states: Tensor) -> torch.dtype:

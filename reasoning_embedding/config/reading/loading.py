@@ -6,13 +6,12 @@ Relative paths inside a configuration are relative to the current working direct
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from reasoning_embedding.config.experiment import ExperimentConfig
 from reasoning_embedding.config.lineage import LineageConfig
@@ -23,10 +22,10 @@ from reasoning_embedding.config.training import RunConfig
 from reasoning_embedding.errors import ConfigError
 
 from .extends import read_base, read_tree
-from .messages import explain, missing_kind, show
+from .messages import bad_kind, validated
 from .overrides import apply_overrides
-from .suggestions import closest, did_you_mean
-from .tree import Node, Problems, find, plain
+from .suggestions import closest
+from .tree import Node, Problems, find
 
 Config = RunConfig | LineageConfig | ExperimentConfig | MergeConfig | SweepConfig
 
@@ -67,7 +66,7 @@ class LoadedConfig:
     def where(self, *path: str | int) -> str:
         """Return ``file:line:column`` of a key path, or of the nearest section that was written."""
         node, met = find(self.tree, path)
-        return str(node.place if met == len(path) else node.key_place or node.place)
+        return str(node.place if met == len(path) else node.start)
 
 
 def load_config(
@@ -104,9 +103,9 @@ def load_config(
         tree = _with_base(tree, problems, files)
         tree = _with_base(apply_overrides(tree, overrides, problems), problems, files)
         model = _model(tree, expect, problems)
-        config = _validated(model, tree, problems) if model else None
+        config = validated(model, tree, problems) if model else None
         if isinstance(config, SweepConfig):
-            expand_sweep(config, tree, _as_run, problems)
+            expand_sweep(config, tree, problems)
         problems.raise_if_any()
         return LoadedConfig(config, path, text, tuple(files), tree)
     problems.raise_if_any()
@@ -116,7 +115,7 @@ def load_config(
 def sweep_runs(loaded: LoadedConfig) -> list[SweepRun]:
     """Return the runs of a loaded sweep, in order; loading has checked them all."""
     problems = Problems()
-    runs = expand_sweep(loaded.config, loaded.tree, _as_run, problems)
+    runs = expand_sweep(loaded.config, loaded.tree, problems)
     problems.raise_if_any()
     return runs
 
@@ -133,22 +132,14 @@ def _with_base(tree: Node, problems: Problems, files: list[Path]) -> Node:
     return tree
 
 
-def _as_run(tree: Node, problems: Problems) -> RunConfig | None:
-    config = _validated(RunConfig, tree, problems)
-    return config if isinstance(config, RunConfig) else None
-
-
 def _model(
     tree: Node, expect: type[BaseModel] | tuple[type[BaseModel], ...] | None, problems: Problems
 ) -> type[BaseModel] | None:
     node, met = find(tree, ("kind",))
-    if not met:
-        _missing_kind(tree, problems)
-        return None
-    model = KINDS.get(node.value) if isinstance(node.value, str) else None
+    model = KINDS.get(node.value) if met and isinstance(node.value, str) else None
     if model is None:
-        hint = did_you_mean(str(node.value), KINDS)
-        problems.add(node.place, f"kind is {show(node.value)}; it must be one of {', '.join(KINDS)}{hint}")
+        if met or not _misspelt_extends(tree, problems):
+            bad_kind(tree, "kind", list(KINDS), problems)
         return None
     wanted = (expect,) if isinstance(expect, type) else expect
     if wanted and not issubclass(model, wanted):
@@ -158,23 +149,11 @@ def _model(
     return model
 
 
-def _missing_kind(tree: Node, problems: Problems) -> None:
-    """Say that no kind is given; the cause may be a misspelt ``extends``, whose file would give it."""
+def _misspelt_extends(tree: Node, problems: Problems) -> bool:
+    """Whether a key looks like ``extends``, whose file would have given the kind that is missing."""
     known = {key for model in KINDS.values() for key in model.model_fields}
     keys = tree.value if isinstance(tree.value, dict) else {}
     meant = closest("extends", keys.keys() - known)
-    if meant is None:
-        missing_kind(tree, "kind", list(KINDS), problems)
-    else:
-        place = keys[meant].key_place or keys[meant].place
-        problems.add(place, f"unknown key {meant!r}; did you mean 'extends'?")
-
-
-def _validated(model: type[BaseModel], tree: Node, problems: Problems) -> BaseModel | None:
-    # Through JSON because only there pydantic's strict mode takes a list for a tuple; strict, because
-    # "64" is not a number, 1 not a boolean and true not a number.
-    try:
-        return model.model_validate_json(json.dumps(plain(tree)), strict=True)
-    except ValidationError as error:
-        explain(model, tree, error.errors(include_url=False), problems)
-        return None
+    if meant is not None:
+        problems.add(keys[meant].start, f"unknown key {meant!r}; did you mean 'extends'?")
+    return meant is not None

@@ -1,35 +1,49 @@
-"""Pydantic's errors as plain sentences at their place in the file."""
+"""A tree checked by a section's schema; pydantic's errors as plain sentences at their place in the file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from .sections import Target, follow, kinds, sections, strip, union_members
 from .suggestions import closest, did_you_mean
-from .tree import Node, Place, Problems, dotted, find
+from .tree import Node, Problems, dotted, find, plain
 
+M = TypeVar("M", bound=BaseModel)
 _SHAPES = {"mapping": "section"}
 _BOOLEAN_WORDS = {"yes", "no", "on", "off", "y", "n"}
 
 
-def explain(model: type[BaseModel], tree: Node, errors: list[Any], problems: Problems) -> None:
-    """Add one sentence a pydantic error to `problems`.
+def validated(model: type[M], tree: Node, problems: Problems) -> M | None:
+    """Check a tree as a section.
 
     Parameters
     ----------
     model : type
-        The section validated at the top of the file.
+        The section.
     tree : Node
-        What was validated.
-    errors : list of dict
-        ``ValidationError.errors()``.
+        Its mapping.
     problems : Problems
-        Receives the sentences.
+        Receives a sentence for each error of pydantic's.
+
+    Returns
+    -------
+    BaseModel or None
+        The section, every default filled in; None where the tree is none.
     """
+    # Through JSON because only there pydantic's strict mode takes a list for a tuple; strict, because
+    # "64" is not a number, 1 not a boolean and true not a number.
+    try:
+        return model.model_validate_json(json.dumps(plain(tree)), strict=True)
+    except ValidationError as error:
+        _explain(model, tree, error.errors(include_url=False), problems)
+        return None
+
+
+def _explain(model: type[BaseModel], tree: Node, errors: list[Any], problems: Problems) -> None:
     targets = [(error, follow(model, tree, error["loc"])) for error in errors]
     fitting = [pair for pair in targets if pair[1].fits] or targets
     misspelt = {
@@ -40,22 +54,19 @@ def explain(model: type[BaseModel], tree: Node, errors: list[Any], problems: Pro
     for error, target in fitting:
         if error["type"] == "extra_forbidden":
             node, _ = find(tree, target.path)
-            problems.add(node.key_place or node.place, _unknown_key(model, tree, target))
+            problems.add(node.start, _unknown_key(model, tree, target))
         elif error["type"] == "missing":
             if (target.path[:-1], target.path[-1]) not in misspelt:
                 node, _ = find(tree, target.path[:-1])
-                problems.add(_start(node), f"the required key {dotted(target.path)!r} is missing")
+                problems.add(node.start, f"the required key {dotted(target.path)!r} is missing")
         elif error["type"].startswith("union_tag"):
-            _bad_kind(tree, target, problems)
+            section, _ = find(tree, target.path)
+            bad_kind(section, f"{dotted(target.path)}.kind", kinds(target.annotation), problems)
         else:
             path = (*target.path, *(error.get("ctx") or {}).get("path", ()))
             node, met = find(tree, path)
-            place = node.place if met == len(path) else _start(node)
+            place = node.place if met == len(path) else node.start
             problems.add(place, _bad_value(error, target, node, dotted(path)))
-
-
-def _start(node: Node) -> Place:
-    return node.key_place or node.place
 
 
 def _unknown_key(model: type[BaseModel], tree: Node, target: Target) -> str:
@@ -82,29 +93,19 @@ def _present(tree: Node, path: tuple[str | int, ...]) -> bool:
     return find(tree, path)[1] == len(path)
 
 
-def _bad_kind(tree: Node, target: Target, problems: Problems) -> None:
-    allowed = kinds(target.annotation)
-    node, _ = find(tree, (*target.path, "kind"))
-    section, _ = find(tree, target.path)
-    subject = f"{dotted(target.path)}.kind"
-    choices = ", ".join(allowed)
-    if section is node:
-        missing_kind(section, subject, allowed, problems)
-        return
-    text = f"{subject} is {show(node.value)}; it must be one of {choices}"
-    problems.add(node.place, text + did_you_mean(str(node.value), allowed))
-
-
-def missing_kind(section: Node, subject: str, allowed: list[str], problems: Problems) -> None:
-    """Say that a section has no ``kind``, or which of its keys was meant to be it."""
+def bad_kind(section: Node, subject: str, allowed: list[str], problems: Problems) -> None:
+    """Say that the ``kind`` of a section is none of those `allowed`, or missing, or which key was meant to be it."""
     keys = section.value if isinstance(section.value, dict) else {}
-    meant = closest("kind", keys)
+    kind, meant = keys.get("kind"), closest("kind", keys)
     choices = ", ".join(allowed)
-    if meant is not None:
-        place = keys[meant].key_place or keys[meant].place
-        problems.add(place, f"unknown key {meant!r}; did you mean 'kind'? It is one of {choices}")
+    if kind is not None:
+        hint = did_you_mean(str(kind.value), allowed)
+        problems.add(kind.place, f"{subject} is {show(kind.value)}; it must be one of {choices}{hint}")
+    elif meant is not None:
+        text = f"unknown key {meant!r}; did you mean 'kind'? It is one of {choices}"
+        problems.add(keys[meant].start, text)
     else:
-        problems.add(_start(section), f"the required key {subject!r} is missing; it is one of {choices}")
+        problems.add(section.start, f"the required key {subject!r} is missing; it is one of {choices}")
 
 
 def _bad_value(error: Any, target: Target, node: Node, subject: str) -> str:

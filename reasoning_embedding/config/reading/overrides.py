@@ -65,7 +65,7 @@ def set_value(tree: Node, path: str, value: Node, problems: Problems) -> Node:
 def _set(node: Node, path: list[str], depth: int, value: Node, problems: Problems) -> Node:
     if depth == len(path):
         return value
-    place, here = value.key_place or value.place, dotted(path[:depth])
+    place, here = value.start, dotted(path[:depth])
     step = path[depth]
     if isinstance(node.value, list):
         if not step.isdecimal() or int(step) >= len(node.value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +13,10 @@ from reasoning_embedding.config.resolved import diff, resolved_json, unpaired
 from reasoning_embedding.config.sweep import OWN, SweepConfig
 from reasoning_embedding.config.training import RunConfig
 
+from .messages import validated
 from .overrides import set_value
-from .tree import Node, Place, Problems, find, plain
+from .tree import Node, Problems, find, plain
 
-#: Checks a tree as a run; None where it is none, and then the problems say why.
-Check = Callable[[Node, Problems], RunConfig | None]
 _MOST_RUNS = 10_000
 
 
@@ -40,7 +39,7 @@ class SweepRun:
     config: RunConfig
 
 
-def expand_sweep(sweep: SweepConfig, tree: Node, check: Check, problems: Problems) -> list[SweepRun]:
+def expand_sweep(sweep: SweepConfig, tree: Node, problems: Problems) -> list[SweepRun]:
     """Return the runs of a sweep in order: of the grid's keys the last varies fastest, then zip, then list.
 
     Parameters
@@ -49,8 +48,6 @@ def expand_sweep(sweep: SweepConfig, tree: Node, check: Check, problems: Problem
         The checked sweep.
     tree : Node
         What it was read from, with the run's tree at ``base``.
-    check : callable
-        Checks a tree as a run.
     problems : Problems
         Receives keys that a run does not have, values it cannot take, equal runs, and what may not differ.
     """
@@ -65,7 +62,7 @@ def expand_sweep(sweep: SweepConfig, tree: Node, check: Check, problems: Problem
     runs: dict[str, SweepRun] = {}
     for combination in itertools.product(*axes):
         point = {key: node for part in combination for key, node in part.items()}
-        run = _run(sweep, base, point, check, problems)
+        run = _run(sweep, base, point, problems)
         if run is None:
             continue
         if run.name in runs:
@@ -105,14 +102,12 @@ def _items(node: Node) -> list[Node]:
     return node.value if isinstance(node.value, list) else []
 
 
-def _run(
-    sweep: SweepConfig, base: Node, point: dict[str, Node], check: Check, problems: Problems
-) -> SweepRun | None:
+def _run(sweep: SweepConfig, base: Node, point: dict[str, Node], problems: Problems) -> SweepRun | None:
     before = len(problems)
     tree = base
     for key, node in point.items():
         tree = set_value(tree, key, node, problems)
-    config = check(tree, problems)
+    config = validated(RunConfig, tree, problems)
     if config is None or len(problems) > before:
         return None
     decisive = {key: value for key, value in resolved_json(config).items() if key not in OWN}
@@ -139,8 +134,4 @@ def _check_paired(runs: list[SweepRun], tree: Node, problems: Problems) -> None:
         seeds.setdefault(backbone, set()).add(run.config.seed)
     if len({frozenset(found) for found in seeds.values()}) > 1:
         shown = " and ".join(sorted({str(sorted(found)) for found in seeds.values()}))
-        problems.add(_start(paired), f"paired backbones have the same seeds, these have {shown}")
-
-
-def _start(node: Node) -> Place:
-    return node.key_place or node.place
+        problems.add(paired.start, f"paired backbones have the same seeds, these have {shown}")

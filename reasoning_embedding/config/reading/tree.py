@@ -39,6 +39,11 @@ class Node:
     place: Place
     key_place: Place | None = None
 
+    @property
+    def start(self) -> Place:
+        """Where it begins: at its key, if it has one."""
+        return self.key_place or self.place
+
 
 class Problems:
     """Collects what is wrong, so that one run shows all of it."""

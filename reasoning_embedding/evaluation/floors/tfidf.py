@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 import numpy as np
 from scipy import sparse
@@ -118,61 +118,3 @@ class TfIdf:
             if progress:
                 progress(min(start + _CHUNK, len(texts)), len(texts))
         return found
-
-
-def encoded_texts(task: Any) -> Iterator[str]:
-    """Yield every text that an mteb task will have encoded, as often as it stands in its data.
-
-    Parameters
-    ----------
-    task : AbsTask
-        A text task of any type; its data are loaded where they are not. Read are its evaluation splits and,
-        of a classification, the one it trains on.
-    """
-    if not task.data_loaded:
-        task.load_data()
-    splits = {*task.eval_splits, getattr(task, "train_split", None)}
-    named = (getattr(task, name, ()) for name in _COLUMN_ATTRIBUTES)
-    columns = set(_flat(list(named)))
-    for data in _split_data(task.dataset, splits):
-        if hasattr(data, "column_names"):
-            yield from _columns_of(data, columns)
-        else:  # retrieval
-            yield from _columns_of(data["corpus"], {"title", "text"})
-            yield from _columns_of(data["queries"], {"text"})
-
-
-#: Where the task types of mteb name their columns of text.
-_COLUMN_ATTRIBUTES = (
-    "column_names",
-    "input_column_name",
-    "input1_column_name",
-    "input2_column_name",
-    "text_column_name",
-    "human_summaries_column_name",
-    "machine_summaries_column_name",
-)
-
-
-def _split_data(dataset: Mapping[str, Any], splits: set[str | None]) -> Iterator[Any]:
-    """Yield the data of the splits, which lie below subsets or directly in the data set."""
-    for name, value in dataset.items():
-        if name in splits:
-            yield value
-        elif isinstance(value, Mapping):
-            yield from (part for split, part in value.items() if split in splits)
-
-
-def _columns_of(data: Any, columns: set[str]) -> Iterator[str]:
-    for name in data.column_names:
-        if name in columns:
-            yield from _flat(list(data[name]))
-
-
-def _flat(value: Any) -> Iterator[str]:
-    """Yield the strings of nested lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _flat(part)

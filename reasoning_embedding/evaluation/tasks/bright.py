@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mteb.get_tasks import TASK_LIST
+
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.data.beir import RetrievalData, read_objects
 from reasoning_embedding.errors import InputError
@@ -176,8 +178,6 @@ def _ids(row: Mapping[str, Any], field: str, where: str) -> list[str]:
 
 def _mteb_instruction(subject: str, long: bool) -> str | None:
     """Return the query prompt of mteb's task of a subject, if it has one: BrightEarthScienceLongRetrieval."""
-    from mteb.get_tasks import TASK_LIST
-
     name = f"bright{subject.replace('_', '')}{'long' if long else ''}retrieval"
     for task in TASK_LIST:
         if task.metadata.name.lower() == name and isinstance(task.metadata.prompt, dict):

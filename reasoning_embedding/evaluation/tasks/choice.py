@@ -36,22 +36,18 @@ class LocalChoice(LocalRetrieval):
 
     def __init__(self, name: str, data: RetrievalData, candidates: Candidates) -> None:
         self.candidates = candidates
-        self._chosen: dict[str, float] = {}
         super().__init__(name, data, candidates)
 
     def _evaluate_subset(self, model: Any, data_split: Any, **kwargs: Any) -> Any:
-        search = _ChoosingSearch(as_search(model), self.candidates)
-        self._chosen = {}
-        search.on_choice = lambda found: self._chosen.update(
-            choice_credit(found, self.candidates, self.data.qrels)
-        )
-        return super()._evaluate_subset(search, data_split, **kwargs)
+        self._search = _ChoosingSearch(as_search(model), self.candidates)
+        return super()._evaluate_subset(self._search, data_split, **kwargs)
 
     def task_specific_scores(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the choice accuracy of the search that went before, and its chance."""
-        chance = [1 / len(self.candidates[query]) for query in self._chosen]
+        credit = choice_credit(self._search.among_candidates, self.candidates, self.data.qrels)
+        chance = [1 / len(self.candidates[query]) for query in credit]
         return {
-            "choice_accuracy": sum(self._chosen.values()) / len(self._chosen),
+            "choice_accuracy": sum(credit.values()) / len(credit),
             "choice_chance": sum(chance) / len(chance),
         }
 
@@ -62,7 +58,7 @@ class _ChoosingSearch(WrappedSearch):
     def __init__(self, search: Any, candidates: Candidates) -> None:
         super().__init__(search)
         self.candidates = candidates
-        self.on_choice: Any = None
+        self.among_candidates: dict[str, dict[str, float]] = {}
 
     def index(self, corpus: Any, **kwargs: Any) -> None:
         self._corpus, self._index_kwargs = corpus, kwargs
@@ -74,7 +70,7 @@ class _ChoosingSearch(WrappedSearch):
         self.search_model.index(corpus=self._corpus, **self._index_kwargs)
         most = max(len(names) for names in self.candidates.values())
         among = {**kwargs, "top_ranked": self.candidates}
-        self.on_choice(self.search_model.search(queries=queries, top_k=most, **among))
+        self.among_candidates = self.search_model.search(queries=queries, top_k=most, **among)
         return found
 
 

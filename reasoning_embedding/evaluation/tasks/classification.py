@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, DatasetDict
 from mteb.abstasks.classification import AbsTaskClassification
@@ -11,13 +10,13 @@ from mteb.abstasks.classification import AbsTaskClassification
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 
-from .local import SPLIT, fingerprint_of, local_metadata, read_columns
+from .local import SPLIT, LocalTask, fingerprint_of, local_metadata, read_columns
 
 #: Texts and their classes, in the order of the file: the draws of the protocol depend on it.
 Labelled = tuple[list[str], list[str]]
 
 
-class LocalClassification(AbsTaskClassification):
+class LocalClassification(LocalTask, AbsTaskClassification):
     """Classification over texts in memory: accuracy of logistic regression on a few texts of each class.
 
     Parameters
@@ -42,12 +41,11 @@ class LocalClassification(AbsTaskClassification):
         instruction: str | None = None,
     ) -> None:
         self.samples_per_label = samples_per_label
-        self.fingerprint = fingerprint_of([train, test, samples_per_label, instruction])
         self.sizes = {"train": len(train[0]), "test": len(test[0]), "classes": len(set(train[1]))}
         self.metadata = local_metadata(
             name,
             "Classification",
-            self.fingerprint,
+            fingerprint_of([train, test, samples_per_label, instruction]),
             main_score="accuracy",
             instruction=instruction,
             description=f"Classification of {len(test[0])} local texts into {len(set(train[1]))} classes.",
@@ -63,10 +61,6 @@ class LocalClassification(AbsTaskClassification):
                 }
             )
         }
-        self.data_loaded = True
-
-    def load_data(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the data came with the task."""
 
 
 def read_labelled(train: Path, test: Path, text: str, label: str) -> tuple[Labelled, Labelled]:

@@ -13,10 +13,10 @@ from mteb.models.search_wrappers import SearchEncoderWrapper
 from reasoning_embedding.data.beir import RetrievalData
 from reasoning_embedding.data.miniature_world import MiniatureWorld
 
-from .local import SPLIT, fingerprint_of, local_metadata
+from .local import SPLIT, LocalTask, fingerprint_of, local_metadata
 
 
-class LocalRetrieval(AbsTaskRetrieval):
+class LocalRetrieval(LocalTask, AbsTaskRetrieval):
     """A retrieval task of mteb over data in memory; nothing is fetched.
 
     Parameters
@@ -38,7 +38,6 @@ class LocalRetrieval(AbsTaskRetrieval):
 
     def __init__(self, name: str, data: RetrievalData, extra: Any = None) -> None:
         self.data = data
-        self.fingerprint = data.fingerprint if extra is None else fingerprint_of([data.fingerprint, extra])
         self.sizes = {
             "queries": len(data.queries),
             "documents": len(data.corpus),
@@ -47,7 +46,7 @@ class LocalRetrieval(AbsTaskRetrieval):
         self.metadata = local_metadata(
             name,
             "Retrieval",
-            self.fingerprint,
+            data.fingerprint if extra is None else fingerprint_of([data.fingerprint, extra]),
             main_score="ndcg_at_10",
             instruction=data.instruction,
             description=f"Retrieval of {len(data.corpus)} local documents by {len(data.queries)} queries.",
@@ -57,10 +56,6 @@ class LocalRetrieval(AbsTaskRetrieval):
             corpus=_rows(data.corpus), queries=_rows(data.queries), relevant_docs=data.qrels, top_ranked=None
         )
         self.dataset = {"default": {SPLIT: split}}
-        self.data_loaded = True
-
-    def load_data(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the data came with the task."""
 
 
 def _rows(texts: dict[str, str]) -> Dataset:

@@ -6,20 +6,19 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, DatasetDict
 from mteb.abstasks.sts import AbsTaskSTS
 
 from reasoning_embedding.errors import InputError
 
-from .local import SPLIT, fingerprint_of, local_metadata, read_columns
+from .local import SPLIT, LocalTask, fingerprint_of, local_metadata, read_columns
 
 #: First texts, second texts, scores.
 Pairs = tuple[list[str], list[str], list[float]]
 
 
-class LocalSts(AbsTaskSTS):
+class LocalSts(LocalTask, AbsTaskSTS):
     """Semantic textual similarity over pairs in memory; the main score is Spearman's rho of the cosine.
 
     Parameters
@@ -33,12 +32,11 @@ class LocalSts(AbsTaskSTS):
     """
 
     def __init__(self, name: str, pairs: Pairs, *, instruction: str | None = None) -> None:
-        self.fingerprint = fingerprint_of([*pairs, instruction])
         self.sizes = {"pairs": len(pairs[2])}
         self.metadata = local_metadata(
             name,
             "STS",
-            self.fingerprint,
+            fingerprint_of([*pairs, instruction]),
             main_score="cosine_spearman",
             instruction=instruction,
             description=f"Similarity of {len(pairs[2])} local sentence pairs.",
@@ -46,10 +44,6 @@ class LocalSts(AbsTaskSTS):
         super().__init__()
         columns = dict(zip(("sentence1", "sentence2", "score"), pairs, strict=True))
         self.dataset = {"default": DatasetDict({SPLIT: Dataset.from_dict(columns)})}
-        self.data_loaded = True
-
-    def load_data(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the data came with the task."""
 
 
 def read_pairs(paths: Sequence[Path], columns: tuple[str | int, str | int, str | int]) -> Pairs:

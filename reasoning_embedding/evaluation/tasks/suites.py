@@ -36,7 +36,7 @@ def load_suite(suite: config.SuiteTask) -> list[AbsTask]:
         For a name, language or subset that is not there, with the nearest one that is; for filters that
         leave nothing; for a task that is about more than text.
     """
-    benchmarks = _benchmarks()
+    benchmarks = benchmark_names()
     if suite.name in benchmarks:
         if suite.subsets is not None:
             raise InputError(
@@ -45,14 +45,14 @@ def load_suite(suite: config.SuiteTask) -> list[AbsTask]:
         # A copy: filtering a task changes it, and mteb keeps one of each.
         tasks = copy.deepcopy(list(get_benchmark(suite.name).tasks))
         kept = [task for task in tasks if suite.languages is None or _narrow(task, suite)]
-    elif suite.name in _tasks():
+    elif suite.name in task_names():
         task = get_task(suite.name)
         _check_subsets(task, suite)
         kept = [task] if _narrow(task, suite) else []
     else:
         raise InputError(
             f"mteb has no benchmark and no task {suite.name!r}"
-            f"{did_you_mean(suite.name, [*benchmarks, *_tasks()])}",
+            f"{did_you_mean(suite.name, [*benchmarks, *task_names()])}",
             where="evaluation.tasks",
             todo="take a name of mteb.get_benchmarks() or mteb.get_tasks()",
         )
@@ -74,7 +74,7 @@ def suite_members(tasks: Iterable[config.Task]) -> dict[str, list[str]]:
     return {
         task.name: [member.metadata.name for member in load_suite(task)]
         for task in tasks
-        if isinstance(task, config.SuiteTask) and task.name in _benchmarks()
+        if isinstance(task, config.SuiteTask) and task.name in benchmark_names()
     }
 
 
@@ -102,14 +102,16 @@ def check_available(tasks: Iterable[AbsTask]) -> None:
 
 
 @cache
-def _benchmarks() -> frozenset[str]:
+def benchmark_names() -> frozenset[str]:
+    """Return the names of all benchmarks of mteb, and their other names."""
     found = get_benchmarks()
     aliases = (alias for benchmark in found for alias in benchmark.aliases or ())
     return frozenset([*(benchmark.name for benchmark in found), *aliases])
 
 
 @cache
-def _tasks() -> frozenset[str]:
+def task_names() -> frozenset[str]:
+    """Return the names of all tasks of mteb."""
     return frozenset(task.metadata.name for task in TASK_LIST)
 
 

@@ -1,4 +1,4 @@
-"""The texts of evaluation tasks, for comparing them with training data."""
+"""The texts of evaluation tasks: to compare with training data, and to count words in."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from .loading import load_tasks
 #: Columns whose words are no content of a task.
 _NO_TEXT = frozenset(
     "id _id uid idx label labels label_text score scores lang language languages split subset source".split()
+)
+#: Where the task types of mteb name their columns of text.
+_COLUMN_ATTRIBUTES = (
+    "column_names",
+    "input_column_name",
+    "input1_column_name",
+    "input2_column_name",
+    "text_column_name",
+    "human_summaries_column_name",
+    "machine_summaries_column_name",
 )
 
 
@@ -73,7 +83,35 @@ def _of(task: AbsTask) -> Iterator[tuple[str, dict[str, list[str]] | str]]:
     yield task.metadata.name, texts
 
 
-def _subsets(task: AbsTask) -> list[Mapping[str, Any]]:
+def encoded_texts(task: Any) -> Iterator[str]:
+    """Yield every text that an mteb task will have encoded, as often as it stands in its data.
+
+    Parameters
+    ----------
+    task : AbsTask
+        A text task of any type; its data are loaded where they are not. Read are its evaluation splits and,
+        of a classification, the one it trains on.
+    """
+    if not task.data_loaded:
+        task.load_data()
+    splits = {*task.eval_splits, getattr(task, "train_split", None)}
+    columns = set(_strings([getattr(task, name, ()) for name in _COLUMN_ATTRIBUTES]))
+    for subset in _subsets(task):
+        for data in (data for split, data in subset.items() if split in splits):
+            if isinstance(data, Mapping):  # retrieval
+                yield from _columns_of(data["corpus"], {"title", "text"})
+                yield from _columns_of(data["queries"], {"text"})
+            else:
+                yield from _columns_of(data, columns)
+
+
+def _columns_of(data: Any, columns: set[str]) -> Iterator[str]:
+    for name in data.column_names:
+        if name in columns:
+            yield from _strings(list(data[name]))
+
+
+def _subsets(task: Any) -> list[Mapping[str, Any]]:
     """Splits of each subset that is scored; a task of one subset may hold its splits directly."""
     dataset: Any = task.dataset or {}
     kept = [dataset[subset] for subset in task.hf_subsets if subset in dataset]
@@ -88,24 +126,24 @@ def _collect(rows: Any, kind: str, texts: dict[str, list[str]]) -> None:
     own = texts.setdefault(kind, [])
     for column, feature in rows.features.items():
         if column not in _NO_TEXT and "string" in str(feature):
-            own.extend(_flat(rows[column]))
+            own.extend(_strings(list(rows[column])))
 
 
 def _joined(rows: Any) -> list[str]:
     """Texts of a corpus or of queries, each behind its title where it has one, as models are given them."""
     titles = rows["title"] if "title" in rows.column_names else [""] * len(rows)
     return [
-        " ".join([title or "", *_flat([text])]).strip()
+        " ".join([title or "", *_strings(text)]).strip()
         for title, text in zip(titles, rows["text"], strict=True)
     ]
 
 
-def _flat(values: Any) -> Iterator[str]:
-    """Strings of a column: of each row one, or a list of them."""
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
-            yield from _flat(value)
-        elif isinstance(value, dict):  # a turn of a conversation
-            yield from _flat([value.get("content")])
+def _strings(value: Any) -> Iterator[str]:
+    """Strings of nested lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _strings(part)
+    elif isinstance(value, dict):  # a turn of a conversation
+        yield from _strings(value.get("content"))

@@ -99,8 +99,8 @@ class Layer:
             return self.centred
         return upper_factor(self.centred.T.astype(np.float64)).T
 
-    def neighbours(self, subset: np.ndarray, k: int, centred: bool = False) -> np.ndarray:
-        """Nearest neighbours within `subset` by cosine, nearest first; kept for the next pair.
+    def neighbours(self, subset: np.ndarray, k: int, centred: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest neighbours within `subset` by cosine, nearest first, and their cosines; kept for the next pair.
 
         Parameters
         ----------
@@ -113,15 +113,9 @@ class Layer:
 
         Returns
         -------
-        array of int, shape (m, k)
-            Positions within `subset`.
+        array of int and array, shapes (m, k)
+            Positions within `subset`, and cosines.
         """
-        return self.neighbourhood(subset, k, centred)[0]
-
-    def neighbourhood(
-        self, subset: np.ndarray, k: int, centred: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """:meth:`neighbours` and their cosines, both of shape (m, k)."""
         key = (_key(subset), centred)
         known = self._neighbours.get(key)
         if known is None or known[0].shape[1] < k:
@@ -156,6 +150,11 @@ class Layer:
         if (known := self._neighbours.get((_key(rows), False))) is not None:
             part._neighbours[_key(np.arange(len(rows))), False] = known
         return part
+
+
+def layer_of(rows: Any, name: str) -> Layer:
+    """A layer, prepared before or now; one that several pairs share keeps the work on it."""
+    return rows if isinstance(rows, Layer) else Layer(rows, name)
 
 
 def _key(rows: np.ndarray) -> bytes:

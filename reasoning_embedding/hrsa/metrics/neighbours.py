@@ -118,7 +118,7 @@ def knn_overlap_of(
         )
     # One more than asked for shows ties at the border.
     reach = min(max(k, k_max or k) + 1, len(rows) - 1)
-    first, second = (layer.neighbours(rows, reach, centred)[:, :k] for layer in (a, b))
+    first, second = (layer.neighbours(rows, reach, centred)[0][:, :k] for layer in (a, b))
     shared = np.concatenate(
         [
             (first[i : i + 1024, :, None] == second[i : i + 1024, None, :]).sum(axis=(1, 2))
@@ -149,7 +149,7 @@ def ambiguous(layer: Layer, rows: np.ndarray, k: int, centred: bool) -> list[str
     if nothing:
         found.append(f"{layer.name}: {nothing} rows are zero and have no direction")
     if k + 1 < len(rows):
-        cosines = layer.neighbourhood(rows, k + 1, centred)[1]
+        cosines = layer.neighbours(rows, k + 1, centred)[1]
         tied = int((cosines[:, k - 1] - cosines[:, k] <= _TIE).sum())
         if tied:
             found.append(
@@ -240,7 +240,7 @@ def alignment(first: csr_array, second: csr_array, *, unbiased: bool = True) -> 
 def _kernel(layer: Layer, rows: np.ndarray, k: int, unbiased: bool, centred: bool) -> csr_array:
     """Cosines of each row with its neighbours, sparse (n, n); with 1 on the diagonal for the biased estimate."""
     n = len(rows)
-    found, cosines = layer.neighbourhood(rows, k if unbiased else k - 1, centred)
+    found, cosines = layer.neighbours(rows, k if unbiased else k - 1, centred)
     if not unbiased:
         found = np.column_stack([np.arange(n), found])
         cosines = np.column_stack([np.ones(n), cosines])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from scipy.special import digamma, xlogy
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.moments import CrossMoments, Moments
 
-from .layer import Layer, frobenius_square
+from .layer import Layer, frobenius_square, layer_of
 from .linear_algebra import eigh, product, svd
 from .result import Metric, same_rows, same_width, varies
 
@@ -126,7 +125,7 @@ def orthogonal_procrustes(
 
     Parameters
     ----------
-    x, y : array or tensor, shape (n, D), D >= 2
+    x, y : array, tensor or Layer, shape (n, D), D >= 2
         The same rows in two models.
     heldout : float
         Share of rows (of documents, where given) kept for residual and cosine, in [0, 1); with 0 the
@@ -159,43 +158,29 @@ def orthogonal_procrustes(
     >>> print(f"{fit.value:.3f}, residual {fit.residual:.3f}")
     1.000, residual 0.000
     """
-    return procrustes_of(
-        Layer(x, "X"), Layer(y, "Y"), heldout=heldout, seed=seed, documents=documents, components=components
-    )
-
-
-def procrustes_of(
-    a: Layer,
-    b: Layer,
-    *,
-    heldout: float = 0.2,
-    seed: int = 0,
-    documents: np.ndarray | None = None,
-    components: int | None = None,
-) -> Procrustes:
-    """:func:`orthogonal_procrustes` of prepared layers."""
+    a, b = layer_of(x, "X"), layer_of(y, "Y")
     same_rows(a.rows, b.rows)
     where = _comparable(a, b)
     if heldout:
         fit, out = split_rows(len(a), heldout, seed=seed, documents=documents)
-        (x, x_out), (y, target) = _centred_by(a, fit, out), _centred_by(b, fit, out)
+        (fit_x, x_out), (fit_y, target) = _centred_by(a, fit, out), _centred_by(b, fit, out)
     else:
         fit = out = np.arange(len(a))
-        x, y = x_out, target = a.centred, b.centred
+        fit_x, fit_y = x_out, target = a.centred, b.centred
     if len(fit) < 2:
         raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
-    cross = product(x.T, y).astype(np.float64)
+    cross = product(fit_x.T, fit_y).astype(np.float64)
     if components is None:
         found = _Map(*nearest_rotation(cross), len(fit), a.width)
     else:
-        p, q = (_principal(side, components, where) for side in (x, y))
+        p, q = (_principal(side, components, where) for side in (fit_x, fit_y))
         small, free = nearest_rotation(p.T @ cross @ q)
         target = target @ q @ q.T
         ceiling = (inverse_entropy(p @ p.T) + inverse_entropy(q @ q.T)) / 2
         found = _Map(p @ small @ q.T, free, len(fit), components, ceiling, "components")
     moved = product(x_out, found.rotation.astype(x_out.dtype))
     gap, spread, scale = (frobenius_square(rows) for rows in (moved - target, moved, target))
-    return _result(found, gap, spread, scale, where, out, lambda: row_cosines(moved, target))
+    return _result(found, gap, spread, scale, where, out, row_cosines(moved, target))
 
 
 def procrustes_of_sums(
@@ -224,16 +209,13 @@ def procrustes_of_sums(
     spread, scale = x.held_spread(), y.held_spread()
     gap = max(0.0, spread + scale - 2 * float(np.einsum("ij,ij->", found.rotation, sums.held_cross())))
     rows_x, rows_y, rows = kept or (np.empty((0, x.width)), np.empty((0, y.width)), np.empty(0, dtype=int))
-
-    def cosines() -> np.ndarray:
-        return row_cosines((rows_x - x.fitted_point()) @ found.rotation, rows_y - y.fitted_point())
-
+    cosines = row_cosines((rows_x - x.fitted_point()) @ found.rotation, rows_y - y.fitted_point())
     return _result(found, gap, spread, scale, where, rows, cosines)
 
 
 def _comparable(a: Layer | Moments, b: Layer | Moments) -> str:
     """Refuse layers between which there is no map; return what errors call the two."""
-    same_width(a, b)
+    same_width(a.width, b.width)
     where = f"{a.name} / {b.name}"
     if a.width < 2:
         raise InputError("Procrustes entropy needs at least 2 dimensions", where=where)
@@ -260,19 +242,24 @@ def _result(
     scale: float,
     where: str,
     heldout: np.ndarray,
-    cosines: Callable[[], np.ndarray],
+    cosines: np.ndarray,
 ) -> Procrustes:
     """What a fitted map gives with ``|XO - Y|^2``, ``|XO|^2`` and ``|Y|^2`` of the held-out rows."""
     if scale <= 0:
         raise InputError("the held-out rows do not vary", where=where, todo="give more distinct texts")
-    warnings = doubts(found.fitted, found.size, found.free, found.unit)
+    warnings = []
+    if found.fitted < 4 * found.size:
+        warnings.append(f"{found.fitted} fitted rows for {found.size} {found.unit}: H_inv needs N >= 4 D")
+    if found.free > 1:
+        warnings.append(
+            f"the map is not determined in {found.free} of {found.size} directions (no shared variance)"
+        )
     value, floor = inverse_entropy(found.rotation), h_inv_floor(len(found.rotation))
     if found.ceiling - floor < _NARROW:
         warnings.append(
             f"{found.size} components lie so oblique to the axes that H_inv is {found.ceiling:.3f} at best and "
             f"{floor:.3f} for a random basis: it tells little"
         )
-    of_rows = cosines()
     whole = found.unit == "dimensions"
     return Procrustes(
         value=value,
@@ -284,8 +271,8 @@ def _result(
         ceiling=found.ceiling,
         rescaled=(value - floor) / (found.ceiling - floor),
         residual=gap / scale,
-        cosine=float(of_rows.mean()) if len(of_rows) else float("nan"),
-        row_cosines=of_rows,
+        cosine=float(cosines.mean()) if len(cosines) else float("nan"),
+        row_cosines=cosines,
         heldout=heldout,
         map=found.rotation,
         residual_chance=1 + spread / scale,
@@ -303,16 +290,6 @@ def nearest_rotation(cross: np.ndarray) -> tuple[np.ndarray, int]:
     """``O = U V'`` of ``X'Y = U S V'`` (D, D) in float64, and in how many directions no shared variance fixes it."""
     left, singular, right = svd(cross)
     return product(left, right), int((singular < 1e-6 * singular[0]).sum())
-
-
-def doubts(fitted: int, size: int, free: int, unit: str = "dimensions") -> list[str]:
-    """Warnings on a map of `size` dimensions fitted on too few rows, or with more than one `free` direction."""
-    found = []
-    if fitted < 4 * size:
-        found.append(f"{fitted} fitted rows for {size} {unit}: H_inv needs N >= 4 D")
-    if free > 1:
-        found.append(f"the map is not determined in {free} of {size} directions (no shared variance)")
-    return found
 
 
 def row_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -123,35 +123,29 @@ def as_rows(rows: Any, name: str = "X") -> np.ndarray:
     return array
 
 
-def same_rows(x: np.ndarray, y: np.ndarray, *, width: bool = False) -> None:
-    """Refuse two models whose rows, or with `width` whose dimensions, do not correspond.
+def same_rows(x: np.ndarray, y: np.ndarray) -> None:
+    """Refuse two models whose rows do not correspond.
 
     Raises
     ------
     InputError
-        If the numbers of rows (or dimensions) differ.
+        If the numbers of rows differ.
     """
     if len(x) != len(y):
         raise InputError(
             f"{len(x)} rows against {len(y)}",
             todo="both sides need the same tokens or texts in the same order",
         )
-    if width:
-        _same_dimensions(x.shape[1], y.shape[1])
 
 
-def same_width(x: HasDimensions, y: HasDimensions) -> None:
-    """Refuse two layers whose dimensions do not correspond.
+def same_width(x: int, y: int) -> None:
+    """Refuse two numbers of dimensions that differ.
 
     Raises
     ------
     InputError
-        If the numbers of dimensions differ.
+        If they do.
     """
-    _same_dimensions(len(x.constant), len(y.constant))
-
-
-def _same_dimensions(x: int, y: int) -> None:
     if x != y:
         raise InputError(
             f"{x} dimensions against {y}",

@@ -181,20 +181,16 @@ def equivalence_of_runs(
     equivalent within margin (p = 0.002)
     """
     x, y = finite_values(a, "a"), finite_values(b, "b")
-    low, high, null_low, null_high = _bounds(margin, ratio)
+    bounds = _bounds(margin, ratio)
     if ratio and min(x.min(), y.min()) <= 0:
         raise InputError("a ratio needs positive values", where="a, b", todo="compare differences instead")
     if paired and len(x) != len(y):
         raise InputError(f"{len(x)} and {len(y)} runs", todo="pairs need the same seeds on both sides")
-    forward, back = (np.log, np.exp) if ratio else (float, float)
     x, y = (np.log(x), np.log(y)) if ratio else (x, y)
-    middle, error, degrees = mean_difference(x, y, paired=paired)
-    return _decide(
-        float(back(middle)),
-        lambda bound: student_below(float(forward(bound)) - middle, error, degrees),
-        lambda bound: student_below(middle - float(forward(bound)), error, degrees),
-        lambda share: float(back(middle + _student_quantile(degrees, share) * error)),
-        (low, high, null_low, null_high),
+    return _decide_by_t(
+        *_mean_difference(x, y, paired=paired),
+        bounds,
+        ratio=ratio,
         alpha=alpha,
         method="paired t" if paired else "Welch t",
         n=min(len(x), len(y)),
@@ -245,32 +241,12 @@ def equivalence_of_estimate(
     bounds = _bounds(margin, ratio=False)
     if degrees <= 0 or error < 0:
         raise InputError(f"degrees of freedom {degrees} and standard error {error}: need > 0 and >= 0")
-    return _decide(
-        estimate,
-        lambda bound: student_below(bound - estimate, error, degrees),
-        lambda bound: student_below(estimate - bound, error, degrees),
-        lambda share: estimate + _student_quantile(degrees, share) * error,
-        bounds,
-        alpha=alpha,
-        method=method,
-        n=n,
-    )
+    return _decide_by_t(estimate, error, degrees, bounds, ratio=False, alpha=alpha, method=method, n=n)
 
 
-def mean_difference(x: np.ndarray, y: np.ndarray, *, paired: bool) -> tuple[float, float, float]:
-    """Mean of y less that of x, its standard error, and its degrees of freedom.
+def _mean_difference(x: np.ndarray, y: np.ndarray, *, paired: bool) -> tuple[float, float, float]:
+    """Mean of y (m,) less that of x (n,), its standard error, and its degrees of freedom.
 
-    Parameters
-    ----------
-    x : array, shape (n,)
-        n >= 2.
-    y : array, shape (m,)
-        m >= 2; equal to n if paired.
-    paired : bool
-        Entry i of both belongs together.
-
-    Notes
-    -----
     Paired: ``std(y - x) / sqrt(n)`` and n - 1. Else, with ``v = s^2 / n`` of each, ``sqrt(v_x + v_y)`` and
     Satterthwaite's ``(v_x + v_y)^2 / (v_x^2 / (n - 1) + v_y^2 / (m - 1))`` (Welch, Biometrika 34, 1947).
     """
@@ -284,14 +260,39 @@ def mean_difference(x: np.ndarray, y: np.ndarray, *, paired: bool) -> tuple[floa
     return float(y.mean() - x.mean()), float(np.sqrt(variance)), degrees
 
 
-def student_below(distance: float, error: float, degrees: float) -> float:
-    """Chance that Student's t, times a standard error, lies below a distance; certain where the error is 0."""
-    return float(stdtr(degrees, distance / error)) if error else float(np.heaviside(distance, 0.5))
+def _decide_by_t(
+    difference: float,
+    error: float,
+    degrees: float,
+    bounds: tuple[float, float, float, float],
+    *,
+    ratio: bool,
+    alpha: float,
+    method: str,
+    n: int,
+) -> Equivalence:
+    """Run the tests of a difference with a standard error, or of the ratio whose logarithm it is."""
+    forward, back = (np.log, np.exp) if ratio else (float, float)
 
+    def below(distance: float) -> float:
+        """Chance that Student's t, times the error, lies below; certain where the error is 0."""
+        return float(stdtr(degrees, distance / error)) if error else float(np.heaviside(distance, 0.5))
 
-def _student_quantile(degrees: float, share: float) -> float:
-    """Quantile of Student's t; those of a share and of the rest are exact opposites."""
-    return float(stdtrit(degrees, share)) if share >= 0.5 else -float(stdtrit(degrees, 1 - share))
+    def quantile(share: float) -> float:
+        # Those of a share and of the rest are exact opposites.
+        t = stdtrit(degrees, share) if share >= 0.5 else -stdtrit(degrees, 1 - share)
+        return float(back(difference + t * error))
+
+    return _decide(
+        float(back(difference)),
+        lambda bound: below(float(forward(bound)) - difference),
+        lambda bound: below(difference - float(forward(bound))),
+        quantile,
+        bounds,
+        alpha=alpha,
+        method=method,
+        n=n,
+    )
 
 
 def _decide(

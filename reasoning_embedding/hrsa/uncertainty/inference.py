@@ -28,6 +28,8 @@ from .resampling import (
 _FROM_SUMS = {"linear_cka": "cka", "dimension_wise_correlation": "dimension_correlation"}
 #: Percentile intervals of fewer documents are too short.
 _FEW = 20
+#: Fewer documents than this cannot be resampled.
+FEWEST = 4
 _UNKNOWN = Level("unknown", "a metric from elsewhere", frozenset(), frozenset())
 
 
@@ -143,7 +145,7 @@ def _codes(documents: np.ndarray | None, n: int) -> np.ndarray:
     if documents is None:
         return np.arange(n)
     names, codes = np.unique(np.asarray(documents), return_inverse=True)
-    if codes.shape != (n,) or len(names) < 4:
+    if codes.shape != (n,) or len(names) < FEWEST:
         raise InputError(
             f"{len(names)} different documents for {codes.size} of {n} rows",
             where="documents",
@@ -169,30 +171,20 @@ def recomputed_interval(
     x: Any,
     y: Any,
     value: float,
-    *,
     documents: np.ndarray,
+    options: dict[str, Any],
+    *,
     bootstrap: int,
-    seed: int = 0,
-    level: float = 0.95,
-    **options: Any,
+    seed: int,
 ) -> Interval:
-    """Interval of a value that is known, the metric computed anew for every replicate; see :func:`with_inference`.
+    """Interval of the `value` that a metric gives with `options`, computed anew for every replicate.
 
-    Parameters
-    ----------
-    metric, x, y, documents, bootstrap, seed, level
-        As there.
-    value : float
-        What the metric gives with `options`.
-    **options
-        Passed to the metric; ``metric_seed`` as its own seed.
+    The other parameters are those of :func:`with_inference`.
     """
-    if "metric_seed" in options:
-        options["seed"] = options.pop("metric_seed")
-    return _recomputed(_Job.of(metric, x, y, documents, options), value, bootstrap, seed, level)
+    return _recomputed(_Job.of(metric, x, y, documents, options), value, bootstrap, seed)
 
 
-def _recomputed(job: _Job, value: float, replicates: int, seed: int, level: float) -> Interval:
+def _recomputed(job: _Job, value: float, replicates: int, seed: int, level: float = 0.95) -> Interval:
     draws = _resampled(job.codes, replicates, seed, halve=job.spec.needs_distinct)
     return interval(value, np.array([float(job.compute(rows)) for rows in draws]), level)
 

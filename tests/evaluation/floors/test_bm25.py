@@ -66,12 +66,11 @@ def test_floors_of_real_data(real_data: Path, tmp_path: Path, task: str, ndcg_at
     tasks = [config.BeirTask(kind="beir", path=str(real_data / "derived" / "beir" / task))]
     scores = evaluate(
         BM25(),
-        tasks,
+        config.Evaluation(tasks=tasks),
         tmp_path,
         model_name="bm25",
         revision=BM25().revision,
         step=None,
-        settings=config.Evaluation(tasks=tasks),
     )
     [entry] = scores["tasks"]
     assert entry["main_score"] == pytest.approx(ndcg_at_10, abs=5.1e-4)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from reasoning_embedding.errors import ReasoningEmbeddingError
-from reasoning_embedding.evaluation.floors.tfidf import TfIdf, encoded_texts
+from reasoning_embedding.evaluation.floors.tfidf import TfIdf
 
 TEXTS = [
     "A plane is taking off.",
@@ -71,38 +70,6 @@ def test_unfitted_and_impossible() -> None:
 def test_revision_names_what_decides() -> None:
     assert TfIdf().revision == "char-wb-2-5-sublinear-8192"
     assert TfIdf((3, 4), 64).revision == "char-wb-3-4-sublinear-64"
-
-
-class Task:
-    """What `encoded_texts` looks at in a task of mteb."""
-
-    data_loaded = True
-    eval_splits = ("test",)
-
-    def __init__(self, dataset: dict, **fields) -> None:
-        self.dataset = dataset
-        self.__dict__.update(fields)
-
-
-def test_texts_of_pairs_classes_and_retrieval() -> None:
-    pairs = Dataset.from_dict(
-        {"one": ["a", "b"], "two": ["c", "d"], "genre": ["x", "x"], "score": [1.0, 2.0]}
-    )
-    assert sorted(encoded_texts(Task({"test": pairs, "train": pairs}, column_names=("one", "two")))) == list(
-        "abcd"
-    )
-    rows = Dataset.from_dict({"text": ["e"], "label_text": ["no"]})
-    split = {"en": {"train": rows, "test": rows, "validation": rows}}
-    assert list(encoded_texts(Task(split, input_column_name="text", train_split="train"))) == ["e", "e"]
-    retrieval = {
-        "corpus": Dataset.from_dict({"id": ["d1"], "title": ["T"], "text": ["f"]}),
-        "queries": Dataset.from_dict({"id": ["q1"], "text": ["g"]}),
-        "relevant_docs": {"q1": {"d1": 1}},
-        "top_ranked": None,
-    }
-    assert sorted(encoded_texts(Task({"default": {"test": retrieval}}))) == ["T", "f", "g"]
-    clusters = Dataset.from_dict({"sentences": [["h", "i"], ["j"]], "labels": [[0, 1], [1]]})
-    assert list(encoded_texts(Task({"test": clusters}, input_column_name="sentences"))) == list("hij")
 
 
 def test_floor_of_stsb(real_data: Path) -> None:

@@ -125,9 +125,7 @@ def test_several_files_are_one_task(real_data: Path, tmp_path: Path) -> None:
     [loaded] = load_tasks([task])
     assert loaded.sizes == {"pairs": 4500 + 500 + 4927}
     settings = config.Evaluation(tasks=[task])
-    [entry] = evaluate(TfIdf(), [task], tmp_path, model_name="t", revision="1", step=None, settings=settings)[
-        "tasks"
-    ]
+    [entry] = evaluate(TfIdf(), settings, tmp_path, model_name="t", revision="1", step=None)["tasks"]
     assert entry["main_score"] == pytest.approx(0.582, abs=5e-4)
 
 

@@ -182,14 +182,14 @@ JUDGED = {"q0": {"d3": 1}, "q1": {"d5": 1}}
 @pytest.fixture
 def fake_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: None) -> config.SuiteTask:
     fake = _FakeSuite(tmp_path)
-    monkeypatch.setattr(suites, "_benchmarks", lambda: frozenset(["Fake(v1)"]))
+    monkeypatch.setattr(suites, "benchmark_names", lambda: frozenset(["Fake(v1)"]))
     monkeypatch.setattr(suites, "get_benchmark", lambda name: fake)
     return suite("Fake(v1)")
 
 
 def _scored(task: config.SuiteTask, folder: Path, model: HashingEncoder) -> dict[str, Any]:
     settings = config.Evaluation(tasks=[task])
-    return evaluate(model, [task], folder, model_name="test", revision="a", step=4, settings=settings)
+    return evaluate(model, settings, folder, model_name="test", revision="a", step=4)
 
 
 def test_a_suite_is_a_column_of_the_table(fake_suite: config.SuiteTask, tmp_path: Path) -> None:

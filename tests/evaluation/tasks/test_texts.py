@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from reasoning_embedding import config
 from reasoning_embedding.data import load_table
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.tasks.texts import task_texts
+from reasoning_embedding.evaluation.tasks.texts import encoded_texts, task_texts
 from reasoning_embedding.experiments.contamination import compare_tasks, scored_tasks
 from tests.factories import run_config
 
@@ -60,6 +61,39 @@ def test_every_kind_of_local_task(folder: Path) -> None:
     world = found["world-heldout"]
     assert {kind: len(texts) for kind, texts in world.items()} == {"queries": 32, "documents": 160}  # type: ignore[union-attr]
     assert len(found) == 4
+
+
+class Task:
+    """What `encoded_texts` looks at in a task of mteb."""
+
+    data_loaded = True
+    eval_splits = ("test",)
+    hf_subsets = ("default", "en")
+
+    def __init__(self, dataset: dict, **fields) -> None:
+        self.dataset = dataset
+        self.__dict__.update(fields)
+
+
+def test_texts_of_pairs_classes_and_retrieval() -> None:
+    pairs = Dataset.from_dict(
+        {"one": ["a", "b"], "two": ["c", "d"], "genre": ["x", "x"], "score": [1.0, 2.0]}
+    )
+    assert sorted(encoded_texts(Task({"test": pairs, "train": pairs}, column_names=("one", "two")))) == list(
+        "abcd"
+    )
+    rows = Dataset.from_dict({"text": ["e"], "label_text": ["no"]})
+    split = {"en": {"train": rows, "test": rows, "validation": rows}}
+    assert list(encoded_texts(Task(split, input_column_name="text", train_split="train"))) == ["e", "e"]
+    retrieval = {
+        "corpus": Dataset.from_dict({"id": ["d1"], "title": ["T"], "text": ["f"]}),
+        "queries": Dataset.from_dict({"id": ["q1"], "text": ["g"]}),
+        "relevant_docs": {"q1": {"d1": 1}},
+        "top_ranked": None,
+    }
+    assert sorted(encoded_texts(Task({"default": {"test": retrieval}}))) == ["T", "f", "g"]
+    clusters = Dataset.from_dict({"sentences": [["h", "i"], ["j"]], "labels": [[0, 1], [1]]})
+    assert list(encoded_texts(Task({"test": clusters}, input_column_name="sentences"))) == list("hij")
 
 
 def test_a_suite_that_is_not_here_says_why() -> None:
