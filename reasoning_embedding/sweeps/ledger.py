@@ -83,10 +83,6 @@ class SweepLedger:
         """Note how a run ended, or where it was submitted."""
         write_json(self.folder.record(name), {"state": state, "note": note})
 
-    def recorded(self, name: str) -> bool:
-        """Whether there is a note of a run."""
-        return self.folder.record(name).exists()
-
     def forget(self, name: str) -> None:
         """Let a run count as neither failed nor submitted, because it is started now."""
         self.folder.record(name).unlink(missing_ok=True)
