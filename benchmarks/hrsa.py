@@ -25,11 +25,11 @@ from benchmarks.numpy_metrics import Layers
 from reasoning_embedding.hrsa.measure import measure_sums
 from reasoning_embedding.hrsa.metrics.cka import cka_map, cka_of
 from reasoning_embedding.hrsa.metrics.correlation import correlation_map, correlation_of
-from reasoning_embedding.hrsa.metrics.distances import procrustes_distance_of
+from reasoning_embedding.hrsa.metrics.distances import procrustes_distance
 from reasoning_embedding.hrsa.metrics.layer import Layer
 from reasoning_embedding.hrsa.metrics.neighbours import knn_overlap_of
 from reasoning_embedding.hrsa.metrics.probe_transfer import linear_probe_transfer
-from reasoning_embedding.hrsa.metrics.procrustes import procrustes_of
+from reasoning_embedding.hrsa.metrics.procrustes import orthogonal_procrustes
 from reasoning_embedding.hrsa.moments import PairSums
 from reasoning_embedding.progress import Report
 
@@ -171,7 +171,7 @@ def analysis(a: Layers, b: Layers, labels: np.ndarray, texts: int, *, every_pair
         "cka": cka_map(x, y),
         "correlation": correlation_map(x, y),
         "knn": np.array(near),
-        "h_inv": [procrustes_of(p, q, heldout=0).value for p, q in diagonal],
+        "h_inv": [orthogonal_procrustes(p, q, heldout=0).value for p, q in diagonal],
         "probe": linear_probe_transfer(a[-1][:texts], b[-1][:texts], labels).value,
     }
 
@@ -266,7 +266,7 @@ def our_overlaps(a: Layers, b: Layers) -> np.ndarray:
 def our_distances(a: Layers, b: Layers) -> np.ndarray:
     """Procrustes distance of every pair, from n x n products where dimensions outnumber rows."""
     x, y = _layers(a, b)
-    return np.array([[procrustes_distance_of(p, q).value for q in y] for p in x])
+    return np.array([[procrustes_distance(p, q).value for q in y] for p in x])
 
 
 def _cached(

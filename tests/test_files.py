@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_embedding import files as atomic_module
+from reasoning_embedding import files
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.files import atomic_folder, atomic_write, write_json
 
@@ -53,7 +53,7 @@ def test_disk_errors_say_what_to_do(
     def fail(_: object) -> None:
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(atomic_module.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(SetupError, match=words) as caught:
         atomic_write(tmp_path / "x.json", "1")
     assert caught.value.exit_code == 3

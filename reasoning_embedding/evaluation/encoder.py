@@ -55,10 +55,9 @@ class MtebEncoder:
         Its name and revision, see :func:`model_meta`.
     instructions : Instructions, optional
         What texts are asked with; absent: each task's own.
-    instructed : bool
-        Whether texts get a prompt at all; lexical models are asked without.
     prompts : mapping, optional
-        The model's own prompts by name (``query``, ``document``), which then stand in the place of instructions.
+        The model's own prompts by name (``query``, ``document``), which then stand in the place of instructions;
+        empty: texts get no prompt at all, as lexical models are asked.
     corpus_embedder : TextEncoder, optional
         Encodes documents in the place of `embedder`: the same model behind a cache.
     max_tokens : int
@@ -79,7 +78,6 @@ class MtebEncoder:
         meta: ModelMeta,
         *,
         instructions: Instructions | None = None,
-        instructed: bool = True,
         prompts: Mapping[str, str] | None = None,
         corpus_embedder: TextEncoder | None = None,
         max_tokens: int = 512,
@@ -92,7 +90,6 @@ class MtebEncoder:
         self.corpus_embedder = corpus_embedder or embedder
         self._meta = meta
         self.instructions = instructions or Instructions()
-        self.instructed = instructed
         self.prompts = prompts
         self.max_tokens, self.pack_tokens = max_tokens, pack_tokens
         self.query_template = query_template
@@ -110,8 +107,6 @@ class MtebEncoder:
         """Return what stands before a text of this task."""
         if self.prompts is not None:
             return "" if prompt_type is None else self.prompts.get(PromptType(prompt_type).value, "")
-        if not self.instructed:
-            return ""
         return self.instructions.prompt(metadata, subset, prompt_type, self.query_template)
 
     def encode(

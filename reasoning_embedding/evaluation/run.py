@@ -108,18 +108,15 @@ def evaluate(
         }
         known = broadcast_object(_known(folder, scores) if world.is_main else None, world)
         lexical = isinstance(model, BM25 | TfIdf)
-        # An embedder of others is asked with what the user says, else as its authors ask it.
-        own_prompts = (
-            model.prompts if isinstance(model, LibraryEmbedder) and settings.instructions is None else None
-        )
-        instructed = not lexical and own_prompts is None
+        prompts: dict[str, str] | None = None
+        if lexical:
+            prompts = {}
+        elif isinstance(model, LibraryEmbedder) and settings.instructions is None:
+            prompts = model.prompts  # where the user says nothing, as its authors ask it
+        sent = instructions if prompts is None else None
         todo = []
         for task in loaded:
-            own = (
-                identity(task, instructions, instructed=instructed)
-                if isinstance(task, AbsTask)
-                else number_sequences.identity(task)
-            )
+            own = identity(task, sent) if isinstance(task, AbsTask) else number_sequences.identity(task)
             entry = known.get(own["task"], {})
             if all(entry.get(key) == value for key, value in own.items()):
                 scores["tasks"].append(entry)
@@ -139,8 +136,7 @@ def evaluate(
                 encoder,
                 _meta(model, scores),
                 instructions=instructions,
-                instructed=instructed,
-                prompts=own_prompts,
+                prompts=prompts,
                 corpus_embedder=CachedEncoder(encoder, cache, world) if keep else None,
                 max_tokens=settings.max_tokens,
                 pack_tokens=settings.pack_tokens,

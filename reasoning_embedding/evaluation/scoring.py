@@ -42,17 +42,15 @@ _TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": 
 _HOOK = "task_specific_scores"
 
 
-def identity(task: AbsTask, instructions: Instructions, *, instructed: bool) -> dict[str, Any]:
+def identity(task: AbsTask, instructions: Instructions | None) -> dict[str, Any]:
     """Return what, beside model and settings, decides a task's score: equal identity, equal score.
 
     Parameters
     ----------
     task : AbsTask
         Any task of mteb.
-    instructions : Instructions
-        What its texts are asked with.
-    instructed : bool
-        Whether the model is sent instructions at all.
+    instructions : Instructions or None
+        What its texts are asked with; None for a model that is sent no instructions.
     """
     metadata = task.metadata
     subsets = list(task.hf_subsets)
@@ -63,7 +61,7 @@ def identity(task: AbsTask, instructions: Instructions, *, instructed: bool) -> 
         "fingerprint": metadata.revision,
         "splits": list(task.eval_splits),
         "instructions": {
-            subset: instructions.sent(metadata, subset) if instructed else {} for subset in subsets
+            subset: instructions.sent(metadata, subset) if instructions else {} for subset in subsets
         },
     }
 
@@ -161,7 +159,7 @@ def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
 def _described(task: AbsTask, model: MtebEncoder | BM25Search) -> dict[str, Any]:
     """Return what a reader wants to see of a task: the query instruction, and numbers of texts where known."""
     described: dict[str, str] = {"instruction": "", "prompt": ""}
-    if isinstance(model, MtebEncoder) and model.instructed:
+    if isinstance(model, MtebEncoder) and model.prompts is None:
         subset = next(iter(task.hf_subsets), "default")
         side = PromptType.query if is_asymmetric(task.metadata) else None
         described["instruction"] = model.instructions.for_task(task.metadata, subset, side)

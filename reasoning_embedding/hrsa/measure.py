@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .metrics.cka import cka_of, debiased_cka_of, rbf_cka_of
+from .metrics.cka import cka_of, debiased_cka_of, rbf_cka
 from .metrics.correlation import correlation_of
-from .metrics.distances import gulp_of, procrustes_distance_of
+from .metrics.distances import gulp_of, procrustes_distance
 from .metrics.layer import Layer
 from .metrics.neighbours import KnnOverlap, cknna_of, distinct_in_all, knn_overlap_of
-from .metrics.permutation import permutation_match_of
+from .metrics.permutation import permutation_match
 from .metrics.procrustes import (
     COSINE,
     H_INV_RESCALED,
     RESIDUAL,
     Procrustes,
-    procrustes_of,
+    orthogonal_procrustes,
     procrustes_of_sums,
 )
 from .metrics.result import Metric
@@ -152,15 +153,15 @@ def measure(
     result = Measured(rows=rows, summed=None if sums is None else sums[0].n)
     kept = RowMoments(a, b)
     shuffled = b.reordered(next(shuffles(documents, 1, settings.seed)))
-    result.add(lambda: _with_chance("permutation_match", permutation_match_of, a, b, [shuffled]))
+    result.add(lambda: _with_chance("permutation_match", permutation_match, a, b, [shuffled]))
     if sums is None:
-        fit = partial(procrustes_of, heldout=settings.heldout, seed=settings.seed, documents=documents)
-        _add_linear(result, kept, lambda: fit(a, b))
+        split: dict[str, Any] = {"heldout": settings.heldout, "seed": settings.seed, "documents": documents}
+        _add_linear(result, kept, lambda: orthogonal_procrustes(a, b, **split))
     else:
         moments, held = sums[0], np.flatnonzero(sums[1])
         _add_linear(result, moments, lambda: procrustes_of_sums(moments, (a.rows[held], b.rows[held], held)))
-    result.add(lambda: _with_chance("procrustes_distance", procrustes_distance_of, a, b, [shuffled]))
-    result.add(lambda: {"gulp": gulp_of(a, b, cross=kept.cross)})
+    result.add(lambda: _with_chance("procrustes_distance", procrustes_distance, a, b, [shuffled]))
+    result.add(lambda: {"gulp": gulp_of(kept)})
     for k in settings.k:
         result.add(lambda k=k: _overlap(result, a, b, rows, k, max(settings.k)))
     if len(rows) > 1:
@@ -188,7 +189,7 @@ def _add_kernels(
     result: Measured, a: Layer, b: Layer, documents: np.ndarray, settings: config.Measuring
 ) -> None:
     """Add what needs n x n kernels, of layers of distinct rows whose neighbours are known."""
-    result.add(lambda: {"cka_rbf": rbf_cka_of(a, b)})
+    result.add(lambda: {"cka_rbf": rbf_cka(a, b)})
     every = np.arange(len(a))
     shuffled = [b.reordered(order) for order in shuffles(documents, _SHUFFLES, settings.seed)]
     for k in settings.k:

@@ -212,7 +212,7 @@ class CrossMoments(PairMoments[Moments]):
     x, y : Moments
         The layers' own sums.
     product, held_product : Tensor, shape (D_x, D_y)
-        ``sum z_x z_y'`` of all rows, and of the held-out ones; the latter is empty at different widths.
+        ``sum z_x z_y'`` of all rows, and of the held-out ones; the latter is empty where no Procrustes map is wanted.
     by_y, by_x : Tensor, shape (D_x,) and (D_y,)
         ``sum |z_y|^2 z_x`` and ``sum |z_x|^2 z_y``.
     both : Tensor, scalar
@@ -228,11 +228,11 @@ class CrossMoments(PairMoments[Moments]):
     both: torch.Tensor
 
     @classmethod
-    def between(cls, x: Moments, y: Moments) -> CrossMoments:
-        """Sums of two layers, at zero."""
-        p, q, shift = len(x.total), len(y.total), x.shift
-        held = _zeros(shift, p, q) if p == q else _zeros(shift, 0, 0)
-        return cls(x, y, _zeros(shift, p, q), held, _zeros(shift, p), _zeros(shift, q), _zeros(shift))
+    def between(cls, x: Moments, y: Moments, *, held: bool) -> CrossMoments:
+        """Sums of two layers, at zero; with `held`, also of held-out rows, where the widths are equal."""
+        p, q, shift = x.width, y.width, x.shift
+        held_product = _zeros(shift, p, q) if held and p == q else _zeros(shift, 0, 0)
+        return cls(x, y, _zeros(shift, p, q), held_product, _zeros(shift, p), _zeros(shift, q), _zeros(shift))
 
     @classmethod
     def own(cls, x: Moments) -> CrossMoments:
@@ -323,7 +323,8 @@ class PairSums:
         """Start at zero about given points (D,), which must be the same on every rank."""
         self.layers = ([Moments(shift) for shift in shifts[0]], [Moments(shift) for shift in shifts[1]])
         self.cross = {
-            (i, j): CrossMoments.between(self.layers[0][i], self.layers[1][j]) for i, j in self._pairs
+            (i, j): CrossMoments.between(self.layers[0][i], self.layers[1][j], held=(i, j) in self._matched)
+            for i, j in self._pairs
         }
 
     def add(self, rows: Sequence[Sequence[torch.Tensor]], held: torch.Tensor) -> None:
@@ -357,7 +358,7 @@ class PairSums:
             cross.by_y += by_y[i][j]
             cross.by_x += by_x[j][i]
             cross.both += both[i, j]
-            if (i, j) in self._matched and len(cross.held_product):  # empty at different widths
+            if len(cross.held_product):
                 cross.held_product += x[i][out].T @ y[j][out]
 
     def reduce(self, world: World) -> None:

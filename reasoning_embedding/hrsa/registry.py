@@ -34,17 +34,16 @@ from typing import Any
 
 import numpy as np
 
-from .metrics.cka import cka_of, debiased_cka_of, debiased_linear_cka, linear_cka, rbf_cka, rbf_cka_of
-from .metrics.correlation import correlation_of, dimension_wise_correlation
-from .metrics.distances import gulp, gulp_of, procrustes_distance, procrustes_distance_of
+from .metrics.cka import debiased_linear_cka, linear_cka, rbf_cka
+from .metrics.correlation import dimension_wise_correlation
+from .metrics.distances import gulp, procrustes_distance
 from .metrics.layer import Layer
 from .metrics.neighbours import cknna, cknna_of, knn_overlap, knn_overlap_of
-from .metrics.permutation import permutation_match, permutation_match_of
+from .metrics.permutation import permutation_match
 from .metrics.probe_transfer import linear_probe_transfer
-from .metrics.procrustes import orthogonal_procrustes, procrustes_of
+from .metrics.procrustes import orthogonal_procrustes
 from .metrics.result import Metric
 from .metrics.spectrum import alpha_req, isotropy, participation_ratio, rankme
-from .moments import PairMoments, RowMoments
 
 #: The transformations: rows (n, D) and a generator to rows (n, D).
 TRANSFORMATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
@@ -124,7 +123,7 @@ class MetricSpec:
     also_invariant_to, also_sensitive_to : frozenset of str
         Beside those of the level.
     of_layers : callable, optional
-        The same on prepared layers of distinct rows: reuses the work on each layer.
+        What takes layers of distinct rows, and reuses the work on each; the function itself where it does.
     distance : bool
         Whether small means similar.
     needs_distinct : bool
@@ -164,10 +163,6 @@ class MetricSpec:
         return self.level.sensitive_to | self.also_sensitive_to
 
 
-def _of_moments(metric: Callable[[PairMoments], Metric]) -> Callable[[Layer, Layer], Metric]:
-    return lambda a, b: metric(RowMoments(a, b))
-
-
 def _knn(a: Layer, b: Layer, k: int = 10, **options: Any) -> Metric:
     return knn_overlap_of(a, b, np.arange(len(a)), k, **options)
 
@@ -183,21 +178,17 @@ _SPECS = (
         REPRESENTATION,
         frozenset({"column scaling"}),
         _RENAMED,
-        of_layers=_of_moments(correlation_of),
+        of_layers=dimension_wise_correlation,
     ),
+    MetricSpec(permutation_match, REPRESENTATION, _RENAMED | {"column scaling"}, of_layers=permutation_match),
     MetricSpec(
-        permutation_match, REPRESENTATION, _RENAMED | {"column scaling"}, of_layers=permutation_match_of
+        orthogonal_procrustes, REPRESENTATION, _RENAMED, of_layers=orthogonal_procrustes, takes_documents=True
     ),
-    MetricSpec(
-        orthogonal_procrustes, REPRESENTATION, _RENAMED, of_layers=procrustes_of, takes_documents=True
-    ),
-    MetricSpec(linear_cka, GEOMETRY, _SHIFT, of_layers=_of_moments(cka_of)),
-    MetricSpec(
-        debiased_linear_cka, GEOMETRY, _SHIFT, of_layers=_of_moments(debiased_cka_of), needs_distinct=True
-    ),
-    MetricSpec(rbf_cka, GEOMETRY, _SHIFT, of_layers=rbf_cka_of),
-    MetricSpec(procrustes_distance, GEOMETRY, _SHIFT, of_layers=procrustes_distance_of, distance=True),
-    MetricSpec(gulp, GEOMETRY, _SHIFT, of_layers=gulp_of, distance=True),
+    MetricSpec(linear_cka, GEOMETRY, _SHIFT, of_layers=linear_cka),
+    MetricSpec(debiased_linear_cka, GEOMETRY, _SHIFT, of_layers=debiased_linear_cka, needs_distinct=True),
+    MetricSpec(rbf_cka, GEOMETRY, _SHIFT, of_layers=rbf_cka),
+    MetricSpec(procrustes_distance, GEOMETRY, _SHIFT, of_layers=procrustes_distance, distance=True),
+    MetricSpec(gulp, GEOMETRY, _SHIFT, of_layers=gulp, distance=True),
     MetricSpec(knn_overlap, GEOMETRY, _NONE, _SHIFT, of_layers=_knn, needs_distinct=True),
     MetricSpec(cknna, GEOMETRY, _NONE, _SHIFT, of_layers=_cknna, needs_distinct=True),
     MetricSpec(linear_probe_transfer, FUNCTION),

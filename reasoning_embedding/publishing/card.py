@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints import step_name
-from reasoning_embedding.checkpoints.provenance import Ancestor
 from reasoning_embedding.checkpoints.scores import WHILE_TRAINING
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
@@ -130,7 +129,7 @@ def _lineage(facts: Facts) -> str:
             item.name,
             item.kind,
             item.revision,
-            _short(item),
+            (item.content_hash or "")[:12] or None,
         )
         for item in facts.ancestors
     ]
@@ -143,10 +142,6 @@ def _lineage(facts: Facts) -> str:
     base = f"\n\nBase model: {named}." if named else "\n\nThe backbone has no record on the Hub."
     licence = facts.about.license
     return f"## Lineage\n\n{shown}{base} Licence of this model: {text(licence) if licence else 'not stated'}."
-
-
-def _short(item: Ancestor) -> str | None:
-    return item.content_hash[:12] if item.content_hash else None
 
 
 def _recipe(facts: Facts) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .labels import QUANTITIES, SCORE, number
-from .records import Experiment, GrownBackbone, Run
+from .records import Experiment, GrownBackbone, Run, finite
 from .tables import mean_score, sequence_entries, sequence_tasks, task_score
 
 #: Points a curve keeps; longer logs are averaged in buckets (about a pixel each on a wide screen).
@@ -99,10 +98,31 @@ class CoordinateLine:
 class Coordinates:
     """Parallel coordinates: an axis a quantity, a line a run, the best last."""
 
-    title: str
     axes: list[CoordinateAxis]
     lines: list[CoordinateLine]
+
+
+@dataclass(frozen=True)
+class PointPlot:
+    """One model's projection to the plane.
+
+    Parameters
+    ----------
+    heading : str
+        Over the whole figure.
+    title, note : str
+        Over this panel.
+    families : tuple of str
+        Names.
+    points : tuple of tuple of (float, float)
+        Of each family, its texts in the order of the chunks; t-SNE's axes have no unit.
+    """
+
+    heading: str
+    title: str
     note: str
+    families: tuple[str, ...]
+    points: tuple[tuple[tuple[float, float], ...], ...]
 
 
 def thin(
@@ -139,7 +159,7 @@ def log_chart(
             points = [
                 (row["step"], value)
                 for row in entity.metrics
-                if (value := _finite(row.get(quantity))) is not None
+                if (value := finite(row.get(quantity))) is not None
             ]
             if points:
                 x, y = thin([float(step) for step, _ in points], [value for _, value in points])
@@ -194,35 +214,6 @@ def score_curves(experiment: Experiment) -> LineChart | None:
             )
         panels.append(Panel(task, f"{SCORE}, {task}", lines))
     return LineChart("score-curves", f"{SCORE} by step", "training step", panels, log=True)
-
-
-def _finite(value: Any) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
-
-
-@dataclass(frozen=True)
-class PointPlot:
-    """One model's projection to the plane.
-
-    Parameters
-    ----------
-    heading : str
-        Over the whole figure.
-    title, note : str
-        Over this panel.
-    families : tuple of str
-        Names.
-    points : tuple of tuple of (float, float)
-        Of each family, its texts in the order of the chunks; t-SNE's axes have no unit.
-    """
-
-    heading: str
-    title: str
-    note: str
-    families: tuple[str, ...]
-    points: tuple[tuple[tuple[float, float], ...], ...]
 
 
 def sequence_plots(experiment: Experiment) -> dict[str, list[PointPlot]]:

@@ -25,7 +25,7 @@ from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
 from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
-from .records import Run, Scores
+from .records import Run, Scores, finite
 from .resources import published
 
 #: Differences below half a point count as none, unless another margin is stated.
@@ -40,12 +40,8 @@ _ROUNDING = 1e-4
 _DECISIVE = ("max_tokens", "query_template")
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A task, a suite or a mean: a weighted sum of tasks' scores."""
-
-    name: str
-    weights: dict[str, float]
+#: A task, a suite or a mean as a weighted sum of tasks' scores: task -> weight.
+_Weights = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -99,13 +95,12 @@ class ScoreTable:
     source: str
     headline: tuple[str, ...]
     """Quantities of the main table: suites, tasks outside of them, means."""
-    quantities: tuple[str, ...]
     margin: float
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class RunScores:
+@dataclass
+class _RunScores:
     """Scores of a run's last evaluated checkpoint, on the 0-100 scale."""
 
     name: str
@@ -127,13 +122,13 @@ class RunScores:
 
 
 @dataclass(frozen=True)
-class BackboneRuns:
+class _BackboneRuns:
     """Runs of one backbone; they differ in their seeds."""
 
     name: str
     kind: str
     """``pretrain``, ``sft``, ``rlvr``, or empty for a backbone that was not grown here."""
-    runs: tuple[RunScores, ...]
+    runs: tuple[_RunScores, ...]
 
 
 def compare_backbones(folder: Path, *, base: str | None = None, margin: float = MARGIN) -> ScoreTable:
@@ -160,8 +155,8 @@ def compare_backbones(folder: Path, *, base: str | None = None, margin: float = 
             where="--margin",
             todo=f"state a margin above 0 in points of 0-100, such as {MARGIN}",
         )
-    groups = read_groups(folder)
-    reference = choose_base(groups, base, folder)
+    groups = _read_groups(folder)
+    reference = _choose_base(groups, base, folder)
     runs = [run for group in groups for run in group.runs]
     quantities, headline = _quantities(runs)
     if not quantities:
@@ -171,19 +166,18 @@ def compare_backbones(folder: Path, *, base: str | None = None, margin: float = 
     source, published = published_pairs(margin)
     return ScoreTable(
         pairs=tuple(
-            compare(reference, group, quantities, margin) for group in groups if group is not reference
+            _compare(reference, group, quantities, margin) for group in groups if group is not reference
         ),
         published=published,
         source=source,
         headline=headline,
-        quantities=tuple(quantity.name for quantity in quantities),
         margin=margin,
         notes=tuple(_notes(runs, quantities)),
     )
 
 
-def compare(
-    base: BackboneRuns, variant: BackboneRuns, quantities: Sequence[Quantity], margin: float
+def _compare(
+    base: _BackboneRuns, variant: _BackboneRuns, quantities: dict[str, _Weights], margin: float
 ) -> BackboneComparison:
     """Compare two groups of runs on every quantity.
 
@@ -197,12 +191,11 @@ def compare(
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
     samples, columns = _resample(a_runs, b_runs)
     entries = []
-    for quantity in quantities:
-        a, b = [[_value(run, quantity) for run in runs] for runs in (a_runs, b_runs)]
+    for name, weights in quantities.items():
+        a, b = [[_value(run, weights) for run in runs] for runs in (a_runs, b_runs)]
         problem = next((value for value in ("failed", "missing") if value in a or value in b), "")
         if problem:
-            shown = problem if len(quantity.weights) == 1 else "missing"
-            entries.append(Entry(quantity.name, problem=shown))
+            entries.append(Entry(name, problem=problem if len(weights) == 1 else "missing"))
             continue
         x, y = np.array(a, dtype=float), np.array(b, dtype=float)
         seeds, spread = None, None
@@ -211,15 +204,14 @@ def compare(
             spread = mean_std(y - x)[1] if paired else math.hypot(x.std(ddof=1), y.std(ddof=1))
         difference = float(y.mean() - x.mean())
         queries = None
-        if samples is not None and quantity.weights.keys() <= columns.keys():
-            weights = np.zeros(samples.shape[1])
-            asked = 0
-            for task, weight in quantity.weights.items():
-                weights[columns[task][0]] = weight / len(columns[task][0])
-                asked += columns[task][1]
-            queries = equivalence_of_replicates(difference, samples @ weights, margin, n=asked)
+        if samples is not None and weights.keys() <= columns.keys():
+            of_column = np.zeros(samples.shape[1])
+            for task, weight in weights.items():
+                of_column[columns[task][0]] = weight / len(columns[task][0])
+            asked = sum(columns[task][1] for task in weights)
+            queries = equivalence_of_replicates(difference, samples @ of_column, margin, n=asked)
         delta = (difference, spread)
-        entries.append(Entry(quantity.name, "", mean_std(x), mean_std(y), delta, seeds, queries))
+        entries.append(Entry(name, "", mean_std(x), mean_std(y), delta, seeds, queries))
     return BackboneComparison(
         base.name, variant.name, variant.kind, (len(a_runs), len(b_runs)), tuple(entries)
     )
@@ -246,7 +238,7 @@ def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[BackboneComparis
     return record["source"], tuple(pairs)
 
 
-def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, ...]]:
+def _quantities(runs: Sequence[_RunScores]) -> tuple[dict[str, _Weights], tuple[str, ...]]:
     """Return tasks, suites and means over all tasks, and the names of those for the main table.
 
     The means are those of :func:`reasoning_embedding.checkpoints.scores.mean_scores`, as weights.
@@ -254,46 +246,42 @@ def _quantities(runs: Sequence[RunScores]) -> tuple[list[Quantity], tuple[str, .
     tasks = list(dict.fromkeys(task for run in runs for task in [*run.tasks, *run.failed]))
     types = {task: kind for run in runs for task, kind in run.types.items()}
     suites = {suite: members for run in runs for suite, members in run.suites.items()}
-    found = [Quantity(task, {task: 1.0}) for task in tasks]
+    found = {task: {task: 1.0} for task in tasks}
     for suite, members in suites.items():
         if members and suite not in tasks:
-            found.append(Quantity(suite, dict.fromkeys(members, 1 / len(members))))
-            found += _mean_by_type(f"{suite} by type", members, types)
+            found[suite] = dict.fromkeys(members, 1 / len(members))
+            found |= _mean_by_type(f"{suite} by type", members, types)
     outside = {task for run in runs for task in run.outside}
     counted = [task for task in tasks if task not in outside]
-    means = []
+    means = _mean_by_type("mean by type", counted, types)
     if len(counted) > 1:
-        means.append(Quantity("mean by task", dict.fromkeys(counted, 1 / len(counted))))
-    means += _mean_by_type("mean by type", counted, types)
+        means = {"mean by task": dict.fromkeys(counted, 1 / len(counted))} | means
     inside = {task for members in suites.values() for task in members}
-    headline = [quantity.name for quantity in found if quantity.name not in inside] + [
-        mean.name for mean in means
-    ]
-    return [*found, *means], tuple(headline)
+    return found | means, (*(name for name in found if name not in inside), *means)
 
 
-def _mean_by_type(name: str, tasks: Sequence[str], types: dict[str, str]) -> list[Quantity]:
+def _mean_by_type(name: str, tasks: Sequence[str], types: dict[str, str]) -> dict[str, _Weights]:
     """Return the mean over types of the mean over a type's tasks, unless all are of one type."""
     kinds = [types.get(task, "Retrieval") for task in tasks]
     shares = [1 / (len(set(kinds)) * kinds.count(kind)) for kind in kinds]
-    return [Quantity(name, dict(zip(tasks, shares, strict=True)))] if len(set(kinds)) > 1 else []
+    return {name: dict(zip(tasks, shares, strict=True))} if len(set(kinds)) > 1 else {}
 
 
 def _aligned(
-    base: tuple[RunScores, ...], variant: tuple[RunScores, ...]
-) -> tuple[list[RunScores], list[RunScores], bool]:
+    base: tuple[_RunScores, ...], variant: tuple[_RunScores, ...]
+) -> tuple[list[_RunScores], list[_RunScores], bool]:
     """Return both groups in the order of their seeds, and whether run i of one belongs to run i of the other."""
     sides = [[run.seed for run in runs] for runs in (base, variant)]
-    whole = all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in sides)
-    if not whole or set(sides[0]) != set(sides[1]):
+    by_seed = all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in sides)
+    if not by_seed or set(sides[0]) != set(sides[1]):
         return list(base), list(variant), False
     a, b = [sorted(runs, key=lambda run: run.seed or 0) for runs in (base, variant)]
     return a, b, True
 
 
-def _value(run: RunScores, quantity: Quantity) -> float | str:
+def _value(run: _RunScores, weights: _Weights) -> float | str:
     values = []
-    for task, weight in quantity.weights.items():
+    for task, weight in weights.items():
         if task not in run.tasks:
             return "failed" if task in run.failed else "missing"
         values.append(weight * run.tasks[task])
@@ -301,7 +289,7 @@ def _value(run: RunScores, quantity: Quantity) -> float | str:
 
 
 def _resample(
-    base: Sequence[RunScores], variant: Sequence[RunScores]
+    base: Sequence[_RunScores], variant: Sequence[_RunScores]
 ) -> tuple[np.ndarray | None, dict[str, tuple[list[int], int]]]:
     """Resample queries of all tasks that every run has them for.
 
@@ -314,7 +302,7 @@ def _resample(
     for task, subsets in runs[0].queries.items():
         if any(run.queries.get(task, {}).keys() != subsets.keys() for run in runs):
             continue
-        own = "" if runs[0].types.get(task, "Retrieval") in _BY_QUERY else f"{task}\n"
+        prefix = "" if runs[0].types.get(task, "Retrieval") in _BY_QUERY else f"{task}\n"
         start = len(differences)
         for subset in subsets:
             ids = sorted(subsets[subset])
@@ -323,15 +311,15 @@ def _resample(
                 for side in (base, variant)
             ]
             differences.append(b - a)
-            keys.append(own + "\n".join(ids))
+            keys.append(prefix + "\n".join(ids))
         count = sum(len(subset) for subset in subsets.values())
         columns[task] = (list(range(start, len(differences))), count)
     return (bootstrap_means(differences, keys) if differences else None), columns
 
 
-def _notes(runs: Sequence[RunScores], quantities: Sequence[Quantity]) -> list[str]:
+def _notes(runs: Sequence[_RunScores], quantities: dict[str, _Weights]) -> list[str]:
     """Say what is not in the table, and why."""
-    tasks = [quantity.name for quantity in quantities if quantity.weights == {quantity.name: 1.0}]
+    tasks = [name for name, weights in quantities.items() if weights == {name: 1.0}]
     notes, reasons = [], {}
     for run in runs:
         if run.step is None:
@@ -359,19 +347,11 @@ def _notes(runs: Sequence[RunScores], quantities: Sequence[Quantity]) -> list[st
     return notes
 
 
-def read_groups(folder: Path) -> tuple[BackboneRuns, ...]:
+def _read_groups(folder: Path) -> tuple[_BackboneRuns, ...]:
     """Read an experiment's runs, grouped by backbone in the order of the configuration.
 
-    Parameters
-    ----------
-    folder : Path
-        An experiment's folder. Of each run the last evaluated checkpoint counts; a run, or a task of it,
-        without scores stays in its group as missing.
-
-    Raises
-    ------
-    InputError
-        If no runs lie there, a file is damaged, or runs were scored on different data, settings or queries.
+    Of each run the last evaluated checkpoint counts; a run, or a task of it, without scores stays in its group as
+    missing. Runs that were scored on different data, settings or queries are refused.
     """
     if not folder.is_dir():
         raise InputError("no such folder", where=str(folder), todo="name an experiment's folder")
@@ -384,27 +364,21 @@ def read_groups(folder: Path) -> tuple[BackboneRuns, ...]:
             where=str(folder),
             todo="name the folder of an experiment",
         )
-    members: dict[str, list[RunScores]] = {}
+    members: dict[str, list[_RunScores]] = {}
     for name in names:
         entry = entries.get(name, {})
         scores = read_checkpoint_scores(paths.run(name))
-        run = _last_scores(Run(name, backbone_name(entry), entry.get("seed"), (), scores))
-        members.setdefault(backbone_name(entry) or name, []).append(run)
+        run = Run(name, backbone_name(entry), entry.get("seed"), (), scores)
+        members.setdefault(run.backbone or name, []).append(_last_scores(run))
     stages = by_name((config.get("lineage") or {}).get("stages"))
     kinds = {name: str(stage["kind"]) for name, stage in stages.items()}
-    groups = tuple(BackboneRuns(name, kinds.get(name, ""), tuple(runs)) for name, runs in members.items())
+    groups = tuple(_BackboneRuns(name, kinds.get(name, ""), tuple(runs)) for name, runs in members.items())
     _check_comparable([run for group in groups for run in group.runs], folder)
     return groups
 
 
-def choose_base(groups: tuple[BackboneRuns, ...], name: str | None, folder: Path) -> BackboneRuns:
-    """Return the group others are compared with: the one named, or else the first.
-
-    Raises
-    ------
-    InputError
-        If there is no such group, or no second one.
-    """
+def _choose_base(groups: tuple[_BackboneRuns, ...], name: str | None, folder: Path) -> _BackboneRuns:
+    """Return the group others are compared with: the one named, or else the first."""
     known = [group.name for group in groups]
     if len(groups) < 2:
         raise InputError(
@@ -423,18 +397,18 @@ def choose_base(groups: tuple[BackboneRuns, ...], name: str | None, folder: Path
     return groups[known.index(name)]
 
 
-def _last_scores(run: Run) -> RunScores:
+def _last_scores(run: Run) -> _RunScores:
     """Take the scores of a run's last evaluated checkpoint, on the scale of the table."""
     if run.last is None:
-        return RunScores(run.name, run.seed, None)
+        return _RunScores(run.name, run.seed, None)
     scores = run.last
-    found = RunScores(run.name, run.seed, scores.step)
+    found = _RunScores(run.name, run.seed, scores.step)
     for entry in scores.entries:
-        task, score = entry["task"], entry.get("main_score")
-        if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
-            found.failed[task] = f"its main score is {score!r}"
+        task, score = entry["task"], finite(entry.get("main_score"))
+        if score is None:
+            found.failed[task] = f"its main score is {entry.get('main_score')!r}"
             continue
-        found.tasks[task] = float(score) * POINTS
+        found.tasks[task] = score * POINTS
         if entry.get("type"):
             found.types[task] = str(entry["type"])
         found.outside.update(mean_scores([entry])["left_out"])
@@ -453,7 +427,7 @@ def _last_scores(run: Run) -> RunScores:
     return found
 
 
-def _take_queries(scores: Scores, run: RunScores, task: str) -> None:
+def _take_queries(scores: Scores, run: _RunScores, task: str) -> None:
     """Take over the scores of a task's single queries, or note why they cannot stand for it."""
     found = read_query_scores(scores, task)
     if found is None:
@@ -476,7 +450,7 @@ def _by_subset(points: dict[str, float]) -> dict[str, dict[str, float]]:
     return subsets
 
 
-def _check_comparable(runs: list[RunScores], folder: Path) -> None:
+def _check_comparable(runs: list[_RunScores], folder: Path) -> None:
     """Refuse runs that were not asked the same questions of the same data under the same settings."""
     for what in _ordered(run.identity for run in runs):
         having = [run for run in runs if what in run.identity]
@@ -497,11 +471,11 @@ def _check_comparable(runs: list[RunScores], folder: Path) -> None:
                 )
 
 
-def _ids(run: RunScores, task: str) -> set[str]:
+def _ids(run: _RunScores, task: str) -> set[str]:
     return {query for subset in run.queries[task].values() for query in subset}
 
 
-def _not_comparable(what: str, a: RunScores, b: RunScores, folder: Path) -> InputError:
+def _not_comparable(what: str, a: _RunScores, b: _RunScores, folder: Path) -> InputError:
     return InputError(
         f"runs {a.name!r} and {b.name!r} cannot be compared: {what}",
         where=str(folder),

@@ -11,11 +11,20 @@ from pathlib import Path
 
 from reasoning_embedding.files import atomic_write
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
-from reasoning_embedding.reports.comparison import BackboneComparison, Entry, ScoreTable
-from reasoning_embedding.reports.grid import escape, to_latex
 
-from .grid import Cell, Grid, TableColumn, markdown_list, to_markdown, to_text
-from .labels import number, signed
+from .comparison import BackboneComparison, Entry, ScoreTable
+from .grid import (
+    Cell,
+    Grid,
+    TableColumn,
+    escape,
+    markdown_list,
+    named_columns,
+    to_latex,
+    to_markdown,
+    to_text,
+)
+from .labels import brackets, number, signed, training_kind
 
 _LEVEL = f"{1 - ALPHA:.0%}"
 #: Suffix of the file of each form.
@@ -104,13 +113,13 @@ def _main_grid(
 ) -> Grid:
     rows = []
     for pair in pairs:
-        kind = pair.kind.upper() if pair.kind in ("sft", "rlvr", "dpo") else pair.kind
         seeds = f"{pair.seeds[1]} v {pair.seeds[0]} seeds"
-        about = ", ".join(part for part in ("published" if pair.published else "", kind, seeds) if part)
+        about = ", ".join(
+            part for part in ("published" if pair.published else "", training_kind(pair.kind), seeds) if part
+        )
         rows.append((Cell(pair.label, f"({about})"), *(_main_cell(pair.entry(name)) for name in quantities)))
     references = frozenset(index for index, pair in enumerate(pairs) if pair.published)
-    columns = (TableColumn("pair"), *(TableColumn(name) for name in quantities))
-    return Grid(key, title, caption, columns, tuple(rows), references)
+    return Grid(key, title, caption, named_columns("pair", *quantities), tuple(rows), references)
 
 
 def _main_cell(entry: Entry | None) -> Cell:
@@ -122,21 +131,13 @@ def _main_cell(entry: Entry | None) -> Cell:
 
 
 def _test_grid(table: ScoreTable) -> Grid:
-    columns = [
-        TableColumn("pair and task"),
-        TableColumn("base"),
-        TableColumn("variant"),
-        TableColumn("Δ ± std"),
-    ]
+    columns = [*named_columns("pair and task", "base", "variant", "Δ ± std")]
     for source, unit in (("over seeds", "seeds"), ("over queries", "queries")):
         columns += [TableColumn(unit, source), TableColumn(_LEVEL, source), TableColumn("TOST p", source)]
     rows = []
     for pair in table.pairs:
-        for name in table.quantities:
-            entry = pair.entry(name)
-            if entry is None:
-                continue
-            first = Cell(f"{pair.label}: {name}")
+        for entry in pair.entries:
+            first = Cell(f"{pair.label}: {entry.quantity}")
             if entry.problem:
                 rows.append((first, Cell(entry.problem), *(Cell("–") for _ in range(9))))
                 continue
@@ -183,7 +184,7 @@ def _difference(entry: Entry) -> str:
 
 
 def _interval(test: Equivalence | None) -> str:
-    return "[{}, {}]".format(*(signed(end, 2) for end in test.confidence)) if test else "–"
+    return brackets(test.confidence, 2, write=signed) if test else "–"
 
 
 def _p(test: Equivalence | None) -> str:

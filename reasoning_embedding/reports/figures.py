@@ -1,4 +1,4 @@
-"""PNG figures for papers and slides, drawn from the same data as the page."""
+"""PNG figures of a report, drawn from the same data as its page."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from .style import (
     DASHES,
     HATCHES,
     MARKERS,
+    REPORT,
     colour,
     few_ticks,
     legend_below,
-    report_figure,
+    new_figure,
+    panels,
     show_map,
     step_axis,
     with_gaps,
@@ -27,15 +29,12 @@ if TYPE_CHECKING:
 
 def draw_lines(chart: LineChart, path: Path) -> None:
     """Draw the panels of a chart that are asked for most side by side, three a row, under one legend."""
-    panels = chart.shown
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    with report_figure(4.2 * columns + 0.4, 3.0 * rows + 0.7) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False).flat
-        for axis, panel in zip(axes, panels, strict=False):
+    shown = chart.shown
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    with new_figure(REPORT, 4.2 * columns + 0.4, 3.0 * rows + 0.7) as figure:
+        for axis, panel in zip(panels(figure, len(shown), columns), shown, strict=True):
             _draw_panel(axis, chart, panel)
-        for axis in list(figure.axes)[len(panels) :]:
-            axis.remove()
         figure.suptitle(chart.title, fontsize=11)
         legend_below(figure, 4)
         figure.savefig(path)
@@ -44,8 +43,8 @@ def draw_lines(chart: LineChart, path: Path) -> None:
 def draw_heat_maps(maps: list[HeatMap], path: Path) -> None:
     """Draw the maps of one pair side by side, each with its own colour bar."""
     size = 2.6 + 0.16 * max(len(maps[0].rows), len(maps[0].columns))
-    with report_figure((size + 0.9) * len(maps), size + 0.7) as figure:
-        for axis, heat_map in zip(figure.subplots(1, len(maps), squeeze=False).flat, maps, strict=True):
+    with new_figure(REPORT, (size + 0.9) * len(maps), size + 0.7) as figure:
+        for axis, heat_map in zip(panels(figure, len(maps), len(maps)), maps, strict=True):
             image = show_map(axis, heat_map)
             few_ticks(axis.set_xticks, heat_map.columns, 16, rotation=60, fontsize=7)
             few_ticks(axis.set_yticks, heat_map.rows, 16, fontsize=7)
@@ -59,7 +58,7 @@ def draw_bars(bars: Bars, path: Path) -> None:
     """Draw grouped bars of the last scores; a black line across a bar is its score at step 0."""
     count = len(bars.models)
     width = 0.8 / count
-    with report_figure(max(5.0, 1.2 + len(bars.tasks) * (0.6 + 0.32 * count)), 3.6) as figure:
+    with new_figure(REPORT, max(5.0, 1.2 + len(bars.tasks) * (0.6 + 0.32 * count)), 3.6) as figure:
         axis = figure.subplots()
         for index, model in enumerate(bars.models):
             places = [task + (index - (count - 1) / 2) * width for task in range(len(bars.tasks))]
@@ -92,8 +91,8 @@ def draw_points(plots: list[PointPlot], path: Path) -> None:
     """Draw projections side by side, four a row, one colour and marker a family, under one legend."""
     columns = min(4, len(plots))
     rows = math.ceil(len(plots) / columns)
-    with report_figure(max(4.2, 2.6 * columns + 0.4), 2.75 * rows + 0.9) as figure:
-        for axis, plot in zip(figure.subplots(rows, columns, squeeze=False).flat, plots, strict=False):
+    with new_figure(REPORT, max(4.2, 2.6 * columns + 0.4), 2.75 * rows + 0.9) as figure:
+        for axis, plot in zip(panels(figure, len(plots), columns), plots, strict=True):
             for index, family in enumerate(plot.families):
                 points = plot.points[index]
                 axis.scatter(
@@ -108,8 +107,6 @@ def draw_points(plots: list[PointPlot], path: Path) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_title(f"{plot.title}\n{plot.note}", fontsize=8)
-        for axis in list(figure.axes)[len(plots) :]:
-            axis.remove()
         figure.suptitle(plots[0].heading, fontsize=10)
         legend_below(figure, 2 * columns)  # two legend columns fit below a single panel
         figure.savefig(path)

@@ -1,4 +1,4 @@
-"""A table as data, and its forms: terminal text, Markdown, HTML and CSV."""
+"""A table as data, and its forms: terminal text, Markdown, HTML, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class TableColumn:
 
     label: str
     group: str = ""
+
+
+def named_columns(*labels: str) -> tuple[TableColumn, ...]:
+    """Columns without groups."""
+    return tuple(TableColumn(label) for label in labels)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Grid:
         return [f"{column.group} · {column.label}".strip(" ·") for column in self.columns]
 
 
-def to_text(grid: Grid, width: int = 100) -> str:
+def to_text(grid: Grid, width: int) -> str:
     """Plain text for a terminal of `width` columns; a wide table continues below, group by group."""
     cells = [[_one_line(cell.plain(extra=False)) for cell in row] for row in grid.rows]
     sizes = [
@@ -84,17 +89,14 @@ def to_text(grid: Grid, width: int = 100) -> str:
         lines.append("")
         if any(grid.columns[index].group for index in block):
             lines.append((" " * sizes[0] + _group_line(grid.columns, block, sizes)).rstrip())
-        titles = [
-            grid.columns[0].label.ljust(sizes[0]),
-            *(grid.columns[i].label.rjust(sizes[i]) for i in block),
-        ]
-        lines.append("  ".join(titles).rstrip())
+        lines.append(_text_line([column.label for column in grid.columns], block, sizes))
         lines.append("-" * (sizes[0] + sum(sizes[index] + 2 for index in block)))
-        for row in cells:
-            lines.append(
-                "  ".join([row[0].ljust(sizes[0]), *(row[i].rjust(sizes[i]) for i in block)]).rstrip()
-            )
+        lines += [_text_line(row, block, sizes) for row in cells]
     return "\n".join(lines)
+
+
+def _text_line(texts: list[str], block: list[int], sizes: list[int]) -> str:
+    return "  ".join([texts[0].ljust(sizes[0]), *(texts[i].rjust(sizes[i]) for i in block)]).rstrip()
 
 
 def to_markdown(grid: Grid) -> str:
@@ -263,12 +265,7 @@ def to_latex(grid: Grid, label: str) -> str:
         Name for ``\\ref``: letters, digits, ``:`` and ``-``.
     """
     columns = grid.columns
-    groups: list[tuple[str, int]] = []
-    for column in columns:
-        if groups and column.group and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1] + 1)
-        else:
-            groups.append((column.group, 1))
+    groups = [(columns[group[0]].group, group) for group in _groups(columns)]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -279,13 +276,9 @@ def to_latex(grid: Grid, label: str) -> str:
         r"\toprule",
     ]
     if any(name for name, _ in groups):
-        spans = [rf"\multicolumn{{{width}}}{{c}}{{{escape(name)}}}" for name, width in groups]
+        spans = [rf"\multicolumn{{{len(group)}}}{{c}}{{{escape(name)}}}" for name, group in groups]
         lines.append(" & ".join(spans) + r" \\")
-        start = 1
-        for name, width in groups:
-            if name:
-                lines.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
-            start += width
+        lines += [rf"\cmidrule(lr){{{group[0] + 1}-{group[-1] + 1}}}" for name, group in groups if name]
     lines.append(_row([column.label for column in columns]))
     lines.append(r"\midrule")
     lines += [_row([cell.plain() for cell in row]) for row in grid.rows]

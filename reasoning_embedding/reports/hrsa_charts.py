@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
-from reasoning_embedding.reports.charts import Line, LineChart, Panel
-from reasoning_embedding.reports.labels import HEADLINE, metric_label, number, short_layer
-from reasoning_embedding.reports.records import AnalysedPair, Experiment, Verdict, verdict
+
+from .charts import Line, LineChart, Panel
+from .labels import HEADLINE, metric_label, number, short_layer
+from .records import AnalysedPair, Experiment, shared_probe, verdict
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,8 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
 
 def probe_note(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
     """Which probe set the numbers come from: once if it is one, else record by record."""
-    probes = {(record.probe.hash, str(record.probe)) for record in records}
-    if len(probes) == 1:
-        return f"Probe set: {probes.pop()[1]}."
+    if probe := shared_probe(records):
+        return f"Probe set: {probe}."
     return " ".join(f"{record.name}: probe set {record.probe}." for record in records)
 
 
@@ -212,8 +212,13 @@ def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
     for name, values in pair.diagonal.items():
         found = verdict(pair, experiment.band, name)
         band = experiment.band.shown(name) if found and experiment.band else None
-        metrics[name] = _metric([values], [pair.intervals.get(name)], pair.chance.get(name), band)
-        metrics[name]["test"] = _test(found)
+        metrics[name] = {
+            "values": [values],
+            "ends": [pair.intervals.get(name)],
+            "chance": pair.chance.get(name),
+            "band": band,
+            "test": found and {"word": found.word, "p": found.test.p_value},
+        }
     return {
         "name": pair.name,
         "group": "Pairs",
@@ -226,12 +231,13 @@ def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
 
 def _track(experiment: Experiment, track: MeasuredTrajectory) -> dict[str, Any]:
     metrics = {
-        name: _metric(
-            rows,
-            track.intervals.get(name) or [None] * len(rows),
-            track.chance.get(name),
-            seed_level(experiment, [track], name),
-        )
+        name: {
+            "values": rows,
+            "ends": track.intervals.get(name) or [None] * len(rows),
+            "chance": track.chance.get(name),
+            "band": seed_level(experiment, [track], name),
+            "test": None,
+        }
         for name, rows in track.series_layers.items()
         if len(rows) == len(track.steps)
     }
@@ -243,16 +249,3 @@ def _track(experiment: Experiment, track: MeasuredTrajectory) -> dict[str, Any]:
         "steps": list(track.steps),
         "metrics": metrics,
     }
-
-
-def _metric(
-    values: list[list[float | None]],
-    ends: list[tuple[float, float] | None],
-    chance: float | None,
-    band: tuple[float, float] | None,
-) -> dict[str, Any]:
-    return {"values": values, "ends": ends, "chance": chance, "band": band, "test": None}
-
-
-def _test(found: Verdict | None) -> dict[str, Any] | None:
-    return None if found is None else {"word": found.word, "p": found.test.p_value}

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from reasoning_embedding.reports.records import verdict
+from .grid import Cell, Grid, named_columns
+from .labels import HEADLINE, SHORT, brackets, metric_label, number
+from .records import AnalysedPair, Band, Experiment, finite, verdict
 
-from .grid import Cell, Grid, TableColumn
-from .labels import HEADLINE, brackets, metric_label, number
-from .records import AnalysedPair, Band, Experiment
-
-#: Headline metrics under names short enough for a terminal.
-_SHORT = {
-    "dimension_correlation": "dim. corr.",
-    "h_inv": "H_inv",
-    "procrustes_residual": "residual",
-    "cka": "CKA",
-    "knn_jaccard@10": "kNN@10",
-}
 _HRSA_CAPTION = (
     "Values after the final norm; in brackets the 95 % bootstrap interval over the probe's texts, then the value "
     "two unrelated models would have (chance)."
@@ -42,7 +32,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
         key="hrsa",
         title="HRSA: similarity at the last layer",
         caption=_HRSA_CAPTION + (_BAND_CAPTION.format(description=band.description) if band else ""),
-        columns=(TableColumn("pair"), *(TableColumn(metric_label(metric).title) for metric in metrics)),
+        columns=named_columns("pair", *(metric_label(metric).title for metric in metrics)),
         rows=tuple(rows),
         reference_rows=frozenset(range(seeds)),
     )
@@ -51,13 +41,11 @@ def hrsa_table(experiment: Experiment) -> Grid:
 def hrsa_summary(experiment: Experiment) -> Grid:
     """The HRSA table narrow enough for a terminal: values and marks, short names, no intervals."""
     pairs = experiment.band_first
-    metrics = [metric for metric in _SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
+    metrics = [metric for metric in SHORT if any(pair.last.get(metric) is not None for pair in pairs)]
     rows = _band_rows(experiment.band, metrics, ends=False)
     for pair in pairs:
-        marks = [mark(experiment, pair, metric) for metric in metrics]
         cells = [
-            Cell(number(pair.last.get(metric)), mark=mark)
-            for metric, mark in zip(metrics, marks, strict=True)
+            Cell(number(pair.last.get(metric)), mark=_mark(experiment, pair, metric)) for metric in metrics
         ]
         rows.append((Cell(pair.name, "(seed band)" if _in_band(experiment, pair) else ""), *cells))
     against = ", against the seed band" if experiment.band else ""
@@ -66,7 +54,7 @@ def hrsa_summary(experiment: Experiment) -> Grid:
         key="hrsa-summary",
         title=f"HRSA at the last layer{against} (probe set: {probes})",
         caption="",
-        columns=(TableColumn("pair"), *(TableColumn(_SHORT[metric]) for metric in metrics)),
+        columns=named_columns("pair", *(SHORT[metric] for metric in metrics)),
         rows=tuple(rows),
     )
 
@@ -79,7 +67,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
         key="hrsa-details",
         title="All HRSA metrics at the last layer",
         caption="As above. Probe sets: " + "; ".join(f"{pair.name}: {pair.probe}" for pair in pairs) + ".",
-        columns=(TableColumn("metric"), *(TableColumn(pair.name) for pair in pairs)),
+        columns=named_columns("metric", *(pair.name for pair in pairs)),
         rows=tuple(
             (Cell(metric_label(metric).title), *(hrsa_cell(experiment, pair, metric) for pair in pairs))
             for metric in metrics
@@ -113,11 +101,11 @@ def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
         number(value),
         brackets(bounds),
         "" if chance is None or value is None else f"chance {number(chance)}",
-        mark(experiment, pair, metric),
+        _mark(experiment, pair, metric),
     )
 
 
-def mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
+def _mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
     """Word for how a pair stands to the seed band; empty where that cannot be tested."""
     found = verdict(pair, experiment.band, metric)
     return found.word if found else ""
@@ -140,15 +128,14 @@ def transfer_table(experiment: Experiment) -> Grid:
         if pair.probe_transfer:
             values = [pair.probe_transfer.get(key) for key in fields]
             classes = pair.probe_transfer.get("classes")
-            cells = [Cell(number(value if isinstance(value, (int, float)) else None)) for value in values]
+            cells = [Cell(number(finite(value))) for value in values]
             rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
-    labels = [TableColumn(label) for label in fields.values()]
     return Grid(
         key="transfer",
         title="HRSA, function: a linear probe carried to the other model",
         caption="Accuracy of a classifier fitted on one model's features and used, frozen, on the other's. The gap is "
         "what is lost on the way.",
-        columns=(TableColumn("pair"), *labels, TableColumn("classes")),
+        columns=named_columns("pair", *fields.values(), "classes"),
         rows=tuple(rows),
     )
 
@@ -178,6 +165,6 @@ def spectrum_table(experiment: Experiment) -> Grid:
         title="Spectral geometry",
         caption="RankMe is an effective number of dimensions, alpha the decay exponent of the covariance spectrum. "
         "Comparable only at an equal number of texts and equal features.",
-        columns=tuple(TableColumn(name) for name in names),
+        columns=named_columns(*names),
         rows=tuple(rows.values()),
     )

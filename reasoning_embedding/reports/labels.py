@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 #: Okabe and Ito's colour-blind safe palette, most legible on white first; the second row is for dark pages.
@@ -12,7 +13,7 @@ DARK_COLOURS = ("#56B4E9", "#E69F00", "#2BC49A", "#E59BC4", "#F0E442", "#D55E00"
 BASELINE_GREYS = ("#666666", "#AAAAAA", "#CCCCCC")
 DARK_GREYS = ("#B0B0B0", "#808080", "#606060")
 
-#: HRSA metrics of the main table, in the order of METHODS: representation, then geometry.
+#: HRSA metrics of the main table: representation, then geometry.
 HEADLINE = (
     "dimension_correlation",
     "h_inv",
@@ -22,6 +23,14 @@ HEADLINE = (
     "cka_debiased",
     "knn_jaccard@10",
 )
+#: Headline metrics under names short enough for a terminal, or for a table of many columns.
+SHORT = {
+    "dimension_correlation": "dim. corr.",
+    "h_inv": "H_inv",
+    "procrustes_residual": "residual",
+    "cka": "CKA",
+    "knn_jaccard@10": "kNN@10",
+}
 #: Metrics that texts and papers speak of, by level.
 LEVELS = {
     "representation": ("dimension_correlation", "h_inv", "procrustes_cosine"),
@@ -104,6 +113,11 @@ QUANTITIES = {
 }
 
 
+def training_kind(kind: str) -> str:
+    """A kind of training as the field writes it: ``rlvr`` -> ``RLVR``."""
+    return kind.upper() if kind in ("sft", "rlvr", "dpo") else kind
+
+
 def short_layer(label: str) -> str:
     """A layer's label short enough for a tick: ``layer 4 (pre-norm)`` -> ``4 pre``."""
     short = {"embedding": "emb", "final norm": "norm"}.get(label, label.removeprefix("layer "))
@@ -115,14 +129,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def brackets(bounds: tuple[float, float] | None, digits: int = 3) -> str:
-    """An interval for a table; empty where there is none."""
-    return "" if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
-
-
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference with its sign, a true minus sign, and no sign on what rounds to zero."""
     if value is None:
         return "–"
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def compact(value: float) -> str:
+    """A count or a statistic of counts: three digits, or whole from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def brackets(
+    bounds: tuple[float, float] | None, digits: int = 3, *, write: Callable[[float, int], str] = number
+) -> str:
+    """An interval for a table, its ends as numbers or, of a difference, :func:`signed`; empty where there is none."""
+    return "" if bounds is None else f"[{write(bounds[0], digits)}, {write(bounds[1], digits)}]"

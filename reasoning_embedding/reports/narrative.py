@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
-from reasoning_embedding.reports.records import verdict
 
 from .labels import SCORE, brackets, metric_label, number, signed
-from .records import AnalysedPair, Band, Experiment, Run, Scores
+from .records import AnalysedPair, Band, Experiment, Run, Scores, shared_probe, verdict
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
-_TOLD = ("cka", "knn_jaccard@10")
+_METRICS = ("cka", "knn_jaccard@10")
 #: Changes smaller than this are called "hardly changed"; it is a matter of words, not a test.
 _SMALL = 0.01
 
@@ -26,30 +25,24 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     pairs = experiment.band_first
     tracks = experiment.trajectories
     retrieval = [_training(run, experiment) for run in experiment.runs] + _between_runs(experiment)
-    pair_probe, track_probe = _shared_probe(pairs), _shared_probe(tracks)
+    representation = [(pair, _pair(pair, experiment.band)) for pair in pairs]
+    title, sentences = _with_probes("Representation at the last layer", representation)
     groups = [
         ("Retrieval", retrieval),
-        (
-            "Representation at the last layer" + pair_probe,
-            [_pair(pair, experiment.band) + ("" if pair_probe else _probe(pair)) for pair in pairs]
-            + _warnings((*pairs, *tracks)),
-        ),
-        (
-            "Realignment" + track_probe,
-            [_track(track) + ("" if track_probe else _probe(track)) for track in tracks],
-        ),
+        (title, sentences + _warnings((*pairs, *tracks))),
+        _with_probes("Realignment", [(track, _track(track)) for track in tracks]),
     ]
     kept = [(title, [sentence for sentence in sentences if sentence]) for title, sentences in groups]
     return [(title, sentences) for title, sentences in kept if sentences]
 
 
-def _shared_probe(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
-    probes = {(record.probe.hash, str(record.probe)) for record in records}
-    return f" (probe set: {probes.pop()[1]})" if len(probes) == 1 else ""
-
-
-def _probe(record: AnalysedPair | MeasuredTrajectory) -> str:
-    return f" Probe set: {record.probe}."
+def _with_probes(
+    title: str, found: Sequence[tuple[AnalysedPair | MeasuredTrajectory, str]]
+) -> tuple[str, list[str]]:
+    """The probe set in the heading where all sentences share it, else in every sentence."""
+    if probe := shared_probe([record for record, _ in found]):
+        return f"{title} (probe set: {probe})", [sentence for _, sentence in found]
+    return title, [f"{sentence} Probe set: {record.probe}." for record, sentence in found]
 
 
 def _warnings(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> list[str]:
@@ -125,30 +118,28 @@ def _between_runs(experiment: Experiment) -> list[str]:
 
 
 def _pair(pair: AnalysedPair, band: Band | None) -> str:
-    parts = []
-    for metric in _TOLD:
-        value = pair.last.get(metric)
-        if value is None:
-            continue
-        bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
-        text = f"{metric_label(metric).title} {number(value)}"
-        text += f" {brackets(bounds)}" if bounds else ""
-        parts.append(
-            text
-            + (f" (chance {number(chance)})" if chance is not None else "")
-            + against_band(pair, band, metric)
-        )
-    if not parts:
-        parts.append("neither CKA nor k-NN overlap was computed")
+    found = last_values(pair, band, _METRICS) or "neither CKA nor k-NN overlap was computed"
     role = ""
     if band and pair in band.pairs:
         role = ", the seed band itself" if len(band.pairs) == 1 else ", of the seed band"
     elif band and not band.comparable(pair):
         role = ", not held against the seed band (another kind of model or another probe set)"
-    return f"{pair.name}{role}: {'; '.join(parts)}."
+    return f"{pair.name}{role}: {found}."
 
 
-def against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
+def last_values(pair: AnalysedPair, band: Band | None, metrics: Iterable[str]) -> str:
+    """Clauses on metrics at the last layer: value, interval, chance level and how it stands to the seed band."""
+    parts = []
+    for metric in metrics:
+        value, chance = pair.last.get(metric), pair.chance.get(metric)
+        if value is not None:
+            text = f"{metric_label(metric).title} {number(value)} {brackets(pair.intervals.get(metric))}".rstrip()
+            text += "" if chance is None else f" (chance {number(chance)})"
+            parts.append(text + _against_band(pair, band, metric))
+    return "; ".join(parts)
+
+
+def _against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
     """Clause on how a pair stands to the seed band, with the test behind it; empty where there is none."""
     place = verdict(pair, band, metric)
     if place is None or band is None:
@@ -168,7 +159,7 @@ def against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
 
 def _track(track: MeasuredTrajectory) -> str:
     parts = []
-    for metric in _TOLD:
+    for metric in _METRICS:
         points = [
             (s, v) for s, v in zip(track.steps, track.series.get(metric, []), strict=False) if v is not None
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from .records import (
     Run,
     Scores,
     SweepRecord,
+    finite,
 )
 
 _EVALUATE_AGAIN = "evaluate the model again"
@@ -152,23 +152,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 # --- scores ----------------------------------------------------------------------------------------
 
 
-def read_scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Scores:
-    """Return the scores of one model; ``ndcg_at_10`` falls back on the task's main score.
-
-    Parameters
-    ----------
-    record : dict
-        As :mod:`reasoning_embedding.checkpoints.scores` reads it.
-    folder : Path
-        Where it lies; its name stands for a model without one.
-    missing : list of str
-        Takes a line for every task that failed.
-
-    Raises
-    ------
-    InputError
-        If the suites are not lists of tasks.
-    """
+def _scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Scores:
+    """Scores of one model; ``ndcg_at_10`` falls back on the task's main score, a folder's name on that of the model."""
     tasks: dict[str, dict[str, float]] = {}
     sequences: dict[str, dict[str, Any]] = {}
     for entry in record["tasks"]:
@@ -176,7 +161,7 @@ def read_scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Sco
         if "tsne" in entry:
             sequences[task] = entry
             continue
-        tasks[task] = {key: float(value) for key, value in entry.items() if _is_number(value)}
+        tasks[task] = _numbers(entry)
         if "main_score" in tasks[task]:
             tasks[task].setdefault(SCORE_KEY, tasks[task]["main_score"])
     for entry in record["failed"]:
@@ -206,7 +191,7 @@ def read_checkpoint_scores(run: RunFolder) -> dict[int, Scores]:
 
 def _of_steps(run: RunFolder, records: dict[int, dict[str, Any]], missing: list[str]) -> dict[int, Scores]:
     return {
-        step: replace(read_scores(record, run.evaluation / step_name(step), missing), step=step)
+        step: replace(_scores(record, run.evaluation / step_name(step), missing), step=step)
         for step, record in records.items()
     }
 
@@ -225,27 +210,23 @@ def read_query_scores(scores: Scores, task: str) -> dict[str, float] | None:
     if not path.exists():
         return None
     found = read_json(path).get("scores")
-    if not isinstance(found, dict) or not all(_is_number(value) for value in found.values()):
+    if not isinstance(found, dict) or len(numbers := _numbers(found)) < len(found):
         raise InputError("not scores of single queries", where=str(path), todo=_EVALUATE_AGAIN)
-    return {query: float(value) for query, value in found.items()}
+    return numbers
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """The finite numbers of a record."""
+    return {key: number for key, value in record.items() if (number := finite(value)) is not None}
 
 
 # --- runs and grown backbones ----------------------------------------------------------------------
 
 
-def read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
+def _read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
     """Read a metrics log in order of steps; of a step logged twice (a resumed run) the later line counts.
 
     A last line cut short by a killed process is left out and said; any other damage is an error.
-
-    Raises
-    ------
-    InputError
-        If a line before the last is not JSON.
     """
     if not path.exists():
         missing.append(f"{path.parent.name}: no training log ({path.name})")
@@ -314,7 +295,7 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         name=str(entry.get("name") or name),
         backbone=backbone_name(entry),
         seed=entry.get("seed"),
-        metrics=read_log(paths.metrics, missing),
+        metrics=_read_log(paths.metrics, missing),
         scores=scores,
         manifest=read_json(paths.manifest, default={}),
     )
@@ -323,11 +304,9 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
 def _read_baselines(paths: ExperimentFolder, config: dict[str, Any], missing: list[str]) -> dict[str, Scores]:
     asked = (config.get("evaluation") or {}).get("baselines") or []
     found = {
-        name: replace(
-            read_scores(load_scores(paths.baseline(name)), paths.baseline(name), missing), step=None
-        )
+        name: replace(_scores(load_scores(folder), folder, missing), step=None)
         for name in paths.baseline_names()
-        if (paths.baseline(name) / SCORES).exists()
+        if ((folder := paths.baseline(name)) / SCORES).exists()
     }
     missing.extend(
         f"baseline {name!r}: evaluation/{name}/scores.json is not there"
@@ -349,9 +328,6 @@ def _read_backbones(
         gates = read_json(stage.path / "gates.json", default={})
         provenance = read_json(stage.path / "provenance.json", default={})
         measured = tuple(record for key in ("measured", "other_format") if (record := gates.get(key)))
-        thresholds = {
-            gate: float(value) for gate, value in (gates.get("thresholds") or {}).items() if _is_number(value)
-        }
         if not measured:
             missing.append(f"stage {name!r}: its quality was not measured")
         backbones.append(
@@ -360,8 +336,8 @@ def _read_backbones(
                 kind=str(entry.get("kind") or provenance.get("kind") or "unknown"),
                 parent=entry.get("parent"),
                 gates=measured,
-                thresholds=thresholds,
-                metrics=read_log(stage.metrics, missing),
+                thresholds=_numbers(gates.get("thresholds") or {}),
+                metrics=_read_log(stage.metrics, missing),
             )
         )
     return tuple(backbones)
@@ -370,21 +346,16 @@ def _read_backbones(
 # --- analyses --------------------------------------------------------------------------------------
 
 
-def _listed(folder: Path, names: Iterable[str], what: str, missing: list[str]) -> list[Path]:
-    """Files of a folder: the configured ones in their order, then any others."""
-    found = {path.stem: path for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
-    missing.extend(
-        f"{what} {name!r}: {folder.name}/{name}.json is not there" for name in names if name not in found
-    )
-    return [found[name] for name in _in_order(names, found)]
-
-
 def _read_pairs(
     paths: ExperimentFolder, analysis: dict[str, Any], missing: list[str]
 ) -> tuple[AnalysedPair, ...]:
+    """The configured pairs in their order, then any others."""
     names = by_name(analysis.get("pairs"))
-    found = _listed(paths.pairs, names, "analysed pair", missing)
-    return tuple(read_pair(path) for path in found)
+    found = {path.stem: path for path in sorted(paths.pairs.glob("*.json"))}
+    missing.extend(
+        f"analysed pair {name!r}: pairs/{name}.json is not there" for name in names if name not in found
+    )
+    return tuple(_read_pair(found[name]) for name in _in_order(names, found))
 
 
 def _read_trajectories(
@@ -407,16 +378,13 @@ def _read_trajectories(
     return (*known, *of_runs)
 
 
-def read_pair(path: Path) -> AnalysedPair:
-    """Read the file of an analysed pair.
-
-    Raises
-    ------
-    InputError
-        If the file lacks a part that gives its numbers their meaning.
-    """
+def _read_pair(path: Path) -> AnalysedPair:
+    """Read an analysed pair; refuse a record that lacks a part that gives its numbers their meaning."""
     record = read_json(path)
-    _require(record, ("name", "a", "b", "probe", "last"), path)
+    if lacking := [key for key in ("name", "a", "b", "probe", "last") if key not in record]:
+        raise InputError(
+            f"lacks {', '.join(lacking)}", where=str(path), todo="analyse again: `rembed analyze`"
+        )
     shared = record.get("layers") or []
     return AnalysedPair(
         name=str(record["name"]),
@@ -426,19 +394,21 @@ def read_pair(path: Path) -> AnalysedPair:
         layers_a=tuple(map(str, record.get("layers_a") or shared)),
         layers_b=tuple(map(str, record.get("layers_b") or shared)),
         heatmaps={
-            metric: [_values(row) for row in rows]
+            metric: [list(map(finite, row)) for row in rows]
             for metric, rows in (record.get("heatmaps") or {}).items()
             if rows is not None  # models of different widths have no dimension-wise map
         },
-        diagonal={metric: _values(found) for metric, found in (record.get("diagonal") or {}).items()},
-        last={metric: _finite(value) for metric, value in record["last"].items()},
+        diagonal={
+            metric: list(map(finite, found)) for metric, found in (record.get("diagonal") or {}).items()
+        },
+        last={metric: finite(value) for metric, value in record["last"].items()},
         intervals={
             metric: ends
             for metric, bounds in (record.get("intervals") or {}).items()
             if (ends := _interval(bounds)) is not None
         },
-        chance=_chance(record),
-        definitions=_definitions(record),
+        chance={metric: finite(value) for metric, value in (record.get("chance") or {}).items()},
+        definitions={metric: str(text) for metric, text in (record.get("definitions") or {}).items()},
         probe_transfer=record.get("probe_transfer"),
         spectrum=tuple(
             (_model(record[side]), found)
@@ -448,15 +418,6 @@ def read_pair(path: Path) -> AnalysedPair:
         ),
         warnings=tuple(map(str, record.get("warnings") or [])),
     )
-
-
-def _require(record: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
-    """Refuse a record that lacks a part that gives its numbers their meaning."""
-    lacking = [key for key in keys if key not in record]
-    if lacking:
-        raise InputError(
-            f"lacks {', '.join(lacking)}", where=str(path), todo="analyse again: `rembed analyze`"
-        )
 
 
 def _model(record: dict[str, Any] | str) -> AnalysedModel:
@@ -480,27 +441,7 @@ def _probe_set(record: dict[str, Any]) -> ProbeSummary:
     )
 
 
-def _finite(value: Any) -> float | None:
-    """A finite number, or None for what could not be computed."""
-    return float(value) if _is_number(value) else None
-
-
-def _values(found: list[Any]) -> list[float | None]:
-    """Numbers, with None for what could not be computed."""
-    return [_finite(value) for value in found]
-
-
-def _chance(record: dict[str, Any]) -> dict[str, float | None]:
-    """What two unrelated models would have, by metric."""
-    return {metric: _finite(value) for metric, value in (record.get("chance") or {}).items()}
-
-
 def _interval(bounds: list[Any] | None) -> tuple[float, float] | None:
     """Ends of an interval; None where either could not be computed."""
-    low, high = (_finite(end) for end in bounds or (None, None))
+    low, high = (finite(end) for end in bounds or (None, None))
     return None if low is None or high is None else (low, high)
-
-
-def _definitions(record: dict[str, Any]) -> dict[str, str]:
-    """What the metrics of a record are, in words."""
-    return {metric: str(text) for metric, text in (record.get("definitions") or {}).items()}

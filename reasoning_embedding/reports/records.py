@@ -26,6 +26,13 @@ HALF_WIDTH = 1.959964
 SEED = "seed"
 
 
+def finite(value: Any) -> float | None:
+    """A finite number of a file; None for anything else, and for what could not be computed."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one model: ``tasks[task][metric]``; metrics are fractions in [0, 1]."""
@@ -110,6 +117,12 @@ class AnalysedPair:
     spectrum: tuple[tuple[AnalysedModel, dict[str, Any]], ...]
     """RankMe and alpha-ReQ by model and kind of features."""
     warnings: tuple[str, ...]
+
+
+def shared_probe(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
+    """The probe set of all records; empty where they have several, or there are none."""
+    probes = {(record.probe.hash, str(record.probe)) for record in records}
+    return probes.pop()[1] if len(probes) == 1 else ""
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,6 @@ def published(name: str) -> dict[str, Any]:
     return json.loads((_FOLDER / "published" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def plotly_script() -> str:
-    """Return plotly's script, which stands once beside the pages that explore."""
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()
-
-
 def need(library: str, what: str) -> None:
     """Check that a library of the ``report`` extra is installed.
 

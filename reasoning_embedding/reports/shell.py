@@ -11,7 +11,7 @@ from typing import Any
 
 from .grid import Grid, to_html
 from .labels import COLOURS, DARK_COLOURS
-from .resources import page_part, plotly_script
+from .resources import page_part
 from .svg import palette_css
 
 #: The library of charts that are explored: one file, beside the pages that need it.
@@ -77,7 +77,9 @@ def write_page(
     """
     path.write_text(page(title, subtitle, sections, explored=explored), encoding="utf-8")
     if explored:
-        path.with_name(PLOTLY).write_text(plotly_script(), encoding="utf-8")
+        from plotly.offline import get_plotlyjs
+
+        path.with_name(PLOTLY).write_text(get_plotlyjs(), encoding="utf-8")
 
 
 def _filled(name: str, slots: Mapping[str, str]) -> str:

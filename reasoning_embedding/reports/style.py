@@ -33,8 +33,8 @@ _COMMON: dict[Any, Any] = {
     "legend.frameon": False,
     "text.parse_math": False,
 }
-_REPORT = _COMMON | {"font.size": 9, "axes.titlesize": 10}
-_PAPER = _COMMON | {
+REPORT = _COMMON | {"font.size": 9, "axes.titlesize": 10, "figure.dpi": 160}
+PAPER = _COMMON | {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -59,27 +59,28 @@ class SavedFigure:
     caption: str
 
 
-def report_figure(width: float, height: float) -> contextlib.AbstractContextManager[Figure]:
-    """A figure of a report; width and height in inches."""
-    return _figure(_REPORT, width, height, dpi=160)
-
-
-def paper_figure(width: float, height: float) -> contextlib.AbstractContextManager[Figure]:
-    """A figure of a paper; width and height in inches."""
-    return _figure(_PAPER, width, height)
-
-
 @contextlib.contextmanager
-def _figure(style: dict[Any, Any], width: float, height: float, **options: Any) -> Generator[Figure]:
-    """A figure without pyplot's global state: no display, nothing left open after an error."""
+def new_figure(style: dict[Any, Any], width: float, height: float) -> Generator[Figure]:
+    """A figure in the style of :data:`REPORT` or :data:`PAPER`; width and height in inches.
+
+    It stands outside pyplot's global state: no display, nothing left open after an error.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained", **options)
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+
+
+def panels(figure: Figure, count: int, columns: int) -> list[Axes]:
+    """So many panels in rows of `columns`."""
+    axes = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return axes[:count]
 
 
 def save(figure: Figure, path: Path, caption: str) -> SavedFigure:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .charts import Bars, Coordinates, Line, LineChart, Panel, PointPlot, thin
-from .labels import BASELINE_GREYS, COLOURS, DARK_COLOURS, DARK_GREYS
+from .labels import BASELINE_GREYS, COLOURS, DARK_COLOURS, DARK_GREYS, compact
 
 #: Size of a panel; the page scales it to its column.
 _WIDTH, _HEIGHT = 420, 236
@@ -86,7 +86,7 @@ def bar_chart(bars: Bars) -> str:
     slot = max(64, 14 * count + 18)
     width = max(_WIDTH, _LEFT + _RIGHT + slot * len(bars.tasks))
     known = [value for values in (*bars.last, *bars.first) for value in values if value is not None]
-    y = _Scale(min(0.0, *known, 0.0), max([*known, 1e-9]) * 1.05, _HEIGHT - _BELOW, _ABOVE)
+    y = _Scale(min([*known, 0.0]), max([*known, 1e-9]) * 1.05, _HEIGHT - _BELOW, _ABOVE)
     group = (width - _LEFT - _RIGHT) / len(bars.tasks)
     bar = min(34.0, group * 0.86 / count)
     parts = [_y_axis(y, width)]
@@ -165,18 +165,20 @@ def histogram(values: Mapping[str, Any], label: str) -> str:
     bars = []
     for start, end, count in zip(edges[:-1], edges[1:], counts, strict=True):
         size = max(x(end) - x(start) - 0.6, 0.6)
-        title = _title(f"{_plain(start)} to {_plain(end)}: {count:,}")
+        title = _title(f"{compact(start)} to {compact(end)}: {count:,}")
         bars.append(
             f'<rect class="bar c0" x="{x(start):.1f}" y="{y(count):.1f}" width="{size:.1f}" '
             f'height="{y(0) - y(count):.1f}">{title}</rect>'
         )
     texts = (
-        _text(left, height - 5, _plain(edges[0]), "start"),
-        _text(width, height - 5, _plain(edges[-1]), "end"),
+        _text(left, height - 5, compact(edges[0]), "start"),
+        _text(width, height - 5, compact(edges[-1]), "end"),
         _text(left - 5, above + 9, f"{top:,}", "end"),
     )
     axis = _segment("axis", left, y(0), width, y(0))
-    caption = f"{label}: mean {_plain(values['mean'])}, median {_plain(values['median'])}, n {values['n']:,}"
+    caption = (
+        f"{label}: mean {compact(values['mean'])}, median {compact(values['median'])}, n {values['n']:,}"
+    )
     drawing = _svg(width, height, caption, "".join(bars) + axis + "".join(texts))
     return f'<figure class="panel"><figcaption>{html.escape(caption)}</figcaption>{drawing}</figure>'
 
@@ -204,9 +206,11 @@ def parallel_coordinates(chart: Coordinates) -> str:
         ]
         anchor = "start" if index == 0 else "middle"
         axes.append(_text(4 if index == 0 else at, height - 10, axis.label, anchor, "name", room=gap + 6))
-    drawing = _svg(width, height, chart.title, f'<g class="c0">{"".join(lines)}</g>{"".join(axes)}')
+    title = "Parallel coordinates"
+    note = "A line a run, from the value of each key to what it measured; the darker, the better."
+    drawing = _svg(width, height, title, f'<g class="c0">{"".join(lines)}</g>{"".join(axes)}')
     body = _scrolled(drawing, 0.8 * width, 1.5 * width)
-    return _figure("coordinates", chart.title, "", body, chart.note)
+    return _figure("coordinates", title, "", body, note)
 
 
 # --- lines -----------------------------------------------------------------------------------------
@@ -248,8 +252,6 @@ def _curve(chart: LineChart, line: Line, x: _Scale, y: _Scale, *, marked: bool) 
             continue
         path.append(f"{pen}{place[0]:.1f} {place[1]:.1f}")
         pen = "L"
-    dash = _DASHES[line.style % len(_DASHES)]
-    dashed = f' stroke-dasharray="{dash}"' if dash else ""
     marks = ""
     if marked:
         marks = "".join(
@@ -259,7 +261,7 @@ def _curve(chart: LineChart, line: Line, x: _Scale, y: _Scale, *, marked: bool) 
         )
     kind = "curve" if len(line.x) <= _MARKED else "curve thin"
     return (
-        f'<g class="{_ink(line.colour)}"><path class="{kind}" d="{"".join(path)}"{dashed}>'
+        f'<g class="{_ink(line.colour)}"><path class="{kind}" d="{"".join(path)}"{_dashed(line)}>'
         f"{_title(line.name)}</path>{marks}</g>"
     )
 
@@ -286,12 +288,12 @@ def _line_legend(chart: LineChart) -> str:
 
 def _ends(lines: Sequence[Line]) -> str:
     """What a reader hears of a panel: each line's first and last value."""
-    told = []
+    ends = []
     for line in lines:
         known = [y for y in line.y if y is not None]
         if known:
-            told.append(f"{line.name}: {_short(known[0])} to {_short(known[-1])}")
-    return "; ".join(told)
+            ends.append(f"{line.name}: {_short(known[0])} to {_short(known[-1])}")
+    return "; ".join(ends)
 
 
 # --- axes ------------------------------------------------------------------------------------------
@@ -348,10 +350,6 @@ def _short(value: float) -> str:
     return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _plain(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def _at_start(value: float | None) -> str:
     return "" if value is None else f" (step 0: {_short(value)})"
 
@@ -360,10 +358,10 @@ def _at_start(value: float | None) -> str:
 
 
 def _figure(key: str, title: str, legend: str, body: str, note: str) -> str:
-    told = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    below = f'<p class="note">{html.escape(note)}</p>' if note else ""
     return (
         f'<figure class="chart" id="chart-{html.escape(key)}"><figcaption><h3>{html.escape(title)}</h3></figcaption>'
-        f"{legend}{body}{told}</figure>"
+        f"{legend}{body}{below}</figure>"
     )
 
 
@@ -386,10 +384,13 @@ def _legend(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def _swatch_line(line: Line, *, marked: bool) -> str:
-    dash = _DASHES[line.style % len(_DASHES)]
-    dashed = f' stroke-dasharray="{dash}"' if dash else ""
     mark = _mark(line.colour + line.style, 14, 6, "") if marked else ""
-    return f'<g class="{_ink(line.colour)}"><path class="curve" d="M1 6L27 6"{dashed}/>{mark}</g>'
+    return f'<g class="{_ink(line.colour)}"><path class="curve" d="M1 6L27 6"{_dashed(line)}/>{mark}</g>'
+
+
+def _dashed(line: Line) -> str:
+    dash = _DASHES[line.style % len(_DASHES)]
+    return f' stroke-dasharray="{dash}"' if dash else ""
 
 
 def _swatch_bar(colour: int, style: int) -> str:
@@ -404,15 +405,15 @@ def _ink(colour: int) -> str:
 
 def _mark(index: int, x: float, y: float, title: str, size: float = 3.2) -> str:
     """A mark of one of five shapes, so that colour is not the only difference."""
-    told = _title(title) if title else ""
+    tooltip = _title(title) if title else ""
     kind = index % 5
     if kind == 0:
-        return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{size}">{told}</circle>'
+        return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{size}">{tooltip}</circle>'
     if kind == 1:
         half = size * 0.9
         return (
             f'<rect class="mark" x="{x - half:.1f}" y="{y - half:.1f}" width="{2 * half:.1f}" height="{2 * half:.1f}">'
-            f"{told}</rect>"
+            f"{tooltip}</rect>"
         )
     reach = size * 1.25
     corners = {
@@ -421,7 +422,7 @@ def _mark(index: int, x: float, y: float, title: str, size: float = 3.2) -> str:
         4: ((-reach, size), (reach, size), (0, -reach)),
     }[kind]
     points = " ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in corners)
-    return f'<polygon class="mark" points="{points}">{told}</polygon>'
+    return f'<polygon class="mark" points="{points}">{tooltip}</polygon>'
 
 
 def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
@@ -431,10 +432,10 @@ def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "", room: float = math.inf) -> str:
     """Text of one line; what does not fit its room is cut, and said in full where the pointer rests."""
     cut = max(3, int(room / _CHARACTER)) if math.isfinite(room) else len(text)
-    told = _title(text) if len(text) > cut else ""
+    title = _title(text) if len(text) > cut else ""
     shown = html.escape(text if len(text) <= cut else text[: cut - 1] + "…")
     named = f' class="{kind}"' if kind else ""
-    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}{told}</text>'
+    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}{title}</text>'
 
 
 def _title(text: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
-from reasoning_embedding.reports.labels import SCORE, number, signed
-from reasoning_embedding.reports.records import Experiment, Scores
-
+from .grid import Cell, Grid, TableColumn, named_columns
+from .labels import SCORE, SCORE_KEY, number, signed
+from .records import Experiment, Scores
 from .resources import published
 
 _GATES = {"sampled_accuracy": "sampled accuracy", "greedy_accuracy": "greedy accuracy", "pass_at_8": "pass@8"}
@@ -59,7 +58,7 @@ def mean_score(scores: Scores | None, tasks: tuple[str, ...]) -> float | None:
 
 def task_score(scores: Scores | None, task: str) -> float | None:
     """nDCG@10 of one task, if it was scored."""
-    return scores.tasks.get(task, {}).get("ndcg_at_10") if scores else None
+    return scores.tasks.get(task, {}).get(SCORE_KEY) if scores else None
 
 
 def _score_cells(
@@ -101,11 +100,7 @@ def score_details(experiment: Experiment) -> Grid:
         key="score-details",
         title="All retrieval metrics",
         caption="Every evaluated checkpoint. Seconds are the evaluation's wall time on the machine that ran it.",
-        columns=(
-            TableColumn("model"),
-            TableColumn("task"),
-            *(TableColumn(_SCORE_KEYS[key]) for key in present),
-        ),
+        columns=named_columns("model", "task", *(_SCORE_KEYS[key] for key in present)),
         rows=tuple(rows),
     )
 
@@ -127,11 +122,7 @@ def gate_table(experiment: Experiment) -> Grid:
         caption="Exact answers to sums after each stage: share of right samples, of right greedy answers, and of "
         "sums with a right answer among 8 samples. The gates hold for the answer format a stage was taught; the "
         "other format shows what it kept or forgot.",
-        columns=(
-            TableColumn("stage"),
-            TableColumn("answer format"),
-            *(TableColumn(label) for label in _GATES.values()),
-        ),
+        columns=named_columns("stage", "answer format", *_GATES.values()),
         rows=tuple(rows),
     )
 
@@ -170,12 +161,9 @@ def contamination_table(experiment: Experiment) -> Grid:
         "punctuation aside) or nearly (Jaccard similarity of word 5-grams of at least "
         f"{found.get('threshold', 0.8)}). A document that training saw as well is no fault in itself; a query, or "
         "a text whose label is asked for, is.",
-        columns=tuple(TableColumn(label) for label in _CONTAMINATION_COLUMNS),
+        columns=named_columns("task", "texts", "exact", "near", "share", "training sources", "first example"),
         rows=tuple(rows),
     )
-
-
-_CONTAMINATION_COLUMNS = ("task", "texts", "exact", "near", "share", "training sources", "first example")
 
 
 def _percent(part: int, whole: int) -> str:

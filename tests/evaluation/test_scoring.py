@@ -75,7 +75,7 @@ def encoder_of(model: Any, **kwargs: Any) -> MtebEncoder:
 
 
 def score(task: Any, model: MtebEncoder | BM25Search, folder: Path | None = None) -> dict[str, Any]:
-    entry = score_task(task, model, identity(task, Instructions(), instructed=True), folder)
+    entry = score_task(task, model, identity(task, Instructions()), folder)
     assert "error" not in entry, entry["error"]
     return entry
 

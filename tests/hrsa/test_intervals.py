@@ -10,7 +10,7 @@ import torch
 
 from reasoning_embedding import config, hrsa
 from reasoning_embedding.hrsa.measure import LINEAR, Measured, measure
-from reasoning_embedding.hrsa.metrics.cka import gaussian_kernel, rbf_cka_of
+from reasoning_embedding.hrsa.metrics.cka import gaussian_kernel, rbf_cka
 from reasoning_embedding.hrsa.metrics.layer import Layer
 from reasoning_embedding.hrsa.metrics.neighbours import cknna_of
 from reasoning_embedding.hrsa.metrics.result import Interval
@@ -207,7 +207,7 @@ def test_intervals_from_kernels_cover_the_mean_of_other_texts(name: str) -> None
         rng = np.random.default_rng(seed)
         x = np.repeat(rng.standard_normal((24, 6)), 4, axis=0) + rng.standard_normal((96, 6))
         a, b = Layer(x), Layer(x @ mix + 1.5 * rng.standard_normal((96, 6)))
-        metric = rbf_cka_of(a, b) if name == "cka_rbf" else cknna_of(a, b, np.arange(96), 5)
+        metric = rbf_cka(a, b) if name == "cka_rbf" else cknna_of(a, b, np.arange(96), 5)
         found = Measured({name: metric}, rows=np.arange(96))
         values.append(metric.value)
         ends.append(kernel_intervals(found, a, b, documents, few)[0][name])

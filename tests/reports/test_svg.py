@@ -207,7 +207,7 @@ def test_the_best_run_is_the_last_and_the_strongest_line() -> None:
         CoordinateLine("bad", [1.0, 0.0], ["2", "0.1"]),
         CoordinateLine("good", [0.0, 1.0], ["1", "0.9"]),
     ]
-    (drawing,) = drawings(parallel_coordinates(Coordinates("title", axes, lines, "note")))
+    (drawing,) = drawings(parallel_coordinates(Coordinates(axes, lines)))
     bad, good = of_class(drawing, "run")
     assert float(bad.get("stroke-opacity") or 1) < float(good.get("stroke-opacity") or 0)
     assert next(good.iter("title")).text == "good: rate 1, score 0.9"
@@ -241,10 +241,7 @@ def test_every_text_stays_text() -> None:
         point_chart(HOSTILE, [PointPlot(HOSTILE, HOSTILE, HOSTILE, (HOSTILE,), (((0.0, 1.0),),))]),
         parallel_coordinates(
             Coordinates(
-                HOSTILE,
-                [CoordinateAxis(HOSTILE, [(0.0, HOSTILE)])],
-                [CoordinateLine(HOSTILE, [0.0], [HOSTILE])],
-                HOSTILE,
+                [CoordinateAxis(HOSTILE, [(0.0, HOSTILE)])], [CoordinateLine(HOSTILE, [0.0], [HOSTILE])]
             )
         ),
     ]

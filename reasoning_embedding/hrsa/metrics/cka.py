@@ -10,7 +10,7 @@ import numpy as np
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.moments import PairMoments, RowMoments
 
-from .layer import Layer, frobenius_square
+from .layer import Layer, frobenius_square, layer_of
 from .linear_algebra import product
 from .result import Metric, same_rows, varies
 
@@ -30,8 +30,8 @@ def linear_cka(x: Any, y: Any) -> Metric:
 
     Parameters
     ----------
-    x : array or tensor, shape (n, D_x)
-    y : array or tensor, shape (n, D_y)
+    x : array, tensor or Layer, shape (n, D_x)
+    y : array, tensor or Layer, shape (n, D_y)
         The same rows in two models; widths may differ.
 
     Raises
@@ -52,7 +52,7 @@ def linear_cka(x: Any, y: Any) -> Metric:
     >>> print(f"{found.value:.2f}, by chance {found.chance:.2f}: {found.warnings[0]}")
     0.91, by chance 0.91: unrelated rows would give 0.91 (few rows for the dimensions): use debiased CKA
     """
-    return cka_of(RowMoments(Layer(x, "X"), Layer(y, "Y")))
+    return cka_of(RowMoments(layer_of(x, "X"), layer_of(y, "Y")))
 
 
 def debiased_linear_cka(x: Any, y: Any) -> Metric:
@@ -80,7 +80,7 @@ def debiased_linear_cka(x: Any, y: Any) -> Metric:
     >>> abs(float(debiased_linear_cka(x, y))) < 0.05
     True
     """
-    return debiased_cka_of(RowMoments(Layer(x, "X"), Layer(y, "Y")))
+    return debiased_cka_of(RowMoments(layer_of(x, "X"), layer_of(y, "Y")))
 
 
 def cka_of(pair: PairMoments) -> Metric:
@@ -125,8 +125,8 @@ def rbf_cka(x: Any, y: Any, *, width: float = 0.5) -> Metric:
 
     Parameters
     ----------
-    x : array or tensor, shape (n, D_x)
-    y : array or tensor, shape (n, D_y)
+    x : array, tensor or Layer, shape (n, D_x)
+    y : array, tensor or Layer, shape (n, D_y)
         The same rows in two models; widths may differ.
     width : float
         Kernel width as a multiple of the median distance, > 0 (Kornblith 2019 names it the threshold).
@@ -147,11 +147,7 @@ def rbf_cka(x: Any, y: Any, *, width: float = 0.5) -> Metric:
     >>> print(f"{float(rbf_cka(x, 2 * x - 1)):.3f}")
     1.000
     """
-    return rbf_cka_of(Layer(x, "X"), Layer(y, "Y"), width=width)
-
-
-def rbf_cka_of(a: Layer, b: Layer, *, width: float = 0.5) -> Metric:
-    """:func:`rbf_cka` of prepared layers."""
+    a, b = layer_of(x, "X"), layer_of(y, "Y")
     if width <= 0:
         raise InputError(f"the kernel width must be positive, got {width}")
     same_rows(a.rows, b.rows)

@@ -11,7 +11,7 @@ import numpy as np
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.moments import PairMoments, RowMoments
 
-from .layer import Layer
+from .layer import Layer, layer_of
 from .linear_algebra import product
 from .result import Metric, same_width
 
@@ -32,7 +32,7 @@ def dimension_wise_correlation(x: Any, y: Any) -> DimensionCorrelation:
 
     Parameters
     ----------
-    x, y : array or tensor, shape (n, D)
+    x, y : array, tensor or Layer, shape (n, D)
         The same rows in two models.
 
     Raises
@@ -51,7 +51,7 @@ def dimension_wise_correlation(x: Any, y: Any) -> DimensionCorrelation:
     >>> print(f"{float(dimension_wise_correlation(x, 2 * x + 1)):.3f}")
     1.000
     """
-    return correlation_of(RowMoments(Layer(x, "X"), Layer(y, "Y")))
+    return correlation_of(RowMoments(layer_of(x, "X"), layer_of(y, "Y")))
 
 
 def correlation_of(pair: PairMoments) -> DimensionCorrelation:

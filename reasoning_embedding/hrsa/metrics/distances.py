@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.moments import RowMoments
 
-from .layer import Layer
+from .layer import Layer, layer_of
 from .linear_algebra import eigvalsh, product, small_gram
 from .result import Metric, same_rows, varies
 
@@ -73,8 +74,8 @@ def procrustes_distance(x: Any, y: Any) -> ProcrustesDistance:
 
     Parameters
     ----------
-    x : array or tensor, shape (n, D_x)
-    y : array or tensor, shape (n, D_y)
+    x : array, tensor or Layer, shape (n, D_x)
+    y : array, tensor or Layer, shape (n, D_y)
         The same rows in two models; the narrower one counts as padded with zeros.
 
     Raises
@@ -94,11 +95,7 @@ def procrustes_distance(x: Any, y: Any) -> ProcrustesDistance:
     >>> print(f"{procrustes_distance(x, turned).value:.6f}")
     0.000000
     """
-    return procrustes_distance_of(Layer(x, "X"), Layer(y, "Y"))
-
-
-def procrustes_distance_of(a: Layer, b: Layer) -> ProcrustesDistance:
-    """:func:`procrustes_distance` of prepared layers."""
+    a, b = layer_of(x, "X"), layer_of(y, "Y")
     same_rows(a.rows, b.rows)
     varies(a, b)
     # Of few rows n x n, with the same singular values.
@@ -131,8 +128,8 @@ def gulp(x: Any, y: Any, lam: float = 0.01) -> Gulp:
 
     Parameters
     ----------
-    x : array or tensor, shape (n, D_x)
-    y : array or tensor, shape (n, D_y)
+    x : array, tensor or Layer, shape (n, D_x)
+    y : array, tensor or Layer, shape (n, D_y)
         The same rows in two models; widths may differ.
     lam : float
         Ridge, > 0, on covariances scaled to trace 1. Towards 0 any invertible linear map is ignored, and
@@ -159,19 +156,19 @@ def gulp(x: Any, y: Any, lam: float = 0.01) -> Gulp:
     >>> print(f"{found.value:.1f}, by chance {found.chance:.1f}")
     13.3, by chance 13.3
     """
-    return gulp_of(Layer(x, "X"), Layer(y, "Y"), lam)
+    return gulp_of(RowMoments(layer_of(x, "X"), layer_of(y, "Y")), lam)
 
 
-def gulp_of(a: Layer, b: Layer, lam: float = 0.01, cross: np.ndarray | None = None) -> Gulp:
-    """:func:`gulp` of prepared layers; `cross` is ``Xc'Yc`` if known."""
+def gulp_of(pair: RowMoments, lam: float = 0.01) -> Gulp:
+    """:func:`gulp` from the moments of a pair of rows."""
+    a, b = pair.x, pair.y
     if lam <= 0:
         raise InputError(f"the ridge must be positive, got {lam}", todo="give lam > 0, such as 0.01")
-    same_rows(a.rows, b.rows)
     varies(a, b)
     n = len(a)
     (shares_a, axes_a), (shares_b, axes_b) = ((v / v.sum(), p) for v, p in (a.axes, b.axes))
     scale = n * np.sqrt(a.axes[0].sum() * b.axes[0].sum())
-    mixed = axes_a.T @ (a.cross(b) if cross is None else cross).astype(np.float64) @ axes_b / scale
+    mixed = axes_a.T @ pair.cross.astype(np.float64) @ axes_b / scale
     shared = float(((mixed**2 / (shares_b + lam)) / (shares_a + lam)[:, None]).sum())
     own = [float(np.square(shares / (shares + lam)).sum()) for shares in (shares_a, shares_b)]
     degrees = [float((shares / (shares + lam)).sum()) for shares in (shares_a, shares_b)]

@@ -152,6 +152,11 @@ class Layer:
         return part
 
 
+def layer_of(rows: Any, name: str) -> Layer:
+    """A layer, prepared before or now; one that several pairs share keeps the work on it."""
+    return rows if isinstance(rows, Layer) else Layer(rows, name)
+
+
 def _key(rows: np.ndarray) -> bytes:
     return rows.astype(np.int64).tobytes()
 

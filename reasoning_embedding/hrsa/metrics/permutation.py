@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from reasoning_embedding.errors import InputError
 
-from .layer import Layer
+from .layer import layer_of
 from .result import Metric, same_rows
 
 MATCH = (
@@ -46,8 +46,8 @@ def permutation_match(x: Any, y: Any) -> PermutationMatch:
 
     Parameters
     ----------
-    x : array or tensor, shape (n, D_x)
-    y : array or tensor, shape (n, D_y)
+    x : array, tensor or Layer, shape (n, D_x)
+    y : array, tensor or Layer, shape (n, D_y)
         The same rows in two models; at different widths the smaller number is matched.
 
     Raises
@@ -69,11 +69,7 @@ def permutation_match(x: Any, y: Any) -> PermutationMatch:
     >>> print(f"{found.value:.3f}", found.permutation.tolist(), found.signs.tolist())
     1.000 [1, 3, 0, 2] [-1, -1, -1, -1]
     """
-    return permutation_match_of(Layer(x, "X"), Layer(y, "Y"))
-
-
-def permutation_match_of(a: Layer, b: Layer) -> PermutationMatch:
-    """:func:`permutation_match` of prepared layers."""
+    a, b = layer_of(x, "X"), layer_of(y, "Y")
     same_rows(a.rows, b.rows)
     first, second = np.flatnonzero(~a.constant), np.flatnonzero(~b.constant)
     if not (first.size and second.size):

@@ -11,7 +11,7 @@ from scipy.special import digamma, xlogy
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.moments import CrossMoments, Moments
 
-from .layer import Layer, frobenius_square
+from .layer import Layer, frobenius_square, layer_of
 from .linear_algebra import eigh, product, svd
 from .result import Metric, same_rows, same_width, varies
 
@@ -125,7 +125,7 @@ def orthogonal_procrustes(
 
     Parameters
     ----------
-    x, y : array or tensor, shape (n, D), D >= 2
+    x, y : array, tensor or Layer, shape (n, D), D >= 2
         The same rows in two models.
     heldout : float
         Share of rows (of documents, where given) kept for residual and cosine, in [0, 1); with 0 the
@@ -158,36 +158,22 @@ def orthogonal_procrustes(
     >>> print(f"{fit.value:.3f}, residual {fit.residual:.3f}")
     1.000, residual 0.000
     """
-    return procrustes_of(
-        Layer(x, "X"), Layer(y, "Y"), heldout=heldout, seed=seed, documents=documents, components=components
-    )
-
-
-def procrustes_of(
-    a: Layer,
-    b: Layer,
-    *,
-    heldout: float = 0.2,
-    seed: int = 0,
-    documents: np.ndarray | None = None,
-    components: int | None = None,
-) -> Procrustes:
-    """:func:`orthogonal_procrustes` of prepared layers."""
+    a, b = layer_of(x, "X"), layer_of(y, "Y")
     same_rows(a.rows, b.rows)
     where = _comparable(a, b)
     if heldout:
         fit, out = split_rows(len(a), heldout, seed=seed, documents=documents)
-        (x, x_out), (y, target) = _centred_by(a, fit, out), _centred_by(b, fit, out)
+        (fit_x, x_out), (fit_y, target) = _centred_by(a, fit, out), _centred_by(b, fit, out)
     else:
         fit = out = np.arange(len(a))
-        x, y = x_out, target = a.centred, b.centred
+        fit_x, fit_y = x_out, target = a.centred, b.centred
     if len(fit) < 2:
         raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
-    cross = product(x.T, y).astype(np.float64)
+    cross = product(fit_x.T, fit_y).astype(np.float64)
     if components is None:
         found = _Map(*nearest_rotation(cross), len(fit), a.width)
     else:
-        p, q = (_principal(side, components, where) for side in (x, y))
+        p, q = (_principal(side, components, where) for side in (fit_x, fit_y))
         small, free = nearest_rotation(p.T @ cross @ q)
         target = target @ q @ q.T
         ceiling = (inverse_entropy(p @ p.T) + inverse_entropy(q @ q.T)) / 2

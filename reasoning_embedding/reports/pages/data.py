@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, to_html
+from reasoning_embedding.reports.grid import Cell, Grid, named_columns, to_html
+from reasoning_embedding.reports.labels import compact
 from reasoning_embedding.reports.shell import folded_table, page
 from reasoning_embedding.reports.svg import histogram
 
@@ -26,10 +27,6 @@ def data_page(found: Mapping[str, Any], title: str) -> str:
     parts += [to_html(_suspects(found)), *_examples(found)]
     subtitle = f"{found['rows']:,} rows, {found['texts']:,} distinct texts, {len(found['sources'])} sources"
     return page(title, subtitle, {"": "\n".join(parts)})
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _overview(found: Mapping[str, Any]) -> str:
@@ -55,7 +52,7 @@ def _lengths(found: Mapping[str, Any]) -> str:
         **{f"{found['unit']} of a {role}": values for role, values in found["lengths"].items()},
         **found["counts"],
     }
-    rows = [(label, *(_number(values[name]) for name in names)) for label, values in groups.items()]
+    rows = [(label, *(compact(values[name]) for name in names)) for label, values in groups.items()]
     grid = _grid("lengths", "Lengths", "Over every use of a text.", ("", *names), rows)
     pictures = "".join(histogram(values, label) for label, values in groups.items())
     return f'{to_html(grid)}<div class="panels">{pictures}</div>'
@@ -106,4 +103,4 @@ def _grid(key: str, title: str, caption: str, columns: tuple[str, ...], rows: li
     cells = tuple(
         tuple(Cell(f"{value:,}" if isinstance(value, int) else str(value)) for value in row) for row in rows
     )
-    return Grid(key, title, caption, tuple(TableColumn(name) for name in columns), cells)
+    return Grid(key, title, caption, named_columns(*columns), cells)

@@ -15,12 +15,13 @@ from reasoning_embedding.reports.grid import (
     Cell,
     Grid,
     TableColumn,
+    named_columns,
     terminal_width,
     to_html,
     to_markdown,
     to_text,
 )
-from reasoning_embedding.reports.labels import metric_label, number
+from reasoning_embedding.reports.labels import SCORE, SCORE_KEY, SHORT, brackets, metric_label, number
 from reasoning_embedding.reports.reading import read_merge, read_merge_tensors
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, write_page
@@ -29,8 +30,9 @@ from reasoning_embedding.reports.svg import line_chart
 FIGURE = "path.png"
 #: Above this many tensors, those of all layers share a row.
 MOST_ROWS = 80
-#: Similarities of the table of a path, under names short enough for it.
-SIMILARITIES = {"cka": "CKA", "knn_jaccard@10": "kNN@10", "dimension_correlation": "dim. corr."}
+#: Similarities of the table of a path.
+_SIMILARITIES = ("cka", "knn_jaccard@10", "dimension_correlation")
+_SCORE_LABELS = {SCORE_KEY: SCORE, "silhouette_true": "silhouette"}
 _LAYER = re.compile(r"\.\d+\.")
 
 
@@ -113,7 +115,9 @@ def path_chart(record: dict[str, Any]) -> LineChart | None:
 
 def contrast_grid(record: dict[str, Any], chart: LineChart) -> Grid | None:
     """Largest distance of other ways from the first, beside that of the ends; None where there is one way."""
-    first, *others = _methods(record["points"])
+    first, *others = _by_method(record["points"])
+    if not others:
+        return None
     rows = []
     for panel in chart.panels:
         lines = {line.name: line for line in panel.lines}
@@ -124,18 +128,12 @@ def contrast_grid(record: dict[str, Any], chart: LineChart) -> Grid | None:
             cells = [Cell(panel.label, subject), Cell(_ends(line))]
             cells += [_apart(line, lines[other + line.name.removeprefix(first)]) for other in others]
             rows.append(tuple(cells))
-    if not others:
-        return None
     return Grid(
         key="contrast",
         title=f"Distance from {first} along the path",
         caption="Between the same two models: the largest difference along the path and where it is, beside the "
         "difference of the two ends.",
-        columns=(
-            TableColumn("quantity"),
-            TableColumn("t = 1 less t = 0"),
-            *(TableColumn(other) for other in others),
-        ),
+        columns=named_columns("quantity", "t = 1 less t = 0", *others),
         rows=tuple(rows),
     )
 
@@ -157,59 +155,52 @@ def _apart(a: Line, b: Line) -> Cell:
     return Cell(number(difference, 4), f"at t = {t:g}")
 
 
-def _methods(points: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(point["method"] for point in points))
+def _by_method(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        method: [point for point in points if point["method"] == method]
+        for method in dict.fromkeys(point["method"] for point in points)
+    }
 
 
 def _score_panels(points: list[dict[str, Any]]) -> list[Panel]:
-    found = {
-        task: entry["main_metric"] for point in points for task, entry in point.get("scores", {}).items()
-    }
     panels = []
-    for task, main in found.items():
+    for task, main in _main_metrics(points).items():
         # Of number sequences the agreement of KMeans with the families too: a silhouette alone hides a split.
         for metric in (main, "ari") if main == "silhouette_true" else (main,):
             lines = [
-                _line(
-                    method,
-                    [
-                        (point["t"], point.get("scores", {}).get(task, {}).get(metric))
-                        for point in points
-                        if point["method"] == method
-                    ],
-                    index,
-                    index,
-                )
-                for index, method in enumerate(_methods(points))
+                _line(method, own, [_score(point, task, metric) for point in own], index, index)
+                for index, (method, own) in enumerate(_by_method(points).items())
             ]
             panels.append(Panel(f"{task}/{metric}", f"{task}: {metric}", lines))
     return panels
 
 
 def _similarity_panels(points: list[dict[str, Any]], ends: list[str]) -> list[Panel]:
-    panels, methods = [], _methods(points)
-    for metric in SIMILARITIES:
-        lines = [
-            _line(
-                f"{method}, to {name}",
-                [
-                    (point["t"], point.get("similarity", {}).get(end, {}).get(metric, [None])[0])
-                    for point in points
-                    if point["method"] == method
-                ],
-                place * len(methods) + index,
-                index,
-            )
-            for place, (end, name) in enumerate(zip(ends, short_names(ends), strict=True))
-            for index, method in enumerate(methods)
-        ]
+    panels, methods = [], _by_method(points)
+    for metric in _SIMILARITIES:
+        lines = []
+        for end, name in zip(ends, short_names(ends), strict=True):
+            for style, (method, own) in enumerate(methods.items()):
+                values = [point.get("similarity", {}).get(end, {}).get(metric, [None])[0] for point in own]
+                lines.append(_line(f"{method}, to {name}", own, values, len(lines), style))
         if any(value is not None for line in lines for value in line.y):
             panels.append(Panel(metric, metric_label(metric).title, lines))
     return panels
 
 
-def _line(name: str, values: list[tuple[float, float | None]], colour: int, style: int) -> Line:
-    return Line(name, [t for t, _ in values], [value for _, value in values], colour, style)
+def _line(
+    name: str, points: list[dict[str, Any]], values: list[float | None], colour: int, style: int
+) -> Line:
+    return Line(name, [point["t"] for point in points], values, colour, style)
+
+
+def _main_metrics(points: list[dict[str, Any]]) -> dict[str, str]:
+    """Main metric by task, of all tasks that a merge was scored on."""
+    return {task: entry["main_metric"] for point in points for task, entry in point.get("scores", {}).items()}
+
+
+def _score(point: dict[str, Any], task: str, metric: str) -> float | None:
+    return point.get("scores", {}).get(task, {}).get(metric)
 
 
 def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
@@ -220,10 +211,10 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
     """
     point = record["points"][0]
     tensors = read_merge_tensors(folder, point)
-    whole = len(tensors) <= MOST_ROWS
+    single = len(tensors) <= MOST_ROWS
     groups: dict[str, list[dict[str, Any]]] = {}
     for tensor in tensors:
-        groups.setdefault(tensor["name"] if whole else _LAYER.sub(".*.", tensor["name"]), []).append(tensor)
+        groups.setdefault(tensor["name"] if single else _LAYER.sub(".*.", tensor["name"]), []).append(tensor)
     scheduled = len({tensor.get("t") for tensor in tensors}) > 1
     rows = [{"tensor": Cell(name), **_tensor_cells(group, scheduled)} for name, group in groups.items()]
     two = len(tensors[0]["norms"]) == 2
@@ -231,7 +222,7 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
         "Angle in degrees; change: what of the other is orthogonal to the first, over the norm of the first. "
         "Below 3.2 % (cosine above 0.9995) SLERP is LERP."
     )
-    if not (whole and two):
+    if not (single and two):
         caption += (
             " Rows of several tensors or models show the least cosine and the largest angle and change."
         )
@@ -239,7 +230,7 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
         key="tensors",
         title=f"Tensors of the models, the first against the {'second' if two else 'others'}",
         caption=caption + _lerp_share(point),
-        columns=tuple(TableColumn(label) for label in rows[0]),
+        columns=named_columns(*rows[0]),
         rows=tuple(tuple(row.values()) for row in rows),
     )
 
@@ -266,8 +257,8 @@ def _tensor_cells(group: Sequence[dict[str, Any]], scheduled: bool) -> dict[str,
         values = sorted({tensor["t"] for tensor in group})
         cells["t"] = Cell("–".join(f"{value:.3g}" for value in dict.fromkeys((values[0], values[-1]))))
     if "lerp" in group[0]:
-        back = sum(tensor["lerp"] for tensor in group)
-        cells["LERP"] = Cell(("yes" if back else "no") if len(group) == 1 else f"{back} of {len(group)}")
+        count = sum(tensor["lerp"] for tensor in group)
+        cells["LERP"] = Cell(("yes" if count else "no") if len(group) == 1 else f"{count} of {len(group)}")
     return cells
 
 
@@ -283,17 +274,19 @@ def _lerp_share(point: dict[str, Any]) -> str:
 
 def point_grid(record: dict[str, Any]) -> Grid:
     """Every merge with its scores, and its similarity to each model."""
-    tasks = list(dict.fromkeys(task for point in record["points"] for task in point.get("scores", {})))
+    tasks = _main_metrics(record["points"])
     ends = dict(zip(similar_to(record), short_names(similar_to(record)), strict=True))
-    columns = [TableColumn("merge"), *(TableColumn(_metric(record, task), task) for task in tasks)]
-    columns += [TableColumn(label, f"to {name}") for name in ends.values() for label in SIMILARITIES.values()]
+    columns = [TableColumn("merge")]
+    columns += [TableColumn(_SCORE_LABELS.get(main, main), task) for task, main in tasks.items()]
+    columns += [
+        TableColumn(SHORT[metric], f"to {name}") for name in ends.values() for metric in _SIMILARITIES
+    ]
     rows = []
     for point in record["points"]:
-        scores = [point.get("scores", {}).get(task, {}).get("main_score") for task in tasks]
-        cells = [Cell(number(score, 4)) for score in scores]
+        cells = [Cell(number(_score(point, task, "main_score"), 4)) for task in tasks]
         for end in ends:
             found = point.get("similarity", {}).get(end, {})
-            cells += [_similarity(found.get(metric)) for metric in SIMILARITIES]
+            cells += [_similarity(found.get(metric)) for metric in _SIMILARITIES]
         rows.append((Cell(point["name"]), *cells))
     probe = record.get("probe")
     on = (
@@ -314,13 +307,7 @@ def _similarity(found: list[float | None] | None) -> Cell:
     if not found:
         return Cell("–")
     value, low, high = found
-    return Cell(number(value), "" if low is None else f"[{number(low)}, {number(high)}]")
-
-
-def _metric(record: dict[str, Any], task: str) -> str:
-    entries = [point["scores"][task] for point in record["points"] if task in point.get("scores", {})]
-    name = entries[0]["main_metric"] if entries else "score"
-    return {"ndcg_at_10": "nDCG@10", "silhouette_true": "silhouette"}.get(name, name)
+    return Cell(number(value), brackets(None if low is None or high is None else (low, high)))
 
 
 def similar_to(record: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from reasoning_embedding.reports.charts import CoordinateAxis, CoordinateLine, C
 from reasoning_embedding.reports.grid import (
     Cell,
     Grid,
-    TableColumn,
+    named_columns,
     terminal_width,
     to_html,
     to_markdown,
@@ -86,7 +86,7 @@ def point_table(record: SweepRecord) -> Grid:
         title=f"Points, seeds together: {record.metric}",
         caption=f"Mean of {record.metric} over the seeds of a point, with its {1 - ALPHA:.0%} t interval, best first; "
         "difference to the best point over the seeds that both have.",
-        columns=tuple(TableColumn(name) for name in [*(keys or ["point"]), "seeds", "mean", "difference"]),
+        columns=named_columns(*(keys or ["point"]), "seeds", "mean", "difference"),
         rows=tuple(rows),
     )
 
@@ -112,7 +112,7 @@ def run_table(record: SweepRecord) -> Grid:
         key="runs",
         title="Runs",
         caption="Every run of the sweep, the best first; its folder is runs/ and its name.",
-        columns=tuple(TableColumn(name) for name in ["run", *record.keys, record.metric, "step", "state"]),
+        columns=named_columns("run", *record.keys, record.metric, "step", "state"),
         rows=tuple(rows),
     )
 
@@ -134,12 +134,7 @@ def coordinates(record: SweepRecord) -> Coordinates:
         )
         for index, outcome in enumerate(runs)
     ]
-    return Coordinates(
-        title="Parallel coordinates",
-        axes=[axis for axis, _, _ in axes],
-        lines=lines[::-1],
-        note="A line a run, from the value of each key to what it measured; the darker, the better.",
-    )
+    return Coordinates([axis for axis, _, _ in axes], lines[::-1])
 
 
 def _axis(label: str, values: list[Any]) -> tuple[CoordinateAxis, list[float], list[str]]:

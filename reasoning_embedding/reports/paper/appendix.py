@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
-from reasoning_embedding.reports.narrative import against_band
-from reasoning_embedding.reports.paper.backbones import (
+from reasoning_embedding.reports.narrative import last_values
+from reasoning_embedding.reports.records import AnalysedPair, Experiment
+
+from .backbones import (
     Accuracy,
+    BackbonePair,
     Bounds,
     Change,
     accuracies,
+    backbone_pairs,
     change,
     pair_change,
+    training_pairs,
 )
-from reasoning_embedding.reports.records import AnalysedPair, Experiment
-
-from .backbones import BackbonePair, backbone_pairs, training_pairs
 
 #: Heading -> sentences.
 Section = tuple[str, list[str]]
@@ -155,14 +157,7 @@ def _realignment(experiment: Experiment, pairs: list[BackbonePair]) -> list[str]
 def _level(experiment: Experiment, pair: AnalysedPair, level: str) -> str:
     if level == "function":
         return _function(accuracies(pair.probe_transfer), pair)
-    parts = []
-    for metric in LEVELS[level]:
-        value, chance = pair.last.get(metric), pair.chance.get(metric)
-        if value is not None:
-            text = f"{metric_label(metric).title} {number(value)} {brackets(pair.intervals.get(metric))}".rstrip()
-            text += "" if chance is None else f" (chance {number(chance)})"
-            parts.append(text + against_band(pair, experiment.band, metric))
-    return "; ".join(parts)
+    return last_values(pair, experiment.band, LEVELS[level])
 
 
 def _function(found: list[Accuracy], pair: AnalysedPair) -> str:
@@ -177,8 +172,7 @@ def _function(found: list[Accuracy], pair: AnalysedPair) -> str:
 
 
 def _moved(found: Change) -> str:
-    ends = f" [{signed(found.bounds[0])}, {signed(found.bounds[1])}]" if found.bounds else ""
-    return f"{found.word}: {signed(found.value)}{ends}"
+    return f"{found.word}: {signed(found.value)} {brackets(found.bounds, write=signed)}".rstrip()
 
 
 def _limits(experiment: Experiment) -> list[str]:

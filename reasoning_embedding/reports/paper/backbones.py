@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reasoning_embedding.reports.labels import training_kind
 from reasoning_embedding.reports.records import HALF_WIDTH, AnalysedModel, AnalysedPair, Experiment
 
 Role = Literal["before", "after", "training", "seeds", "other"]
-_NAMES = {"rlvr": "RLVR", "sft": "SFT", "dpo": "DPO"}
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,9 @@ def backbone_pairs(experiment: Experiment) -> list[BackbonePair]:
     """Every two different backbones of the analysed pairs, in the order of the analysis."""
     found: dict[tuple[str, str], dict[str, AnalysedPair]] = {}
     for pair in experiment.pairs:
-        if (role_of(experiment, pair)) in ("before", "after"):
+        if (role := role_of(experiment, pair)) in ("before", "after"):
             key = (_place(experiment, pair.a).backbone, _place(experiment, pair.b).backbone)
-            sides = found.setdefault(key, {})
-            sides.setdefault(role_of(experiment, pair), pair)
+            found.setdefault(key, {}).setdefault(role, pair)
     return [
         BackbonePair(base, variant, _kind(experiment, base, variant), sides.get("before"), sides.get("after"))
         for (base, variant), sides in found.items()
@@ -106,7 +105,7 @@ def _place(experiment: Experiment, model: AnalysedModel) -> _Place:
 
 def _kind(experiment: Experiment, base: str, variant: str) -> str:
     stage = next((stage for stage in experiment.backbones if stage.name == variant), None)
-    return _NAMES.get(stage.kind, stage.kind) if stage is not None and stage.parent == base else ""
+    return training_kind(stage.kind) if stage is not None and stage.parent == base else ""
 
 
 Bounds = tuple[float, float]

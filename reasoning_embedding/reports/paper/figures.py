@@ -10,16 +10,17 @@ from typing import Any
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 from reasoning_embedding.reports.hrsa_charts import HeatMap, heat_maps, probe_note, seed_level
 from reasoning_embedding.reports.labels import COLOURS, metric_label
-from reasoning_embedding.reports.paper.backbones import accuracies, backbone_pairs, training_pairs
 from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.style import (
     COLUMN,
     PAGE,
+    PAPER,
     SavedFigure,
     few_ticks,
     legend_below,
     line_style,
-    paper_figure,
+    new_figure,
+    panels,
     safe_name,
     save,
     show_map,
@@ -27,10 +28,11 @@ from reasoning_embedding.reports.style import (
     with_gaps,
 )
 
+from .backbones import accuracies, backbone_pairs, training_pairs
+
 _MAPS = ("dimension_correlation", "cka", "knn_jaccard")
 #: Groups of bars that stand side by side without their names touching.
 _GROUPS = 4
-_SHORT = {"dimension_correlation": "Dimension-wise correlation", "cka": "Linear CKA"}
 
 
 def paper_figures(experiment: Experiment, folder: Path) -> list[SavedFigure]:
@@ -62,7 +64,7 @@ def draw_heat_maps(
     if not rows:
         return []
     columns = max(len(maps) for *_, maps in rows)
-    with paper_figure(PAGE if columns > 1 else COLUMN, 0.35 + 1.95 * len(rows)) as figure:
+    with new_figure(PAPER, PAGE if columns > 1 else COLUMN, 0.35 + 1.95 * len(rows)) as figure:
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for (words, pair, maps), line in zip(rows, axes, strict=True):
             for axis in line[len(maps) :]:
@@ -83,7 +85,7 @@ def _heat_map(figure: Any, axis: Any, heat_map: HeatMap, pair: AnalysedPair, wor
     few_ticks(axis.set_xticks, heat_map.columns, 8)
     few_ticks(axis.set_yticks, heat_map.rows, 8)
     axis.tick_params(axis="x", rotation=45)
-    axis.set_title(_SHORT.get(heat_map.metric, f"k-NN overlap (k = {heat_map.metric.split('@')[-1]})"))
+    axis.set_title(_title(heat_map.metric))
     axis.set_xlabel(pair.b.reference)
     axis.set_ylabel(f"{words}\n{pair.a.reference}" if words else "")
     # A bar within the panel is as high as the map, whatever room a row of panels leaves.
@@ -97,8 +99,8 @@ def draw_probes(analysed: Sequence[tuple[str, AnalysedPair]], path: Path) -> lis
         return []
     rows = [analysed[start : start + _GROUPS] for start in range(0, len(analysed), _GROUPS)]
     columns = min(_GROUPS, len(analysed))
-    with paper_figure(COLUMN if columns < 3 else PAGE, 0.7 + 1.9 * len(rows)) as figure:
-        for axis, line in zip(figure.subplots(len(rows), 1, squeeze=False).flat, rows, strict=True):
+    with new_figure(PAPER, COLUMN if columns < 3 else PAGE, 0.7 + 1.9 * len(rows)) as figure:
+        for axis, line in zip(panels(figure, len(rows), 1), rows, strict=True):
             for place, (_, pair) in enumerate(line):
                 _probe_bars(axis, place, pair)
             axis.set_xticks(range(len(line)), [name for name, _ in line])
@@ -163,22 +165,19 @@ def _dynamics(
     tracks = [track for track in tracks if len(track.steps) > 1]
     if not metrics or not tracks:
         return []
-    colours = {run.name: index for index, run in enumerate(experiment.runs)}
     columns = min(2, len(metrics))
     rows = math.ceil(len(metrics) / columns)
-    with paper_figure(PAGE if columns > 1 else COLUMN, 0.7 + 1.75 * rows) as figure:
-        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axis, metric in zip(axes, metrics, strict=False):
+    with new_figure(PAPER, PAGE if columns > 1 else COLUMN, 0.7 + 1.75 * rows) as figure:
+        for axis, metric in zip(panels(figure, len(metrics), columns), metrics, strict=True):
             if (band := seed_level(experiment, tracks, metric)) is not None:
                 axis.axhspan(*band, color="#999999", alpha=0.35, lw=0, label="seed band (95 %)")
-            if len(chances := {track.chance.get(metric) for track in tracks}) == 1 and None not in chances:
-                axis.axhline(chances.pop(), color="#555555", ls=(0, (1, 2)), lw=1, label="chance")
+            chance, *others = {track.chance.get(metric) for track in tracks}
+            if chance is not None and not others:
+                axis.axhline(chance, color="#555555", ls=(0, (1, 2)), lw=1, label="chance")
             for index, track in enumerate(tracks):
-                _line(axis, track, metric, colours.get(track.run, len(colours) + index))
+                _line(axis, track, metric, _look(experiment, track, index))
             _steps(axis, tracks)
-            axis.set(ylabel=metric_label(metric).title.replace("k-NN overlap (Jaccard, ", "k-NN overlap ("))
-        for axis in axes[len(metrics) :]:
-            axis.remove()
+            axis.set(ylabel=_title(metric))
         figure.suptitle(f"Similarity to {reference}, final norm", fontsize=8)
         legend_below(figure, 6)
         drawn = any(seed_level(experiment, tracks, metric) for metric in metrics)
@@ -190,11 +189,16 @@ def _dynamics(
         return [save(figure, path, caption)]
 
 
-def _line(axis: Any, track: MeasuredTrajectory, metric: str, index: int) -> None:
+def _look(experiment: Experiment, track: MeasuredTrajectory, index: int) -> dict[str, Any]:
+    """How a run is drawn in every figure; a track of no run of the experiment comes after them."""
+    names = [run.name for run in experiment.runs]
+    return line_style(names.index(track.run) if track.run in names else len(names) + index)
+
+
+def _line(axis: Any, track: MeasuredTrajectory, metric: str, style: dict[str, Any]) -> None:
     values = with_gaps(track.series.get(metric, []))
     if not values:
         return
-    style = line_style(index)
     axis.plot(track.steps, values, label=track.run, **style)
     ends = track.intervals.get(metric) or []
     if len(ends) == len(values) and any(ends):
@@ -210,12 +214,11 @@ def draw_spectra(experiment: Experiment, path: Path) -> list[SavedFigure]:
             series.setdefault((track.run, track.features, track.probe.hash), track)
     if not series:
         return []
-    colours = {run.name: index for index, run in enumerate(experiment.runs)}
     tracks = list(series.values())
-    with paper_figure(PAGE, 2.5) as figure:
+    with new_figure(PAPER, PAGE, 2.5) as figure:
         first, second, plane = figure.subplots(1, 3)
         for index, track in enumerate(tracks):
-            style = line_style(colours.get(track.run, len(colours) + index))
+            style = _look(experiment, track, index)
             name = track.run if len({t.probe.hash for t in tracks}) == 1 else f"{track.run}, {track.probe}"
             rank, decay = (with_gaps(track.spectrum.get(key, [])) for key in ("rankme_sigma", "alpha"))
             first.plot(track.steps, rank, label=name, **style)
@@ -243,6 +246,11 @@ def _steps(axis: Any, tracks: list[MeasuredTrajectory]) -> None:
     shown = [0, *(4**power for power in range(12) if 2.5 * 4**power <= last), last]
     step_axis(axis, shown)
     axis.set(xlabel="training step")
+
+
+def _title(metric: str) -> str:
+    """Name of a metric; of overlaps, a paper's figures show the Jaccard ones only."""
+    return metric_label(metric).title.replace("k-NN overlap (Jaccard, ", "k-NN overlap (")
 
 
 def _known(values: list[float | None]) -> bool:

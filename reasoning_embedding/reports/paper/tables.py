@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_embedding.reports.grid import Cell, Grid, TableColumn
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, named_columns
 from reasoning_embedding.reports.hrsa_tables import hrsa_cell
 from reasoning_embedding.reports.labels import LEVELS, brackets, metric_label, number, signed
-from reasoning_embedding.reports.paper.backbones import accuracies, pair_change
 from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.resources import published
 
-from .backbones import BackbonePair, backbone_pairs
+from .backbones import BackbonePair, accuracies, backbone_pairs, pair_change
 
 _KS = (5, 10, 50)
 _WHEN = ("before CL", "after CL")
@@ -116,7 +115,7 @@ def level_table(experiment: Experiment, pairs: list[BackbonePair]) -> Grid:
         key="levels",
         title="Two backbones before and after contrastive training, level by level",
         caption=f"At the final norm. {_reading(experiment)}",
-        columns=tuple(TableColumn(name) for name in ("pair", "level", "metric", *_WHEN, "change")),
+        columns=named_columns("pair", "level", "metric", *_WHEN, "change"),
         rows=tuple(rows),
     )
 
@@ -140,11 +139,7 @@ def probe_table(pairs: list[BackbonePair]) -> Grid:
         title="Linear probes carried to the other model (function)",
         caption="Accuracy on the test texts with its 95 % Wilson interval. A is the base, B the variant. Shuffled labels: "
         "own accuracy of a probe fitted on permuted labels; chance: share of the largest class.",
-        columns=(
-            TableColumn("pair"),
-            *(TableColumn(label) for label in labels.values()),
-            *(TableColumn(name) for name in ("shuffled labels", "chance", "test texts")),
-        ),
+        columns=named_columns("pair", *labels.values(), "shuffled labels", "chance", "test texts"),
         rows=tuple(rows),
     )
 
@@ -157,8 +152,7 @@ def _change(pair: BackbonePair, metric: str) -> Cell:
     found = pair_change(pair.before, pair.after, metric)
     if found is None:
         return Cell("–")
-    ends = f"[{signed(found.bounds[0])}, {signed(found.bounds[1])}]" if found.bounds else ""
-    return Cell(signed(found.value), ends)
+    return Cell(signed(found.value), brackets(found.bounds, write=signed))
 
 
 def _published_name(row: dict[str, Any]) -> str:
