@@ -15,7 +15,6 @@ from reasoning_embedding import __version__, config
 from reasoning_embedding.errors import SetupError
 
 from .readers import data_files
-from .storage import Storage
 from .table import Table, build_table, open_table
 from .tokens import TokenStore, open_tokens, tokenize
 
@@ -76,7 +75,7 @@ def load_table(data: config.Data) -> Table:
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(data)]
 
     def make(folder: Path) -> None:
-        build_table(data, Storage(folder))
+        build_table(data, folder)
 
     return open_table(_made(_place(data.cache_dir, "rows", settings, files), make))
 
@@ -115,7 +114,7 @@ def table_tokens(
             query_max_tokens=data.query_max_tokens,
             document_max_tokens=data.document_max_tokens,
             progress=progress,
-            storage=Storage(folder),
+            folder=folder,
         )
 
     if data.cache_dir is None:

@@ -12,17 +12,7 @@ _FIRST = 1024
 
 
 class _MappedIntegers:
-    """Integers of a file, read and written at any place.
-
-    Parameters
-    ----------
-    file : Path
-        Is made, with `count` zeros.
-    typecode : {"i", "Q"}
-        As of ``struct``.
-    count : int
-        How many; see :meth:`grow`.
-    """
+    """Integers of a new file, first `count` zeros, read and written at any place; `typecode` is that of ``struct``."""
 
     def __init__(self, file: Path, typecode: Literal["i", "Q"], count: int) -> None:
         self._path = file

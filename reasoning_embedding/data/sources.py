@@ -36,7 +36,7 @@ def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
     """
     for number, source in enumerate(data.sources):
         place, count = f"data.sources[{number}] ({source.kind})", 0
-        for row in islice(source_rows(source, bad), source.limit):
+        for row in islice(_rows(source, bad), source.limit):
             count += 1
             yield row
         if not count:
@@ -57,8 +57,7 @@ def _todo(source: config.Source) -> str:
     return "check that the source holds rows with a query and a positive"
 
 
-def source_rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
-    """Yield the rows of a source in their order; see :func:`read_rows`."""
+def _rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
     for name, records in _records(source, bad):
         yield from rows_of(
             records, bad, source=source.name, default_source=name, instruction=source.instruction
@@ -71,9 +70,9 @@ def _records(source: config.Source, bad: BadRows) -> Iterator[tuple[str, Iterabl
         for file in data_files(source.path):
             yield file_stem(file), read_records(file)
     elif isinstance(source, config.MixSource):
-        yield "mix", mix_records(source.rows, read_corpus(source.corpus, bad), source.sources)
+        yield "mix", _mix_records(source, read_corpus(source.corpus, bad))
     elif isinstance(source, config.HubSource):
-        yield source.dataset, hub_records(source)
+        yield source.dataset, _hub_records(source)
     else:
         yield "world", _world_records(source)
 
@@ -108,48 +107,17 @@ def read_corpus(path: str | Path, bad: BadRows) -> dict[str, str]:
     return corpus
 
 
-def mix_records(
-    rows: str | Path, corpus: Mapping[str, str], sources: list[str] | None = None
-) -> Iterator[Record]:
-    """Records of a mix with the texts in the place of their ids.
-
-    Parameters
-    ----------
-    rows : str or Path
-        A file or folder of ``{"query": text, "pos": [ids], "neg": [ids], "source": name, "instruction": text}``.
-    corpus : mapping of str to str
-        Texts by id.
-    sources : list of str, optional
-        Keep only rows of these sources.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read.
-    """
-    for file in data_files(rows):
+def _mix_records(source: config.MixSource, corpus: Mapping[str, str]) -> Iterator[Record]:
+    """Yield records ``{"query": text, "pos": [ids], "neg": [ids], "source": name, ...}`` with texts for the ids."""
+    for file in data_files(source.rows):
         for where, record in read_records(file):
             if not isinstance(record, dict):
                 yield where, record
-            elif sources is None or record.get("source") in sources:
+            elif source.sources is None or record.get("source") in source.sources:
                 yield where, _resolved(record, corpus)
 
 
-def hub_records(source: config.HubSource) -> Iterator[Record]:
-    """Records of a split, in its order; the formats are those of files.
-
-    Parameters
-    ----------
-    source : HubSource
-        The data set's id (or a local folder ``datasets`` can load), config, split and revision.
-
-    Raises
-    ------
-    SetupError
-        If the Hub cannot be reached.
-    InputError
-        If the data set, its config, split or revision does not exist, or it cannot be read.
-    """
+def _hub_records(source: config.HubSource) -> Iterator[Record]:
     import datasets
     from datasets.exceptions import DatasetsError
 

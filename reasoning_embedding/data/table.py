@@ -17,10 +17,10 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
 
+from .columns import ColumnWriter, map_column
 from .ragged import Ragged
 from .rows import BadRows, Row
 from .sources import read_rows
-from .storage import MEMORY, Storage, map_column
 from .texts import TextFile, TextList, TextWriter
 
 
@@ -77,15 +77,15 @@ class Table:
         )
 
 
-def build_table(data: config.Data, storage: Storage = MEMORY) -> Table:
+def build_table(data: config.Data, folder: Path | None = None) -> Table:
     """Read every source of a configuration.
 
     Parameters
     ----------
     data : config.Data
         Sources, the query template, and what to do with bad rows; its ``cache_dir`` plays no part.
-    storage : Storage
-        Receives texts and columns; :func:`open_table` finds them again in its folder.
+    folder : Path, optional
+        Receives texts and columns, where :func:`open_table` finds them again; absent: they stay in memory.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def build_table(data: config.Data, storage: Storage = MEMORY) -> Table:
         If the Hub cannot be reached.
     """
     bad = BadRows(data.bad_rows)
-    builder = _Builder(data.query_template, storage)
+    builder = _Builder(data.query_template, folder)
     for row in read_rows(data, bad):
         builder.add(row)
     return builder.table(dict(bad.counts))
@@ -163,12 +163,12 @@ _ROWS = 4096
 class _Builder:
     """Collects rows; holds each distinct text and prompt once."""
 
-    def __init__(self, query_template: str, storage: Storage) -> None:
-        self._template, self._folder = query_template, storage.folder
+    def __init__(self, query_template: str, folder: Path | None) -> None:
+        self._template, self._folder = query_template, folder
         self._prompts: dict[str | None, str] = {None: ""}
-        self._texts = TextList() if storage.folder is None else TextWriter(storage.folder)
+        self._texts = TextList() if folder is None else TextWriter(folder)
         self._sources: dict[str, int] = {}
-        self._columns = {name: storage.column(name, dtype) for name, dtype in _COLUMNS.items()}
+        self._columns = {name: ColumnWriter(folder, name, dtype) for name, dtype in _COLUMNS.items()}
         self._held: dict[str, list] = {name: [] for name in _COLUMNS}
         self._ends = [0, 0]
         self._scored = False

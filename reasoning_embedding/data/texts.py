@@ -13,8 +13,8 @@ import numpy as np
 
 from reasoning_embedding.files import read_json_value
 
+from .columns import ColumnWriter, map_column
 from .numbering import Numbering
-from .storage import Storage, map_column
 
 #: Texts read at a time when all are gone through, and columns' entries written at a time.
 _CHUNK = 2048
@@ -52,9 +52,7 @@ class TextFile(Sequence[tuple[str, str]]):
             if step == 1:
                 return self._read(first, max(first, last))
             return [self[place] for place in range(first, last, step)]
-        place = int(index) + (len(self) if index < 0 else 0)
-        if not 0 <= place < len(self):
-            raise IndexError(index)
+        place = range(len(self))[index]
         return self._read(place, place + 1)[0]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -89,9 +87,11 @@ class TextWriter:
         self._file = (folder / "texts.bin").open("wb", buffering=1 << 20)
         self._numbers = Numbering(folder)
         self._prompts: dict[str, int] = {}
-        storage = Storage(folder)
-        self._columns = (storage.column("text_prompts", np.int32), storage.column("text_ends", np.int64))
-        self._prompt, self._ends = array("i"), array("q", [0])
+        self._columns = (
+            ColumnWriter(folder, "text_prompts", np.int32),
+            ColumnWriter(folder, "text_ends", np.int64),
+        )
+        self._prompt, self._ends, self._end = array("i"), array("q", [0]), 0
 
     def add(self, prompt: str, text: str) -> int:
         """Return the number of a text, and write it where it is new."""
@@ -103,21 +103,20 @@ class TextWriter:
             if len(self._prompt) == _CHUNK:
                 self._flush()
             self._prompt.append(self._prompts.setdefault(prompt, len(self._prompts)))
-            self._ends.append(self._ends[-1] + len(content))
+            self._end += len(content)
+            self._ends.append(self._end)
             self._file.write(content)
         return number
 
-    def _flush(self, kept: int = 1) -> None:
-        """Write what is held, but for the last end, from which the next text goes on."""
-        for column, values in zip(
-            self._columns, (self._prompt, self._ends[: len(self._ends) - kept]), strict=True
-        ):
+    def _flush(self) -> None:
+        """Write what is held."""
+        for column, values in zip(self._columns, (self._prompt, self._ends), strict=True):
             column.write(values)
-        del self._prompt[:], self._ends[: len(self._ends) - kept]
+            del values[:]
 
     def close(self) -> TextFile:
         """Finish the files and return them for reading."""
-        self._flush(kept=0)
+        self._flush()
         self._file.close()
         self._numbers.close()
         for column in self._columns:

@@ -12,8 +12,8 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
+from .columns import ColumnWriter, map_column
 from .ragged import Ragged
-from .storage import MEMORY, Storage, map_column
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +48,7 @@ def tokenize(
     query_max_tokens: int,
     document_max_tokens: int,
     progress: Callable[[int, int], None] | None = None,
-    storage: Storage = MEMORY,
+    folder: Path | None = None,
 ) -> TokenStore:
     """Tokenize texts exactly as sentence-transformers does.
 
@@ -62,8 +62,8 @@ def tokenize(
         Longer texts are truncated; prompt and special tokens count.
     progress : callable, optional
         Called with (texts done, texts in all).
-    storage : Storage
-        Receives the token ids, offsets and lengths of prompts as they are made.
+    folder : Path, optional
+        Receives the token ids, offsets and lengths of prompts as they are made; absent: they stay in memory.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def tokenize(
     """
     _check_limits(tokenizer, query_max_tokens=query_max_tokens, document_max_tokens=document_max_tokens)
     known = {"": 0}
-    values, offsets, prompt_lengths = (storage.column(name, dtype) for name, dtype in _COLUMNS.items())
+    values, offsets, prompt_lengths = (ColumnWriter(folder, name, dtype) for name, dtype in _COLUMNS.items())
     offsets.write([end := 0])
     unusable = _UnusableTexts()
     for start in range(0, len(texts), _CHUNK):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reasoning_embedding.config.lineage import PretrainStage, TextCorpus, WorldCorpus
 from reasoning_embedding.data.miniature_world import MiniatureWorld
+from reasoning_embedding.data.readers import read_records
 from reasoning_embedding.errors import InputError
 
 from .word_problems import word_problems
@@ -44,9 +43,15 @@ def corpus_texts(corpus: WorldCorpus | TextCorpus, seed: int) -> Iterator[str]:
         return
     count = 0
     for name in corpus.paths:
-        for text in _lines(existing_file(name)):
-            count += 1
-            yield text
+        for where, record in read_records(existing_file(name)):
+            todo = 'each line reads {"text": "..."}'
+            if not isinstance(record, dict) or "text" not in record:
+                raise InputError("not a JSON object with a 'text' field", where=where, todo=todo)
+            if not isinstance(text := record["text"], str):
+                raise InputError("'text' is no string", where=where, todo=todo)
+            if text:
+                count += 1
+                yield text
     if not count:
         raise InputError("the corpus is empty", where=", ".join(corpus.paths), todo="name files with texts")
     yield from word_problems(corpus.word_problems, seed)
@@ -64,28 +69,6 @@ def existing_file(name: str) -> Path:
     if not path.is_file():
         raise InputError("no such file", where=name, todo="check corpus.paths; they are relative to here")
     return path
-
-
-def _lines(path: Path) -> Iterator[str]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                text = json.loads(line)["text"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise InputError(
-                    "not a JSON object with a 'text' field",
-                    where=f"{path}:{number}",
-                    todo='each line reads {"text": "..."}',
-                ) from error
-            if not isinstance(text, str):
-                raise InputError(
-                    "'text' is no string", where=f"{path}:{number}", todo='each line reads {"text": "..."}'
-                )
-            if text:
-                yield text
 
 
 def open_stream(stage: PretrainStage, tokenizer: PreTrainedTokenizerBase) -> Stream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from reasoning_embedding.config.lineage import DpoStage, PreferenceFiles
 from reasoning_embedding.data.miniature_world import SUMS, answer_text
 
-from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
+from .fine_tune import Start, TrainerProgress, run_trainer, trainer_arguments
 from .training_rows import Row, preference_rows
-
-if TYPE_CHECKING:
-    from trl import DPOTrainer
 
 
 def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
@@ -46,29 +43,15 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    micro, forwards = micro_batches(stage, stage.batch_size, start.world)
+    arguments = DPOConfig(
+        **trainer_arguments(stage, start, stage.batch_size, schedule="constant_with_warmup"),
+        max_length=stage.max_tokens,
+        beta=stage.beta,
+    )
     rows = Dataset.from_list(_rows(stage, start.tokenizer))
     reference = AutoModelForCausalLM.from_pretrained(start.parent, dtype=torch.float32, use_safetensors=True)
-
-    def build(state: str, callbacks: list[Any]) -> DPOTrainer:
-        return DPOTrainer(
-            model=start.model,
-            ref_model=reference,
-            processing_class=start.tokenizer,
-            train_dataset=rows,
-            callbacks=callbacks,
-            args=one_device(
-                DPOConfig(
-                    **trainer_arguments(stage, start.world, state, schedule="constant_with_warmup"),
-                    per_device_train_batch_size=micro,
-                    gradient_accumulation_steps=forwards,
-                    max_length=stage.max_tokens,
-                    beta=stage.beta,
-                )
-            ),
-        )
-
-    return run_trainer(start, TrainerProgress(stage, start.report, "rewards/accuracies"), build)
+    progress = TrainerProgress(stage, start.report, "rewards/accuracies")
+    return run_trainer(DPOTrainer, arguments, rows, start, progress, ref_model=reference)
 
 
 def _rows(stage: DpoStage, tokenizer: PreTrainedTokenizerBase) -> list[Row]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from transformers import (
     PreTrainedModel,
@@ -31,7 +31,8 @@ from reasoning_embedding.progress import Report, Throttle
 from .pretrain import SECONDS_A_LINE
 from .step_checkpoints import SaveSteps, StepSaver
 
-Arguments = TypeVar("Arguments", bound=TrainingArguments)
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,47 @@ class Start:
     report: Report
 
 
-def trainer_arguments(stage: FineTuneStage, world: World, state: str, *, schedule: str) -> dict[str, Any]:
-    """Return the arguments that all stages share: no trackers, states only when asked, this rank's device."""
+def trainer_arguments(stage: FineTuneStage, start: Start, sequences: int, *, schedule: str) -> dict[str, Any]:
+    """Return the arguments that all stages share: no trackers, states only when asked, this rank's device.
+
+    Parameters
+    ----------
+    stage : FineTuneStage
+        Steps, learning rate, seed, precision, ``micro_batch``.
+    start : Start
+        Ranks, and the folder of states.
+    sequences : int
+        Of a step over all ranks.
+    schedule : str
+        Of the learning rate, after a warm-up of a twentieth of the steps.
+
+    Raises
+    ------
+    InputError
+        If the sequences do not divide evenly.
+    SetupError
+        If the launcher asks for sharded weights.
+    """
+    for engine in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "").lower() == "true":
+            raise SetupError(
+                f"stages are trained with the whole model on every rank, the launcher asks for {engine}",
+                where="rembed grow",
+                todo="launch with torchrun, or with configs/accelerate/8gpu-ddp.yaml",
+            )
+    world = start.world
+    micro = stage.micro_batch or max(1, sequences // world.size)
+    if sequences % (micro * world.size):
+        raise InputError(
+            f"{sequences} sequences a step do not divide into forwards of {micro} on {world.size} ranks",
+            where=f"stage {stage.name}",
+            todo="change batch_size (or samples) or micro_batch",
+        )
     return {
-        "output_dir": state,
+        "output_dir": str(start.state),
         "max_steps": stage.steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": sequences // (micro * world.size),
         "learning_rate": stage.learning_rate,
         "lr_scheduler_type": schedule,
         "warmup_steps": max(1, stage.steps // 20),
@@ -90,82 +127,56 @@ def trainer_arguments(stage: FineTuneStage, world: World, state: str, *, schedul
     }
 
 
-def one_device(arguments: Arguments) -> Arguments:
-    """Keep transformers from spreading a single process over all GPUs it sees."""
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
-    return arguments
-
-
-def micro_batches(stage: FineTuneStage, sequences: int, world: World) -> tuple[int, int]:
-    """Return the sequences of a rank in one forward, and the forwards of a step.
-
-    Parameters
-    ----------
-    stage : FineTuneStage
-        Its ``micro_batch``.
-    sequences : int
-        Of a step over all ranks.
-    world : World
-        The ranks.
-
-    Raises
-    ------
-    InputError
-        If they do not divide evenly.
-    """
-    micro = stage.micro_batch or max(1, sequences // world.size)
-    if sequences % (micro * world.size):
-        raise InputError(
-            f"{sequences} sequences a step do not divide into forwards of {micro} on {world.size} ranks",
-            where=f"stage {stage.name}",
-            todo="change batch_size (or samples) or micro_batch",
-        )
-    return micro, sequences // (micro * world.size)
-
-
 def run_trainer(
-    start: Start, progress: TrainerProgress, build: Callable[[str, list[Any]], Trainer]
+    trainer: Callable[..., Trainer],
+    arguments: TrainingArguments,
+    rows: Dataset,
+    start: Start,
+    progress: TrainerProgress,
+    **own: Any,
 ) -> list[dict[str, Any]]:
-    """Build a trainer and let it train.
+    """Train the parent's model, in place.
 
     Parameters
     ----------
+    trainer : callable
+        A trainer's class.
+    arguments : TrainingArguments
+        Of its own kind, made of :func:`trainer_arguments`.
+    rows : Dataset
+        What it learns from.
     start : Start
         The parent and where steps are kept.
     progress : TrainerProgress
         Collects the log.
-    build : callable
-        Takes the folder of the trainer's states, and callbacks.
+    **own
+        What this trainer takes beside these.
 
     Returns
     -------
     list of dict
         What the trainer logged, an object a step.
 
-    Raises
-    ------
-    SetupError
-        If the launcher asks for sharded weights.
-
     Notes
     -----
     A stage with ``checkpoints`` keeps the trainer's state (weights, moments, schedule, random numbers, position,
     log) at every multiple of ``every``, and goes on from the last one.
     """
-    for engine in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{engine}", "").lower() == "true":
-            raise SetupError(
-                f"stages are trained with the whole model on every rank, the launcher asks for {engine}",
-                where="rembed grow",
-                todo="launch with torchrun, or with configs/accelerate/8gpu-ddp.yaml",
-            )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # or transformers spreads a single process over all GPUs it sees
     # trl loads a frozen reference from where the policy says it came from.
     start.model.config._name_or_path = str(start.parent)
-    trainer = build(str(start.state), [progress, SaveSteps(start.saver)])
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=_last_state(start.state))
+    running = trainer(
+        model=start.model,
+        processing_class=start.tokenizer,
+        train_dataset=rows,
+        callbacks=[progress, SaveSteps(start.saver)],
+        args=arguments,
+        **own,
+    )
+    running.remove_callback(PrinterCallback)
+    running.remove_callback(ProgressCallback)
+    running.train(resume_from_checkpoint=_last_state(start.state))
     return progress.log
 
 

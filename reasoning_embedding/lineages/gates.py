@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -146,26 +147,25 @@ def measure(
     )
 
 
-def check_gates(stage: StageBase, measured: dict[str, float] | GateReport) -> None:
+def check_gates(stage: StageBase, measured: Mapping[str, Any]) -> None:
     """Stop when a stage misses one of its thresholds.
 
     Parameters
     ----------
     stage : StageBase
         Its ``gates`` are the thresholds.
-    measured : GateReport or dict
-        What was measured (or what ``gates.json`` recorded).
+    measured : mapping
+        Fields of a :class:`GateReport`, as ``gates.json`` records them.
 
     Raises
     ------
     QualityGateError
         Naming each value that was missed, its threshold, the stage and what to do.
     """
-    values = asdict(measured) if isinstance(measured, GateReport) else measured
     missed = [
-        f"{name} is {values[name]:.3f}, the gate asks for {threshold:.3f}"
+        f"{name} is {measured[name]:.3f}, the gate asks for {threshold:.3f}"
         for name in Gates.model_fields
-        if (threshold := getattr(stage.gates, name)) is not None and values[name] < threshold
+        if (threshold := getattr(stage.gates, name)) is not None and measured[name] < threshold
     ]
     if missed:
         raise QualityGateError(

@@ -144,31 +144,13 @@ def grow_stage(
 
 @dataclass(frozen=True)
 class _StageJob:
-    """A stage that is to be grown.
-
-    Attributes
-    ----------
-    lineage : Lineage
-        Holds the tokenizer.
-    stage : Stage
-        What to grow.
-    folder : Path
-        Where to.
-    parent : Path or None
-        Folder of the stage it needs, which is there.
-    settings : str
-        Hash of the stage's settings.
-    report : callable
-        Takes progress lines.
-    world : World
-        Ranks that train together; the main one writes.
-    """
+    """A stage that is to be grown into `folder`; the folder of the stage it needs is there."""
 
     lineage: Lineage
     stage: Stage
     folder: Path
     parent: Path | None
-    settings: str
+    settings: str  # their hash
     report: Report
     world: World
 

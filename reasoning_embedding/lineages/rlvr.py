@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,13 +11,10 @@ from reasoning_embedding.data.miniature_world import SUMS
 from reasoning_embedding.errors import TrainingError
 from reasoning_embedding.progress import Report
 
-from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
+from .fine_tune import Start, TrainerProgress, run_trainer, trainer_arguments
 from .gates import encode_fixed
 from .rewards import Judge
 from .training_rows import Row, problem_rows
-
-if TYPE_CHECKING:
-    from trl import GRPOTrainer
 
 
 def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
@@ -55,34 +52,22 @@ def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
 
     judge = Judge(stage.reward)
     problems, longest = _problems(stage, start.tokenizer, judge)
-    rows = Dataset.from_list(problems)
-    micro, forwards = micro_batches(stage, stage.batch_size * stage.samples, start.world)
-
-    def build(state: str, callbacks: list[Any]) -> GRPOTrainer:
-        return GRPOTrainer(
-            model=start.model,
-            processing_class=start.tokenizer,
-            reward_funcs=judge,
-            train_dataset=rows,
-            callbacks=callbacks,
-            args=one_device(
-                GRPOConfig(
-                    **trainer_arguments(stage, start.world, state, schedule="constant_with_warmup"),
-                    per_device_train_batch_size=micro,
-                    gradient_accumulation_steps=forwards,
-                    steps_per_generation=forwards,
-                    num_generations=stage.samples,
-                    num_iterations=1,
-                    max_completion_length=longest,
-                    temperature=stage.temperature,
-                    beta=stage.kl,
-                    scale_rewards="none",
-                    loss_type="grpo",
-                )
-            ),
-        )
-
-    return run_trainer(start, RewardProgress(stage, start.report), build)
+    shared = trainer_arguments(
+        stage, start, stage.batch_size * stage.samples, schedule="constant_with_warmup"
+    )
+    arguments = GRPOConfig(
+        **shared,
+        steps_per_generation=shared["gradient_accumulation_steps"],
+        num_generations=stage.samples,
+        num_iterations=1,
+        max_completion_length=longest,
+        temperature=stage.temperature,
+        beta=stage.kl,
+        scale_rewards="none",
+        loss_type="grpo",
+    )
+    rows, progress = Dataset.from_list(problems), RewardProgress(stage, start.report)
+    return run_trainer(GRPOTrainer, arguments, rows, start, progress, reward_funcs=judge)
 
 
 def _problems(stage: RlvrStage, tokenizer: PreTrainedTokenizerBase, judge: Judge) -> tuple[list[Row], int]:

@@ -10,13 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_embedding.config.lineage import CompletionFiles, SftStage
 from reasoning_embedding.data.miniature_world import SUMS
 
-from .fine_tune import Start, TrainerProgress, micro_batches, one_device, run_trainer, trainer_arguments
+from .fine_tune import Start, TrainerProgress, run_trainer, trainer_arguments
 from .gates import encode_fixed
 from .training_rows import completion_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from trl import SFTTrainer
 
 
 def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
@@ -41,27 +40,13 @@ def train_sft(stage: SftStage, start: Start) -> list[dict[str, Any]]:
     """
     from trl import SFTConfig, SFTTrainer
 
-    micro, forwards = micro_batches(stage, stage.batch_size, start.world)
     rows, ready = _rows(stage, start.tokenizer)
-
-    def build(state: str, callbacks: list[Any]) -> SFTTrainer:
-        return SFTTrainer(
-            model=start.model,
-            processing_class=start.tokenizer,
-            train_dataset=rows,
-            callbacks=callbacks,
-            args=one_device(
-                SFTConfig(
-                    **trainer_arguments(stage, start.world, state, schedule="cosine"),
-                    per_device_train_batch_size=micro,
-                    gradient_accumulation_steps=forwards,
-                    dataset_kwargs={"skip_prepare_dataset": True} if ready else None,
-                    max_length=None if ready else stage.max_tokens,
-                )
-            ),
-        )
-
-    return run_trainer(start, TrainerProgress(stage, start.report), build)
+    arguments = SFTConfig(
+        **trainer_arguments(stage, start, stage.batch_size, schedule="cosine"),
+        dataset_kwargs={"skip_prepare_dataset": True} if ready else None,
+        max_length=None if ready else stage.max_tokens,
+    )
+    return run_trainer(SFTTrainer, arguments, rows, start, TrainerProgress(stage, start.report))
 
 
 def _rows(stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, bool]:

@@ -156,34 +156,18 @@ def scored(searcher: Searcher, table: Table, folder: Path, report: Report) -> Ta
 
 
 def load_encoder(searcher: Searcher) -> Encode:
-    """Load a checkpoint of ours with packed attention, or anything else as a SentenceTransformer.
+    """Open a model of any kind; see :func:`reasoning_embedding.checkpoints.models.open_embedder`.
 
     Raises
     ------
     InputError
-        If there is no such model.
+        If there is no such model, or it is no embedder.
     """
+    import torch
+
+    from reasoning_embedding.checkpoints.models import open_embedder
+
     found, limit = resolve(searcher.model), searcher.max_tokens
-    folder = found.path
-    if isinstance(folder, Path) and read_provenance(folder) is not None:
-        import torch
-
-        from reasoning_embedding.checkpoints.embedder import load_embedder
-
-        embedder = load_embedder(folder).to("cuda" if torch.cuda.is_available() else "cpu")
-        return lambda texts, prompt: embedder.encode(texts, prompt=prompt, max_tokens=limit)
-    todo = "name a checkpoint folder, a SentenceTransformer (folder or Hub id), or bm25"
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        model = SentenceTransformer(
-            str(folder), revision=searcher.revision or found.revision, model_kwargs={"use_safetensors": True}
-        )
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"cannot load the model ({reason})", where=searcher.model, todo=todo) from error
-    model.max_seq_length = min(limit, model.max_seq_length or limit)
-    # An empty prompt and no prompt are different: none would take the model's default one.
-    return lambda texts, prompt: model.encode(
-        list(texts), prompt=prompt, normalize_embeddings=True, show_progress_bar=False
-    )
+    model = replace(found, revision=searcher.revision or found.revision)
+    embedder = open_embedder(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    return lambda texts, prompt: embedder.encode(texts, prompt=prompt, max_tokens=limit)

@@ -236,9 +236,9 @@ def test_large_rows_are_read_from_disk_and_give_the_same(
     made: list[Path] = []
     build = cache.build_table
 
-    def spy(data: config.Data, *storage: Any) -> Any:
-        made.extend(one.folder.parent for one in storage)
-        return build(data, *storage)
+    def spy(data: config.Data, *folders: Path) -> Any:
+        made.extend(folder.parent for folder in folders)
+        return build(data, *folders)
 
     monkeypatch.setattr(cache, "build_table", spy)
     content = []

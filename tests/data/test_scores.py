@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ import numpy as np
 import pytest
 
 from reasoning_embedding import config
-from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores
+from reasoning_embedding.data import Plan, Table, TokenStore, require_scores
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.errors import InputError
+from tests.data.tables import table_of
 
 #: Every text's score is a number of its own, so that a mixed-up one is seen.
 ROWS: list[dict[str, Any]] = [
@@ -27,11 +27,6 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def _load(path: Path, rows: list[dict[str, Any]]) -> Table:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_table(config.Data.model_validate({"sources": [{"kind": "files", "path": str(path)}]}))
-
-
 def _plan(table: Table, negatives: int = 2) -> Plan:
     data = config.Data.model_validate({"sources": [{"kind": "world"}], "negatives": negatives})
     return Plan(table, config.Training(batch_size=3, epochs=4), data, 0)
@@ -43,7 +38,7 @@ def _store(table: Table) -> TokenStore:
 
 
 def test_scores_stay_with_their_texts(tmp_path: Path) -> None:
-    table = _load(tmp_path / "rows.jsonl", ROWS)
+    table = table_of(tmp_path, *ROWS)
     require_scores(table)
     scores = {
         (f"q{number}", text): score
@@ -61,7 +56,7 @@ def test_scores_stay_with_their_texts(tmp_path: Path) -> None:
 
 def test_rows_without_scores_have_none(tmp_path: Path) -> None:
     plain = [{key: row[key] for key in ("query", "pos", "neg")} for row in ROWS]
-    table = _load(tmp_path / "rows.jsonl", plain)
+    table = table_of(tmp_path, *plain)
     assert table.positive_scores is None
     assert Batch.from_plan(_plan(table).at(1), _store(table)).score.isnan().all()
     with pytest.raises(InputError, match="5 of 5 rows have none"):
@@ -69,30 +64,30 @@ def test_rows_without_scores_have_none(tmp_path: Path) -> None:
 
 
 def test_a_row_that_lacks_scores_is_counted(tmp_path: Path) -> None:
-    table = _load(tmp_path / "rows.jsonl", [*ROWS[:2], ROWS[2] | {"neg_scores": None}, *ROWS[3:]])
+    table = table_of(tmp_path, *ROWS[:2], ROWS[2] | {"neg_scores": None}, *ROWS[3:])
     with pytest.raises(InputError, match=r"1 of 5 rows have none") as caught:
         require_scores(table)
     assert "pos_scores" in caught.value.todo
     no_negatives = {"query": "q2", "pos": ["p"]}  # nothing to compare there: no score is missed
-    require_scores(_load(tmp_path / "rows.jsonl", [*ROWS[:2], no_negatives]))
+    require_scores(table_of(tmp_path, *ROWS[:2], no_negatives))
 
 
 def test_distillation_needs_hard_negatives(tmp_path: Path) -> None:
     rows = [{"query": "q", "pos": ["p"], "pos_scores": [1.0]}]
     with pytest.raises(InputError, match="no row has any"):
-        require_scores(_load(tmp_path / "rows.jsonl", rows))
+        require_scores(table_of(tmp_path, *rows))
 
 
 def test_scores_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     plain = [{key: row[key] for key in ("query", "pos", "neg")} for row in ROWS]
     changed = [ROWS[0] | {"pos_scores": [0.0, 0.5]}, *ROWS[1:]]
-    found = {_load(tmp_path / "rows.jsonl", rows).fingerprint for rows in (ROWS, plain, changed)}
+    found = {table_of(tmp_path, *rows).fingerprint for rows in (ROWS, plain, changed)}
     assert len(found) == 3
 
 
 def test_other_positives_of_a_row_are_known_to_answer(tmp_path: Path) -> None:
     shared = {"query": "q1", "pos": ["p0.0"], "neg": ["p0.1"]}
-    table = _load(tmp_path / "rows.jsonl", [*ROWS[:2], shared])
+    table = table_of(tmp_path, *ROWS[:2], shared)
     plan = _plan(table)
     seen = set()
     for step in range(1, plan.steps + 1):
@@ -110,7 +105,7 @@ def test_other_positives_of_a_row_are_known_to_answer(tmp_path: Path) -> None:
 
 
 def test_a_batch_has_a_seed_of_its_own(tmp_path: Path) -> None:
-    table = _load(tmp_path / "rows.jsonl", ROWS)
+    table = table_of(tmp_path, *ROWS)
     plan = _plan(table)
     seeds = [plan.at(step).seed for step in (1, 2, 1)]
     assert seeds[0] == seeds[2] != seeds[1]

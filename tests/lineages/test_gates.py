@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -88,13 +89,13 @@ def test_a_missed_gate_says_value_threshold_stage_and_remedy() -> None:
         gates=Gates(greedy_accuracy=0.95, sampled_accuracy=0.1),
     )  # fmt: skip
     with pytest.raises(QualityGateError) as error:
-        check_gates(section, GateReport("worked", 256, 0.2, 0.41, 0.9))
+        check_gates(section, asdict(GateReport("worked", 256, 0.2, 0.41, 0.9)))
     message = str(error.value)
     assert "greedy_accuracy is 0.410, the gate asks for 0.950" in message
     assert "stage teach" in message
     assert "more steps" in message
     assert "sampled_accuracy" not in message
-    check_gates(section, GateReport("worked", 256, 0.2, 0.95, 0.9))
+    check_gates(section, asdict(GateReport("worked", 256, 0.2, 0.95, 0.9)))
 
 
 def test_rlvr_refuses_a_parent_that_solves_too_little() -> None:

@@ -17,13 +17,15 @@ from .shingles import WORDS, band_keys, jaccard, minhash, normalise, shares_insi
 THRESHOLD = 0.8
 #: Texts shingled at a time, and pairs compared at a time: bounds of memory.
 _TEXTS, _PAIRS = 20_000, 20_000
+#: Most pairs written out a task and kind of text.
+_EXAMPLES = 5
 _ROLES = ("query", "positive", "negative")
 
 #: Texts of a task by what they are there: ``queries`` and ``documents``, or ``texts``.
 TaskTexts = Mapping[str, Sequence[str]]
 
 
-def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int = 5) -> dict[str, Any]:
+def contamination(table: Table, tasks: Mapping[str, TaskTexts]) -> dict[str, Any]:
     """Compare evaluation texts with the queries (without prompt) and documents of the training data.
 
     Parameters
@@ -32,8 +34,6 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
         The training data.
     tasks : mapping of str to mapping of str to sequence of str
         Task -> what its texts are -> texts.
-    examples : int
-        Most pairs written out a task and kind of text.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
         ``threshold``, ``words`` (of a shingle), ``training`` (distinct texts, fingerprint of the data) and
         ``tasks``: for each a record a kind of text with ``texts`` (distinct ones), ``exact`` and ``near``
         (how many of them have a match in training), ``sources`` (training source -> matches) and
-        ``examples``.
+        ``examples``, five at most.
 
     Notes
     -----
@@ -71,7 +71,7 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
             for index, (match, similarity) in near.items()
             if rest[index] in own
         ]
-        found[task][kind] = _record(len(own), matches, places, examples)
+        found[task][kind] = _record(len(own), matches, places)
     return {
         "threshold": THRESHOLD,
         "words": WORDS,
@@ -80,22 +80,18 @@ def contamination(table: Table, tasks: Mapping[str, TaskTexts], *, examples: int
     }
 
 
-def near_duplicates(
-    training: Sequence[str], texts: Sequence[str], *, threshold: float = THRESHOLD
-) -> dict[int, tuple[int, float]]:
+def near_duplicates(training: Sequence[str], texts: Sequence[str]) -> dict[int, tuple[int, float]]:
     """Return for each text that has a near-duplicate in `training` one of those and their similarity.
 
     Parameters
     ----------
     training, texts : sequence of str
         Normalised and distinct.
-    threshold : float
-        Smallest Jaccard similarity of word 5-grams, in (0, 1].
 
     Returns
     -------
     dict of int to (int, float)
-        Index into `texts` -> (index into `training`, Jaccard similarity).
+        Index into `texts` -> (index into `training`, Jaccard similarity of word 5-grams, from 0.8).
     """
     if not training or not texts:
         return {}
@@ -107,7 +103,7 @@ def near_duplicates(
     survivors, parts = [], []
     for start in range(0, len(training), _TEXTS):
         chunk = shingle_sets(training[start : start + _TEXTS], vocabulary)
-        keep = np.flatnonzero(shares_inside(chunk, universe) >= threshold)
+        keep = np.flatnonzero(shares_inside(chunk, universe) >= THRESHOLD)
         survivors.append(start + keep)
         parts.append(chunk.take(keep))
     trained = np.concatenate(survivors)
@@ -116,14 +112,14 @@ def near_duplicates(
     train_sets = Ragged.from_lengths(
         np.concatenate([part.values for part in parts]), np.concatenate([part.lengths for part in parts])
     )
-    asked = np.flatnonzero(shares_inside(sets, np.unique(train_sets.values)) >= threshold)
+    asked = np.flatnonzero(shares_inside(sets, np.unique(train_sets.values)) >= THRESHOLD)
     if not len(asked):
         return {}
-    matches = _matches(sets.take(asked), train_sets, threshold)
+    matches = _matches(sets.take(asked), train_sets)
     return {int(asked[i]): (int(trained[j]), value) for i, (j, value) in sorted(matches.items())}
 
 
-def _matches(asked: Ragged, trained: Ragged, threshold: float) -> dict[int, tuple[int, float]]:
+def _matches(asked: Ragged, trained: Ragged) -> dict[int, tuple[int, float]]:
     """One pair at or above the threshold for each set of `asked` that has one, band after band."""
     left, right = band_keys(minhash(asked)), band_keys(minhash(trained))
     matches: dict[int, tuple[int, float]] = {}
@@ -145,7 +141,7 @@ def _matches(asked: Ragged, trained: Ragged, threshold: float) -> dict[int, tupl
                 continue
             values = jaccard(asked, trained, pairs)
             for (i, j), value in zip(pairs.tolist(), values.tolist(), strict=True):
-                if value >= threshold and value > matches.get(i, (0, 0.0))[1]:
+                if value >= THRESHOLD and value > matches.get(i, (0, 0.0))[1]:
                     matches[i] = (j, value)
                     open_[i] = False
     return matches
@@ -156,8 +152,7 @@ class _Places:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        rows = np.arange(len(table))
-        owners = [rows] + [np.repeat(rows, r.lengths) for r in (table.positives, table.negatives)]
+        owners = [np.arange(len(table)), table.positives.owners, table.negatives.owners]
         texts = [table.query, table.positives.values, table.negatives.values]
         # Later assignments win: negatives first, and each from the last row to the first.
         self._row = np.zeros(len(table.texts), np.int64)
@@ -180,9 +175,7 @@ class _Places:
         }
 
 
-def _record(
-    count: int, matches: list[tuple[str, int, float, str]], places: _Places, examples: int
-) -> dict[str, Any]:
+def _record(count: int, matches: list[tuple[str, int, float, str]], places: _Places) -> dict[str, Any]:
     kinds = Counter(kind for *_, kind in matches)
     return {
         "texts": count,
@@ -191,7 +184,7 @@ def _record(
         "sources": dict(Counter(places.source(text) for _, text, _, _ in matches).most_common()),
         "examples": [
             {"kind": kind, "jaccard": round(value, 4), "text": _short(raw), "training": places.describe(text)}
-            for raw, text, value, kind in matches[:examples]
+            for raw, text, value, kind in matches[:_EXAMPLES]
         ],
     }
 

@@ -77,7 +77,7 @@ def shares_inside(sets: Ragged, universe: np.ndarray) -> np.ndarray:
     return np.add.reduceat(inside, sets.offsets[:-1], dtype=np.int64) / sets.lengths
 
 
-def minhash(sets: Ragged, permutations: int = PERMUTATIONS, *, seed: int = 0) -> np.ndarray:
+def minhash(sets: Ragged, permutations: int = PERMUTATIONS) -> np.ndarray:
     """Return MinHash signatures, (n, permutations) uint64.
 
     Notes
@@ -87,7 +87,7 @@ def minhash(sets: Ragged, permutations: int = PERMUTATIONS, *, seed: int = 0) ->
     estimates it with variance J (1 - J) / permutations. The orders are those of ``a x + b mod 2^64`` over
     hashed shingles, with random odd a.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     a = rng.integers(0, 2**63, permutations, _UINT64) * _UINT64(2) + _UINT64(1)
     b = rng.integers(0, 2**63, permutations, _UINT64)
     signatures = np.empty((len(sets), permutations), _UINT64)

@@ -106,12 +106,13 @@ def _suspects(table: Table, reads: np.ndarray) -> dict[str, dict[str, Any]]:
     )
     answers, wrong = _pairs(rows, positive), _pairs(rows, negative)
     by_query, against_query = _pairs(query, positive), _pairs(query, negative)
-    answered = rows_with(negative, np.isin(against_query, by_query)) & ~rows_with(
-        negative, np.isin(wrong, answers)
-    )
+    own = rows_with(negative, np.isin(wrong, answers))
     masks = {
-        "a positive is a negative of the same row": rows_with(negative, np.isin(wrong, answers)),
-        "a negative answers the same query in another row": answered,
+        "a positive is a negative of the same row": own,
+        "a negative answers the same query in another row": rows_with(
+            negative, np.isin(against_query, by_query)
+        )
+        & ~own,
         "the query is its own positive": rows_with(
             positive, np.repeat(query, positive.lengths) == positive.values
         ),
@@ -150,24 +151,19 @@ def _scores(table: Table) -> dict[str, Any] | None:
     if not known.any():
         return None
     gap = (beside - negatives)[known].astype(np.float64)
-    limit = beside[known] - (1 - FALSE_NEGATIVE) * np.abs(beside[known])
-    false = rows_with(table.negatives, _filled(known, negatives[known] > limit))
+    # Not so where either is NaN.
+    false = negatives > beside - (1 - FALSE_NEGATIVE) * np.abs(beside)
+    rows = rows_with(table.negatives, false)
     return {
         "negatives": int(known.sum()),
-        "false_negatives": float((negatives[known] > limit).mean()),
-        "rows_with_false_negatives": int(false.sum()),
+        "false_negatives": float(false[known].mean()),
+        "rows_with_false_negatives": int(rows.sum()),
         "negatives_above_positive": float((gap < 0).mean()),
         "positive": distribution(positives[~np.isnan(positives)].astype(np.float64)),
         "negative": distribution(negatives[known].astype(np.float64)),
         "margin": distribution(gap),
-        "examples": [_example(table, row) for row in np.flatnonzero(false)[:_EXAMPLES]],
+        "examples": [_example(table, row) for row in np.flatnonzero(rows)[:_EXAMPLES]],
     }
-
-
-def _filled(known: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    filled = np.zeros(len(known), bool)
-    filled[known] = flags
-    return filled
 
 
 def _example(table: Table, row: int) -> dict[str, Any]:

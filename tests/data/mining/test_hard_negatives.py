@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasoning_embedding import config
-from reasoning_embedding.data import Ragged, Table, load_table
+from reasoning_embedding.data import Ragged, Table
 from reasoning_embedding.data.mining import neighbours
 from reasoning_embedding.data.mining.hard_negatives import (
     CandidatePool,
@@ -28,14 +26,9 @@ from reasoning_embedding.data.mining.neighbours import ExactSearch, FaissSearch,
 from reasoning_embedding.data.quality.shingles import normalise
 from reasoning_embedding.data.rows import Row
 from reasoning_embedding.errors import InputError
+from tests.data.tables import plain_table_of
 
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")
-
-
-def load(path: Path, *records: object) -> Table:
-    (path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    source = {"kind": "files", "path": str(path / "rows.jsonl")}
-    return load_table(config.Data.model_validate({"sources": [source], "query_template": "{instruction}"}))
 
 
 def world(path: Path, rows: int = 60, seed: int = 0) -> tuple[CandidatePool, np.ndarray, np.ndarray]:
@@ -50,7 +43,7 @@ def world(path: Path, rows: int = 60, seed: int = 0) -> tuple[CandidatePool, np.
         }
         for _ in range(rows)
     ]
-    pool = make_pool(load(path, *records))
+    pool = make_pool(plain_table_of(path, *records))
     queries = rng.integers(-1, 2, (len(pool.queries), 6)).astype(np.float32)
     documents = rng.integers(-1, 2, (len(pool.documents), 6)).astype(np.float32)
     return pool, queries, documents
@@ -169,7 +162,7 @@ def test_best_of_breaks_ties_by_place_and_leaves_out_what_is_banned() -> None:
 
 
 def test_a_given_corpus_is_all_that_is_mined_and_positives_keep_their_own_score(tmp_path: Path) -> None:
-    table = load(tmp_path, {"query": "q", "pos": ["P one", "elsewhere"], "neg": ["old"]})
+    table = plain_table_of(tmp_path, {"query": "q", "pos": ["P one", "elsewhere"], "neg": ["old"]})
     pool = make_pool(table, ["p one!", "a", "b", "a", "B"])
     assert (list(pool.documents), pool.minable) == (["p one!", "a", "b", "P one", "elsewhere"], 3)
     documents = np.array([[9], [3], [2], [4], [5]], np.float32)
@@ -180,7 +173,7 @@ def test_a_given_corpus_is_all_that_is_mined_and_positives_keep_their_own_score(
 
 
 def test_a_corpus_smaller_than_k_and_impossible_rules_are_named(tmp_path: Path) -> None:
-    pool = make_pool(load(tmp_path, {"query": "q", "pos": ["p"], "neg": ["n", "N"]}))
+    pool = make_pool(plain_table_of(tmp_path, {"query": "q", "pos": ["p"], "neg": ["n", "N"]}))
     with pytest.raises(InputError, match="corpus of 2 distinct texts is smaller than the 7 negatives a row"):
         check_pool(pool, MiningRule())
     with pytest.raises(InputError, match="from rank 2 on"):
@@ -233,7 +226,9 @@ def test_the_pool_is_that_of_dictionaries_of_texts(
             max_size=6,
         )
     )
-    table = load(tmp_path_factory.mktemp("pool"), *({"query": q, "pos": p, "neg": n} for q, p, n in rows))
+    table = plain_table_of(
+        tmp_path_factory.mktemp("pool"), *({"query": q, "pos": p, "neg": n} for q, p, n in rows)
+    )
     corpus = data.draw(st.none() | st.lists(texts, min_size=1, max_size=6))
     pool = make_pool(table, corpus)
     documents, minable, found, banned = pool_of_texts(table, corpus)
@@ -249,7 +244,7 @@ def test_the_pool_is_that_of_dictionaries_of_texts(
 def test_consistency_counts_the_documents_above_the_best_positive(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     records = [{"query": f"q {i % 20}", "pos": [f"d {i}"], "neg": [f"d {40 + i}"]} for i in range(40)]
-    pool = make_pool(load(tmp_path, *records))
+    pool = make_pool(plain_table_of(tmp_path, *records))
     queries = rng.integers(-2, 3, (len(pool.queries), 4)).astype(np.float32)
     documents = rng.integers(-2, 3, (len(pool.documents), 4)).astype(np.float32)
     for k in (2, 8, 20):

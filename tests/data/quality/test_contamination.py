@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasoning_embedding import config
-from reasoning_embedding.data import Table, load_table
 from reasoning_embedding.data.quality.contamination import contamination, contamination_line, near_duplicates
 from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
@@ -20,6 +18,7 @@ from reasoning_embedding.data.quality.evaluation_sources import (
 )
 from reasoning_embedding.data.quality.shingles import BANDS, ROWS, jaccard, minhash, normalise, shingle_sets
 from reasoning_embedding.errors import InputError
+from tests.data.tables import table_of
 
 WORDS = [f"w{number}" for number in range(500)]
 WORD = st.sampled_from("abcdefgh")
@@ -44,12 +43,6 @@ def _five_grams(text: str) -> set[tuple[str, ...]]:
 def _oracle(a: str, b: str) -> float:
     x, y = _five_grams(a), _five_grams(b)
     return len(x & y) / len(x | y)
-
-
-def _table(tmp_path: Path, rows: list[dict[str, Any]]) -> Table:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_table(config.Data.model_validate({"sources": [{"kind": "files", "path": str(path)}]}))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +129,7 @@ def test_a_planted_duplicate_is_found_and_an_unrelated_text_is_not(tmp_path: Pat
          "source": "even" if i % 2 == 0 else "odd"}
         for i in range(60)
     ]  # fmt: skip
-    table = _table(tmp_path, rows)
+    table = table_of(tmp_path, *rows)
     near = _changed(rows[7]["pos"][0], 40)
     far = _changed(rows[9]["pos"][0], 10, 40, 60)  # Jaccard 61 / 91
     tasks = {
@@ -168,7 +161,7 @@ def test_a_planted_duplicate_is_found_and_an_unrelated_text_is_not(tmp_path: Pat
 
 
 def test_a_query_is_compared_without_its_prompt(tmp_path: Path) -> None:
-    table = _table(tmp_path, [{"query": ["Find it", "red cat"], "pos": ["a dog"]}])
+    table = table_of(tmp_path, {"query": ["Find it", "red cat"], "pos": ["a dog"]})
     found = contamination(table, {"task": {"queries": ["Red cat!", "Instruct: Find it\nQuery: red cat"]}})
     assert found["tasks"]["task"]["queries"]["exact"] == 1
 
@@ -181,14 +174,14 @@ def test_the_weightiest_role_and_its_first_row_are_named(tmp_path: Path) -> None
         {"query": "red cat", "pos": ["a star"], "source": "fourth"},
     ]
     texts = ["Red cat", "a moon!"]
-    found = contamination(_table(tmp_path, rows), {"task": {"texts": texts}})["tasks"]["task"]["texts"]
+    found = contamination(table_of(tmp_path, *rows), {"task": {"texts": texts}})["tasks"]["task"]["texts"]
     cat, moon = (entry["training"] for entry in found["examples"])
     assert (cat["role"], cat["row"], cat["source"]) == ("query", 1, "second")
     assert (moon["role"], moon["row"], moon["source"]) == ("positive", 0, "first")
 
 
 def test_equal_texts_count_once_and_empty_ones_are_no_match(tmp_path: Path) -> None:
-    table = _table(tmp_path, [{"query": "red cat", "pos": ["a dog"]}])
+    table = table_of(tmp_path, {"query": "red cat", "pos": ["a dog"]})
     found = contamination(table, {"task": {"texts": ["Red cat", "red cat.", ""]}, "empty": {"texts": []}})
     assert found["tasks"]["task"]["texts"]["texts"] == 2
     assert found["tasks"]["task"]["texts"]["exact"] == 1

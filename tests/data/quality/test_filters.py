@@ -11,21 +11,16 @@ import numpy as np
 import pytest
 
 from reasoning_embedding import config
-from reasoning_embedding.data import Table, load_table
+from reasoning_embedding.data import load_table
 from reasoning_embedding.data.quality import filters
 from reasoning_embedding.data.quality.duplicates import near_groups
 from reasoning_embedding.data.quality.shingles import normalise
 from reasoning_embedding.data.quality.statistics import statistics
 from reasoning_embedding.data.rows import BadRows, row_record, rows_of
 from reasoning_embedding.errors import InputError
+from tests.data.tables import plain_table_of
 
 WORDS = "red green blue cat dog bird fish fox tree river stone city king queen moon sun star sea road house".split()
-
-
-def load(path: Path, *records: object) -> Table:
-    (path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    source = {"kind": "files", "path": str(path / "rows.jsonl")}
-    return load_table(config.Data.model_validate({"sources": [source], "query_template": "{instruction}"}))
 
 
 def dropped(mask: np.ndarray) -> list[int]:
@@ -41,7 +36,7 @@ def test_a_row_written_and_read_again_is_the_row(tmp_path: Path) -> None:
         "pos_scores": [0.5, 2],
         "neg_scores": [0.1],
     }
-    table = load(tmp_path, record, {"query": "bare", "pos": ["p"]})
+    table = plain_table_of(tmp_path, record, {"query": "bare", "pos": ["p"]})
     rows = [table.row(index) for index in range(2)]
     assert rows[0].instruction == "find {it}"
     assert rows[0].positive_scores == (0.5, 2.0)
@@ -56,7 +51,7 @@ def test_a_row_written_and_read_again_is_the_row(tmp_path: Path) -> None:
 
 
 def test_lengths_bind_queries_and_positives(tmp_path: Path) -> None:
-    table = load(
+    table = plain_table_of(
         tmp_path,
         {"query": "four", "pos": ["12345"], "neg": ["1", "1234567"]},
         {"query": "one", "pos": ["12345"]},
@@ -71,7 +66,7 @@ def test_lengths_bind_queries_and_positives(tmp_path: Path) -> None:
 
 def test_repeated_rows_keep_the_first(tmp_path: Path) -> None:
     long = " ".join(WORDS)
-    table = load(
+    table = plain_table_of(
         tmp_path,
         {"query": "The cat", "pos": ["A b", "c"]},
         {"query": "the cat!", "pos": ["c", "a B."], "neg": ["other"]},
@@ -108,7 +103,7 @@ def test_near_groups_are_the_components_of_all_similar_pairs() -> None:
 
 def test_evaluation_texts_go_as_query_or_positive(tmp_path: Path) -> None:
     long = " ".join(WORDS)
-    table = load(
+    table = plain_table_of(
         tmp_path,
         {"query": "clean", "pos": ["p"], "neg": ["Held out."]},
         {"query": "HELD out", "pos": ["p"]},
@@ -126,19 +121,19 @@ def test_margins_use_the_lowest_positive_and_the_best_negative(tmp_path: Path) -
         }
         return {"query": "q", **texts, "pos_scores": positives, "neg_scores": negatives}
 
-    table = load(tmp_path, row([5, 3], [1, 2]), row([9], [2, 8.5]), row([1], []), row([2], [3]))
+    table = plain_table_of(tmp_path, row([5, 3], [1, 2]), row([9], [2, 8.5]), row([1], []), row([2], [3]))
     assert dropped(filters.narrow_margin(table, 1.0)) == [1, 3]
     assert dropped(filters.narrow_margin(table, 1.5)) == [0, 1, 3]
-    bare = load(tmp_path, row([5], [1]), {"query": "q", "pos": ["p"], "neg": ["n"]})
+    bare = plain_table_of(tmp_path, row([5], [1]), {"query": "q", "pos": ["p"], "neg": ["n"]})
     with pytest.raises(InputError, match="1 of 2 rows with negatives have no scores") as caught:
         filters.narrow_margin(bare, 1.0)
     assert caught.value.where == "row 2: pos_scores, neg_scores"
     with pytest.raises(InputError, match="1 of 1 rows"):
-        filters.narrow_margin(load(tmp_path, {"query": "q", "pos": ["p"], "neg": ["n"]}), 1.0)
+        filters.narrow_margin(plain_table_of(tmp_path, {"query": "q", "pos": ["p"], "neg": ["n"]}), 1.0)
 
 
 def test_statistics_count_what_is_there(tmp_path: Path) -> None:
-    table = load(
+    table = plain_table_of(
         tmp_path,
         {"query": "q one", "pos": ["a a a", "b"], "neg": ["c", "B!"], "source": "s"},
         {"query": "Q one", "pos": ["c"], "neg": ["d"], "source": "s"},

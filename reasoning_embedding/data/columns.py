@@ -1,33 +1,11 @@
-"""Where what is made of data is put: in memory, or in a folder from which it is read as it is asked for."""
+"""Columns of numbers: in memory, or in a folder from which they are read as they are asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A place for columns of numbers.
-
-    Parameters
-    ----------
-    folder : Path or None
-        Holds ``<name>.bin`` for each column, end to end; None: they stay in memory.
-    """
-
-    folder: Path | None = None
-
-    def column(self, name: str, dtype: npt.DTypeLike) -> ColumnWriter:
-        """Return an empty column."""
-        return ColumnWriter(dtype, None if self.folder is None else self.folder / f"{name}.bin")
-
-
-#: Nothing outlives the process.
-MEMORY = Storage()
 
 
 class ColumnWriter:
@@ -35,15 +13,17 @@ class ColumnWriter:
 
     Parameters
     ----------
+    folder : Path or None
+        Its ``<name>.bin`` receives them, so that what is written takes no memory; None: they are held.
+    name : str
+        The column's name.
     dtype : dtype
         Their type.
-    file : Path or None
-        Receives them, so that what is written takes no memory; None: they are held.
     """
 
-    def __init__(self, dtype: npt.DTypeLike, file: Path | None) -> None:
-        self._dtype, self._path = np.dtype(dtype), file
-        self._file = None if file is None else file.open("wb")
+    def __init__(self, folder: Path | None, name: str, dtype: npt.DTypeLike) -> None:
+        self._folder, self._name, self._dtype = folder, name, np.dtype(dtype)
+        self._file = None if folder is None else (folder / f"{name}.bin").open("wb")
         self._parts = [np.zeros(0, dtype)]
 
     def write(self, values: npt.ArrayLike) -> None:
@@ -55,10 +35,10 @@ class ColumnWriter:
 
     def close(self) -> np.ndarray:
         """Return all values, (n,): those of a file are mapped."""
-        if self._file is None or self._path is None:
+        if self._file is None or self._folder is None:
             return np.concatenate(self._parts)
         self._file.close()
-        return map_column(self._path.parent, self._path.stem, self._dtype)
+        return map_column(self._folder, self._name, self._dtype)
 
 
 def map_column(folder: Path, name: str, dtype: npt.DTypeLike) -> np.ndarray:
