@@ -58,7 +58,7 @@ def command(
     from ._terminal import silence_libraries, speaker
 
     silence_libraries()
-    evaluation = _settings(
+    evaluation = evaluation_section(
         config, task or [], suite or [], instructions=instructions, steps=steps, max_tokens=max_tokens
     )
     from reasoning_embedding.checkpoints import RunFolder, step_name
@@ -116,7 +116,7 @@ def _provenance(model: ResolvedModel) -> dict[str, Any]:
     return (read_provenance(model.path) if isinstance(model.path, Path) else None) or {}
 
 
-def _settings(
+def evaluation_section(
     config: Path | None,
     folders: list[Path],
     suites: list[str],
@@ -125,7 +125,13 @@ def _settings(
     steps: str | None,
     max_tokens: int | None,
 ) -> Evaluation:
-    """Put the evaluation section of a file and the options together; options win, tasks are added."""
+    """Return the evaluation section of a file with the options in it: options win, tasks are added.
+
+    Raises
+    ------
+    InputError
+        If the file has no such section, the steps cannot be read, or there is nothing to score on.
+    """
     from reasoning_embedding.config import (
         BeirTask,
         ChoiceTask,
@@ -149,13 +155,12 @@ def _settings(
     tasks += [SuiteTask(kind="mteb", name=name) for name in suites]
     if not tasks:
         raise InputError("nothing to score on", todo="give --task FOLDER, --suite NAME or --config FILE")
-    changes: dict[str, Any] = {"tasks": tasks}
-    if instructions is not None:
-        changes["instructions"] = str(instructions)
-    if steps is not None:
-        changes["steps"] = _steps(steps)
-    if max_tokens is not None:
-        changes["max_tokens"] = max_tokens
+    options: dict[str, Any] = {
+        "instructions": None if instructions is None else str(instructions),
+        "steps": None if steps is None else _steps(steps),
+        "max_tokens": max_tokens,
+    }
+    changes = {"tasks": tasks, **{name: value for name, value in options.items() if value is not None}}
     return section.model_copy(update=changes) if section else Evaluation(**changes)
 
 

@@ -10,7 +10,6 @@ import mteb
 import pytest
 
 from reasoning_embedding import config
-from reasoning_embedding.cli.evaluate import _settings
 from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.evaluation.instructions import Instructions
 from reasoning_embedding.evaluation.run import evaluate
@@ -126,42 +125,6 @@ def test_suites_take_their_place_and_share_tasks() -> None:
         load_tasks([suite("STS22.v2", subsets=["de"]), suite("STS22.v2", subsets=["en"])])
     with pytest.raises(InputError, match="did you mean 'world-heldout'"):
         load_tasks([config.WorldTask(kind="world")], Instructions({"world-held": "x"}))
-
-
-EXPERIMENT = """
-kind: experiment
-name: pair
-recipe: {data: {sources: [{kind: world}]}, training: {batch_size: 4, steps: 1}}
-runs: [{name: one, backbone: {kind: pretrained, path: somewhere}}]
-"""
-
-
-def test_options_add_tasks_to_those_of_a_file_and_win_over_its_settings(tmp_path: Path) -> None:
-    (tmp_path / "choice").mkdir()
-    (tmp_path / "choice" / "candidates.jsonl.gz").write_bytes(b"")
-    path = tmp_path / "pair.yaml"
-    path.write_text(
-        EXPERIMENT
-        + "evaluation: {tasks: [{kind: world}], steps: all, max_tokens: 64, instructions: {STS: x}}",
-        encoding="utf-8",
-    )
-    nothing: dict[str, Any] = {"instructions": None, "steps": None, "max_tokens": None}
-    kept = _settings(path, [], [], **nothing)
-    assert (kept.steps, kept.max_tokens, kept.instructions) == ("all", 64, {"STS": "x"})
-    folders = [tmp_path / "choice", tmp_path / "beir"]
-    changed = _settings(
-        path, folders, ["RAR-b"], instructions=tmp_path / "i.json", steps="0,200", max_tokens=32
-    )
-    assert [task.kind for task in changed.tasks] == ["world", "choice", "beir", "mteb"]
-    assert (changed.steps, changed.max_tokens) == ([0, 200], 32)
-    assert changed.instructions == str(tmp_path / "i.json")
-    alone = _settings(None, [], ["RAR-b"], **nothing)
-    assert (alone.steps, alone.max_tokens, alone.instructions) == ("ends", 512, None)
-    with pytest.raises(InputError, match="nothing to score on"):
-        _settings(None, [], [], **nothing)
-    path.write_text(EXPERIMENT, encoding="utf-8")
-    with pytest.raises(InputError, match="no section 'evaluation'"):
-        _settings(path, [], ["RAR-b"], **nothing)
 
 
 class _FakeSuite:
