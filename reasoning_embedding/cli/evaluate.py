@@ -155,12 +155,13 @@ def evaluation_section(
     tasks += [SuiteTask(kind="mteb", name=name) for name in suites]
     if not tasks:
         raise InputError("nothing to score on", todo="give --task FOLDER, --suite NAME or --config FILE")
-    options: dict[str, Any] = {
+    changes: dict[str, Any] = {
+        "tasks": tasks,
         "instructions": None if instructions is None else str(instructions),
         "steps": None if steps is None else _steps(steps),
         "max_tokens": max_tokens,
     }
-    changes = {"tasks": tasks, **{name: value for name, value in options.items() if value is not None}}
+    changes = {name: value for name, value in changes.items() if value is not None}
     return section.model_copy(update=changes) if section else Evaluation(**changes)
 
 
