@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 
@@ -123,12 +122,3 @@ def test_a_rank_that_dies_ends_the_others() -> None:
     assert "was killed" not in str(caught.value)
     assert any(f"rank {rank} lost another of the 3 ranks" in line for line in others for rank in (0, 2))
     assert others[-1].strip() == "-> look for the rank that failed first, and go on with --resume"
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
-def test_tokens_are_dealt_evenly(ranks: int) -> None:
-    lengths = np.random.default_rng(0).lognormal(4, 0.9, 800).astype(int) + 1
-    shares = deal(lengths, ranks)
-    assert sorted(np.concatenate(shares).tolist()) == list(range(800))
-    tokens = [lengths[share].sum() for share in shares]
-    assert max(tokens) / (sum(tokens) / ranks) < 1.02

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.losses import ContrastiveLoss
 from tests.factories import read_lines, write_lines
 from tests.processes import Forked, accelerate_launch, torchrun, verb
@@ -254,9 +255,7 @@ def test_killed_and_terminated_runs_go_on_to_the_same_weights(
 
 
 def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
-    from reasoning_embedding.training.run_folder import locked
-
-    with locked(RunFolder(tmp_path / "runs" / "run")):
+    with hold(RunFolder(tmp_path / "runs" / "run").lock, refusal="", todo=""):
         assert "another process" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
 
 
