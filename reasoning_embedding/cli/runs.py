@@ -27,7 +27,7 @@ _KINDS = ("run", "experiment", "lineage", "merge", "sweep")
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderState:
     """What the table says about one folder."""
 
     path: Path
@@ -48,7 +48,7 @@ def ls(path: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs
     if not path.is_dir():
         raise InputError("no such folder", where=str(path), todo="rembed runs ls FOLDER")
     rows = [("name", "kind", "step", "loss", "state")]
-    for found in _below(path):
+    for found in _folders_below(path):
         step = "-" if found.step is None else str(found.step)
         loss = "-" if found.loss is None else f"{found.loss:.4f}"
         rows.append((str(found.path.relative_to(path)), found.kind, step, loss, found.state))
@@ -172,17 +172,17 @@ def lineage(path: Annotated[Path, typer.Argument(help="A checkpoint, a run or a 
         typer.echo("  " * ancestor.depth + "from " + "  ".join(part for part in parts if part))
 
 
-def _below(path: Path) -> Iterator[Found]:
+def _folders_below(path: Path) -> Iterator[FolderState]:
     found = _describe(path)
     if found:
         yield found
     for folder in sorted(path.iterdir()):
         hidden = folder.name.startswith(".") or folder.name in _INSIDE_A_MODEL
         if folder.is_dir() and not folder.is_symlink() and not hidden:
-            yield from _below(folder)
+            yield from _folders_below(folder)
 
 
-def _describe(path: Path) -> Found | None:
+def _describe(path: Path) -> FolderState | None:
     from reasoning_embedding.checkpoints.layout import RunFolder
 
     folder = RunFolder(path)
@@ -192,18 +192,18 @@ def _describe(path: Path) -> Found | None:
         return None
     if config is None or config.get("kind") not in _KINDS:
         kind = str((provenance or {}).get("kind", "model"))
-        return Found(
+        return FolderState(
             path, kind, metrics.get("step"), metrics.get("loss"), "finished" if provenance else "stopped"
         )
     if config["kind"] == "sweep":
-        return Found(path, "sweep", None, None, _sweep_state(path))
+        return FolderState(path, "sweep", None, None, _sweep_state(path))
     if config["kind"] != "run":
         state = "finished" if folder.page.exists() else "unfinished"
-        return Found(path, config["kind"], None, None, state)
+        return FolderState(path, config["kind"], None, None, state)
     steps = folder.steps()
     planned = (_read(folder.manifest) or {}).get("steps")
     step = metrics.get("step", steps[-1] if steps else None)
-    return Found(path, "run", step, metrics.get("loss"), _state(folder.metrics, steps, planned))
+    return FolderState(path, "run", step, metrics.get("loss"), _state(folder.metrics, steps, planned))
 
 
 def _sweep_state(path: Path) -> str:

@@ -43,8 +43,9 @@ class World:
             dist.barrier()
 
 
-def start_world(*, timeout_minutes: float = 10.0) -> World:
-    """Join the job that ``accelerate launch`` or ``torchrun`` started; alone without one.
+@contextlib.contextmanager
+def joined_world(*, timeout_minutes: float = 10.0) -> Generator[World]:
+    """Join the job that ``accelerate launch`` or ``torchrun`` started (alone without one), and leave it at the end.
 
     Parameters
     ----------
@@ -56,6 +57,15 @@ def start_world(*, timeout_minutes: float = 10.0) -> World:
     SetupError
         If the ranks of the job do not find each other, or there are more of them on this machine than GPUs.
     """
+    world = _join(timeout_minutes)
+    try:
+        yield world
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join(timeout_minutes: float) -> World:
     if "RANK" not in os.environ:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             raise SetupError(
@@ -117,20 +127,3 @@ def explain_lost_ranks(world: World) -> Generator[None]:
             f"rank {world.rank} lost another of the {world.size} ranks: {str(error).strip().splitlines()[0]}",
             todo="look for the rank that failed first, and go on with --resume",
         ) from error
-
-
-@contextlib.contextmanager
-def joined_world(*, timeout_minutes: float = 10.0) -> Generator[World]:
-    """Join the job as :func:`start_world` does, and leave it however the block ends.
-
-    Raises
-    ------
-    SetupError
-        As :func:`start_world`.
-    """
-    world = start_world(timeout_minutes=timeout_minutes)
-    try:
-        yield world
-    finally:
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What the training data share with the tasks that models are scored on: refused, or counted."""
+"""What the training data share with the tasks that models are scored on."""
 
 from __future__ import annotations
 
@@ -24,34 +24,6 @@ def scored_tasks(*scored: config.RunConfig | config.ExperimentConfig | None) -> 
             sections.append(one.recipe.evaluation)
     tasks = [task for section in sections if section is not None for task in section.tasks]
     return [task for index, task in enumerate(tasks) if task not in tasks[:index]]
-
-
-def refuse_contaminated(data: config.Data, tasks: Sequence[config.Task], table: Table | None = None) -> None:
-    """Stop when training data are a known evaluation set or one of `tasks`, by their names and paths.
-
-    Parameters
-    ----------
-    data : config.Data
-        Nothing is refused where its ``force_contaminated`` is true.
-    tasks : sequence of config.Task
-        What the models are scored on.
-    table : Table, optional
-        The data once read: rows may say that they come from such a set.
-
-    Raises
-    ------
-    InputError
-        Naming the source, the evaluation set and why.
-    """
-    from reasoning_embedding.data.quality.evaluation_sources import (
-        refuse_evaluation_rows,
-        refuse_evaluation_sources,
-    )
-
-    if table is None:
-        refuse_evaluation_sources(data, tasks)
-    else:
-        refuse_evaluation_rows(data, table.sources, tasks)
 
 
 def compare_tasks(table: Table, tasks: Sequence[config.Task], target: Path, report: Report) -> None:

@@ -66,24 +66,26 @@ def run_merge(
     """
     from reasoning_embedding.merging.merge import open_models
 
-    folder = Path(settings.output_dir) / settings.name
+    run = RunFolder(Path(settings.output_dir) / settings.name)
     named = _models(settings)
     reference = getattr(settings.method, "base", None)
     base = (reference, resolve(reference).folder) if reference else None
     points = _points(settings)
-    with open_models(named, base) as models, _held(folder):
-        _write_settings(settings, text, folder)
+    with open_models(named, base) as models, _held(run):
+        if text is not None:
+            atomic_write(run.config_yaml, text)
+        write_json(run.config_json, settings.model_dump(mode="json"))
         record: dict[str, Any] = {
             "name": settings.name,
             "models": [name for name, _ in named],
-            "points": [_merged(point, models, folder, report) for point in points],
+            "points": [_merged(point, models, run.path, report) for point in points],
             "failed": [],
         }
         if settings.evaluation is not None:
-            _evaluate(settings, settings.evaluation, folder, record, named[0][1], report)
+            _evaluate(settings, settings.evaluation, run, record, named[0][1], report)
         if settings.analysis is not None:
-            _analyze(settings.analysis, folder, record, models, report)
-        write_json(RunFolder(folder).merge, record)
+            _analyze(settings.analysis, run, record, models, report)
+        write_json(run.merge, record)
     return record
 
 
@@ -103,13 +105,7 @@ def _points(settings: config.MergeConfig) -> list[MergePoint]:
 
 
 def _models(settings: config.MergeConfig) -> list[tuple[str, Path]]:
-    """Return what the user calls each model, and its folder.
-
-    Raises
-    ------
-    InputError
-        If a run or a step is not there.
-    """
+    """Return what the user calls each model, and its folder."""
     if isinstance(settings.models, list):
         return [(reference, resolve(reference).folder) for reference in settings.models]
     wanted = settings.models
@@ -122,30 +118,16 @@ def _models(settings: config.MergeConfig) -> list[tuple[str, Path]]:
 
 
 @contextmanager
-def _held(folder: Path) -> Generator[None]:
-    """Keep the folder to this process, and refuse one that is something else's.
-
-    Raises
-    ------
-    InputError
-        If a run or an experiment lies there, or another process merges into it.
-    """
-    kind = read_json(RunFolder(folder).config_json, default={"kind": "merge"}).get("kind")
+def _held(run: RunFolder) -> Generator[None]:
+    """Keep the folder to this process, and refuse one where a run or an experiment lies."""
+    kind = read_json(run.config_json, default={"kind": "merge"}).get("kind")
     if kind != "merge":
-        raise InputError(f"this folder holds the {kind} of that name", where=str(folder), todo="change name")
-    with hold(
-        RunFolder(folder).lock,
-        refusal="another process merges into this folder",
-        todo="wait for it, or change name",
-    ):
+        raise InputError(
+            f"this folder holds the {kind} of that name", where=str(run.path), todo="change name"
+        )
+    refusal = "another process merges into this folder"
+    with hold(run.lock, refusal=refusal, todo="wait for it, or change name"):
         yield
-
-
-def _write_settings(settings: config.MergeConfig, text: str | None, folder: Path) -> None:
-    run = RunFolder(folder)
-    if text is not None:
-        atomic_write(run.config_yaml, text)
-    write_json(run.config_json, settings.model_dump(mode="json"))
 
 
 def _merged(point: MergePoint, models: Models, folder: Path, report: Report) -> dict[str, Any]:
@@ -154,32 +136,26 @@ def _merged(point: MergePoint, models: Models, folder: Path, report: Report) -> 
 
     model, file = folder / "models" / point.name, folder / "tensors" / f"{point.name}.json"
     found = merge(models, point.method, model, file)
-    report(
-        f"{point.name}: {'merged' if found['made'] else 'there already'}{_lerp_fallback(found['summary'])}"
-    )
+    summary, fallback = found["summary"], ""
+    if summary["lerp_tensors"] is not None:
+        tensors, parameters = summary["lerp_tensors"], summary["lerp_parameters"]
+        fallback = f", LERP in {tensors:.1%} of tensors, {parameters:.1%} of parameters"
+    report(f"{point.name}: {'merged' if found['made'] else 'there already'}{fallback}")
     return {
         "name": point.name,
         "method": point.method.kind,
         "t": point.t,
         "model": model.relative_to(folder).as_posix(),
         "tensors": file.relative_to(folder).as_posix(),
-        "summary": found["summary"],
+        "summary": summary,
         "warnings": found["warnings"],
     }
-
-
-def _lerp_fallback(summary: dict[str, Any]) -> str:
-    if summary["lerp_tensors"] is None:
-        return ""
-    return (
-        f", LERP in {summary['lerp_tensors']:.1%} of tensors, {summary['lerp_parameters']:.1%} of parameters"
-    )
 
 
 def _evaluate(
     settings: config.MergeConfig,
     evaluation: config.Evaluation,
-    folder: Path,
+    run: RunFolder,
     record: dict[str, Any],
     first: Path,
     report: Report,
@@ -191,9 +167,9 @@ def _evaluate(
     with joined_world() as world:
         for point in record["points"]:
             scores = score_model(
-                ResolvedModel(point["name"], folder / point["model"]),
+                ResolvedModel(point["name"], run.path / point["model"]),
                 evaluation,
-                RunFolder(folder).evaluation / point["name"],
+                run.evaluation / point["name"],
                 name=f"{settings.name}-{point['name']}",
                 step=None,
                 template=template,
@@ -211,14 +187,14 @@ def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _analyze(
-    settings: config.Measuring, folder: Path, record: dict[str, Any], models: Models, report: Report
+    settings: config.Measuring, run: RunFolder, record: dict[str, Any], models: Models, report: Report
 ) -> None:
     """Compare every merge with every model; ``hrsa/track.parquet`` has all layers, the record the final norm."""
     from reasoning_embedding.hrsa.capture import FINAL
     from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
 
-    instrument = make_instrument(settings, RunFolder(folder).hrsa, report)
-    table = TrackTable(RunFolder(folder).track)
+    instrument = make_instrument(settings, run.hrsa, report)
+    table = TrackTable(run.track)
     ends = {
         member.reference: checkpoint(ResolvedModel(member.reference, member.folder))
         for member in models.members
@@ -227,7 +203,7 @@ def _analyze(
     for method in dict.fromkeys(point["method"] for point in record["points"]):
         points = [point for point in record["points"] if point["method"] == method]
         merges = {
-            i: checkpoint(ResolvedModel(point["name"], folder / point["model"]))
+            i: checkpoint(ResolvedModel(point["name"], run.path / point["model"]))
             for i, point in enumerate(points)
         }
         track(method, merges, against, instrument, table)

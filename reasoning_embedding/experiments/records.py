@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints import ExperimentFolder, hash_file
@@ -26,7 +26,7 @@ class StageRecords:
     def __init__(self, folder: ExperimentFolder, stages: Sequence[Stage]) -> None:
         self._folder = folder
         self._stages = {stage.name: stage for stage in stages}
-        self._file_hashes: dict[Path, str] = {}
+        self._hash = functools.cache(hash_file)
         self._outputs: dict[str, str | None] = {}
 
     def is_done(self, name: str) -> bool:
@@ -56,8 +56,3 @@ class StageRecords:
         if name not in self._outputs:
             self._outputs[name] = self._stages[name].output(self._folder)
         return self._outputs[name]
-
-    def _hash(self, path: Path) -> str:
-        if path not in self._file_hashes:
-            self._file_hashes[path] = hash_file(path)
-        return self._file_hashes[path]

@@ -16,7 +16,7 @@ from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.progress import Report
 
-from .contamination import compare_tasks, refuse_contaminated, scored_tasks
+from .contamination import compare_tasks, scored_tasks
 from .training import move_aside, run_config, start_training
 
 #: Settings under these keys name files or folders whose content counts.
@@ -86,10 +86,14 @@ class Contamination(Stage):
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Refuse data that the models are scored on, and write down which texts both have."""
         from reasoning_embedding.data import load_table
+        from reasoning_embedding.data.quality.evaluation_sources import (
+            refuse_evaluation_rows,
+            refuse_evaluation_sources,
+        )
 
-        refuse_contaminated(self.data, self.tasks)
+        refuse_evaluation_sources(self.data, self.tasks)
         table = load_table(self.data)
-        refuse_contaminated(self.data, self.tasks, table)
+        refuse_evaluation_rows(self.data, table.sources, self.tasks)
         compare_tasks(table, self.tasks, folder.contamination, report)
 
     def output(self, folder: ExperimentFolder) -> str | None:

@@ -13,7 +13,7 @@ from reasoning_embedding.files import read_json
 from reasoning_embedding.progress import Report
 
 from .comparisons import tracking_of
-from .contamination import compare_tasks, refuse_contaminated, scored_tasks
+from .contamination import compare_tasks, scored_tasks
 from .scoring import training_score
 
 if TYPE_CHECKING:
@@ -68,12 +68,16 @@ def start_training(
     TrainingError, StoppedError
         As :func:`reasoning_embedding.training.train`.
     """
+    from reasoning_embedding.data.quality.evaluation_sources import (
+        refuse_evaluation_rows,
+        refuse_evaluation_sources,
+    )
     from reasoning_embedding.training import train
 
     tasks = scored_tasks(settings, experiment)
     if experiment is not None:
         check_siblings(experiment)
-    refuse_contaminated(settings.data, tasks)
+    refuse_evaluation_sources(settings.data, tasks)
     track = tracking_of(settings, report)
     run = RunFolder.of(settings)
     if experiment is not None and set_aside:
@@ -83,7 +87,7 @@ def start_training(
         _refuse_another_backbone(run, settings)
 
     def examine(table: Table) -> None:
-        refuse_contaminated(settings.data, tasks, table)
+        refuse_evaluation_rows(settings.data, table.sources, tasks)
         if compare and tasks:
             compare_tasks(table, tasks, run.contamination, report)
 

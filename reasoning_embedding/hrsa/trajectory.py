@@ -455,7 +455,7 @@ def track(
     if not checkpoints:
         raise InputError("the run has no checkpoints", where=run, todo="train it first")
     made = 0
-    settings = settings_hash(instrument)
+    settings = _settings_hash(instrument)
     with threads(instrument.settings.threads):
         for reference in references:
             base: tuple[OpenModel, ModelStates | None] | None = None
@@ -494,7 +494,7 @@ def track(
     return made
 
 
-def settings_hash(instrument: Instrument) -> str:
+def _settings_hash(instrument: Instrument) -> str:
     """Hash of the probe set and of every setting that moves a number."""
     left_out = {
         *_NO_NUMBER,

@@ -17,8 +17,10 @@ from reasoning_embedding.files import read_json, read_json_value
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+#: Says which modules an embedder is made of; a language model has none.
+MODULES = "modules.json"
 #: Files that make a folder an embedder; a folder of an adapter may carry them, else its base does.
-_EMBEDDER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+_EMBEDDER_FILES = (MODULES, "sentence_bert_config.json", "config_sentence_transformers.json")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -97,14 +99,14 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _copy_embedder(folder: Path, base: Path, target: Path) -> None:
-    source = next((place for place in (folder, base) if (place / _EMBEDDER_FILES[0]).is_file()), None)
+    source = next((place for place in (folder, base) if (place / MODULES).is_file()), None)
     if source is None:
         raise InputError(
             "neither the adapter nor its base is an embedder: there is no modules.json",
             where=str(folder),
             todo="name as base the embedder it was trained on, such as step 0 of its run",
         )
-    for item in read_json_value(source / _EMBEDDER_FILES[0], todo="restore the file"):
+    for item in read_json_value(source / MODULES, todo="restore the file"):
         if name := Path(item["path"]).name:
             shutil.copytree(source / name, target / name)
     for name in _EMBEDDER_FILES:

@@ -13,10 +13,9 @@ from reasoning_embedding.checkpoints.embedder import verify_content
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json_value
 
-from .adapters import is_adapter, merge_adapter
+from .adapters import MODULES, is_adapter, merge_adapter
 from .tensors import TensorFolder
 
-MODULES = "modules.json"
 #: Modules without weights of their own, after the transformer.
 _KNOWN = ("Transformer", "Pooling", "Normalize")
 #: Keys of config.json that move no number of an embedder.

@@ -142,8 +142,7 @@ def _step_cost(
     compute, last_pass = _compute(training, shape, load, squares, device)
     compute["loss"] = loss_seconds(load, shape.hidden, gpus, device) / DERATING
     if anchored:
-        half = training.precision == "bf16"
-        compute["anchor"] = anchor_seconds(shape, load, squares, device, half=half) / DERATING
+        compute["anchor"] = anchor_seconds(shape, training, load, squares, device) / DERATING
     passes = math.ceil(tokens / load.pack) * (2 + (load.stored < tokens))
     sent = communication_bytes(shape, training, engine, gpus, load, passes=passes, anchored=anchored)
     copied = copied_bytes(shape, training, engine, gpus, load, passes=passes)
@@ -203,15 +202,7 @@ def _compute(
     training: config.Training, shape: DecoderShape, load: RankLoad, squares: float, device: Device
 ) -> tuple[dict[str, float], float]:
     """Seconds of the encoder by kind of work, and those of the last pack's backward pass."""
-    compute = compute_seconds(
-        shape,
-        load.tokens,
-        squares,
-        device,
-        compiled=training.compile,
-        half=training.precision == "bf16",
-        lora=training.lora,
-    )
+    compute = compute_seconds(shape, training, load.tokens, squares, device)
     compute = {name: seconds / DERATING for name, seconds in compute.items()}
     forward = forward_seconds(compute, frozen=training.lora is not None)
     last_pass = (sum(compute.values()) - forward) * load.pack / load.tokens

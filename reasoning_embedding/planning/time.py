@@ -32,31 +32,19 @@ _FLOAT32 = 1 / 15
 
 
 def compute_seconds(
-    shape: DecoderShape,
-    tokens: float,
-    squares: float,
-    device: Device,
-    *,
-    compiled: bool,
-    half: bool = True,
-    lora: config.Lora | None = None,
+    shape: DecoderShape, training: config.Training, tokens: float, squares: float, device: Device
 ) -> dict[str, float]:
     """Return the seconds of forward and backward of some texts on one GPU, by kind of work, at the roofline.
 
     Parameters
     ----------
-    shape : DecoderShape
-        The encoder.
+    shape, training
+        The encoder and its recipe: precision, compilation, and adapters, whose frozen matrices need no gradient of
+        their own.
     tokens, squares : float
         Tokens of the texts, and the sum of their squared lengths.
     device : Device
         Its peaks.
-    compiled : bool
-        Whether elementwise work is fused by torch.compile.
-    half : bool
-        Whether layers compute in bf16; else in float32.
-    lora : config.Lora, optional
-        Adapters, where they alone are trained: frozen matrices then need no gradient of their own.
 
     Notes
     -----
@@ -67,16 +55,16 @@ def compute_seconds(
     H200 within 6 %; eager ones within 40 %. An adapter's products are as narrow as its rank; what its dropout,
     casts and additions move is not counted.
     """
-    wide = shape.widths
+    lora, wide = training.lora, shape.widths
     heads = wide["query"] + wide["key_value"]
     linear = training_flops(shape, tokens, 0.0, full=lora is None)
     attention = training_flops(shape, 0.0, squares)
     bandwidth = _MEMORY * device.bandwidth * 1e12
     moved = 42 * shape.hidden + 10 * heads + 25 * shape.intermediate
-    eager = 0 if compiled else 120 * (shape.hidden + heads + shape.intermediate)
-    peak = device.tflops * 1e12 * (1 if half else _FLOAT32)
-    if not half:
-        moved, eager = 2 * moved, 2 * eager
+    eager = 0 if training.compile else 120 * (shape.hidden + heads + shape.intermediate)
+    peak = device.tflops * 1e12
+    if training.precision == "fp32":
+        peak, moved, eager = peak * _FLOAT32, 2 * moved, 2 * eager
     return {
         "products": linear / (_PRODUCTS * peak * _reached(shape.hidden)),
         "adapters": 0.0
@@ -110,14 +98,15 @@ def loss_seconds(load: RankLoad, dimension: int, gpus: int, device: Device) -> f
 
 
 def anchor_seconds(
-    shape: DecoderShape, load: RankLoad, squares: float, device: Device, *, half: bool
+    shape: DecoderShape, training: config.Training, load: RankLoad, squares: float, device: Device
 ) -> float:
     """Return the seconds that the frozen backbone takes, which an anchored loss compares with.
 
     A forward of its stock layers, then linear CKA in float32 on one rank, for which the others wait: three products of
     embeddings with embeddings (texts x D x D), and three more for the gradient.
     """
-    forward = compute_seconds(shape, load.tokens, squares, device, compiled=False, half=half)
+    stock = training.model_copy(update={"compile": False, "lora": None})
+    forward = compute_seconds(shape, stock, load.tokens, squares, device)
     products = 6 * 2 * load.texts * shape.hidden**2
     return forward_seconds(forward, frozen=False) + products / (_FLOAT32 * device.tflops * 1e12)
 

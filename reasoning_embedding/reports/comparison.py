@@ -99,7 +99,7 @@ class ScoreTable:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _RunScores:
     """Scores of a run's last evaluated checkpoint, on the 0-100 scale."""
 
@@ -272,8 +272,8 @@ def _aligned(
 ) -> tuple[list[_RunScores], list[_RunScores], bool]:
     """Return both groups in the order of their seeds, and whether run i of one belongs to run i of the other."""
     sides = [[run.seed for run in runs] for runs in (base, variant)]
-    whole = all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in sides)
-    if not whole or set(sides[0]) != set(sides[1]):
+    by_seed = all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in sides)
+    if not by_seed or set(sides[0]) != set(sides[1]):
         return list(base), list(variant), False
     a, b = [sorted(runs, key=lambda run: run.seed or 0) for runs in (base, variant)]
     return a, b, True
@@ -302,7 +302,7 @@ def _resample(
     for task, subsets in runs[0].queries.items():
         if any(run.queries.get(task, {}).keys() != subsets.keys() for run in runs):
             continue
-        own = "" if runs[0].types.get(task, "Retrieval") in _BY_QUERY else f"{task}\n"
+        prefix = "" if runs[0].types.get(task, "Retrieval") in _BY_QUERY else f"{task}\n"
         start = len(differences)
         for subset in subsets:
             ids = sorted(subsets[subset])
@@ -311,7 +311,7 @@ def _resample(
                 for side in (base, variant)
             ]
             differences.append(b - a)
-            keys.append(own + "\n".join(ids))
+            keys.append(prefix + "\n".join(ids))
         count = sum(len(subset) for subset in subsets.values())
         columns[task] = (list(range(start, len(differences))), count)
     return (bootstrap_means(differences, keys) if differences else None), columns

@@ -47,11 +47,10 @@ class SweepLedger:
 
     def write(self, sweep: config.SweepConfig, runs: Sequence[config.SweepRun], text: str | None) -> None:
         """Write the sweep and a configuration a run, before anything is launched."""
-        own = self.folder
-        with take_turns(own.path / ".lock-write"):  # parts of a sweep start at the same moment
+        with take_turns(self.folder.path / ".lock-write"):  # parts of a sweep start at the same moment
             if text is not None:
-                atomic_write(own.config_yaml, text)
-            write_json(own.config_json, config.resolved_json(sweep))
+                atomic_write(self.folder.config_yaml, text)
+            write_json(self.folder.config_json, config.resolved_json(sweep))
             for run in runs:
                 if not (file := self.folder.config_file(run.name)).exists():
                     atomic_write(file, config.to_yaml(run.config))
@@ -83,10 +82,6 @@ class SweepLedger:
     def record(self, name: str, state: Literal["submitted", "failed", "finished"], note: str = "") -> None:
         """Note how a run ended, or where it was submitted."""
         write_json(self.folder.record(name), {"state": state, "note": note})
-
-    def recorded(self, name: str) -> bool:
-        """Whether there is a note of a run."""
-        return self.folder.record(name).exists()
 
     def forget(self, name: str) -> None:
         """Let a run count as neither failed nor submitted, because it is started now."""
@@ -146,8 +141,10 @@ def measured(run: RunFolder, metric: str | None) -> float | None:
 
 
 def _within(record: Any, key: str) -> Any:
-    if not isinstance(record, dict) or key in record:
-        return record.get(key) if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    if key in record:
+        return record[key]
     head, _, rest = key.partition(".")
     return _within(record.get(head), rest) if rest else None
 

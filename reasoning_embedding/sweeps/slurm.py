@@ -135,7 +135,7 @@ def submit_runs(
             for run, command in commands.items()
         }
     for run, job in submitted.items():
-        if not ledger.recorded(run):  # a job that ended by now has noted how
+        if not ledger.folder.record(run).exists():  # a job that ended by now has noted how
             ledger.record(run, "submitted", f"job {job.job_id}")
         report(f"[{run}] submitted as job {job.job_id}")
     return list(submitted.values())

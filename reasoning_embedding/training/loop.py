@@ -11,6 +11,7 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
+from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.data import Table
 from reasoning_embedding.distributed import World, explain_lost_ranks, joined_world, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
@@ -21,7 +22,7 @@ from .memory_mode import choose_memory_mode
 from .metrics import Metrics, Throughput
 from .optimizers import learning_rate_at
 from .out_of_memory import explain_out_of_memory
-from .run_folder import describe_run, first_step, locked
+from .run_folder import describe_run, first_step
 from .selection import Score, Selection
 from .setup import prepare
 from .signals import StoppedError, StopRequest
@@ -78,14 +79,16 @@ def train(
         After SIGTERM or SIGINT, when the state is saved.
     """
     run = RunFolder.of(settings)
+    refusal = "another process is training in this run folder"
+    lock = hold(run.lock, refusal=refusal, todo="wait for it, or change name")
     with (
         threads(settings.training.threads),
         joined_world(timeout_minutes=settings.training.timeout_minutes) as world,
         explain_lost_ranks(world),
         explain_out_of_memory(settings.training),
-        locked(run) if world.is_main else nullcontext(),
+        lock if world.is_main else nullcontext(),
     ):
-        speak = report if world.is_main else _silent
+        speak = report if world.is_main else lambda line: None
         _train(settings, run, world, text, resume=resume, report=speak, score=score, examine=examine)
     return run
 
@@ -176,7 +179,7 @@ def _train(
             scores, best = None, False
             with phase("evaluation"):
                 if selection is not None and selection.due(step):
-                    scores, best = selection.at(engine.full_embedder(), step)
+                    scores, best = selection.score(engine.full_embedder(), step)
 
             # Write down what was measured.
             times = timers.take()
@@ -200,10 +203,6 @@ def _train(
                 metrics.close()
             if stopped and step < steps:
                 raise StoppedError(step, stopped)
-
-
-def _silent(line: str) -> None:
-    """Say nothing: the main rank speaks for all."""
 
 
 def _check_finite(name: str, value: float, step: int) -> None:

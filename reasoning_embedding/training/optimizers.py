@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from reasoning_embedding import config
-from reasoning_embedding.errors import SetupError
 
 from .adamw8bit import adamw8bit
 from .muon import MuonWithAdamW
@@ -33,7 +32,7 @@ def build_optimizer(model: nn.Module, training: config.Training) -> torch.optim.
     Raises
     ------
     SetupError
-        If the library of that optimizer is not here.
+        If bitsandbytes is not installed and ``adamw8bit`` was asked for.
     """
     chosen = training.optimizer
     options: dict[str, Any] = {"lr": training.learning_rate, "betas": training.betas}
@@ -41,8 +40,6 @@ def build_optimizer(model: nn.Module, training: config.Training) -> torch.optim.
     if isinstance(chosen, config.AdamW8bit):
         return adamw8bit(_groups(trainable, training.weight_decay), **options)
     if isinstance(chosen, config.Muon):
-        if not hasattr(torch.optim, "Muon"):
-            raise SetupError("this torch has no Muon", todo="pip install 'torch>=2.9', or optimizer: adamw")
         body = _body_matrices(model)
         taken = {id(parameter) for parameter in body}
         rest = [parameter for parameter in trainable if id(parameter) not in taken]

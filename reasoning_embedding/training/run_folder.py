@@ -1,8 +1,7 @@
-"""Opening a run folder: new, resumed, or refused."""
+"""A run folder when it is opened: which step to go on from, and what it says of the run."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import subprocess
@@ -14,7 +13,6 @@ import torch
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, read_provenance, versions
-from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.checkpoints.retention import newest_resumable
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, read_json, write_json
@@ -23,20 +21,6 @@ from reasoning_embedding.secrets import masked
 if TYPE_CHECKING:
     from .memory_mode import MemoryMode
     from .setup import PreparedRun
-
-
-def locked(run: RunFolder) -> contextlib.AbstractContextManager[None]:
-    """Hold the run folder; a second process is refused.
-
-    Raises
-    ------
-    InputError
-        If another process trains in this folder.
-    SetupError
-        If the folder cannot be written.
-    """
-    refusal = "another process is training in this run folder"
-    return hold(run.lock, refusal=refusal, todo="wait for it, or change name")
 
 
 def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> int:

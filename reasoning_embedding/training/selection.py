@@ -95,18 +95,16 @@ class Selection:
         """Whether it is this step's turn: each ``every``-th, and the last."""
         return step % self._settings.every == 0 or step == self._steps
 
-    def at(self, embedder: Embedder, step: int) -> tuple[dict[str, float] | None, bool]:
-        """Score a step if it is its turn.
+    def score(self, embedder: Embedder, step: int) -> tuple[dict[str, float], bool]:
+        """Score a step.
 
         Returns
         -------
-        scores : dict or None
-            The scores that are logged; None when it is not this step's turn.
+        scores : dict
+            The scores that are logged.
         best : bool
             Whether it is the best step so far, on every rank: its checkpoint is to be kept.
         """
-        if not self.due(step):
-            return None, False
         scores = self._measure(embedder, step)
         best = self._world.is_main and self._consider(step, scores)
         chosen = scores.get(self._settings.select)

@@ -167,7 +167,7 @@ def prepare(
     if settings.loss.distillation is not None:
         require_scores(table)
     plan = Plan(table, training, settings.data, settings.seed)
-    check_anchor(settings.loss.anchor, plan, training.batch_size)
+    _check_anchor(settings.loss.anchor, plan, training.batch_size)
     skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
@@ -306,23 +306,9 @@ def check_budget(lengths: np.ndarray, pack_tokens: int) -> None:
         )
 
 
-def check_anchor(anchor: config.Anchor | None, plan: Plan, batch_size: int) -> None:
-    """Refuse batches of too few distinct texts for the CKA of ``loss.anchor``.
-
-    Parameters
-    ----------
-    anchor : config.Anchor, optional
-        The section.
-    plan : Plan
-        All batches of the run.
-    batch_size : int
-        Queries in each. Four are four texts, unless rows repeat each other; the loss itself refuses those.
-
-    Raises
-    ------
-    InputError
-        Naming the first such step.
-    """
+def _check_anchor(anchor: config.Anchor | None, plan: Plan, batch_size: int) -> None:
+    """Refuse batches of too few distinct texts for the CKA of ``loss.anchor``."""
+    # Four queries are four texts, unless rows repeat each other; the loss itself refuses those.
     if anchor is None or batch_size >= 4:
         return
     for step in range(1, plan.steps + 1):

@@ -37,7 +37,7 @@ class Tracker(Protocol):
 
 
 def open_trackers(settings: config.RunConfig, run: RunFolder, *, first: int, report: Report) -> list[Tracker]:
-    """Open what ``logging.trackers`` names.
+    """Open what ``logging.trackers`` names, once :func:`require_trackers` has found it installed.
 
     Parameters
     ----------
@@ -49,13 +49,7 @@ def open_trackers(settings: config.RunConfig, run: RunFolder, *, first: int, rep
         Steps already done.
     report : callable
         Told of what is left out: TensorBoard where it is not installed, for it is asked for by default.
-
-    Raises
-    ------
-    SetupError
-        As :func:`require_trackers`.
     """
-    require_trackers(settings)
     logging = settings.logging
     found: list[Tracker] = []
     for name in dict.fromkeys(logging.trackers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,22 +44,22 @@ def test_an_added_end_token_is_refused() -> None:
         check_same_inputs({"base": input_contract(plain), "sft": input_contract(ending)})
 
 
-def _without(folder: Path, target: Path, *names: str) -> Path:
-    build_tiny_tokenizer().save_pretrained(target)
-    path = target / "tokenizer_config.json"
+def _without(folder: Path, *names: str) -> Path:
+    build_tiny_tokenizer().save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
     kept = {key: value for key, value in json.loads(path.read_text()).items() if key not in names}
     path.write_text(json.dumps(kept))
-    return target
+    return folder
 
 
 def test_the_end_token_stands_in_for_a_missing_pad_token(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(str(_without(tmp_path, tmp_path / "a", "pad_token")))
+    tokenizer = load_tokenizer(str(_without(tmp_path, "pad_token")))
     assert tokenizer.pad_token == "<eos>"
     assert tokenizer.padding_side == "right"
 
 
 def test_no_pad_and_no_stand_in_is_an_error(tmp_path: Path) -> None:
-    folder = _without(tmp_path, tmp_path / "a", "pad_token", "eos_token", "unk_token")
+    folder = _without(tmp_path, "pad_token", "eos_token", "unk_token")
     with pytest.raises(InputError, match="no pad_token") as caught:
         load_tokenizer(str(folder))
     assert "tokenizer_config.json" in str(caught.value)
@@ -91,8 +92,6 @@ def test_a_folder_without_weights_is_an_error(tiny_tokenizer: Path) -> None:
 
 
 def test_pickled_weights_are_never_loaded(tiny_backbone: Path, tmp_path: Path) -> None:
-    import shutil
-
     import torch
 
     folder = tmp_path / "pickled"
@@ -104,8 +103,6 @@ def test_pickled_weights_are_never_loaded(tiny_backbone: Path, tmp_path: Path) -
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(tiny_backbone: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "grown"
     shutil.copytree(tiny_backbone, folder)
     tokenizer = build_tiny_tokenizer()
@@ -135,8 +132,6 @@ def test_only_the_wish_changes_the_direction(tiny_backbone: Path) -> None:
 
 
 def test_weights_that_are_not_there_are_refused(tiny_backbone: Path, tmp_path: Path) -> None:
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "partial"

@@ -111,6 +111,7 @@ def build(kind: str, embedder: Embedder, world: World, **options: Any) -> Engine
     if kind == "fsdp2":
         from reasoning_embedding.training.engines.fsdp2 import FSDP2
 
+        options.setdefault("settings", config.EngineSettings("fsdp2"))
         return FSDP2(embedder, world, adamw, **options)
     if kind.startswith("zero"):
         from reasoning_embedding.training.engines.zero import ZeRO

@@ -31,7 +31,7 @@ def _run(world: World, folder: Path, select: str, embedder: Embedder) -> list[bo
     best = []
     embedder.train()
     for step in (1, 2, 3):
-        best.append(selection.at(embedder, step)[1])
+        best.append(selection.score(embedder, step)[1])
         assert embedder.training
     selection.write()
     return best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reasoning_embedding.distributed import start_world
+from reasoning_embedding.distributed import joined_world
 from reasoning_embedding.errors import SetupError
 
 
@@ -15,17 +15,18 @@ def test_a_half_told_launch_is_refused(given: dict[str, str], monkeypatch: pytes
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SetupError, match="WORLD_SIZE"):
-        start_world()
+    with pytest.raises(SetupError, match="WORLD_SIZE"), joined_world():
+        pass
 
 
 def test_a_process_that_was_given_no_rank_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SetupError, match="no RANK"):
-        start_world()
+    with pytest.raises(SetupError, match="no RANK"), joined_world():
+        pass
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert start_world().size == 1
+    with joined_world() as world:
+        assert world.size == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -33,5 +34,5 @@ def test_ranks_that_do_not_find_each_other_are_told(monkeypatch: pytest.MonkeyPa
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(SetupError, match="did not find the others"):
-        start_world()
+    with pytest.raises(SetupError, match="did not find the others"), joined_world():
+        pass

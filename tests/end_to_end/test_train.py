@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +23,13 @@ from safetensors.torch import load_file
 from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.losses import ContrastiveLoss
 from tests.factories import read_lines, write_lines
 from tests.processes import Forked, accelerate_launch, torchrun, verb
 
 Write = Callable[..., Path]
-Rembed = Callable[..., object]
+Rembed = Callable[..., Any]
 TEXTS = ["red cat dog", "the moon sees a small river", "king"]
 
 
@@ -103,7 +106,7 @@ print("equal")
 def test_a_tracker_that_is_missing_leaves_no_run_behind(
     write_run: Write, rembed: Rembed, tmp_path: Path
 ) -> None:
-    result: Any = rembed("train", write_run(), 'logging.trackers=["trackio"]', code=3)
+    result = rembed("train", write_run(), 'logging.trackers=["trackio"]', code=3)
     assert "names trackio, which is not installed" in result.output
     assert not RunFolder(tmp_path / "runs" / "run").steps()
     rembed("train", write_run())  # the folder is free
@@ -121,7 +124,7 @@ def test_bf16_computes_in_fp32_where_a_processor_has_no_products_for_it(
     said: dict[str, str] = {}
     for name, asked, has in (("fp32", "fp32", True), ("software", "bf16", False), ("bf16", "bf16", True)):
         monkeypatch.setattr(precision, "multiplies_bfloat16", lambda has=has: has)
-        result: Any = rembed("train", write_run(), f"name={name}", f"training.precision={asked}")
+        result = rembed("train", write_run(), f"name={name}", f"training.precision={asked}")
         said[name] = " ".join(result.output.split())
         weights[name] = _weights(tmp_path / "runs" / name, 6)
         manifest = json.loads(RunFolder(tmp_path / "runs" / name).manifest.read_text())
@@ -134,8 +137,6 @@ def test_bf16_computes_in_fp32_where_a_processor_has_no_products_for_it(
 def test_a_chat_template_does_not_reach_the_texts(
     write_run: Write, rembed: Rembed, tmp_path: Path, tiny_backbone: Path
 ) -> None:
-    import shutil
-
     from sentence_transformers import SentenceTransformer
 
     chat = tmp_path / "chat"
@@ -166,8 +167,6 @@ def test_resume_is_bitwise(
     rembed("train", write_run("whole", **settings))
     rembed("train", write_run("cut", **settings))
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
-    import shutil
-
     for folder in (RunFolder(cut).checkpoint(6), RunFolder(cut).state(6)):
         shutil.rmtree(folder)
     with RunFolder(cut).metrics.open("a") as file:
@@ -254,10 +253,8 @@ def test_killed_and_terminated_runs_go_on_to_the_same_weights(
 
 
 def test_a_second_process_is_refused(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
-    from reasoning_embedding.training.run_folder import locked
-
-    with locked(RunFolder(tmp_path / "runs" / "run")):
-        assert "another process" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
+    with hold(RunFolder(tmp_path / "runs" / "run").lock, refusal="", todo=""):
+        assert "another process" in rembed("train", write_run(), code=2).output
 
 
 def test_two_ranks_under_torchrun_equal_one(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
@@ -315,7 +312,7 @@ def test_nan_stops_before_it_reaches_the_weights(
 
     monkeypatch.setattr(ContrastiveLoss, "compute", breaking)
     result = rembed("train", write_run(), code=1)
-    assert "the loss is nan at step 5" in result.output  # type: ignore[attr-defined]
+    assert "the loss is nan at step 5" in result.output
     run = RunFolder(tmp_path / "runs" / "run")
     assert run.steps() == [0, 3]
     assert all(bool(value.isfinite().all()) for value in _weights(run.path, 3).values())
@@ -324,8 +321,6 @@ def test_nan_stops_before_it_reaches_the_weights(
 def test_a_full_disk_keeps_what_was_saved(
     write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
-
     from reasoning_embedding.checkpoints import state
 
     saved = 0
@@ -340,7 +335,7 @@ def test_a_full_disk_keeps_what_was_saved(
     real = state.save_file
     monkeypatch.setattr(state, "save_file", fill)
     result = rembed("train", write_run(), code=3)
-    assert "the disk is full" in result.output  # type: ignore[attr-defined]
+    assert "the disk is full" in result.output
     assert RunFolder(tmp_path / "runs" / "run").state_steps() == [0, 3]
     monkeypatch.setattr(state, "save_file", real)
     rembed("train", write_run(), "--resume")
@@ -357,7 +352,7 @@ def test_a_damaged_checkpoint_is_not_resumed(write_run: Write, rembed: Rembed, t
     content[-7] ^= 1
     weights.write_bytes(content)
     result = rembed("train", write_run(), "--resume", code=2)
-    assert "files differ" in result.output  # type: ignore[attr-defined]
+    assert "files differ" in result.output
 
 
 @pytest.mark.parametrize(
@@ -371,7 +366,7 @@ def test_a_damaged_checkpoint_is_not_resumed(write_run: Write, rembed: Rembed, t
     ],
 )
 def test_mistakes_are_named(write_run: Write, rembed: Rembed, words: list[str], code: int, said: str) -> None:
-    output = rembed("train", write_run(), *words, code=code).output  # type: ignore[attr-defined]
+    output = rembed("train", write_run(), *words, code=code).output
     assert said in output
     assert "Traceback" not in output
 
@@ -387,7 +382,7 @@ def test_a_backbone_that_stays_causal_is_refused(
     tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
     tiny_decoder("stablelm", vocab_size=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    output = rembed("train", write_run(), f"backbone.path={folder}", code=2).output  # type: ignore[attr-defined]
+    output = rembed("train", write_run(), f"backbone.path={folder}", code=2).output
     assert str(folder) in output
     assert "honours config.is_causal" in output
     assert not (tmp_path / "runs" / "run" / "checkpoints").exists()
@@ -395,22 +390,22 @@ def test_a_backbone_that_stays_causal_is_refused(
 
 def test_a_run_folder_in_use_is_not_overwritten(write_run: Write, rembed: Rembed) -> None:
     rembed("train", write_run())
-    assert "already holds steps 0 to 6" in rembed("train", write_run(), code=2).output  # type: ignore[attr-defined]
-    changed = rembed("train", write_run(), "--resume", "training.learning_rate=0.1", code=2).output  # type: ignore[attr-defined]
+    assert "already holds steps 0 to 6" in rembed("train", write_run(), code=2).output
+    changed = rembed("train", write_run(), "--resume", "training.learning_rate=0.1", code=2).output
     assert "other settings (training.learning_rate)" in changed
-    assert "finished before" in rembed("train", write_run(), "--resume").output  # type: ignore[attr-defined]
+    assert "finished before" in rembed("train", write_run(), "--resume").output
 
 
 def test_rows_that_cannot_be_used(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     good = '{"query": "red cat", "pos": ["red cat dog"]}\n'
     bad.write_text(good + '{"query": "blue dog", "pos": []}\n' + good * 9)
-    output = rembed("train", write_run(), f"data.sources.0.path={bad}", code=2).output  # type: ignore[attr-defined]
+    output = rembed("train", write_run(), f"data.sources.0.path={bad}", code=2).output
     assert "bad.jsonl:2" in output
     skipped = rembed(
         "train", write_run(), f"data.sources.0.path={bad}", "data.bad_rows=skip", "training.steps=1"
     )
-    assert "1 bad rows skipped" in skipped.output  # type: ignore[attr-defined]
+    assert "1 bad rows skipped" in skipped.output
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     rembed("train", write_run("other"), f"data.sources.0.path={empty}", code=2)
@@ -428,7 +423,7 @@ def test_a_text_of_100000_words_is_cut(write_run: Write, rembed: Rembed, tmp_pat
 def test_an_unwritable_folder(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file stands here")
     result = rembed("train", write_run(), code=3)
-    assert "a file stands where a folder should be" in result.output  # type: ignore[attr-defined]
+    assert "a file stands where a folder should be" in result.output
     assert os.path.isfile(tmp_path / "runs")  # noqa: PTH113
 
 

@@ -34,6 +34,7 @@ from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.reports.pages.experiment import still_charts
 from reasoning_embedding.reports.pages.merge import build_merge, merge_tables
 from reasoning_embedding.reports.reading import read_experiment
+from tests.config.config_files import EXPERIMENT, RUN
 from tests.publishing.published_run import write_checkpoint, write_run
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
@@ -176,59 +177,6 @@ def _draw(*words: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-RUN = """\
-kind: run
-name: demo
-backbone:
-  kind: random
-  tokenizer: some/folder
-data:
-  sources:
-    - kind: files
-      path: rows.jsonl
-training:
-  steps: 10
-"""
-EXPERIMENT = """\
-kind: experiment
-name: demo
-lineage:
-  tokenizer: {kind: world}
-  stages:
-    - kind: pretrain
-      name: base
-      learning_rate: 3e-3
-      steps: 10
-      batch_size: 4
-      architecture: {hidden_size: 32}
-      corpus: {kind: world}
-    - kind: sft
-      name: sft
-      parent: base
-      learning_rate: 1e-3
-      steps: 5
-      batch_size: 4
-recipe:
-  data:
-    sources:
-      - kind: world
-  training:
-    betas: [0.9, 0.95]
-    lora: {target_modules: [q_proj]}
-runs:
-  - {name: one, backbone: base}
-  - {name: two, backbone: sft, seed: 1}
-evaluation:
-  tasks: [{kind: world}]
-  steps: [0, 5]
-analysis:
-  probe: {kind: world}
-  pairs:
-    - {name: p, a: "run:one@last", b: "run:two@last"}
-  realignment:
-    - {name: r, run: one, against: first}
-  seed_band: p
-"""
 LINEAGE = """\
 kind: lineage
 name: demo

@@ -68,7 +68,7 @@ def test_more_recomputation_keeps_less() -> None:
 def test_time_of_a_token_on_an_h200(
     shape: object, products: float, attention: float, elementwise: float
 ) -> None:
-    found = compute_seconds(shape, 1e6, 230e6, H200, compiled=True)  # ty: ignore[invalid-argument-type]
+    found = compute_seconds(shape, config.Training(compile=True), 1e6, 230e6, H200)  # ty: ignore[invalid-argument-type]
     assert found == pytest.approx(
         {
             "products": products,
@@ -79,14 +79,14 @@ def test_time_of_a_token_on_an_h200(
         },
         rel=0.07,
     )
-    eager = compute_seconds(shape, 1e6, 230e6, H200, compiled=False)  # ty: ignore[invalid-argument-type]
+    eager = compute_seconds(shape, config.Training(), 1e6, 230e6, H200)  # ty: ignore[invalid-argument-type]
     assert eager["eager_kernels"] > 5
 
 
 def test_frozen_matrices_take_two_thirds_and_their_adapters_are_narrow() -> None:
-    full = compute_seconds(SMALL, 1e6, 230e6, H200, compiled=True)
+    full = compute_seconds(SMALL, config.Training(compile=True), 1e6, 230e6, H200)
     lora = config.Lora(rank=16, target_modules=["q_proj"])
-    found = compute_seconds(SMALL, 1e6, 230e6, H200, compiled=True, lora=lora)
+    found = compute_seconds(SMALL, config.Training(compile=True, lora=lora), 1e6, 230e6, H200)
     assert found["products"] == pytest.approx(full["products"] * 4 / 6)
     assert found["attention"] == full["attention"], "its gradient flows on"
     # Layers x rank x (columns + rows) parameters, three products each, at 16 / (16 + 171) of 0.8 x 989 TFLOP/s.

@@ -9,21 +9,22 @@ import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.planning.shapes import DecoderShape, backbone_shape, training_flops
+from reasoning_embedding.planning.shapes import DecoderShape, backbone_shape, known_shape, training_flops
 
-QWEN3 = {
-    "0.6B": DecoderShape(28, 1024, 3072, 16, 8, 128, 151936),
-    "1.7B": DecoderShape(28, 2048, 6144, 16, 8, 128, 151936),
-    "4B": DecoderShape(36, 2560, 9728, 32, 8, 128, 151936),
-    "8B": DecoderShape(36, 4096, 12288, 32, 8, 128, 151936),
-}
+
+def qwen3(size: str) -> DecoderShape:
+    shape = known_shape(f"Qwen/Qwen3-{size}")
+    assert shape is not None
+    return shape
+
+
 #: Length-weighted mean length of the wide mix: log-normal, mean 120, sigma 0.817: 120 exp(sigma^2).
 WIDE = 234
 
 
 @pytest.mark.parametrize(("size", "gflop"), [("0.6B", 2.80), ("1.7B", 8.62), ("4B", 22.2), ("8B", 42.1)])
 def test_flop_a_token_of_the_published_models(size: str, gflop: float) -> None:
-    found = training_flops(QWEN3[size], 1, WIDE) / 1e9
+    found = training_flops(qwen3(size), 1, WIDE) / 1e9
     assert found == pytest.approx(gflop, abs=0.5 * 10 ** -(3 - len(str(int(gflop)))))
 
 
@@ -35,7 +36,7 @@ def test_the_mean_length_is_weighted_by_length() -> None:
 
 @pytest.mark.parametrize(("size", "billions"), [("0.6B", 0.596), ("4B", 4.02)])
 def test_parameters_are_those_of_the_model_cards(size: str, billions: float) -> None:
-    assert QWEN3[size].parameters / 1e9 == pytest.approx(billions, rel=0.002)
+    assert qwen3(size).parameters / 1e9 == pytest.approx(billions, rel=0.002)
 
 
 def test_torch_counts_the_same() -> None:

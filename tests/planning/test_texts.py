@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.planning.plan import cost
 from reasoning_embedding.planning.shapes import known_shape
 from reasoning_embedding.planning.texts import assumed_texts, run_texts
-from tests.factories import run_config
+from tests.factories import run_config, write_lines
 
 SMALL = known_shape("Qwen/Qwen3-0.6B")
 
@@ -37,7 +36,7 @@ def sources(tmp_path: Path) -> list[dict[str, Any]]:
             | ({"neg": [f"n{row}".ljust(size, name[0])]} if name == "long" else {})
             for row in range(rows)
         ]
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_lines(file, lines)
         found.append({"kind": "files", "path": str(file), "name": name})
     return found
 

@@ -14,7 +14,7 @@ import pytest
 
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.reports import build
-from reasoning_embedding.reports.pages import experiment as assemble
+from reasoning_embedding.reports.pages import experiment as experiment_page
 from reasoning_embedding.reports.reading import read_experiment
 from reasoning_embedding.reports.shell import PLOTLY
 from tests.synthetic_experiment import write_experiment
@@ -78,7 +78,7 @@ def test_a_page_with_nothing_to_explore_has_no_script(folder: Path) -> None:
 def test_every_number_of_the_tables_is_in_the_page_and_the_markdown(folder: Path) -> None:
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     markdown = (folder / "report" / "table.md").read_text(encoding="utf-8")
-    tables = assemble.build_tables(read_experiment(folder))
+    tables = experiment_page.build_tables(read_experiment(folder))
     assert [table.key for table in tables] == [
         "scores",
         "score-details",
@@ -111,7 +111,7 @@ def test_what_is_explored_is_the_data_of_the_files(folder: Path) -> None:
 
 
 def test_still_charts_are_the_data_of_the_files(folder: Path) -> None:
-    charts = assemble.still_charts(read_experiment(folder))
+    charts = experiment_page.still_charts(read_experiment(folder))
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert re.findall(r'id="chart-([\w-]+)"', page) == [
         "scores",
@@ -203,7 +203,7 @@ def test_a_report_is_replaced_whole(folder: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> list[str]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(assemble, "draw_figures", fail)
+    monkeypatch.setattr(experiment_page, "draw_figures", fail)
     with pytest.raises(SetupError, match="disk is full"):
         build(folder)
     assert (folder / "report" / "index.html").read_bytes() == before

@@ -37,7 +37,7 @@ def test_equals_one_padded_forward(family: str, pack_tokens: int) -> None:
         assert relative(gradients(embedder), wanted) > 1e-2  # the control: causal attention differs
 
 
-@pytest.mark.parametrize("store_tokens", [0, 50, 10_000])
+@pytest.mark.parametrize("store_tokens", [0, 50, 60, 10_000])
 def test_what_is_not_stored_is_replayed_with_the_same_dropout(store_tokens: int) -> None:
     with exact_norms():
         embedder, batch = tiny_embedder(double=True, attention_dropout=0.3), random_batch()
@@ -49,7 +49,7 @@ def test_what_is_not_stored_is_replayed_with_the_same_dropout(store_tokens: int)
             found.append((output.loss, gradients(embedder), torch.rand(1)))
             embedder.zero_grad()
         assert found[0][0] == found[1][0]
-        assert relative(found[1][1], found[0][1]) < 1e-14
+        assert torch.equal(found[1][1], found[0][1])
         assert found[0][2] == found[1][2]  # what is drawn afterwards does not depend on the memory mode
         torch.manual_seed(8)
         assert (
@@ -84,18 +84,6 @@ def test_the_loss_in_tiles_is_the_loss(tile_rows: int) -> None:
         assert tiled.loss == pytest.approx(whole.loss, rel=1e-13)
         assert tiled.accuracy == whole.accuracy
         assert relative(gradients(embedder), wanted) < 1e-13
-
-
-def test_activation_checkpointing_changes_nothing() -> None:
-    with exact_norms():
-        embedder, batch = tiny_embedder(double=True), random_batch()
-        embedder.train()
-        contrastive_step(embedder, batch, LOSS, World())
-        wanted = gradients(embedder)
-        embedder.zero_grad()
-        embedder.model.activation_checkpointing_enable()
-        contrastive_step(embedder, batch, LOSS, World())
-        assert relative(gradients(embedder), wanted) < 1e-12
 
 
 def test_the_order_of_texts_changes_nothing() -> None:

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning_embedding.training.timers import Timers, phase
+from reasoning_embedding.training.timers import Clock, Timers, phase
 
 MILLISECONDS = [0.0]
 
 
-class _Clock:
+class _Clock(Clock):
     now = 0.0
 
     def mark(self) -> float:

@@ -15,7 +15,7 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.errors import SetupError
-from reasoning_embedding.training.trackers import Background, has_wandb_key, open_trackers
+from reasoning_embedding.training.trackers import Background, has_wandb_key, open_trackers, require_trackers
 from tests.factories import run_config
 
 #: A library of wandb's form that writes down what it is told.
@@ -112,10 +112,10 @@ def test_a_resumed_run_is_the_same_run(libraries: Path, tmp_path: Path) -> None:
     assert one == two
 
 
-def test_a_library_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SetupError, match=r"names trackio, which is not installed\n  -> pip install trackio"):
-        open_trackers(settings(trackers=["trackio"]), RunFolder(tmp_path), first=0, report=print)
+        require_trackers(settings(trackers=["trackio"]))
 
 
 def test_tensorboard_is_the_default_and_can_be_left_out(tmp_path: Path) -> None:

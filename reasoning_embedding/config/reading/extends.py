@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .suggestions import did_you_mean
-from .tree import Node, Place, Problems
+from .tree import Node, Place, Problems, child
 from .yaml_file import parse_yaml
 
 
@@ -51,13 +51,13 @@ def read_base(tree: Node, problems: Problems, files: list[Path]) -> Node:
     files : list of Path
         Receives every file read.
     """
-    named = tree.value.get("base") if isinstance(tree.value, dict) else None
-    if named is None or not isinstance(named.value, str) or not isinstance(tree.value, dict):
+    named = child(tree, "base")
+    if named is None or not isinstance(named.value, str):
         return tree
     # An override is written where the user stands, and no file.
     source = Path(named.place.source if named.place.line is not None else "base")
     found = _parent(source, named, problems, files, ())
-    if found is None:
+    if found is None or not isinstance(tree.value, dict):
         return tree
     return replace(tree, value={**tree.value, "base": replace(found, key_place=named.key_place)})
 
@@ -164,5 +164,5 @@ def merge(base: Node, over: Node, *, top: bool = False) -> Node:
 
 
 def _kind(node: Node) -> object:
-    kind = node.value.get("kind") if isinstance(node.value, dict) else None
+    kind = child(node, "kind")
     return kind.value if kind else None

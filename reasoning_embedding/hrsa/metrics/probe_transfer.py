@@ -104,8 +104,8 @@ def linear_probe_transfer(
     x, y = as_rows(x, "X"), as_rows(y, "Y")
     same_rows(x, y)
     same_width(x.shape[1], y.shape[1])
-    if probe not in _PROBES:
-        raise InputError(f"unknown probe {probe!r}", todo=f"choose one of {', '.join(_PROBES)}")
+    if probe not in ("logistic", "ridge"):
+        raise InputError(f"unknown probe {probe!r}", todo="choose one of logistic, ridge")
     if not (test > 0 and dev > 0 and test + dev < 1):
         raise InputError(f"test {test} and dev {dev} leave no training rows", todo="keep test + dev below 1")
     codes, use, warnings = _usable(labels, len(x))
@@ -116,12 +116,12 @@ def linear_probe_transfer(
         warnings.append(f"{still.sum()} of {x.shape[1]} dimensions are constant on X's training rows")
         spread = np.where(still, 1.0, spread)
     x, y = (x - mean) / spread, (y - mean) / spread
-    fitted, converged = _PROBES[probe](x, codes, train, held_dev)
+    fitted, converged = _fit(probe, x, codes, train, held_dev)
     if not converged:
         warnings.append(f"the probe did not converge in {_ITERATIONS} iterations")
     shuffled = codes.copy()
     shuffled[train] = np.random.default_rng(seed).permutation(codes[train])
-    control, _ = _PROBES[probe](x, shuffled, train, held_dev)
+    control, _ = _fit(probe, x, shuffled, train, held_dev)
     truth = codes[held_test]
     own, moved = fitted.score(x[held_test], truth), fitted.score(y[held_test], truth)
     return ProbeTransfer(
@@ -183,29 +183,22 @@ def stratified_split(codes: np.ndarray, dev: float, test: float, seed: int) -> t
     return tuple(np.sort(np.concatenate(part)) for part in parts)
 
 
-def _logistic(x: np.ndarray, codes: np.ndarray, train: np.ndarray, dev: np.ndarray) -> tuple[Any, bool]:
+def _fit(
+    probe: str, x: np.ndarray, codes: np.ndarray, train: np.ndarray, dev: np.ndarray
+) -> tuple[Any, bool]:
     """Return the probe that reads the dev rows best, and whether it converged; strong regularisation wins ties."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-    probes = [LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-3) for strength in STRENGTHS]
+    fitted: list[Any]
+    if probe == "logistic":
+        fitted = [LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-3) for strength in STRENGTHS]
+    else:
+        fitted = [RidgeClassifier(alpha=len(train) / (100 * strength)) for strength in STRENGTHS]
     with python_warnings.catch_warnings():
         # Said in the result instead, and only of the probe that is used.
         python_warnings.simplefilter("ignore", ConvergenceWarning)
-        for probe in probes:
-            probe.fit(x[train], codes[train])
-    best = max(probes, key=lambda probe: probe.score(x[dev], codes[dev]))
-    return best, int(best.n_iter_.max()) < _ITERATIONS
-
-
-def _ridge(x: np.ndarray, codes: np.ndarray, train: np.ndarray, dev: np.ndarray) -> tuple[Any, bool]:
-    """Like :func:`_logistic`, by least squares."""
-    from sklearn.linear_model import RidgeClassifier
-
-    probes = [RidgeClassifier(alpha=len(train) / (100 * strength)) for strength in STRENGTHS]
-    for probe in probes:
-        probe.fit(x[train], codes[train])
-    return max(probes, key=lambda probe: probe.score(x[dev], codes[dev])), True
-
-
-_PROBES = {"logistic": _logistic, "ridge": _ridge}
+        for one in fitted:
+            one.fit(x[train], codes[train])
+    best = max(fitted, key=lambda one: one.score(x[dev], codes[dev]))
+    return best, probe == "ridge" or int(best.n_iter_.max()) < _ITERATIONS

@@ -28,6 +28,8 @@ from .resampling import (
 _FROM_SUMS = {"linear_cka": "cka", "dimension_wise_correlation": "dimension_correlation"}
 #: Percentile intervals of fewer documents are too short.
 _FEW = 20
+#: Fewer documents than this cannot be resampled.
+FEWEST = 4
 _UNKNOWN = Level("unknown", "a metric from elsewhere", frozenset(), frozenset())
 
 
@@ -143,7 +145,7 @@ def _codes(documents: np.ndarray | None, n: int) -> np.ndarray:
     if documents is None:
         return np.arange(n)
     names, codes = np.unique(np.asarray(documents), return_inverse=True)
-    if codes.shape != (n,) or len(names) < 4:
+    if codes.shape != (n,) or len(names) < FEWEST:
         raise InputError(
             f"{len(names)} different documents for {codes.size} of {n} rows",
             where="documents",

@@ -18,7 +18,7 @@ from reasoning_embedding.hrsa.metrics.permutation import permutation_match
 from reasoning_embedding.hrsa.metrics.procrustes import Procrustes, h_inv_floor, orthogonal_procrustes
 from reasoning_embedding.hrsa.metrics.result import Interval, Metric
 
-from .inference import recomputed_interval
+from .inference import FEWEST, recomputed_interval
 from .resampling import bootstrap_mean, bootstrap_similarity, halves, interval, resampled_counts
 
 #: A replicate of a metric that is computed anew costs n D^2 and D^3; wider models go without.
@@ -31,8 +31,6 @@ _ANEW: dict[str, Callable[..., Metric]] = {
     "procrustes_distance": procrustes_distance,
     "gulp": gulp,
 }
-#: Fewer documents than this cannot be resampled.
-_FEWEST = 4
 
 Intervals = dict[str, Interval]
 #: Why a metric has no interval.
@@ -142,7 +140,7 @@ def kernel_intervals(
     names = [name for name in found.metrics if name == "cka_rbf" or name.startswith("cknna@")]
     if not names:
         return {}, {}
-    if (count := len(np.unique(documents[rows]))) < _FEWEST:
+    if (count := len(np.unique(documents[rows]))) < FEWEST:
         return {}, dict.fromkeys(names, f"{count} different documents")
     made: Intervals = {}
     if (metric := found.metrics.get("cka_rbf")) is not None:

@@ -21,7 +21,7 @@ from reasoning_embedding.reports.grid import (
     to_markdown,
     to_text,
 )
-from reasoning_embedding.reports.labels import SHORT, brackets, metric_label, number
+from reasoning_embedding.reports.labels import SCORE, SCORE_KEY, SHORT, brackets, metric_label, number
 from reasoning_embedding.reports.reading import read_merge, read_merge_tensors
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, write_page
@@ -32,6 +32,7 @@ FIGURE = "path.png"
 MOST_ROWS = 80
 #: Similarities of the table of a path.
 _SIMILARITIES = ("cka", "knn_jaccard@10", "dimension_correlation")
+_SCORE_LABELS = {SCORE_KEY: SCORE, "silhouette_true": "silhouette"}
 _LAYER = re.compile(r"\.\d+\.")
 
 
@@ -162,11 +163,8 @@ def _by_method(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _score_panels(points: list[dict[str, Any]]) -> list[Panel]:
-    found = {
-        task: entry["main_metric"] for point in points for task, entry in point.get("scores", {}).items()
-    }
     panels = []
-    for task, main in found.items():
+    for task, main in _main_metrics(points).items():
         # Of number sequences the agreement of KMeans with the families too: a silhouette alone hides a split.
         for metric in (main, "ari") if main == "silhouette_true" else (main,):
             lines = [
@@ -196,6 +194,11 @@ def _line(
     return Line(name, [point["t"] for point in points], values, colour, style)
 
 
+def _main_metrics(points: list[dict[str, Any]]) -> dict[str, str]:
+    """Main metric by task, of all tasks that a merge was scored on."""
+    return {task: entry["main_metric"] for point in points for task, entry in point.get("scores", {}).items()}
+
+
 def _score(point: dict[str, Any], task: str, metric: str) -> float | None:
     return point.get("scores", {}).get(task, {}).get(metric)
 
@@ -208,10 +211,10 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
     """
     point = record["points"][0]
     tensors = read_merge_tensors(folder, point)
-    whole = len(tensors) <= MOST_ROWS
+    single = len(tensors) <= MOST_ROWS
     groups: dict[str, list[dict[str, Any]]] = {}
     for tensor in tensors:
-        groups.setdefault(tensor["name"] if whole else _LAYER.sub(".*.", tensor["name"]), []).append(tensor)
+        groups.setdefault(tensor["name"] if single else _LAYER.sub(".*.", tensor["name"]), []).append(tensor)
     scheduled = len({tensor.get("t") for tensor in tensors}) > 1
     rows = [{"tensor": Cell(name), **_tensor_cells(group, scheduled)} for name, group in groups.items()]
     two = len(tensors[0]["norms"]) == 2
@@ -219,7 +222,7 @@ def tensor_grid(folder: Path, record: dict[str, Any]) -> Grid:
         "Angle in degrees; change: what of the other is orthogonal to the first, over the norm of the first. "
         "Below 3.2 % (cosine above 0.9995) SLERP is LERP."
     )
-    if not (whole and two):
+    if not (single and two):
         caption += (
             " Rows of several tensors or models show the least cosine and the largest angle and change."
         )
@@ -254,8 +257,8 @@ def _tensor_cells(group: Sequence[dict[str, Any]], scheduled: bool) -> dict[str,
         values = sorted({tensor["t"] for tensor in group})
         cells["t"] = Cell("–".join(f"{value:.3g}" for value in dict.fromkeys((values[0], values[-1]))))
     if "lerp" in group[0]:
-        back = sum(tensor["lerp"] for tensor in group)
-        cells["LERP"] = Cell(("yes" if back else "no") if len(group) == 1 else f"{back} of {len(group)}")
+        count = sum(tensor["lerp"] for tensor in group)
+        cells["LERP"] = Cell(("yes" if count else "no") if len(group) == 1 else f"{count} of {len(group)}")
     return cells
 
 
@@ -271,9 +274,10 @@ def _lerp_share(point: dict[str, Any]) -> str:
 
 def point_grid(record: dict[str, Any]) -> Grid:
     """Every merge with its scores, and its similarity to each model."""
-    tasks = list(dict.fromkeys(task for point in record["points"] for task in point.get("scores", {})))
+    tasks = _main_metrics(record["points"])
     ends = dict(zip(similar_to(record), short_names(similar_to(record)), strict=True))
-    columns = [TableColumn("merge"), *(TableColumn(_metric(record, task), task) for task in tasks)]
+    columns = [TableColumn("merge")]
+    columns += [TableColumn(_SCORE_LABELS.get(main, main), task) for task, main in tasks.items()]
     columns += [
         TableColumn(SHORT[metric], f"to {name}") for name in ends.values() for metric in _SIMILARITIES
     ]
@@ -304,12 +308,6 @@ def _similarity(found: list[float | None] | None) -> Cell:
         return Cell("–")
     value, low, high = found
     return Cell(number(value), brackets(None if low is None or high is None else (low, high)))
-
-
-def _metric(record: dict[str, Any], task: str) -> str:
-    entries = [point["scores"][task] for point in record["points"] if task in point.get("scores", {})]
-    name = entries[0]["main_metric"] if entries else "score"
-    return {"ndcg_at_10": "nDCG@10", "silhouette_true": "silhouette"}.get(name, name)
 
 
 def similar_to(record: dict[str, Any]) -> list[str]:

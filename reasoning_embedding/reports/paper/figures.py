@@ -165,7 +165,6 @@ def _dynamics(
     tracks = [track for track in tracks if len(track.steps) > 1]
     if not metrics or not tracks:
         return []
-    colours = {run.name: index for index, run in enumerate(experiment.runs)}
     columns = min(2, len(metrics))
     rows = math.ceil(len(metrics) / columns)
     with new_figure(PAPER, PAGE if columns > 1 else COLUMN, 0.7 + 1.75 * rows) as figure:
@@ -176,7 +175,7 @@ def _dynamics(
             if chance is not None and not others:
                 axis.axhline(chance, color="#555555", ls=(0, (1, 2)), lw=1, label="chance")
             for index, track in enumerate(tracks):
-                _line(axis, track, metric, colours.get(track.run, len(colours) + index))
+                _line(axis, track, metric, _look(experiment, track, index))
             _steps(axis, tracks)
             axis.set(ylabel=_title(metric))
         figure.suptitle(f"Similarity to {reference}, final norm", fontsize=8)
@@ -190,11 +189,16 @@ def _dynamics(
         return [save(figure, path, caption)]
 
 
-def _line(axis: Any, track: MeasuredTrajectory, metric: str, index: int) -> None:
+def _look(experiment: Experiment, track: MeasuredTrajectory, index: int) -> dict[str, Any]:
+    """How a run is drawn in every figure; a track of no run of the experiment comes after them."""
+    names = [run.name for run in experiment.runs]
+    return line_style(names.index(track.run) if track.run in names else len(names) + index)
+
+
+def _line(axis: Any, track: MeasuredTrajectory, metric: str, style: dict[str, Any]) -> None:
     values = with_gaps(track.series.get(metric, []))
     if not values:
         return
-    style = line_style(index)
     axis.plot(track.steps, values, label=track.run, **style)
     ends = track.intervals.get(metric) or []
     if len(ends) == len(values) and any(ends):
@@ -210,12 +214,11 @@ def draw_spectra(experiment: Experiment, path: Path) -> list[SavedFigure]:
             series.setdefault((track.run, track.features, track.probe.hash), track)
     if not series:
         return []
-    colours = {run.name: index for index, run in enumerate(experiment.runs)}
     tracks = list(series.values())
     with new_figure(PAPER, PAGE, 2.5) as figure:
         first, second, plane = figure.subplots(1, 3)
         for index, track in enumerate(tracks):
-            style = line_style(colours.get(track.run, len(colours) + index))
+            style = _look(experiment, track, index)
             name = track.run if len({t.probe.hash for t in tracks}) == 1 else f"{track.run}, {track.probe}"
             rank, decay = (with_gaps(track.spectrum.get(key, [])) for key in ("rankme_sigma", "alpha"))
             first.plot(track.steps, rank, label=name, **style)

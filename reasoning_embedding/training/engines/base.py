@@ -62,9 +62,8 @@ class Engine(ABC):
     def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
         """Send the (n, D) gradient of a forward's embeddings through the model; `last` of this step or not."""
 
-    @abstractmethod
     def update(self, learning_rate: float) -> float:
-        """Clip the gradient, take the optimizer's step and forget the gradient.
+        """Clip the gradient by its global norm, take the optimizer's step and forget the gradient.
 
         Returns
         -------
@@ -72,6 +71,15 @@ class Engine(ABC):
             The gradient's norm before clipping, equal on all ranks. Where it is not finite the weights
             stay as they are.
         """
+        trained = [p for p in self.embedder.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.max_norm)
+        value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # ty: ignore[not-callable]
+        if math.isfinite(value):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value
 
     @abstractmethod
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
@@ -107,19 +115,6 @@ class Engine(ABC):
 def _local(parameter: Tensor) -> Tensor:
     to_local = getattr(parameter, "to_local", None)  # a DTensor's shard
     return to_local() if to_local is not None else parameter
-
-
-def step_optimizer(engine: Engine, learning_rate: float) -> float:
-    """Clip by the global norm and step a torch optimizer, unless the norm is not finite."""
-    trained = [p for p in engine.embedder.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(trained, engine.max_norm)
-    value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # ty: ignore[not-callable]
-    if math.isfinite(value):
-        for group in engine.optimizer.param_groups:
-            group["lr"] = learning_rate
-        engine.optimizer.step()
-    engine.optimizer.zero_grad(set_to_none=True)
-    return value
 
 
 def full_copy(engine: Engine) -> Embedder:

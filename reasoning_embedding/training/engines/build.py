@@ -32,9 +32,9 @@ def build_engine(
     world : World
         The job.
     make_optimizer : callable
-        Makes the optimizer.
+        Makes the optimizer of a module's trainable parameters.
     max_norm : float, optional
-        Longest gradient.
+        Longest gradient; a longer one is scaled to it.
     compute : torch.dtype, optional
         What layers compute in, for engines that cast by themselves.
     """

@@ -14,9 +14,7 @@ from reasoning_embedding.backbones import Embedder, decoder_layers
 from reasoning_embedding.config import EngineSettings
 from reasoning_embedding.distributed import World
 
-from .base import Engine, MakeOptimizer, full_copy, step_optimizer
-
-_DEFAULT = EngineSettings("fsdp2")
+from .base import Engine, MakeOptimizer, full_copy
 
 
 class FSDP2(Engine):
@@ -24,14 +22,8 @@ class FSDP2(Engine):
 
     Parameters
     ----------
-    embedder : Embedder
-        The full model, equal on all ranks; it is sharded in place.
-    world : World
-        The job.
-    make_optimizer : callable, optional
-        Given the sharded module. Absent: gradients only.
-    max_norm : float, optional
-        Longest gradient; a longer one is scaled to it.
+    embedder, world, make_optimizer, max_norm
+        As of :func:`.build_engine`; the optimizer is that of the sharded module.
     compute : torch.dtype, optional
         Dtype in which parameters are gathered and layers compute. Absent: that of the parameters.
     settings : EngineSettings
@@ -49,11 +41,11 @@ class FSDP2(Engine):
         self,
         embedder: Embedder,
         world: World,
-        make_optimizer: MakeOptimizer | None = None,
+        make_optimizer: MakeOptimizer,
         *,
         max_norm: float | None = None,
         compute: torch.dtype | None = None,
-        settings: EngineSettings = _DEFAULT,
+        settings: EngineSettings,
     ) -> None:
         super().__init__(embedder, world, max_norm=max_norm)
         options: dict[str, Any] = {
@@ -70,16 +62,12 @@ class FSDP2(Engine):
                 # FSDP means over ranks; a step's gradient is the ranks' sum (gloo knows no scaled sum).
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
-        self._optimizer = make_optimizer(embedder) if make_optimizer is not None else None
+        self._optimizer = make_optimizer(embedder)
 
     def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
         """Accumulate unsharded gradients; reduce them to shards with the last pass."""
         self._root.set_requires_gradient_sync(last)
         embeddings.backward(gradient)
-
-    def update(self, learning_rate: float) -> float:
-        """Clip by the norm over all shards, step each rank's shards, forget."""
-        return step_optimizer(self, learning_rate)
 
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
         """Gather one tensor after the other."""

@@ -12,7 +12,7 @@ from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.distributed import GradientSum, World
 
 from ..timers import phase
-from .base import Engine, MakeOptimizer, step_optimizer
+from .base import Engine, MakeOptimizer
 
 
 class Replicated(Engine):
@@ -53,10 +53,6 @@ class Replicated(Engine):
         """Accumulate locally; what the last pass completes is sent while it goes on."""
         with self._sum.last_pass() if last else contextlib.nullcontext():
             embeddings.backward(gradient)
-
-    def update(self, learning_rate: float) -> float:
-        """Clip, step, forget."""
-        return step_optimizer(self, learning_rate)
 
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
         """Return the module's own state dict: every rank holds it."""

@@ -36,14 +36,8 @@ class ZeRO(Engine):
 
     Parameters
     ----------
-    embedder : Embedder
-        The full model, equal on all ranks; stage 3 partitions it in place.
-    world : World
-        The job.
-    make_optimizer : callable
-        Given the full module.
-    max_norm : float, optional
-        Longest gradient; a longer one is scaled to it.
+    embedder, world, make_optimizer, max_norm
+        As of :func:`.build_engine`; the optimizer is that of the full module.
     compute : torch.dtype, optional
         Compute dtype of the encoder, as under ``torch.autocast``; DeepSpeed ends an autocast that is opened
         around it. Weights, sums and communication stay in the parameters' dtype.
