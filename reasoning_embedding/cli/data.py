@@ -11,6 +11,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import Overrides, add, make_app
+from ._terminal import silence_libraries, speaker
 
 if TYPE_CHECKING:
     from reasoning_embedding.preparing.search import Searcher
@@ -81,8 +82,6 @@ def mine(
     SetupError
         If a library is missing or the output cannot be written.
     """
-    from ._terminal import silence_libraries, speaker
-
     silence_libraries()
     from reasoning_embedding.data.mining.hard_negatives import MiningRule
     from reasoning_embedding.preparing.files import data_section
@@ -149,8 +148,6 @@ def filter_(
     SetupError
         If the output cannot be written.
     """
-    from ._terminal import silence_libraries, speaker
-
     silence_libraries()
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.filtering import FilterRule, filter_file
@@ -188,8 +185,6 @@ def stats(
     SetupError
         If the output cannot be written.
     """
-    from ._terminal import silence_libraries, speaker
-
     silence_libraries()
     from reasoning_embedding.files import atomic_write, write_json
     from reasoning_embedding.preparing.describing import describe_data
@@ -227,8 +222,6 @@ def prepare(
     settings = load_config(config, overrides or (), expect=(RunConfig,)).config
     if settings.data.cache_dir is None:
         raise InputError("there is no folder to prepare", where="data.cache_dir", todo="set it to one")
-    from ._terminal import silence_libraries, speaker
-
     silence_libraries()
     from reasoning_embedding.backbones.load import load_tokenizer
     from reasoning_embedding.data import load_table, table_tokens

@@ -10,6 +10,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import Overrides
+from ._terminal import silence_libraries, speaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +36,6 @@ def command(
         For a config that cannot be used, or a stage that misses its quality gate or learns nothing.
     """
     from reasoning_embedding.config import ExperimentConfig, LineageConfig, load_config
-
-    from ._terminal import silence_libraries, speaker
 
     settings = load_config(config, overrides or (), expect=(LineageConfig, ExperimentConfig)).config
     if isinstance(settings, ExperimentConfig):

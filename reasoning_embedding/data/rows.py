@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from reasoning_embedding.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: A record as a reader hands it over: the place it came from, and what stood there.
 Record = tuple[str, object]
@@ -195,6 +198,11 @@ def row_record(row: Row) -> dict[str, object]:
         record["pos_scores"] = list(row.positive_scores)
         record["neg_scores"] = list(row.negative_scores)
     return record
+
+
+def written_scores(scores: np.ndarray) -> tuple[float, ...]:
+    """Return (n,) scores as a row holds them: seven digits are enough, JSON would write all of a double's."""
+    return tuple(float(f"{score:.7g}") for score in scores.tolist())
 
 
 def rows_of(

@@ -19,7 +19,7 @@ from reasoning_embedding.files import read_json
 
 from .columns import ColumnWriter, map_column
 from .ragged import Ragged
-from .rows import BadRows, Row
+from .rows import BadRows, Row, written_scores
 from .sources import read_rows
 from .texts import TextFile, TextList, TextWriter
 
@@ -238,7 +238,7 @@ def _row_scores(scores: np.ndarray | None, offsets: np.ndarray, index: int) -> t
     if scores is None:
         return ()
     own = scores[offsets[index] : offsets[index + 1]]
-    return () if np.isnan(own).any() else tuple(float(f"{score:.7g}") for score in own.tolist())
+    return () if np.isnan(own).any() else written_scores(own)
 
 
 def _fingerprint(

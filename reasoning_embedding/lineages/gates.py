@@ -21,7 +21,7 @@ from reasoning_embedding.config.lineage import (
     WorldSums,
     WorldTokenizer,
 )
-from reasoning_embedding.data.miniature_world import Sum, sample_sums
+from reasoning_embedding.data.miniature_world import sample_sums
 from reasoning_embedding.errors import InputError, QualityGateError
 from reasoning_embedding.files import read_json
 
@@ -53,11 +53,6 @@ class GateReport:
     sampled_accuracy: float
     greedy_accuracy: float
     pass_at_8: float
-
-
-def solution(problem: Sum, form: Format) -> str:
-    """Return a sum's right answer in a format."""
-    return problem.worked if form == "worked" else problem.answer
 
 
 def encode_fixed(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Tensor:
@@ -132,7 +127,8 @@ def measure(
     model.eval()
     problems = sample_sums(np.random.default_rng([seed, 8]), PROMPTS)
     prompts = encode_fixed([problem.prompt for problem in problems], tokenizer)
-    answers = encode_fixed([solution(problem, form) for problem in problems], tokenizer)
+    solutions = [problem.worked if form == "worked" else problem.answer for problem in problems]
+    answers = encode_fixed(solutions, tokenizer)
     greedy = (complete(model, prompts, answers.shape[1]) == answers).all(1)
     generator = torch.Generator().manual_seed(seed)
     drawn = complete(model, prompts.repeat_interleave(SAMPLES, 0), answers.shape[1], generator)

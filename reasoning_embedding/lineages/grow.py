@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from .corpus import corpus_texts
 from .fine_tune import Start
 from .gates import (
     GATES,
-    check_gates,
     check_recorded_gates,
     describe_gates,
     gate_record,
@@ -136,10 +135,8 @@ def grow_stage(
     with threads(stage.threads), quiet_libraries():
         seconds = job.grow()
     world.barrier()
-    gates = read_json(folder / GATES)
-    report(f"done in {seconds:.1f} s{describe_gates(gates)}")
-    if gates["measured"] is not None:
-        check_gates(stage, gates["measured"])
+    report(f"done in {seconds:.1f} s{describe_gates(read_json(folder / GATES))}")
+    check_recorded_gates(stage, folder)
 
 
 @dataclass(frozen=True)
@@ -153,20 +150,20 @@ class _StageJob:
     settings: str  # their hash
     report: Report
     world: World
+    begin: float = field(default_factory=time.monotonic)
 
     def grow(self) -> float:
         """Grow the stage and return the seconds it took; all ranks call."""
-        begin = time.monotonic()
         if isinstance(self.stage, GivenStage):
             if self.world.is_main:
-                self._take(self.stage, begin)
+                self._take(self.stage)
         elif isinstance(self.stage, PretrainStage):
-            self._pretrain(self.stage, begin)
+            self._pretrain(self.stage)
         else:
-            self._fine_tune(self.stage, begin)
-        return time.monotonic() - begin
+            self._fine_tune(self.stage)
+        return time.monotonic() - self.begin
 
-    def _take(self, stage: GivenStage, begin: float) -> None:
+    def _take(self, stage: GivenStage) -> None:
         with atomic_folder(self.folder) as temporary:
             tokenizer = take_given(stage, self.parent, temporary)
             model = None
@@ -176,9 +173,9 @@ class _StageJob:
                 ).eval()
             gates = gate_record(stage, model, tokenizer)
             origin = {"path": stage.path, "revision": stage.revision, "content_hash": content_hash(temporary)}
-            self._records(temporary, [], gates, begin, origin)
+            self._records(temporary, [], gates, origin)
 
-    def _pretrain(self, stage: PretrainStage, begin: float) -> None:
+    def _pretrain(self, stage: PretrainStage) -> None:
         assert self.lineage.tokenizer is not None  # the configuration sees to it
         state = self.folder.parent / f".{stage.name}.state"
         tokenizer = build_tokenizer(self.lineage.tokenizer, lambda: corpus_texts(stage.corpus, stage.seed))
@@ -186,11 +183,11 @@ class _StageJob:
         model, log = pretrain(
             stage, tokenizer, state, self.settings, self.report, save_step=saver.save, world=self.world
         )
-        self._write(model, tokenizer, saver, log, begin, None)
+        self._write(model, tokenizer, saver, log, None)
         if self.world.is_main and state.exists():
             remove_folder(state)
 
-    def _fine_tune(self, stage: SftStage | DpoStage | RlvrStage, begin: float) -> None:
+    def _fine_tune(self, stage: SftStage | DpoStage | RlvrStage) -> None:
         assert self.parent is not None
         tokenizer = load_tokenizer(self.parent)
         model = AutoModelForCausalLM.from_pretrained(self.parent, dtype=torch.float32, use_safetensors=True)
@@ -211,7 +208,7 @@ class _StageJob:
                 todo="pip install 'reasoning-embedding[lineage]'",
             ) from error
         origin = {"path": str(self.parent), "revision": None, "content_hash": content}
-        self._write(model, tokenizer, saver, log, begin, origin)
+        self._write(model, tokenizer, saver, log, origin)
         if self.world.is_main:
             for left in self.folder.parent.glob(f".{stage.name}.*.trainer"):
                 remove_folder(left)
@@ -222,7 +219,6 @@ class _StageJob:
         tokenizer: PreTrainedTokenizerBase,
         saver: StepSaver,
         log: list[dict[str, Any]],
-        begin: float,
         origin: dict[str, Any] | None,
     ) -> None:
         """Measure a trained model and write its folder, on the main rank."""
@@ -234,7 +230,7 @@ class _StageJob:
         with atomic_folder(self.folder) as temporary:
             save_model(temporary, model, tokenizer)
             saver.move_into(temporary)
-            self._records(temporary, log, gates, begin, origin)
+            self._records(temporary, log, gates, origin)
         saver.clean()
 
     def _records(
@@ -242,7 +238,6 @@ class _StageJob:
         folder: Path,
         log: list[dict[str, Any]],
         gates: dict[str, Any],
-        begin: float,
         origin: dict[str, Any] | None,
     ) -> None:
         write_json(folder / GATES, gates)
@@ -254,7 +249,7 @@ class _StageJob:
             stage=self.stage.model_dump(mode="json"),
             settings_hash=self.settings,
             gates=gates,
-            seconds=round(time.monotonic() - begin, 1),
+            seconds=round(time.monotonic() - self.begin, 1),
         )
 
 

@@ -37,10 +37,10 @@ def text_lengths(
         return np.fromiter((count(text) for text in texts), np.int64, len(table.texts)), otherwise
     from reasoning_embedding.backbones.load import load_tokenizer
 
-    load = load_tokenizer(tokenizer)
+    loaded = load_tokenizer(tokenizer)
     lengths = np.zeros(len(table.texts), np.int64)
     for start in range(0, len(lengths), _TEXTS):
         chunk = list(islice(texts, _TEXTS))
-        ids = load(chunk, return_attention_mask=False, verbose=False)["input_ids"]
+        ids = loaded(chunk, return_attention_mask=False, verbose=False)["input_ids"]
         lengths[start : start + len(chunk)] = [len(tokens) for tokens in ids]
     return lengths, "tokens"

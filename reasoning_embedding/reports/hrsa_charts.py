@@ -72,16 +72,19 @@ def _track_panel(
         values = getattr(track, attribute)[metric]
         lines.append(Line(track.name, [float(step) for step in track.steps], values, colour, style))
     label, band = metric_label(metric), experiment.band
-    chances = {track.chance.get(metric) for _, track in shown}
+    last, found = (
+        attribute == "series",
+        [track for _, track in shown],
+    )  # band and chance are of the last layer
     return Panel(
         key=f"{attribute}/{metric}",
         label=f"{label.title}, {group}",
         lines=lines,
         group=group,
         limits=label.limits,
-        band=seed_level(experiment, [track for _, track in shown], metric) if attribute == "series" else None,
+        band=seed_level(experiment, found, metric) if last else None,
         band_label=f"seed band ({band.name})" if band is not None else "",
-        chance=chances.pop() if len(chances) == 1 and attribute == "series" else None,
+        chance=shared_chance(found, metric) if last else None,
     )
 
 
@@ -91,6 +94,12 @@ def seed_level(
     """The seed band of a metric within its limits, if all tracks were measured on the band's probe set and rows."""
     band = experiment.band
     return band.shown(metric) if band and all(map(band.same_probe, tracks)) else None
+
+
+def shared_chance(tracks: Sequence[MeasuredTrajectory], metric: str) -> float | None:
+    """The chance level of a metric, if it is the same for all tracks."""
+    found = {track.chance.get(metric) for track in tracks}
+    return found.pop() if len(found) == 1 else None
 
 
 def diagonal_chart(experiment: Experiment) -> LineChart | None:
@@ -104,22 +113,19 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     layers, pairs = max(by_layers.items(), key=lambda item: len(item[1]))
     panels = []
     for metric in _ordered(metric for _, pair in pairs for metric in pair.diagonal):
+        label = metric_label(metric)
         lines = [
             Line(pair.name, [float(i) for i in range(len(layers))], pair.diagonal[metric], colour, colour)
             for colour, pair in pairs
             if len(pair.diagonal.get(metric, ())) == len(layers)
         ]
         if lines:
-            panels.append(
-                Panel(metric, metric_label(metric).title, lines, limits=metric_label(metric).limits)
-            )
+            panels.append(Panel(metric, label.title, lines, limits=label.limits))
+    if not panels:
+        return None
     note = probe_note([pair for _, pair in pairs])
     ticks = [short_layer(layer) for layer in layers]
-    return (
-        LineChart("layers", "Similarity by layer", "layer", panels, note=note, ticks=ticks, first=HEADLINE)
-        if panels
-        else None
-    )
+    return LineChart("layers", "Similarity by layer", "layer", panels, note=note, ticks=ticks, first=HEADLINE)
 
 
 def probe_note(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:

@@ -17,7 +17,7 @@ from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, use_t
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
-from reasoning_embedding.training import Engine, Replicated, contrastive_step
+from reasoning_embedding.training import Engine, Replicated, StepOutput, contrastive_step
 from reasoning_embedding.training.embedding_pass import EmbeddingPass
 from tests.factories import random_batch
 from tests.models import exact_norms, gradients, tiny_embedder
@@ -58,6 +58,19 @@ class Case:
         store = STORE[self.memory]
         return EmbeddingPass(
             engine, self.batch(), texts, pack_tokens=self.pack_tokens, store_tokens=store, dropout=DROPOUT
+        )
+
+    def step(self, engine: Engine, store_tokens: int | None) -> StepOutput:
+        """One step on the batch."""
+        return contrastive_step(
+            engine.embedder,
+            self.batch(),
+            LOSS,
+            engine.world,
+            pack_tokens=self.pack_tokens,
+            store_tokens=store_tokens,
+            engine=engine,
+            dropout=DROPOUT,
         )
 
     def embedder(self) -> Embedder:
@@ -148,15 +161,6 @@ def steps(world: World, kind: str, cases: list[Case]) -> list[tuple[float, torch
             if case.fused:
                 fuse_layers(embedder.model, torch.float64)
             engine = build(kind, embedder, world)
-            output = contrastive_step(
-                engine.embedder,
-                case.batch(),
-                LOSS,
-                world,
-                pack_tokens=case.pack_tokens,
-                store_tokens=STORE[case.memory],
-                engine=engine,
-                dropout=DROPOUT,
-            )
+            output = case.step(engine, STORE[case.memory])
             found.append((output.loss, gradient(engine, kind)))
     return found

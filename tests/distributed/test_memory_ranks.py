@@ -10,10 +10,9 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.distributed import World
 from reasoning_embedding.distributed.harness import run_ranks
-from reasoning_embedding.training import contrastive_step
 from reasoning_embedding.training import memory_mode as memory
 from reasoning_embedding.training.memory_mode import MemoryMode, choose_memory_mode
-from tests.distributed.engine_cases import DROPOUT, ENGINES, LOSS, TOLERANCE, Case, build, gradient, wanted
+from tests.distributed.engine_cases import ENGINES, TOLERANCE, Case, build, gradient, wanted
 from tests.models import exact_norms, relative
 
 
@@ -24,16 +23,7 @@ def _planned_step(world: World, kind: str) -> tuple[MemoryMode, float, torch.Ten
     with exact_norms():
         engine = build(kind, case.embedder(), world)
         plan = choose_memory_mode(training, engine, [case.batch()], None)
-        output = contrastive_step(
-            engine.embedder,
-            case.batch(),
-            LOSS,
-            world,
-            pack_tokens=case.pack_tokens,
-            store_tokens=plan.store_tokens,
-            engine=engine,
-            dropout=DROPOUT,
-        )
+        output = case.step(engine, plan.store_tokens)
         return plan, output.loss, gradient(engine, kind)
 
 

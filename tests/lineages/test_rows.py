@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,14 @@ from reasoning_embedding.config.lineage import CompletionFiles, PreferenceFiles,
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.lineages.rewards import Judge
 from reasoning_embedding.lineages.training_rows import completion_rows, fill, preference_rows, problem_rows
-from tests.factories import build_tiny_tokenizer
+from tests.factories import build_tiny_tokenizer, write_lines
 
 PLAIN, CHAT = build_tiny_tokenizer(), build_tiny_tokenizer()
 CHAT.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
 
 
 def write(path: Path, *rows: Any) -> dict[str, Any]:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"kind": "files", "paths": [str(path)]}
+    return {"kind": "files", "paths": [str(write_lines(path, rows))]}
 
 
 def test_fields_fill_a_text_and_other_braces_stay() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding import config
+from tests.factories import write_lines
 
 
 def write_animal_rows(file: Path) -> Path:
@@ -18,8 +19,7 @@ def write_animal_rows(file: Path) -> Path:
         {"query": ["find", f"who sees {i} dogs {names[i % 13]}"], "pos": [text], "neg": [texts[i - 1]]}
         for i, text in enumerate(texts)
     ]
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return file
+    return write_lines(file, records)
 
 
 def save_checkpoint(folder: Path, tokenizer: Path) -> Path:

@@ -13,7 +13,7 @@ from reasoning_embedding.data.order import generator
 from reasoning_embedding.data.quality.duplicates import equal_groups
 from reasoning_embedding.data.quality.shingles import normalise
 from reasoning_embedding.data.ragged import Ragged
-from reasoning_embedding.data.rows import Row
+from reasoning_embedding.data.rows import Row, written_scores
 from reasoning_embedding.data.table import Table
 from reasoning_embedding.data.views import Joined, View
 from reasoning_embedding.errors import InputError
@@ -250,8 +250,8 @@ def mine(pool: CandidatePool, search: Search, rule: MiningRule, rows: range) -> 
             yield replace(
                 pool.table.row(row),
                 negatives=tuple(pool.documents[document] for document in ids[chosen]),
-                positive_scores=tuple(_plain(positives)),
-                negative_scores=tuple(_plain(scores[chosen])),
+                positive_scores=written_scores(positives),
+                negative_scores=written_scores(scores[chosen]),
             )
 
 
@@ -296,8 +296,3 @@ def inconsistent(pool: CandidatePool, search: Search, k: int) -> np.ndarray:
         for row, _, scores, positives in ranked(pool, search, rows, k):
             lost[row] = np.count_nonzero(scores > positives.max()) >= k
     return lost
-
-
-def _plain(scores: np.ndarray) -> Sequence[float]:
-    # Seven digits hold a score well enough; json would write all of a double's.
-    return [float(f"{score:.7g}") for score in scores.tolist()]

@@ -168,7 +168,7 @@ class _Places:
     def describe(self, text: int) -> dict[str, Any]:
         """Text, source, row (from 0 in the order of reading) and role of a text of the table."""
         return {
-            "text": _short(self._table.texts[text][1]),
+            "text": shortened(self._table.texts[text][1]),
             "source": self.source(text),
             "row": int(self._row[text]),
             "role": _ROLES[self._role[text]],
@@ -183,13 +183,19 @@ def _record(count: int, matches: list[tuple[str, int, float, str]], places: _Pla
         "near": kinds["near"],
         "sources": dict(Counter(places.source(text) for _, text, _, _ in matches).most_common()),
         "examples": [
-            {"kind": kind, "jaccard": round(value, 4), "text": _short(raw), "training": places.describe(text)}
+            {
+                "kind": kind,
+                "jaccard": round(value, 4),
+                "text": shortened(raw),
+                "training": places.describe(text),
+            }
             for raw, text, value, kind in matches[:_EXAMPLES]
         ],
     }
 
 
-def _short(text: str, length: int = 200) -> str:
+def shortened(text: str, length: int = 200) -> str:
+    """Return a text of at most so many characters; where some are missing it ends in an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

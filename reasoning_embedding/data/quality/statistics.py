@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from reasoning_embedding.data.ragged import Ragged
 from reasoning_embedding.data.table import Table
 
+from .contamination import shortened
 from .duplicates import equal_groups
 from .filters import repeated, rows_with
 from .shingles import normalise
@@ -167,15 +167,13 @@ def _scores(table: Table) -> dict[str, Any] | None:
 
 
 def _example(table: Table, row: int) -> dict[str, Any]:
-    texts: Sequence[tuple[str, str]] = table.texts
+    def text(number: int) -> str:
+        return shortened(table.texts[number][1], 160)
+
     return {
         "row": int(row),
         "source": table.sources[table.source[row]],
-        "query": _short(texts[table.query[row]][1]),
-        "positive": _short(texts[table.positives[row][0]][1]),
-        "negative": _short(texts[table.negatives[row][0]][1]) if len(table.negatives[row]) else None,
+        "query": text(table.query[row]),
+        "positive": text(table.positives[row][0]),
+        "negative": text(table.negatives[row][0]) if len(table.negatives[row]) else None,
     }
-
-
-def _short(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

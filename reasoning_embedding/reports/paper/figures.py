@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
-from reasoning_embedding.reports.hrsa_charts import HeatMap, heat_maps, probe_note, seed_level
+from reasoning_embedding.reports.hrsa_charts import HeatMap, heat_maps, probe_note, seed_level, shared_chance
 from reasoning_embedding.reports.labels import COLOURS, metric_label
 from reasoning_embedding.reports.records import AnalysedPair, Experiment
 from reasoning_embedding.reports.style import (
@@ -171,8 +171,7 @@ def _dynamics(
         for axis, metric in zip(panels(figure, len(metrics), columns), metrics, strict=True):
             if (band := seed_level(experiment, tracks, metric)) is not None:
                 axis.axhspan(*band, color="#999999", alpha=0.35, lw=0, label="seed band (95 %)")
-            chance, *others = {track.chance.get(metric) for track in tracks}
-            if chance is not None and not others:
+            if (chance := shared_chance(tracks, metric)) is not None:
                 axis.axhline(chance, color="#555555", ls=(0, (1, 2)), lw=1, label="chance")
             for index, track in enumerate(tracks):
                 _line(axis, track, metric, _look(experiment, track, index))
