@@ -195,3 +195,15 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def write_tiny_bert(folder: Path) -> Path:
+    """Put a one-layer BERT of the tiny vocabulary in the place of a folder's model; its other files stay."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(BertConfig(vocab_size=len(build_tiny_tokenizer()), **sizes)).save_pretrained(folder)
+    return folder

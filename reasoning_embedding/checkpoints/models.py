@@ -15,7 +15,6 @@ from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.progress import Report
 
 from .embedder import load_embedder
-from .provenance import read_provenance
 from .references import ResolvedModel
 
 if TYPE_CHECKING:
@@ -119,8 +118,8 @@ def open_embedder(
         If there is no such model, or it is no embedder.
     """
     path = model.path
-    if isinstance(path, Path) and read_provenance(path) is not None:
-        return load_embedder(path).to(device)
+    if model.provenance:
+        return load_embedder(model.folder).to(device)
     if not _is_embedder(str(path), model.revision):
         raise InputError(
             "a language model, not an embedder: nothing says how its states become a vector",

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from reasoning_embedding.config.references import Reference, is_hub_id, parse
 from reasoning_embedding.errors import InputError
 
 from .layout import ExperimentFolder, RunFolder
-from .provenance import content_hash
+from .provenance import content_hash, read_provenance
 from .scores import read_best
 
 _FORMS = "name a model's folder, RUN@STEP, or OWNER/NAME@REVISION of the Hub"
@@ -59,6 +60,11 @@ class ResolvedModel:
             where=str(Path(self.path).resolve()),
             todo=f"train it first, or repair the path; of a model of the Hub: hf download {self.path}",
         )
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What a model that was made here remembers; empty for a model of others."""
+        return (read_provenance(self.path) if isinstance(self.path, Path) else None) or {}
 
     @cached_property
     def content(self) -> str | None:

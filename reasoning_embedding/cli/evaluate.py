@@ -10,7 +10,6 @@ import typer
 from reasoning_embedding.errors import InputError
 
 if TYPE_CHECKING:
-    from reasoning_embedding.checkpoints.references import ResolvedModel
     from reasoning_embedding.config import Evaluation
 
 
@@ -81,13 +80,12 @@ def command(
         name = run.path.resolve().name
     else:
         found = resolve(model)
-        known = _provenance(found)
-        if output is None and not known:
+        if output is None and not found.provenance:
             raise InputError(
                 "it was not made here, so its scores need a folder", where=model, todo="name one: -o FOLDER"
             )
         targets = [(found, output or RunFolder(found.folder.parent.parent).evaluation / found.folder.name)]
-        name = known.get("run") or Path(found.path).resolve().name
+        name = found.provenance.get("run") or Path(found.path).resolve().name
         run = RunFolder(Path(found.path).resolve().parent.parent)
     failed: list[str] = []
     with joined_world() as world:
@@ -97,7 +95,7 @@ def command(
                 evaluation,
                 folder,
                 name=name,
-                step=_provenance(target).get("step"),
+                step=target.provenance.get("step"),
                 template=query_template(run),
                 report=speaker(),
                 world=world,
@@ -107,13 +105,6 @@ def command(
             failed += failures(scores, Path(target.path).name)
     if failed:
         raise tasks_failed(failed)
-
-
-def _provenance(model: ResolvedModel) -> dict[str, Any]:
-    """What a model of ours remembers; nothing of a model of others."""
-    from reasoning_embedding.checkpoints import read_provenance
-
-    return (read_provenance(model.path) if isinstance(model.path, Path) else None) or {}
 
 
 def evaluation_section(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config, isolation
 from reasoning_embedding.backbones.embedder import default_pack_tokens
-from reasoning_embedding.checkpoints.models import LibraryEmbedder
 from reasoning_embedding.checkpoints.provenance import versions
 from reasoning_embedding.checkpoints.scores import FILE, load_scores, mean_scores
 from reasoning_embedding.data.mining.bm25 import BM25
@@ -47,6 +46,7 @@ def evaluate(
     revision: str,
     step: int | None,
     query_template: str = QUERY_TEMPLATE,
+    own_prompts: Mapping[str, str] | None = None,
     report: Report = lambda line: None,
     world: World | None = None,
 ) -> dict[str, Any]:
@@ -73,6 +73,9 @@ def evaluate(
         Training step, for the record.
     query_template : str
         Put before a query that has an instruction; the one of training.
+    own_prompts : mapping, optional
+        Of a model that was not made here: its prompts by name (``query``, ``document``), which stand in the place of
+        the tasks' instructions where the settings give none.
     report : callable
         Takes a line of progress.
     world : World, optional
@@ -108,11 +111,11 @@ def evaluate(
         }
         known = broadcast_object(_known(folder, scores) if world.is_main else None, world)
         lexical = isinstance(model, BM25 | TfIdf)
-        prompts: dict[str, str] | None = None
+        prompts: Mapping[str, str] | None = None
         if lexical:
             prompts = {}
-        elif isinstance(model, LibraryEmbedder) and settings.instructions is None:
-            prompts = model.prompts  # where the user says nothing, as its authors ask it
+        elif settings.instructions is None:
+            prompts = own_prompts  # where the user says nothing, as its authors ask it
         sent = instructions if prompts is None else None
         todo = []
         for task in loaded:

@@ -87,14 +87,16 @@ def score_model(
             where=model.reference,
             todo=f"name it: {model.path}@COMMIT",
         )
+    embedder = open_embedder(model, device=world.device, report=report if world.is_main else None)
     return evaluate(
-        open_embedder(model, device=world.device, report=report if world.is_main else None),
+        embedder,
         evaluation,
         folder,
         model_name=name,
         revision=revision_of(step, content),
         step=step,
         query_template=template,
+        own_prompts=None if model.provenance else embedder.prompts,
         report=report,
         world=world,
     )

@@ -17,7 +17,7 @@ from reasoning_embedding.backbones.readout import pooling_mode, require_decoder,
 from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.files import write_json
-from tests.factories import build_tiny_tokenizer, write_lines
+from tests.factories import write_lines, write_tiny_bert
 
 _DENSE = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
 
@@ -33,14 +33,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) ->
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     """A BERT under the modules of a checkpoint of ours: all that a folder says is "mean pooling"."""
-    from transformers import BertConfig, BertModel
-
     folder = tmp_path_factory.mktemp("readout") / "bert"
     shutil.copytree(checkpoint, folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(build_tiny_tokenizer()), **sizes)).save_pretrained(folder)
-    return folder
+    return write_tiny_bert(folder)
 
 
 def _edited(source: Path, target: Path, file: str, edit: Callable[[Any], Any]) -> Path:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from reasoning_embedding.backbones import Embedder, load_decoder
@@ -17,7 +16,7 @@ from reasoning_embedding.checkpoints.models import LibraryEmbedder, open_embedde
 from reasoning_embedding.checkpoints.references import ResolvedModel
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json, write_json
-from tests.factories import build_tiny_tokenizer, write_beir
+from tests.factories import write_beir, write_tiny_bert
 
 TEXTS = ["red cat", "the king of the old city sees a blue fish in the river", "moon", "1 + 2 = 3 ."]
 
@@ -42,14 +41,9 @@ def published(ours: Path) -> Path:
 @pytest.fixture(scope="module")
 def bert(published: Path) -> Path:
     """An encoder."""
-    from transformers import BertConfig, BertModel
-
     folder = published.with_name("bert")
     shutil.copytree(published, folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(build_tiny_tokenizer()), **sizes)).save_pretrained(folder)
-    return folder
+    return write_tiny_bert(folder)
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +132,19 @@ def test_a_damaged_model_of_others_is_an_input_error(tmp_path: Path, bert: Path)
         _open(folder)
 
 
-def test_evaluate_scores_it_as_the_library_embeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bert: Path
+@pytest.mark.parametrize("kind", ["bert", "published"])
+def test_evaluate_asks_a_model_of_others_as_its_authors_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    """Asked as its authors ask it; what the user says comes first."""
+    """Whichever forward embeds; what the user says comes first."""
     from reasoning_embedding.cli.main import app
+
+    plain = request.getfixturevalue(kind)
 
     monkeypatch.chdir(tmp_path)
     task = write_beir(tmp_path / "tiny", instruction="find the answer")
     asking = tmp_path / "asking"
-    shutil.copytree(bert, asking)
+    shutil.copytree(plain, asking)
     settings = read_json(asking / "config_sentence_transformers.json")
     settings["prompts"] = {"query": "where is ", "document": ""}
     write_json(asking / "config_sentence_transformers.json", settings)
@@ -158,11 +155,11 @@ def test_evaluate_scores_it_as_the_library_embeds(
             app, ["evaluate", str(folder), "-t", str(task), "-o", str(output), *words]
         )
         assert result.exit_code == 0, result.output
-        assert "sentence-transformers embeds" in result.output
+        assert ("sentence-transformers embeds" in result.output) is (kind == "bert")
         [entry] = json.loads((output / "scores.json").read_text())["tasks"]
         return entry
 
-    assert scored(bert)["prompts"]["default"] == {"query": "", "document": ""}
+    assert scored(plain)["prompts"]["default"] == {"query": "", "document": ""}
     assert scored(asking)["prompts"]["default"] == {"query": "where is ", "document": ""}
     (tmp_path / "said.json").write_text(json.dumps({"tiny": "who was"}))
     said = scored(asking, "--instructions", str(tmp_path / "said.json"))
@@ -196,6 +193,14 @@ def test_a_published_embedder_has_its_published_scores(
     assert isinstance(model, LibraryEmbedder)
     assert model.model.max_seq_length == 256
     model.model.max_seq_length = limit
-    scores = evaluate(model, settings, tmp_path, model_name="minilm", revision=str(limit), step=None)
+    scores = evaluate(
+        model,
+        settings,
+        tmp_path,
+        model_name="minilm",
+        revision=str(limit),
+        step=None,
+        own_prompts=model.prompts,
+    )
     found = {entry["task"]: entry["main_score"] for entry in scores["tasks"]}
     assert found == pytest.approx({"cranfield": cranfield, "stsb-en-test": 0.82032}, abs=2e-5)
