@@ -26,7 +26,7 @@ ignore the switch without a word: attention stays causal and the embeddings are 
 
 _CHECKED = """\
 Both blocks were run in a fresh process before this model was uploaded, and gave the trainer's own embeddings
-to 1e-5."""
+to within the float rounding of this model."""
 
 _LIMITS = """\
 - Texts are cut at {max_tokens} tokens, prompt included.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,25 @@ def check_repo_name(repo: str) -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What verification measured of a revision.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Hash of what was verified.
+    differences : dict of str to float
+        Library -> largest difference of an entry between the card's embeddings and the trainer's.
+    noise : float
+        Rounding noise of such an entry.
+    """
+
+    fingerprint: str
+    differences: dict[str, float]
+    noise: float
+
+
 class ReleaseRecord:
     """What was verified and uploaded so far, so that an interrupted upload goes on; every change is written at once.
 
@@ -183,14 +202,16 @@ class ReleaseRecord:
             raise InputError("it names no revisions", where=str(self._path), todo=todo)
         self._revisions: dict[str, dict[str, Any]] = found
 
-    def verified(self, name: str, fingerprint: str) -> dict[str, float] | None:
-        """Differences measured for a revision of this very fingerprint, or None."""
+    def verified(self, name: str, fingerprint: str) -> Verified | None:
+        """What verification measured of a revision of this very fingerprint, or None."""
         entry = self._revisions.get(name, {}).get("verified") or {}
-        return entry.get("differences") if entry.get("fingerprint") == fingerprint else None
+        if entry.get("fingerprint") != fingerprint or "noise" not in entry:  # older records: verified again
+            return None
+        return Verified(fingerprint, entry["differences"], entry["noise"])
 
-    def set_verified(self, name: str, fingerprint: str, differences: dict[str, float]) -> None:
+    def set_verified(self, name: str, verified: Verified) -> None:
         """Remember that a revision gave the trainer's embeddings."""
-        self._change(name, verified={"fingerprint": fingerprint, "differences": differences})
+        self._change(name, verified=asdict(verified))
 
     def commits(self) -> set[str]:
         """Commits that were made from this folder."""

@@ -20,7 +20,7 @@ from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.publishing.markdown import fenced, table, text
 from reasoning_embedding.publishing.masking import mask, public, refuse_secrets
-from reasoning_embedding.publishing.release import ReleaseRecord, check_repo_name
+from reasoning_embedding.publishing.release import ReleaseRecord, Verified, check_repo_name
 from reasoning_embedding.publishing.usage import TITLES, snippets, snippets_of_card
 from tests.publishing.published_run import PROMPT, read_jsonl, write_checkpoint, write_run
 
@@ -309,11 +309,11 @@ def test_files_with_a_token_are_refused_without_showing_it(tmp_path: Path) -> No
 
 def test_the_record_survives_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     record = ReleaseRecord(tmp_path)
-    record.set_verified("main", "print", {"transformers": 1e-7})
+    record.set_verified("main", Verified("print", {"transformers": 1e-7}, 2e-7))
     record.add_commit("main", "c1")
     record.add_commit("step-000003", "c2")
     again = ReleaseRecord(tmp_path)
-    assert again.verified("main", "print") == {"transformers": 1e-7}
+    assert again.verified("main", "print") == Verified("print", {"transformers": 1e-7}, 2e-7)
     assert again.verified("main", "other") is None
     assert again.commits() == {"c1", "c2"}
     for content in ("{", "[]", '{"revisions": 1}'):

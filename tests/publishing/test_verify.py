@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from reasoning_embedding.checkpoints import content_hash, write_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.files import write_json
+from reasoning_embedding.host import Memory
 from reasoning_embedding.publishing import Release, export, plan_release
 from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.publishing.release import ReleaseRecord
 from reasoning_embedding.publishing.usage import SENTENCE_TRANSFORMERS, TRANSFORMERS
-from reasoning_embedding.publishing.verify import TOLERANCE, run_fresh, verify
+from reasoning_embedding.publishing.verify import NOISES, run_fresh, verify
 from tests.publishing.published_run import PROMPT
 
 
@@ -80,7 +82,8 @@ def test_the_cards_code_gives_the_trainers_embeddings(
     record = ReleaseRecord(release.folder)
     verify(release, record, quiet, run_here)
     found = json.loads((release.folder / "ledger.json").read_text())["revisions"]["main"]["verified"]
-    assert all(0 <= value <= TOLERANCE for value in found["differences"].values())
+    assert 1e-6 <= found["noise"] < 1e-5
+    assert all(0 <= value <= NOISES * found["noise"] for value in found["differences"].values())
 
     def never(*_: object) -> dict[str, np.ndarray]:
         raise AssertionError("verified twice")
@@ -107,7 +110,7 @@ def test_half_precision_weights_compute_in_float32(publish: Callable[..., Releas
     verify(release, ReleaseRecord(release.folder), quiet, run_here)
     readme = release.exported(release.main) / "README.md"
     readme.write_text(readme.read_text().replace(", dtype=torch.float32", ""))
-    with pytest.raises(ContractError, match="embeddings differ"):
+    with pytest.raises(ContractError, match="differs from the trainer's"):
         verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 
@@ -117,7 +120,7 @@ def test_a_card_that_lies_is_found_out(publish: Callable[..., Release]) -> None:
     lines = readme.read_text().splitlines()
     readme.write_text("\n".join(line for line in lines if "kept[:, :" not in line) + "\n")
     with pytest.raises(
-        ContractError, match=r"for sentence-transformers embeddings differ .* by 0\."
+        ContractError, match=r"for sentence-transformers the embedding of .* differs .* by 0\."
     ) as caught:
         verify(release, ReleaseRecord(release.folder), quiet, run_here)
     assert caught.value.exit_code == 2
@@ -125,6 +128,90 @@ def test_a_card_that_lies_is_found_out(publish: Callable[..., Release]) -> None:
     readme.write_text("# no code")
     with pytest.raises(InputError, match="lacks its code"):
         verify(release, ReleaseRecord(release.folder), quiet, run_here)
+
+
+def one_weight(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["layers.1.mlp.down_proj.weight"][3, 5] += 0.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def other_pooling(folder: Path) -> None:
+    rewrite(folder / "1_Pooling" / "config.json", pooling_mode="lasttoken")
+
+
+def prompt_counted(folder: Path) -> None:
+    rewrite(folder / "1_Pooling" / "config.json", include_prompt=True)
+
+
+def loaded_with(change: Callable[[Path], None], folder: Path) -> Callable[..., dict[str, np.ndarray]]:
+    """What a reader gets whose files differ: sentence-transformers itself, of a changed copy of the model."""
+
+    def fresh(codes: Sequence[dict[str, str]], probes: Sequence[list[Any]]) -> dict[str, np.ndarray]:
+        from sentence_transformers import SentenceTransformer
+
+        [code] = codes
+        path = Path(json.loads(code[SENTENCE_TRANSFORMERS].split("SentenceTransformer(")[1].split(")")[0]))
+        shutil.copytree(path, folder)
+        change(folder)
+        model = SentenceTransformer(str(folder), device="cpu")
+        return {
+            f"0/{library}/{number}": model.encode(texts, prompt=prompt or None)
+            for number, (prompt, texts) in enumerate(probes[0])
+            for library in (TRANSFORMERS, SENTENCE_TRANSFORMERS)
+        }
+
+    return fresh
+
+
+def test_any_real_difference_is_refused_and_an_equal_copy_is_not(
+    publish: Callable[..., Release], tmp_path: Path
+) -> None:
+    release = publish()
+    for place, change in enumerate((one_weight, other_pooling, prompt_counted)):
+        with pytest.raises(ContractError, match="differs from the trainer's by"):
+            verify(
+                release, ReleaseRecord(release.folder), quiet, loaded_with(change, tmp_path / f"copy-{place}")
+            )
+    verify(release, ReleaseRecord(release.folder), quiet, loaded_with(lambda _: None, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(("multiple", "accepted"), [(0.5 * NOISES, True), (1.5 * NOISES, False)])
+def test_differences_are_held_against_the_models_own_noise(
+    publish: Callable[..., Release], monkeypatch: pytest.MonkeyPatch, multiple: float, accepted: bool
+) -> None:
+    noise = 4e-6  # of thirty layers
+    monkeypatch.setattr("reasoning_embedding.publishing.verify._LEAST_NOISE", noise)
+    release = publish()
+
+    def rounded(codes: Sequence[dict[str, str]], probes: Sequence[list[Any]]) -> dict[str, np.ndarray]:
+        found = run_here(codes, probes)
+        changed = found[f"0/{TRANSFORMERS}/1"].copy()
+        changed[2, 0] += multiple * noise
+        return {**found, f"0/{TRANSFORMERS}/1": changed}
+
+    if accepted:
+        verify(release, ReleaseRecord(release.folder), quiet, rounded)
+        return
+    words = (
+        r"for transformers the embedding of '3\.14159 \+ .* after the prompt 'Instruct: .* differs from the trainer's "
+        r"by 6e-05, and float rounding of this model is 4e-06, of which 10 times are allowed"
+    )
+    with pytest.raises(ContractError, match=words):
+        verify(release, ReleaseRecord(release.folder), quiet, rounded)
+
+
+def test_a_model_too_large_for_float64_is_said(
+    publish: Callable[..., Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "reasoning_embedding.publishing.verify.host_memory", lambda: Memory(1000, 1000, limited=True)
+    )
+    release, lines = publish(), []
+    verify(release, ReleaseRecord(release.folder), lines.append, run_here)
+    assert any("do not fit in memory" in line for line in lines)
 
 
 def test_a_model_left_causal_is_refused(publish: Callable[..., Release]) -> None:
