@@ -21,6 +21,9 @@ def command(
             help="Of a run: best, last or a number. Absent: best where the run chose one, else last."
         ),
     ] = None,
+    allow_untrained: Annotated[
+        bool, typer.Option("--allow-untrained", help="Publish step 0 where it is the best one.")
+    ] = False,
     all_steps: Annotated[
         bool, typer.Option("--all-steps", help="Every checkpoint as a revision step-NNNNNN of its own.")
     ] = False,
@@ -70,7 +73,7 @@ def command(
 
     say = speaker()
     about = About(license, tuple(language or ()), base_model)
-    folder, chosen = _chosen(path, step)
+    folder, chosen = _chosen(path, step, allow_untrained=allow_untrained)
     release = plan_release(folder, repo, step=chosen, all_steps=all_steps, tags=tag, output=output)
     hub = None
     if push:  # before the work: a token that is no good costs no minutes
@@ -96,16 +99,34 @@ def command(
     typer.echo(f"published: {hub.endpoint}/{repo}")
 
 
-def _chosen(reference: str, step: str | None) -> tuple[Path, int | None]:
-    """Return a run's folder and the step that becomes main, or a lone checkpoint's folder and None."""
+def _chosen(reference: str, step: str | None, *, allow_untrained: bool) -> tuple[Path, int | None]:
+    """Return a run's folder and the step that becomes main, or a lone checkpoint's folder and None.
+
+    Step 0 is published where it is asked for by its number, or where an untrained model is allowed.
+    """
     from reasoning_embedding.checkpoints.references import pick_step, resolve, series_of_steps
+    from reasoning_embedding.config.references import parse
+
+    def trained(number: int | None, chosen: str) -> int | None:
+        if number == 0 and not allow_untrained:
+            raise InputError(
+                f"the {chosen} step of this run is 0, the model before training",
+                where=reference,
+                todo="look at its scores (rembed runs show), train longer, name a later --step, "
+                "or give --allow-untrained",
+            )
+        return number
 
     run = series_of_steps(reference)
     if run is not None:
         chosen = step or ("best" if run.best.exists() else "last")
-        return run.path, pick_step(run, chosen, f"{reference}@{chosen}")
+        number = pick_step(run, chosen, f"{reference}@{chosen}")
+        return run.path, number if chosen in ("0", "first") else trained(number, chosen)
     model = resolve(reference)
     if step is not None:
         what = "this is one step" if model.run else "this is one checkpoint, not a run"
         raise InputError(what, where=reference, todo="leave --step out")
-    return (model.run.path, model.step) if model.run else (model.folder, None)
+    if model.run is None:
+        return model.folder, None
+    at = parse(reference).at
+    return model.run.path, trained(model.step, at) if at in ("best", "last") else model.step

@@ -24,7 +24,8 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     """
     pairs = experiment.band_first
     tracks = experiment.trajectories
-    retrieval = [_training(run, experiment) for run in experiment.runs] + _between_runs(experiment)
+    retrieval = [_training(run, experiment) for run in experiment.runs]
+    retrieval += [_untrained_best(run) for run in experiment.runs] + _between_runs(experiment)
     representation = [(pair, _pair(pair, experiment.band)) for pair in pairs]
     title, sentences = _with_probes("Representation at the last layer", representation)
     groups = [
@@ -74,6 +75,15 @@ def _training(run: Run, experiment: Experiment) -> str:
         parts.append(f"it fell on {', '.join(worse)}" if worse else "no task fell")
     parts += [_against_baseline(last, scores, name, shared) for name, scores in experiment.baselines.items()]
     return "; ".join(part for part in parts if part) + "."
+
+
+def _untrained_best(run: Run) -> str:
+    if run.best_step != 0 or run.last is None:
+        return ""
+    return (
+        f"Warning: the best step of {run.name} is 0, the model before training; no later step scored higher on the "
+        "run's own evaluation."
+    )
 
 
 def _against_baseline(last: Scores, baseline: Scores, name: str, shared: tuple[str, ...]) -> str:

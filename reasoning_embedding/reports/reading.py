@@ -14,6 +14,7 @@ from reasoning_embedding.checkpoints.scores import (
     WHILE_TRAINING,
     evaluated_scores,
     load_scores,
+    read_best,
     scores_by_step,
 )
 from reasoning_embedding.errors import InputError
@@ -298,6 +299,7 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         metrics=_read_log(paths.metrics, missing),
         scores=scores,
         manifest=read_json(paths.manifest, default={}),
+        best_step=(read_best(paths) or {}).get("step"),
     )
 
 

@@ -31,6 +31,7 @@ class Outcome:
     value: float | None
     step: int | None
     note: str = ""
+    best_step: int | None = None
 
 
 class SweepLedger:
@@ -106,7 +107,8 @@ class SweepLedger:
         state, note = self.state(run)
         folder = self.folder.run(run.name)
         value = measured(folder, sweep.metric) if state == "finished" else None
-        return Outcome(run, state, value, max(folder.steps(), default=None), note)
+        best = read_best(folder) if state == "finished" else None
+        return Outcome(run, state, value, max(folder.steps(), default=None), note, (best or {}).get("step"))
 
 
 def trained(run: RunFolder) -> bool:

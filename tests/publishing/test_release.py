@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from reasoning_embedding.checkpoints import content_hash, write_provenance
+from reasoning_embedding.checkpoints.scores import write_best
+from reasoning_embedding.cli.main import app
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.publishing import export, plan_release
@@ -305,6 +309,30 @@ def test_files_with_a_token_are_refused_without_showing_it(tmp_path: Path) -> No
     dirty.write_text("opaque-token")
     with pytest.raises(InputError, match=r"b\.md"):
         refuse_secrets([dirty], "opaque-token")
+
+
+@pytest.mark.parametrize("reference", ["", "@best"])
+def test_an_untrained_step_is_published_only_when_asked(tmp_path: Path, reference: str) -> None:
+    run = write_run(tmp_path / "run")
+    write_best(run, 0, 0.5, "mean")
+    runner, exported = CliRunner(), run.path / "publish" / "me" / "small" / "main" / "provenance.json"
+
+    def publish(*options: str, of: str = reference) -> Result:
+        return runner.invoke(app, ["publish", f"{run.path}{of}", "--repo", "me/small", *options])
+
+    refused = publish()
+    assert refused.exit_code == 2
+    assert "the best step of this run is 0, the model before training" in refused.output
+    assert "--allow-untrained" in refused.output
+    assert not exported.exists()
+    publish("--allow-untrained")
+    assert json.loads(exported.read_text())["step"] == 0
+    exported.unlink()
+    publish("--step", "0", of="")  # by its number
+    assert json.loads(exported.read_text())["step"] == 0
+    write_best(run, 3, 0.53, "mean")
+    publish()
+    assert json.loads(exported.read_text())["step"] == 3
 
 
 def test_the_record_survives_and_a_damaged_one_is_named(tmp_path: Path) -> None:

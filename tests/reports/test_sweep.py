@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from reasoning_embedding import config
+from reasoning_embedding.checkpoints.scores import write_best
 from reasoning_embedding.reports import build, summary_table
 from reasoning_embedding.reports.pages.sweep import coordinates, point_table
 from reasoning_embedding.reports.reading import read_sweep
@@ -55,6 +56,18 @@ def folder(tmp_path: Path) -> Path:
         lines.append({"step": 4, "loss": 0.5, "evaluation": {"task.a": value}})
         home.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
     return ledger.folder.path
+
+
+def test_a_best_step_before_training_is_a_warning(folder: Path) -> None:
+    assert "before training" not in build(folder, lambda _: None).read_text()
+    [first, *others] = [
+        outcome.run.name for outcome in read_sweep(folder).outcomes if outcome.state == "finished"
+    ]
+    for name, step in ((first, 0), (others[0], 4)):
+        write_best(SweepLedger(folder).folder.run(name), step, 0.7, "mean")
+    words = f"the best step of 1 of 6 runs is 0, the model before training: {first}."
+    assert words in build(folder, lambda _: None).read_text()
+    assert words in summary_table(folder)
 
 
 def test_seeds_stand_together_with_their_interval(folder: Path) -> None:

@@ -225,6 +225,12 @@ def test_one_task_is_told_without_a_mean(experiment: Experiment) -> None:
     )
 
 
+def test_a_best_step_before_training_is_told(experiment: Experiment) -> None:
+    runs = (replace(experiment.runs[0], best_step=0), replace(experiment.runs[1], best_step=150))
+    [warning] = [line for line in findings(replace(experiment, runs=runs))[0][1] if "Warning" in line]
+    assert warning.startswith("Warning: the best step of base is 0, the model before training")
+
+
 def test_no_second_seed_means_no_yardstick(experiment: Experiment) -> None:
     lone = replace(experiment, runs=experiment.runs[:3])
     text = "\n".join(sentence for _, sentences in findings(lone) for sentence in sentences)

@@ -65,8 +65,11 @@ def sweep_summary(folder: Path) -> str:
     InputError
         As :func:`build_sweep`.
     """
-    table = point_table(read_sweep(folder))
-    return to_text(table, terminal_width()) if table.rows else "No run is finished and measured yet."
+    record = read_sweep(folder)
+    table = point_table(record)
+    if not table.rows:
+        return "No run is finished and measured yet."
+    return "\n\n".join([to_text(table, terminal_width()), *_untrained(record)])
 
 
 def point_table(record: SweepRecord) -> Grid:
@@ -173,7 +176,18 @@ def _best(record: SweepRecord) -> list[str]:
         lines.append(
             "Losses of different temperatures, masks or batch sizes measure different things: set evaluation or metric."
         )
-    return lines
+    return lines + _untrained(record)
+
+
+def _untrained(record: SweepRecord) -> list[str]:
+    """Warn of runs whose best step is the first: what they would publish was never trained."""
+    names = [outcome.run.name for outcome in record.outcomes if outcome.best_step == 0]
+    if not names:
+        return []
+    return [
+        f"Warning: the best step of {len(names)} of {len(record.outcomes)} runs is 0, the model before training: "
+        f"{', '.join(names)}. Their scores are the backbone's; `rembed publish` refuses them unless told otherwise."
+    ]
 
 
 def _interval(half: float | None) -> str:
