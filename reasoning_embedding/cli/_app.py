@@ -64,7 +64,9 @@ def handled() -> Generator[None]:
     try:
         yield
     except ReasoningEmbeddingError as error:
-        typer.echo(f"error: {error}", err=True)
+        from reasoning_embedding.secrets import written
+
+        typer.echo(f"error: {written(str(error))}", err=True)
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
         typer.echo("interrupted", err=True)
