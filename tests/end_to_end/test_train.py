@@ -460,9 +460,7 @@ def test_secrets_are_in_no_file_of_a_run_and_its_settings_are_known_again(
     github, gitlab, password = "ghp_" + "a1B2" * 9, "glpat-" + "x9Yz" * 5, "correct-horse-7"
     monkeypatch.setenv("PGPASSWORD", password)
     path = write_run(extra={"logging": {"tensorboard": False, "project": github, "group": password}})
-    settings = json.loads(path.read_text())
-    settings["data"]["sources"][0]["name"] = gitlab
-    path.write_text(json.dumps(settings))
+    path.write_text(path.read_text() + f"# once it was {gitlab}\n")
     rembed("train", path, "training.steps=3")
     run = RunFolder(tmp_path / "runs" / "run")
     secrets = [secret.encode() for secret in (github, gitlab, password)]
@@ -482,9 +480,9 @@ def test_secrets_are_in_no_file_of_a_run_and_its_settings_are_known_again(
     shutil.move(tmp_path / "runs" / "moved", run.path)
     monkeypatch.delenv("PGPASSWORD")  # what was sealed is known again by its digest, not by its variable
     rembed("train", path, "training.steps=3", "--resume")
-    settings["logging"]["project"] = "ghp_" + "a1B3" * 9
-    settings["data"]["sources"][0]["name"] = "glpat-" + "x9Yw" * 5
-    path.write_text(json.dumps(settings))
-    said = rembed("train", path, "training.steps=3", "--resume", code=2).output
-    assert "data.sources.0.name" in said
+    another = f"logging.project=ghp_{'a1B3' * 9}"
+    said = rembed("train", path, "training.steps=3", another, "--resume", code=2).output
+    assert "other settings (logging.project)" in said
     assert "ghp_" not in said
+    named = f"data.sources.0.name={gitlab}"  # it becomes the name of a prompt in every checkpoint
+    assert "name holds an access token" in rembed("train", path, named, code=2).output

@@ -28,9 +28,9 @@ from .overrides import apply_overrides
 from .suggestions import closest
 from .tree import Node, Problems, find
 
-#: Keys whose texts models read.
-_PROMPTS = frozenset(
-    {"query_template", "instruction", "prompt", "query_prompt", "document_prompt", "prompts"}
+#: Keys whose texts stand in checkpoints as they are: what models read, and what it is called.
+_KEPT = frozenset(
+    {"name", "query_template", "instruction", "prompt", "query_prompt", "document_prompt", "prompts"}
 )
 
 Config = RunConfig | LineageConfig | ExperimentConfig | MergeConfig | SweepConfig
@@ -160,8 +160,8 @@ def _model(
 def _refuse_secrets(tree: Node, problems: Problems, *, anywhere: bool) -> None:
     """Refuse secrets that could not be masked without changing what is done.
 
-    A run's and a merge's record puts a digest in the place of a secret. What models read is written into every
-    checkpoint as it is, and the processes of experiments and sweeps read their settings from files.
+    A run's and a merge's record puts a digest in the place of a secret. Prompts and their names are written into
+    every checkpoint as they are, and the processes of experiments and sweeps read their settings from files.
     """
     known = known_secrets()
 
@@ -172,9 +172,7 @@ def _refuse_secrets(tree: Node, problems: Problems, *, anywhere: bool) -> None:
         elif isinstance(node.value, list):
             for item in node.value:
                 look(item, key)
-        elif (
-            isinstance(node.value, str) and (anywhere or key in _PROMPTS) and holds_secret(node.value, known)
-        ):
+        elif isinstance(node.value, str) and (anywhere or key in _KEPT) and holds_secret(node.value, known):
             why = "its processes read from files" if anywhere else "is written into every checkpoint as it is"
             problems.add(
                 node.place,
