@@ -234,7 +234,7 @@ def test_values_of_secret_variables_are_known_where_they_cannot_be_ordinary_text
         "B_KEY": "short",
         "C_CREDENTIALS": str(tmp_path),
         "D_TOKEN": 'with "quotes" & <marks>',
-        "HOME": "/home/someone",
+        "HOME": "somewhere-else",
     }.items():
         monkeypatch.setenv(name, value)
     assert known_secrets() == ['with "quotes" & <marks>', "correct-horse"]
