@@ -130,6 +130,7 @@ def _write_modules(folder: Path, embedder: Embedder, weights: Mapping[str, Tenso
             "default_prompt_name": embedder.default_prompt_name,
             "similarity_fn_name": "cosine",
         },
+        exact=True,  # a prompt that is not what the model was trained with makes it another model
     )
 
 
