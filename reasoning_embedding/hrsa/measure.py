@@ -234,6 +234,8 @@ def _procrustes(result: Measured, pair: PairMoments, fit: Procrustes) -> dict[st
             value=fit.residual, n=held, definition=RESIDUAL, chance=fit.residual_chance
         ),
     }
+    if np.isnan(fit.rescaled):
+        del found["h_inv_rescaled"]
     if len(fit.row_cosines):
         found["procrustes_cosine"] = Metric(
             value=fit.cosine, n=len(fit.row_cosines), definition=COSINE, chance=0.0

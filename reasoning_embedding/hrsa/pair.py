@@ -165,6 +165,7 @@ class Comparison:
             "kept_rows": len(self.a.sample),
             "streamed": self.sums is not None,
             "tokens": self.a.sample.tokens,
+            "skipped": self.a.sample.skipped,
             "labels": self.probe.classes,
             "knn_rows": len(self.rows.context),
             "knn_rows_embedding": len(self.rows.embedding),

@@ -64,7 +64,7 @@ def test_quick_ones_hold_their_values(layers: tuple[Layer, Layer], found: Measur
     assert not reasons
     assert set(made) == {
         *("cka", "dimension_correlation", "procrustes_cosine", "procrustes_residual"),
-        *("knn_jaccard@5", "knn_mutual@5", "cka_debiased"),
+        *("knn_jaccard@5", "knn_mutual@5", "cka_debiased", "cka_unit"),
     }
     for name, ends in made.items():
         assert ends.low < found.metrics[name].value < ends.high, name

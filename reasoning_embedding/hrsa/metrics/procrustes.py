@@ -28,6 +28,8 @@ RESIDUAL = "|XO - Y|_F^2 / |Y|_F^2 on centred rows of held-out texts"
 COSINE = "mean cosine of the rows of XO and Y, centred rows of held-out texts"
 #: Ceiling and floor nearer than this cannot be told apart on a few hundred rows.
 _NARROW = 0.02
+#: Of so small a share of the directions H_inv is that of the directions, not of the map.
+_FEWEST = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +43,8 @@ class Procrustes(Metric):
     ceiling : float
         H_inv of the same axes up to order and sign: 1, or less where only some principal components are mapped.
     rescaled : float
-        ``(H_inv - floor) / (ceiling - floor)``: 0 = random basis, 1 = same axes up to order and sign.
+        ``(H_inv - floor) / (ceiling - floor)``: 0 = random basis, 1 = same axes up to order and sign; NaN where the
+        rows determine so few directions that both are nearly one.
     residual : float
         ``|XO - Y|_F^2 / |Y|_F^2`` on held-out rows, centred by the means of the fitted rows.
     cosine : float
@@ -276,7 +279,8 @@ def _result(
         )
     free = found.free if found.free > 1 else 0
     value, floor = inverse_entropy(found.rotation), h_inv_floor(len(found.rotation))
-    if found.ceiling - floor < _NARROW:
+    narrow = found.ceiling - floor < _NARROW or (found.size - free) < _FEWEST * found.size
+    if narrow:
         warnings.append(
             f"{found.size - free} {found.unit} lie so oblique to the axes that H_inv is {found.ceiling:.3f} at best and "
             f"{floor:.3f} for a random basis: it tells little"
@@ -292,7 +296,7 @@ def _result(
         effective_rows=found.effective_rows,
         floor=floor,
         ceiling=found.ceiling,
-        rescaled=(value - floor) / (found.ceiling - floor),
+        rescaled=float("nan") if narrow and free else (value - floor) / (found.ceiling - floor),
         residual=gap / scale,
         cosine=float(cosines.mean()) if len(cosines) else float("nan"),
         row_cosines=cosines,

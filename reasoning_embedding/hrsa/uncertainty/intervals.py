@@ -157,7 +157,7 @@ def recomputed_intervals(
     if found.procrustes is not None and found.procrustes.ceiling < 1 and "h_inv" in names:
         names.remove("h_inv")
         why = "other texts would determine other directions of the map"
-        reasons |= {"h_inv": why, "h_inv_rescaled": why}
+        reasons |= {name: why for name in ("h_inv", "h_inv_rescaled") if name in found.metrics}
     for name in names:
         options = {"heldout": settings.heldout, "seed": settings.seed} if name == "h_inv" else {}
         try:
