@@ -107,6 +107,7 @@ def _write_modules(folder: Path, embedder: Embedder) -> None:
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
         },
+        exact=True,  # a prompt that is not what the model was trained with makes it another model
     )
 
 

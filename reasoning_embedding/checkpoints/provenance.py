@@ -92,7 +92,7 @@ def write_provenance(folder: Path, *, kind: str, parent: dict[str, Any] | None, 
         **details,
         "versions": versions(),
     }
-    write_json(folder / FILE, record, sealed=True)
+    write_json(folder / FILE, record, summed=True)
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:

@@ -93,7 +93,7 @@ def write_state(
         save_file(tensors, temporary / _TENSORS)
         content = {**record, "param_groups": optimizer["param_groups"]}
         sums = {"format": _FORMAT, "sums": {_TENSORS: hash_file(temporary / _TENSORS)}}
-        write_json(temporary / _RECORD, content | sums, sealed=True)
+        write_json(temporary / _RECORD, content | sums, summed=True)
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:

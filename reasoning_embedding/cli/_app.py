@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from reasoning_embedding.errors import ReasoningEmbeddingError
+from reasoning_embedding.files import full_disk
+from reasoning_embedding.secrets import written
 
 #: Overrides of a configuration, as every verb that reads one takes them.
 Overrides = Annotated[
@@ -54,7 +56,9 @@ def add(app: typer.Typer, function: Callable[..., None], name: str) -> None:
 
 @contextlib.contextmanager
 def handled() -> Generator[None]:
-    """Print the project's own errors and end with their exit code; let all others through.
+    """Print the project's own errors, and any library's of a full disk, and end with their exit code.
+
+    All others pass through.
 
     Raises
     ------
@@ -64,8 +68,13 @@ def handled() -> Generator[None]:
     try:
         yield
     except ReasoningEmbeddingError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {written(str(error))}", err=True)
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
         typer.echo("interrupted", err=True)
         raise SystemExit(INTERRUPTED) from error
+    except Exception as error:
+        if (told := full_disk(error)) is None:
+            raise
+        typer.echo(f"error: {told}", err=True)
+        raise SystemExit(told.exit_code) from error

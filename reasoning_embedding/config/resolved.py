@@ -135,14 +135,14 @@ def as_begun(saved: dict[str, Any], now: BaseModel) -> tuple[Any, list[str]]:
     return (type(now).model_validate(content) if kept else now), kept
 
 
-def digests(config: BaseModel) -> dict[str, str]:
-    """Return a short SHA-256 of each setting that moves a run's gradient, by key path.
+def digests(resolved: dict[str, Any]) -> dict[str, str]:
+    """Return a short SHA-256 of each setting that moves a run's gradient, by key path, of what :func:`resolved_json` gave.
 
     Places are left out: the content of data and backbone is compared. So is the schedule, whose rates are.
     """
     return {
         key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-        for key, value in (*_leaves(resolved_json(config), ""), *_lengths(resolved_json(config), ""))
+        for key, value in (*_leaves(resolved, ""), *_lengths(resolved, ""))
         if not _is_free(key)
         and not is_place(key)
         and key not in SCHEDULE

@@ -23,7 +23,7 @@ from reasoning_embedding.distributed import World, max_over_ranks
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, hash_file, read_json_lines, write_json
 from reasoning_embedding.progress import Report
-from reasoning_embedding.secrets import masked
+from reasoning_embedding.secrets import masked, sealed, unsealed
 
 from .metrics import cut_log
 from .optimizers import learning_rate_at
@@ -142,7 +142,7 @@ def starting_point(
             where=str(run.path),
             todo="go on with --resume, or choose another name",
         )
-    saved = _saved_settings(run, report)
+    saved = _saved_settings(run, settings, report)
     changed: list[str] = []
     if saved is not None:
         settings, kept = config.as_begun(saved, settings)
@@ -181,11 +181,11 @@ def starting_point(
     return Start(settings)
 
 
-def _saved_settings(run: RunFolder, report: Report) -> dict[str, Any] | None:
+def _saved_settings(run: RunFolder, now: config.RunConfig, report: Report) -> dict[str, Any] | None:
     """Return the settings the run was begun with, or None where the file is gone or damaged, which is said."""
     try:
         if saved := read_settings(run):
-            return saved
+            return unsealed(saved, config.resolved_json(now), run.path)
         problem = "is not there"
     except InputError as error:
         problem = f"cannot be used ({error.what})"
@@ -255,7 +255,7 @@ def _look_at(
 def _other_settings(saved: Any, provenance: dict[str, Any], settings: config.RunConfig) -> list[str]:
     if not isinstance(saved, dict):
         return ["not recorded"]
-    now = config.digests(settings)
+    now = config.digests(masked(config.resolved_json(settings)))
     model = parent_record(settings.backbone).get("content_hash")
     another = model is not None and (provenance.get("parent") or {}).get("content_hash") not in (None, model)
     return [key for key, digest in saved.items() if now.get(key) != digest] + another * ["backbone"]
@@ -314,7 +314,7 @@ def describe_run(prepared: PreparedRun, text: str | None, memory: MemoryMode | N
     run, settings, world = prepared.run, prepared.settings, prepared.world
     if text is not None:
         atomic_write(run.config_yaml, text)
-    write_json(run.config_json, settings.model_dump(mode="json"))
+    write_json(run.config_json, sealed(config.resolved_json(settings), run.path))
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
     manifest = {
         "name": settings.name,
@@ -337,7 +337,7 @@ def describe_run(prepared: PreparedRun, text: str | None, memory: MemoryMode | N
         "versions": versions(),
         "git_commit": _git_commit(),
     }
-    write_json(run.manifest, masked(manifest), sealed=True)
+    write_json(run.manifest, manifest, summed=True)
 
 
 def _git_commit() -> str | None:

@@ -162,7 +162,7 @@ def best_so_far(run: RunFolder, select: str, until: int, report: Report) -> tupl
     found = {step: scores[select] for step, scores in scores_while_training(run).items() if select in scores}
     try:
         best = read_best(run)
-        if best is not None and best["select"] == select:
+        if best is not None and best.get("select") == select and "score" in best:
             found.setdefault(best["step"], best["score"])
     except InputError as error:
         report(f"{error.where}: {error.what}; it is written anew from {run.metrics.name}")

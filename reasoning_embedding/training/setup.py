@@ -48,6 +48,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import masked
 
 from .engines import Engine, build_engine
 from .optimizers import build_optimizer
@@ -127,7 +128,7 @@ class PreparedRun:
                 "step": step,
                 "loss": self.loss.state(),
                 "checkpoint": (read_provenance(self.run.checkpoint(step)) or {})["content_hash"],
-                "settings": config.digests(self.settings),
+                "settings": config.digests(masked(config.resolved_json(self.settings))),
                 "data": self.table.fingerprint,
                 "schedule": schedule_record(self.settings.training, self.plan.steps),
             }

@@ -70,12 +70,12 @@ def test_a_state_of_an_older_version_has_no_sums_and_one_of_today_cannot_lose_th
 
     saved()
     assert verify_state(tmp_path / "state")
-    _edit(file, seal=None, format=None, sums=None)
+    _edit(file, sha256=None, format=None, sums=None)
     assert not verify_state(tmp_path / "state")
     assert load_state(tmp_path / "state", model, optimizer) == {"step": 3}
     for change in ({"sums": None}, {"format": None}, {"format": 1}, {"param_groups": None}):
         saved()
-        _edit(file, seal=None, **change)
+        _edit(file, sha256=None, **change)
         with pytest.raises(InputError, match="lacks what every state has"):
             load_state(tmp_path / "state", model, optimizer)
     saved()

@@ -401,7 +401,7 @@ def run(
         for step in done.steps():
             tensors = load_file(done.checkpoint(step) / "model.safetensors")
             weights[str(step)] = projection([tensors[key] for key in sorted(tensors)])
-    times = {"seconds", "time", "tokens_per_second", "mfu", "memory", "step", "learning_rate"}
+    times = {"seconds", "time", "tokens_per_second", "mfu", "memory", "step", "learning_rate", "crc32"}
     kept = [key for key in log[0] if key not in times and not _measures_the_machine(key)]
     return {key: [line[key] for line in log] for key in sorted(kept)} | {"weights": weights}
 
