@@ -17,7 +17,7 @@ from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, read_json, write_json
+from reasoning_embedding.files import atomic_file, read_json, require_output_file, write_json
 from reasoning_embedding.secrets import sealed, unsealed
 
 _YAML = (".yaml", ".yml")
@@ -104,6 +104,7 @@ class RowOutput:
             raise InputError(
                 "this file exists and is not overwritten", where=str(path), todo="name another, or remove it"
             )
+        require_output_file(path)
         self.path = path
         self.progress = path.with_name(path.name + ".progress")
         self.report = path.with_name(path.name + ".report.json")

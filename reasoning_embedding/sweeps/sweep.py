@@ -15,6 +15,7 @@ from reasoning_embedding.checkpoints import SweepFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 from reasoning_embedding.experiments.processes import EndedProcess, ProcessPool
+from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
@@ -101,6 +102,7 @@ def run_sweep(
         If runs failed; all others are finished first.
     """
     ledger = SweepLedger(SweepFolder.of(sweep).path)
+    require_folder(ledger.folder.path)
     jobs = jobs or sweep.jobs
     with hold_sweep(ledger.folder, shard):
         ledger.write(sweep, runs, text)
