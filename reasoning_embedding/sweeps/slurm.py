@@ -10,6 +10,7 @@ from typing import Any
 from reasoning_embedding import config
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.experiments.processes import QUIET, EndedProcess
+from reasoning_embedding.orphans import works_for_this_process
 from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
@@ -39,7 +40,10 @@ class TrainJob:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                self.command, stdout=file, stderr=subprocess.STDOUT, env={**QUIET, **os.environ}
+                self.command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**QUIET, **os.environ, **works_for_this_process()},
             )
             code = self._process.wait()
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
