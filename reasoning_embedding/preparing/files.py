@@ -18,6 +18,7 @@ from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json, write_json
+from reasoning_embedding.secrets import sealed, unsealed
 
 _YAML = (".yaml", ".yml")
 _OUTPUT = (".jsonl", ".jsonl.gz")
@@ -127,7 +128,8 @@ class RowOutput:
         if (found := read_json(self.report, default={})).get("settings") == settings:
             shutil.rmtree(self.progress, ignore_errors=True)
             return found
-        if found or read_json(self._claims, default={}) != settings:
+        claimed = unsealed(read_json(self._claims, default={}), settings, self.progress)
+        if found or claimed != settings:
             raise self._exists()
         return None
 
@@ -147,7 +149,7 @@ class RowOutput:
             If it was made with other settings.
         """
         settings = json.loads(json.dumps(settings))
-        found = read_json(self._claims, default=settings)
+        found = unsealed(read_json(self._claims, default=settings), settings, self.progress)
         changed = [name for name, value in settings.items() if name not in free and found.get(name) != value]
         if changed:
             raise InputError(
@@ -156,7 +158,7 @@ class RowOutput:
                 todo="give its command again, remove the folder, or name another output",
             )
         self.report.unlink(missing_ok=True)  # of a file that was removed since
-        write_json(self._claims, settings)
+        write_json(self._claims, sealed(settings, self.progress))
 
     @contextlib.contextmanager
     def open(self) -> Generator[BinaryIO | gzip.GzipFile]:
