@@ -18,7 +18,7 @@ from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json, require_output_file, write_json
-from reasoning_embedding.secrets import sealed, unsealed
+from reasoning_embedding.secrets import masked, sealed, unsealed
 
 _YAML = (".yaml", ".yml")
 _OUTPUT = (".jsonl", ".jsonl.gz")
@@ -126,7 +126,7 @@ class RowOutput:
         if not self.path.exists():
             return None
         settings = json.loads(json.dumps(settings))
-        if (found := read_json(self.report, default={})).get("settings") == settings:
+        if (found := read_json(self.report, default={})).get("settings") == masked(settings):
             shutil.rmtree(self.progress, ignore_errors=True)
             return found
         claimed = unsealed(read_json(self._claims, default={}), settings, self.progress)
