@@ -10,6 +10,7 @@ from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_pr
 from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import unsealed
 
@@ -75,12 +76,13 @@ def start_training(
     )
     from reasoning_embedding.training import train
 
+    run = RunFolder.of(settings)
+    require_folder(run.path)
     tasks = scored_tasks(settings, experiment)
     if experiment is not None:
         check_siblings(experiment)
     refuse_evaluation_sources(settings.data, tasks)
     track = tracking_of(settings, report)
-    run = RunFolder.of(settings)
     if experiment is not None and set_aside:
         if _has_other_settings(run, settings) or _has_other_backbone(run, settings):
             move_aside(ExperimentFolder.of(experiment), run.path, report)

@@ -16,6 +16,7 @@ from reasoning_embedding.backbones import (
     SOFTWARE_BFLOAT16,
     Embedder,
     InputContract,
+    Readout,
     add_lora,
     build_backbone,
     check_attention,
@@ -169,7 +170,7 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
 
     # The data. A folder a machine: a lock need not hold between two of them.
     data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
-    table = load_table(data)
+    table = load_table(data, report)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
@@ -184,7 +185,7 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
     embedder = _embedder(settings, run, table, start.step)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
-    store = table_tokens(table, embedder.tokenizer, data)
+    store = table_tokens(table, embedder.tokenizer, data, report=report)
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
     check_budget(store.lengths, training.pack_tokens)
     embedder.to(world.device)
@@ -259,7 +260,8 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
     recompute = settings.training.activation_checkpointing
     if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
         recompute_activations(model, recompute)
-    embedder = Embedder(model, tokenizer, settings.pooling, _prompts(table))
+    readout = Readout(include_prompt=settings.pooling.include_prompt)
+    embedder = Embedder(model, tokenizer, readout, _prompts(table))
     if lora is not None:
         # Adapters start from the run's seed, whatever was drawn before.
         torch.manual_seed(settings.seed)
@@ -271,7 +273,8 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
 def _untrained(settings: config.RunConfig) -> Embedder:
     """Return the run's embedder before its first step, frozen."""
     model, tokenizer = build_backbone(settings.backbone)
-    return Embedder(model, tokenizer, settings.pooling).eval().requires_grad_(False)
+    readout = Readout(include_prompt=settings.pooling.include_prompt)
+    return Embedder(model, tokenizer, readout).eval().requires_grad_(False)
 
 
 def _prompts(table: Table) -> dict[str, str]:
