@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from .tokens import TokenStore, open_tokens, tokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_LOG = logging.getLogger(__name__)
 #: Bytes of source files from which data is kept on disk unasked; compressed ones count fourfold.
 LARGE = 64 * 2**20
 #: Part of every key; raised when what is written changes, so that an older cache is not read.
@@ -51,11 +52,7 @@ def on_disk(data: config.Data, folder: Path) -> config.Data:
     return data if size < LARGE else data.model_copy(update={"cache_dir": str(folder)})
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def load_table(data: config.Data, report: Report = _say) -> Table:
+def load_table(data: config.Data, report: Report = _LOG.warning) -> Table:
     """Read every source of a configuration, or find in the cache what was read before.
 
     Parameters
@@ -96,7 +93,7 @@ def table_tokens(
     tokenizer: PreTrainedTokenizerBase,
     data: config.Data,
     progress: Callable[[int, int], None] | None = None,
-    report: Report = _say,
+    report: Report = _LOG.warning,
 ) -> TokenStore:
     """Return the tokens of a table's texts: from the cache, where the configuration has one.
 

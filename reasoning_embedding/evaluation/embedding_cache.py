@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
+import logging
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ from .sharding import TextEncoder, broadcast_array
 
 #: Sub-folder of an evaluation folder.
 FOLDER = "embeddings"
+_LOG = logging.getLogger(__name__)
 _SUM_BYTES = 4
 
 
@@ -59,7 +60,7 @@ class EmbeddingCache:
             return None
         content, total = content[:-_SUM_BYTES], content[-_SUM_BYTES:]
         if total != _sum(content):
-            print(f"{path} was changed after it was written; the texts are embedded again", file=sys.stderr)
+            _LOG.warning("%s is damaged, or of an older version; its texts are embedded again", path)
             return None
         return np.load(io.BytesIO(content), allow_pickle=False)
 
