@@ -15,6 +15,7 @@ from ._probe_options import (
     LabelField,
     MaxTokens,
     Rule,
+    SkipFirst,
     TextField,
     Texts,
     Traces,
@@ -50,6 +51,7 @@ def command(
     tokens: Rule = None,
     texts: Count = 500,
     max_tokens: MaxTokens = None,
+    skip_first: SkipFirst = None,
     all_intervals: Annotated[
         bool,
         typer.Option(
@@ -76,7 +78,7 @@ def command(
 
     if output is not None:
         require_output_file(output)
-    changes = row_settings(tokens, max_tokens)
+    changes = row_settings(tokens, max_tokens, skip_first)
     changes |= {"against": against} if against else {}
     changes |= {"steps": _steps(steps)} if steps else {}
     changes |= {"intervals": "all"} if all_intervals else {}
