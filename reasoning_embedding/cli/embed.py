@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import require_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,8 @@ def command(
     texts: Annotated[Path, typer.Argument(help="A file with one text a line.", metavar="TEXTS")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the vectors go (.npy).")],
     prompt: Annotated[
-        str | None, typer.Option(help="Put before every text. Absent: the model's default prompt, if it has one.")
+        str | None,
+        typer.Option(help="Put before every text. Absent: the model's default prompt, if it has one."),
     ] = None,
     prompt_name: Annotated[
         str | None, typer.Option(help="A prompt of the model by its name, such as query or document.")
@@ -63,11 +64,15 @@ def command(
         If the output cannot be written, or the Hub not be reached.
     """
     if prompt is not None and prompt_name is not None:
-        raise InputError("--prompt and --prompt-name both say what stands before a text", todo="give one of them")
+        raise InputError(
+            "--prompt and --prompt-name both say what stands before a text", todo="give one of them"
+        )
     if ranges is not None and quantize != Quantize.int8:
-        raise InputError("--ranges are those of int8 codes", todo="add --quantize int8, or leave --ranges out")
+        raise InputError(
+            "--ranges are those of int8 codes", todo="add --quantize int8, or leave --ranges out"
+        )
     lines = _lines(texts)
-    require_writable(output)
+    _require_place(output)
     from ._terminal import silence_libraries
 
     silence_libraries()
@@ -97,6 +102,17 @@ def command(
     with atomic_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, codes)
     typer.echo(f"{len(codes)} x {dimension} {quantize.value if quantize else 'float32'}: {output}")
+
+
+def _require_place(output: Path) -> None:
+    """Refuse an output that cannot be written, before texts are embedded for it."""
+    from reasoning_embedding.files import explain_disk_errors, make_folder
+
+    if output.is_dir():
+        raise InputError("a folder stands where the vectors should go", where=str(output), todo="name a file")
+    make_folder(output.parent)
+    with explain_disk_errors(output), tempfile.TemporaryFile(dir=output.parent):
+        pass
 
 
 def _ranges(path: Path, dimension: int) -> np.ndarray:

@@ -41,8 +41,11 @@ class ModelPrompts:
 
     @property
     def falls_back(self) -> bool:
-        """Whether a text without a prompt gets its task's instruction: where the model was trained with many."""
-        return self.made_here and "query" not in self.prompts
+        """Whether a text without a prompt gets its task's instruction: where the model was trained with several.
+
+        Of a checkpoint of ours an empty prompt says no more than a missing one: all have one for ``query``.
+        """
+        return self.made_here and not self.prompts.get("query") and any(self.prompts.values())
 
     def find(self, metadata: TaskMetadata, side: PromptType | None) -> str | None:
         """Return the prompt of a text of this task, or None; names count in mteb's order."""
@@ -51,7 +54,8 @@ class ModelPrompts:
         if not (self.made_here and side == PromptType.document):
             names = [*names[:1], metadata.name, *names[1:], metadata.type]
         names += [own] if own is not None else []
-        return next((self.prompts[name] for name in names if name in self.prompts), self.default)
+        known = {k: v for k, v in self.prompts.items() if v or not self.made_here}
+        return next((known[name] for name in names if name in known), self.default)
 
 
 def prompts_known_to_mteb(repo: str) -> ModelPrompts | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config, isolation
@@ -115,7 +116,11 @@ def evaluate(
     if not isinstance(model, BM25):
         compression.dimension(model.dimension)
     say = report if world.is_main else lambda line: None
-    said = {task_name(task): task.instruction for task in settings.tasks if _says_instruction(task)}
+    said: dict[str, str] = {
+        task_name(task): words
+        for task in settings.tasks
+        if isinstance(words := getattr(task, "instruction", None), str)
+    }
     instructions = Instructions(settings.instructions)
     lexical = isinstance(model, BM25 | TfIdf)
     if settings.prompts is not None:
@@ -202,10 +207,6 @@ def _load(
             f"two tasks are named {double!r}", where="evaluation.tasks", todo="give one a 'name'"
         )
     return loaded
-
-
-def _says_instruction(task: config.Task) -> bool:
-    return getattr(task, "instruction", None) is not None
 
 
 def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, asking: Asking | None) -> dict[str, Any]:
@@ -317,3 +318,24 @@ def _save(folder: Path, scores: dict[str, Any], order: dict[str, int]) -> None:
         for suite, members in scores["suites"].items()
     }
     write_json(folder / FILE, scores)
+
+
+def query_texts(settings: config.Evaluation) -> dict[str, dict[str, str]]:
+    """Return task -> query id -> text, of tasks whose queries have scores of their own; ids as in ``per_query/``."""
+    found: dict[str, dict[str, str]] = {}
+    with isolation.quiet_libraries():
+        for task in _load(settings.tasks, Instructions()):
+            if isinstance(task, AbsTaskRetrieval):
+                found[task.metadata.name] = dict(_queries(task))
+    return found
+
+
+def _queries(task: AbsTaskRetrieval) -> Iterator[tuple[str, str]]:
+    if not task.data_loaded:
+        task.load_data()
+    task.convert_v1_dataset_format_to_v2(num_proc=None)
+    several = len(task.eval_splits) * len(task.hf_subsets) > 1
+    for split in task.eval_splits:
+        for subset in task.hf_subsets:
+            for row in task.dataset[subset][split]["queries"]:
+                yield f"{split}/{subset}/{row['id']}" if several else row["id"], str(row["text"])

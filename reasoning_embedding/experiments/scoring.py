@@ -106,13 +106,14 @@ def score_model(
     )
 
 
-def _prompts(model: ResolvedModel, embedder: Embedder | LibraryEmbedder) -> ModelPrompts:
-    """The prompts that a model is asked with: its own, else mteb's, as far as nobody says otherwise."""
+def _prompts(model: ResolvedModel, embedder: Embedder | LibraryEmbedder) -> ModelPrompts | None:
+    """The prompts that a model is asked with: its own, else mteb's. A bare language model has none."""
     from reasoning_embedding.evaluation.asking import ModelPrompts, prompts_known_to_mteb
 
+    if not (model.files / "modules.json").is_file():
+        return None
     default = embedder.prompts.get(embedder.default_prompt_name or "")
-    bare = not (model.files / "modules.json").is_file()
-    if model.provenance or bare:
+    if model.provenance:
         return ModelPrompts(embedder.prompts, default, made_here=True)
     known = None if any(embedder.prompts.values()) else prompts_known_to_mteb(str(model.path))
     return known or ModelPrompts(embedder.prompts, default)
@@ -209,9 +210,11 @@ def _score_baseline(
     report: Report,
     world: World,
 ) -> None:
+    from reasoning_embedding.evaluation.asking import ModelPrompts
     from reasoning_embedding.evaluation.run import evaluate
 
     model: Any
+    own_prompts = None
     if baseline == "bm25":
         from reasoning_embedding.data.mining.bm25 import BM25
 
@@ -225,6 +228,7 @@ def _score_baseline(
     else:
         checkpoint = folder.run(experiment.runs[0].name).checkpoint(0)
         model = _untrained_copy(checkpoint).to(world.device)
+        own_prompts = ModelPrompts(model.prompts, made_here=True)
         name, revision = f"{experiment.name}-{baseline}", f"seed-0-{content_hash(checkpoint)[:12]}"
     evaluate(
         model,
@@ -234,6 +238,7 @@ def _score_baseline(
         revision=revision,
         step=None,
         query_template=experiment.recipe.data.query_template,
+        own_prompts=own_prompts,
         report=report,
         world=world,
     )

@@ -191,7 +191,7 @@ MODELS: dict[str, tuple[ModelPrompts | None, dict[PromptType | None, str]]] = {
     ),
     "trained with none": (ModelPrompts({"query": ""}, made_here=True), {QUERY: "", DOCUMENT: "", None: ""}),
     "trained with several": (
-        ModelPrompts({"a": "a: ", "b": "b: "}, made_here=True),
+        ModelPrompts({"query": "", "document": "", "a": "a: ", "b": "b: "}, made_here=True),
         {QUERY: "I: own Q: ", DOCUMENT: "", None: "I: own Q: "},
     ),
     "trained on its namesake": (
