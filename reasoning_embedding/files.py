@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError, SetupError
+from reasoning_embedding.secrets import masked, written
 
 #: Suffix of what is being written; anything that carries it is rubbish of a stopped process.
 PARTIAL = ".partial"
@@ -274,8 +275,17 @@ def atomic_file(path: Path) -> Generator[Path]:
             raise
 
 
-def atomic_write(path: Path, content: str) -> None:
+def atomic_write(path: Path, content: str, *, exact: bool = False) -> None:
     """Write a text file through a temporary sibling and a rename.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    content : str
+        Its text; what is certainly a secret in it is masked.
+    exact : bool
+        For what a model reads: every character as it is.
 
     Raises
     ------
@@ -283,12 +293,13 @@ def atomic_write(path: Path, content: str) -> None:
         When the disk is full or the folder cannot be written.
     """
     with atomic_file(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content if exact else written(content), encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinities are refused."""
-    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, exact: bool = False) -> None:
+    """Write `value` as indented JSON, atomically; NaN and infinities are refused, secrets masked unless `exact`."""
+    content = json.dumps(value if exact else masked(value), indent=1, ensure_ascii=False, allow_nan=False)
+    atomic_write(path, content + "\n", exact=True)
 
 
 def read_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from reasoning_embedding.backbones import Embedder, load_decoder
+from reasoning_embedding.backbones import Embedder, choose_prompt, load_decoder, read_readout
 from reasoning_embedding.backbones.readout import pooling_mode
-from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.progress import Report
 
@@ -115,8 +115,7 @@ class LibraryEmbedder(nn.Module):
         InputError
             If there is no prompt of that name, or the model has no positions for that many tokens.
         """
-        if prompt is None:
-            prompt = own_prompt(self, prompt_name)
+        prompt = choose_prompt(self.prompts, self.default_prompt_name, prompt, prompt_name)
         own = self.model.max_seq_length
         if max_tokens is not None:
             self._require_positions(max_tokens)
@@ -148,26 +147,6 @@ class LibraryEmbedder(nn.Module):
                 where="max_tokens",
                 todo=f"cut texts at {most} tokens or fewer",
             )
-
-
-def own_prompt(embedder: Embedder | LibraryEmbedder, name: str | None) -> str:
-    """Return a model's prompt of that name; without a name its default one, which may be empty.
-
-    Raises
-    ------
-    InputError
-        If it has no prompt of that name.
-    """
-    name = name or embedder.default_prompt_name
-    if name is None:
-        return ""
-    if name not in embedder.prompts:
-        known = sorted(embedder.prompts)
-        raise InputError(
-            f"the model has no prompt named {name!r}{did_you_mean(name, known)}",
-            todo=f"prompts it has: {', '.join(known) or 'none'}",
-        )
-    return embedder.prompts[name]
 
 
 def open_embedder(
@@ -203,6 +182,8 @@ def open_embedder(
         return load_embedder(model.folder).to(device)
     if not _is_embedder(model):
         return _bare(model, say).to(device)
+    with contextlib.suppress(ContractError):  # the library may know what the packed forward does not
+        read_readout(str(model.files))
     library = LibraryEmbedder(_load_library(model)).to(device)
     if library.model.similarity_fn_name not in (None, "cosine"):
         say(

@@ -11,6 +11,7 @@ import typer
 
 from reasoning_embedding.errors import ReasoningEmbeddingError
 from reasoning_embedding.files import full_disk
+from reasoning_embedding.secrets import written
 
 #: Overrides of a configuration, as every verb that reads one takes them.
 Overrides = Annotated[
@@ -67,7 +68,7 @@ def handled() -> Generator[None]:
     try:
         yield
     except ReasoningEmbeddingError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {written(str(error))}", err=True)
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
         typer.echo("interrupted", err=True)

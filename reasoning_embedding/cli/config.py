@@ -34,7 +34,7 @@ def check(
     from reasoning_embedding.config import load_config
     from reasoning_embedding.config.reading.overrides import is_override
 
-    overrides = [item for item in paths if is_override(item) and not Path(item).exists()]
+    overrides = [item for item in paths if is_override(item) and not _is_there(item)]
     files = _files([Path(item) for item in paths if item not in overrides])
     problems: list[str] = []
     for file in files:
@@ -46,6 +46,13 @@ def check(
             typer.echo(f"{file}: ok ({loaded.config.kind})")
     if problems:
         raise ConfigError(problems)
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # longer than a path can be
+        return False
 
 
 def _files(paths: list[Path]) -> list[Path]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding.errors import InputError
 
+from .lines import read_lines, regular_file
 from .rows import Record, RowProblem
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+#: What values that Python has no object for raise: bytes that are no text, times out of range.
+_ODD = (ArithmeticError, LookupError, TypeError, ValueError)
+_LARGEST_BATCH = 2**30
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
 PARQUET_SUFFIX = ".parquet"
@@ -29,7 +32,7 @@ def data_files(path: str | Path) -> list[Path]:
     InputError
         If there is no such path, or the folder has no file of a known kind.
     """
-    path = Path(path).expanduser()
+    path = _expanded(Path(path))
     if path.is_dir():
         found = sorted(
             file
@@ -43,7 +46,18 @@ def data_files(path: str | Path) -> list[Path]:
         return found
     if not path.exists():
         raise InputError("no such file or folder", where=str(path), todo="check the path in data.sources")
-    return [path]
+    return [regular_file(path)]
+
+
+def _expanded(path: Path) -> Path:
+    """Return a path with the home folder in it, and refuse what no system can look for."""
+    try:
+        path = path.expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        what = f"no path of this system ({getattr(error, 'strerror', None) or error})"
+        raise InputError(what, where=str(path)[:300], todo="check the path in data.sources") from error
+    return path
 
 
 def file_stem(path: Path) -> str:
@@ -79,24 +93,13 @@ def _known() -> str:
 
 
 def _json_lines(path: Path) -> Iterator[Record]:
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if line.strip():
-                    yield f"{path}:{number}", _json(line)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        where = f"{path}:{number + 1}"
-        raise InputError(
-            f"broken gzip ({error})", where=where, todo="download or compress the file again"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot read the file ({error.strerror or error})", where=str(path)) from error
+    for number, line in read_lines(path):
+        if line.strip():
+            yield f"{path}:{number}", parse_json(line)
 
 
-def _json(line: bytes) -> object:
+def parse_json(line: bytes) -> object:
+    """Return what a line of JSON stands for, or the :class:`RowProblem` that it is."""
     try:
         return json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -115,23 +118,28 @@ def _parquet(path: Path) -> Iterator[Record]:
 
     try:
         number = 0
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=4096):
+        with pq.ParquetFile(regular_file(path)) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                if batch.nbytes > _LARGEST_BATCH:  # one text of a dictionary may stand in every row
+                    what = f"its rows have {batch.nbytes / batch.num_rows / 2**20:.0f} MiB each"
+                    raise InputError(what, where=f"{path}: row {number + 1}", todo="cut the texts")
                 for record in _batch_records(batch):
                     number += 1
                     yield f"{path}: row {number}", record
-    except (pa.ArrowException, OSError) as error:
-        message = f"cannot read the parquet file ({str(error).splitlines()[0][:120]})"
+    except (pa.ArrowException, OSError, *_ODD) as error:
+        message = f"cannot read the parquet file ({(str(error).splitlines() or [''])[0][:120]})"
         raise InputError(message, where=str(path), todo="write or download the file again") from error
 
 
 def _batch_records(batch: pa.RecordBatch) -> Iterator[object]:
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        # Parquet does not check its strings; find the row by reading them one at a time.
+    except _ODD:
+        # Parquet does not check its strings and times; find the row by reading them one at a time.
         for index in range(batch.num_rows):
             try:
                 yield batch.slice(index, 1).to_pylist()[0]
             except UnicodeDecodeError:
                 yield RowProblem("not UTF-8", "write the strings as UTF-8")
+            except _ODD as error:
+                yield RowProblem("a value that cannot be read", "write texts and numbers", str(error)[:80])

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from reasoning_embedding.errors import InputError
@@ -23,6 +22,7 @@ _NEGATIVES = ("neg", "negative", "negatives")
 _INSTRUCTION = ("instruction", "prompt")
 #: Columns of sentence-transformers' n-tuples: negative_1, negative_2, ...
 _NUMBERED_NEGATIVE = re.compile(r"negative_(\d{1,4})")
+_LARGEST_SCORE = 1e30
 _SHAPE = 'write {"query": text, "pos": [texts], "neg": [texts]}, one object a line'
 
 
@@ -160,7 +160,7 @@ def parse_row(record: object, *, source: str | None, default_source: str, instru
     query, own_instruction = _query(record)
     positives = _texts(_first(record, _POSITIVES), "positive")
     if not positives:
-        fields = ", ".join(sorted(str(key) for key in record)[:8])
+        fields = ", ".join(sorted(str(key)[:40] for key in record)[:8])
         raise RowProblem(
             "no positives", "every row needs at least one text under pos", f"its fields: {fields}"
         )
@@ -247,7 +247,7 @@ def _first(record: Mapping, names: tuple[str, ...]) -> object:
 def _query(record: Mapping) -> tuple[str, str | None]:
     query, instruction = _first(record, _QUERY), _first(record, _INSTRUCTION)
     if query is None:
-        fields = ", ".join(sorted(str(key) for key in record)[:8])
+        fields = ", ".join(sorted(str(key)[:40] for key in record)[:8])
         raise RowProblem("no query", _SHAPE, f"its fields: {fields}")
     if isinstance(query, list | tuple):
         if len(query) != 2:
@@ -274,14 +274,25 @@ def _scores(value: object, role: str, texts: int) -> tuple[float, ...]:
     if value is None or value == []:
         return ()
     if not isinstance(value, list | tuple):
-        raise RowProblem(f"{role} scores are not a list", "write one number a text", repr(value)[:40])
+        raise RowProblem(f"{role} scores are not a list", "write one number a text", _start(value))
     if len(value) != texts:
         detail = f"{len(value)} scores, {texts} {role}s"
         raise RowProblem(f"{role} scores do not match the {role}s", "write one number a text", detail)
     for number in value:
-        if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
-            raise RowProblem(f"a {role} score is not a number", "write one number a text", repr(number)[:40])
+        # Beyond float32 a score would be infinite where it is compared, and an integer may be larger than a float.
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | float)
+            or not -_LARGEST_SCORE <= number <= _LARGEST_SCORE
+        ):
+            todo = f"write one number a text, from -{_LARGEST_SCORE:g} to {_LARGEST_SCORE:g}"
+            raise RowProblem(f"a {role} score is not a number", todo, _start(number))
     return tuple(float(number) for number in value)
+
+
+def _start(value: object) -> str:
+    """Return the first characters of a value; all of an integer of thousands of digits is refused by Python."""
+    return type(value).__name__ if isinstance(value, list | dict | int) else repr(value)[:40]
 
 
 def _document(entry: object, role: str) -> str:

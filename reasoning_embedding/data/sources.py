@@ -173,6 +173,10 @@ def _lookup(ids: object, corpus: Mapping[str, str], role: str) -> list[str]:
         return []
     if not isinstance(ids, list):
         raise RowProblem(f"{role} is not a list of corpus ids", f'write "{role}": [ids]')
+    # A list in the place of an id could be too deep to be written out.
+    if odd := [key for key in ids if isinstance(key, bool) or not isinstance(key, str | int)]:
+        todo = "write ids as texts or whole numbers"
+        raise RowProblem("an id is not in the corpus", todo, f"{role} holds a {type(odd[0]).__name__}")
     texts = [corpus.get(str(key)) for key in ids]
     if missing := [key for key, text in zip(ids, texts, strict=True) if text is None]:
         raise RowProblem(

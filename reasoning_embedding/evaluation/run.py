@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config, isolation
-from reasoning_embedding.backbones.embedder import default_pack_tokens
+from reasoning_embedding.backbones import Readout
+from reasoning_embedding.backbones.embedder import NO_LIMIT, default_pack_tokens
 from reasoning_embedding.checkpoints.provenance import versions
 from reasoning_embedding.checkpoints.scores import (
     FILE,
@@ -219,18 +221,24 @@ def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, asking: Aski
     compression = Compression(settings.truncate, settings.quantize)
     whole = None if isinstance(model, BM25) else model.dimension
     return {
-        "max_tokens": settings.max_tokens or getattr(model, "max_tokens", None),
+        "max_tokens": settings.max_tokens or _own_limit(model),
         "pack_tokens": pack_tokens,
         "query_template": asking.template if asking else QUERY_TEMPLATE,
         "prompts_from": _source(asking),
         "dtype": None if tensor is None else str(tensor.dtype).removeprefix("torch."),
-        "readout": asdict(readout) if is_dataclass(readout) and not isinstance(readout, type) else readout,
+        "readout": json.loads(json.dumps(asdict(readout) if isinstance(readout, Readout) else readout)),
         "truncate": settings.truncate,
         "quantize": settings.quantize,
         "dimension": None if whole is None else compression.dimension(whole),
         "bytes_per_vector": None if whole is None else compression.bytes(whole),
         "chunk_documents": settings.chunk_documents,
     }
+
+
+def _own_limit(model: TextEncoder | BM25) -> int | None:
+    """The model's own limit of tokens; None where it has none."""
+    limit = getattr(model, "max_tokens", None)
+    return None if limit is None or limit >= NO_LIMIT else limit
 
 
 def _source(asking: Asking | None) -> str:

@@ -15,6 +15,7 @@ from reasoning_embedding.checkpoints.references import ResolvedModel, resolve
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, read_json, write_json
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import sealed
 
 from .comparisons import checkpoint, make_instrument, series_of
 from .scoring import failures, query_template, score_model
@@ -74,7 +75,7 @@ def run_merge(
     with open_models(named, base) as models, _held(run):
         if text is not None:
             atomic_write(run.config_yaml, text)
-        write_json(run.config_json, settings.model_dump(mode="json"))
+        write_json(run.config_json, sealed(config.resolved_json(settings), run.path))
         record: dict[str, Any] = {
             "name": settings.name,
             "models": [name for name, _ in named],

@@ -11,6 +11,7 @@ from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import unsealed
 
 from .comparisons import tracking_of
 from .contamination import compare_tasks, scored_tasks
@@ -168,7 +169,7 @@ def _has_other_settings(run: RunFolder, settings: config.RunConfig) -> bool:
     """Whether a run that began was configured otherwise."""
     if not run.steps():
         return False
-    saved = read_json(run.config_json, default={})
+    saved = unsealed(read_json(run.config_json, default={}), config.resolved_json(settings), run.path)
     return not saved or bool(config.changed_since(saved, settings))
 
 

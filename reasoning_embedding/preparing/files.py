@@ -18,6 +18,7 @@ from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json, write_json
+from reasoning_embedding.secrets import sealed, unsealed
 
 _YAML = (".yaml", ".yml")
 _OUTPUT = (".jsonl", ".jsonl.gz")
@@ -124,7 +125,7 @@ class RowOutput:
         """
         file = self.progress / "settings.json"
         settings = json.loads(json.dumps(settings))
-        found = read_json(file, default=settings)
+        found = unsealed(read_json(file, default=settings), settings, self.progress)
         changed = [name for name, value in settings.items() if name not in free and found.get(name) != value]
         if changed:
             raise InputError(
@@ -132,7 +133,7 @@ class RowOutput:
                 where=str(self.progress),
                 todo="give its command again, remove the folder, or name another output",
             )
-        write_json(file, settings)
+        write_json(file, sealed(settings, self.progress))
 
     @contextlib.contextmanager
     def open(self) -> Generator[BinaryIO | gzip.GzipFile]:

@@ -20,6 +20,7 @@ from reasoning_embedding.files import atomic_write, explain_disk_errors, read_js
 from reasoning_embedding.planning.devices import find_device
 from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 from reasoning_embedding.progress import Report, Throttle, seconds_left
+from reasoning_embedding.secrets import masked
 
 from .step import StepOutput
 from .trackers import Tracker
@@ -81,7 +82,7 @@ class Metrics:
     def write(self, record: dict[str, Any]) -> None:
         """Append one step's record; its numbers also go to the trackers."""
         with explain_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.write(json.dumps(masked(record), allow_nan=False) + "\n")
         parts = {
             f"{part}/{name}": value
             for part in ("evaluation", "time")

@@ -16,7 +16,7 @@ from reasoning_embedding.checkpoints import RunFolder, read_provenance, versions
 from reasoning_embedding.checkpoints.retention import newest_resumable
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_write, read_json, write_json
-from reasoning_embedding.secrets import masked
+from reasoning_embedding.secrets import sealed, unsealed
 
 if TYPE_CHECKING:
     from .memory_mode import MemoryMode
@@ -39,7 +39,7 @@ def first_step(run: RunFolder, settings: config.RunConfig, *, resume: bool) -> i
             where=str(run.path),
             todo="go on with --resume, or choose another name",
         )
-    saved = read_json(run.config_json, default={})
+    saved = unsealed(read_json(run.config_json, default={}), config.resolved_json(settings), run.path)
     if saved and (changed := config.changed_since(saved, settings)):
         raise InputError(
             f"the run there had other settings ({', '.join(changed)})",
@@ -64,7 +64,7 @@ def describe_run(prepared: PreparedRun, text: str | None, memory: MemoryMode) ->
     run, settings, world = prepared.run, prepared.settings, prepared.world
     if text is not None:
         atomic_write(run.config_yaml, text)
-    write_json(run.config_json, settings.model_dump(mode="json"))
+    write_json(run.config_json, sealed(config.resolved_json(settings), run.path))
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
     manifest = {
         "name": settings.name,
@@ -86,7 +86,7 @@ def describe_run(prepared: PreparedRun, text: str | None, memory: MemoryMode) ->
         "versions": versions(),
         "git_commit": _git_commit(),
     }
-    write_json(run.manifest, masked(manifest))
+    write_json(run.manifest, manifest)
 
 
 def _git_commit() -> str | None:

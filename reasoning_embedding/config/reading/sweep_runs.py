@@ -60,10 +60,14 @@ def expand_sweep(sweep: SweepConfig, tree: Node, problems: Problems) -> list[Swe
         problems.add(tree.place, f"this sweep has {count:,} runs; {_MOST_RUNS:,} are the most")
         return []
     runs: dict[str, SweepRun] = {}
+    failed = 0
     for combination in itertools.product(*axes):
         point = {key: node for part in combination for key, node in part.items()}
         run = _run(sweep, base, point, problems)
         if run is None:
+            failed += 1
+            if failed == problems.most:
+                break
             continue
         if run.name in runs:
             at = next(iter(point.values()))

@@ -60,6 +60,7 @@ from reasoning_embedding.reports.tables import (
     score_table,
     sequence_tables,
 )
+from reasoning_embedding.secrets import written
 
 
 def build_experiment(folder: Path, report: Report) -> Path:
@@ -87,7 +88,7 @@ def build_experiment(folder: Path, report: Report) -> Path:
     experiment, compared = _compared(experiment)
     tables = [*build_tables(experiment), *(grids(compared) if compared else [])]
     with atomic_folder(ExperimentFolder(folder).report) as target:
-        (target / "table.md").write_text(_markdown(experiment, tables), encoding="utf-8")
+        (target / "table.md").write_text(written(_markdown(experiment, tables)), encoding="utf-8")
         beside = ["table.md"]
         if compared:
             beside += [path.name for path in write_score_table(target, compared)]

@@ -194,5 +194,5 @@ def test_faulty_folders_are_said(bright: Path, tmp_path: Path) -> None:
         read_bright(bright, "biology")
     (bright / "documents" / "biology.jsonl").unlink()
     (bright / "documents" / "biology-00000-of-00001.parquet").write_bytes(b"PAR1, or not")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot read the parquet file"):
         read_bright(bright, "biology")
