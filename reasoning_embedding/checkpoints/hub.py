@@ -42,7 +42,12 @@ def download(repo: str, revision: str | None, *, where: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(repo, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHERS)
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=_FILES,
+                ignore_patterns=_OTHERS,
+            )
         )
     except RevisionNotFoundError as error:
         raise InputError(

@@ -77,11 +77,12 @@ class LibraryEmbedder(nn.Module):
     @property
     def readout(self) -> dict[str, Any]:
         """How token states become a vector, in words: the modules, and the pooling where there is one."""
-        modules = [type(module).__name__ for module in self.model]
-        found = [
-            pooling_mode(module.get_config_dict()) for module in self.model if hasattr(module, "pooling_mode")
-        ]
-        return {"modules": modules, "pooling": found[0] if found else None}
+        modules: list[Any] = list(self.model)
+        found = [pooling_mode(each.get_config_dict()) for each in modules if hasattr(each, "pooling_mode")]
+        return {
+            "modules": [type(each).__name__ for each in modules],
+            "pooling": found[0] if found else None,
+        }
 
     def encode(
         self,

@@ -52,6 +52,8 @@ def hub(versions: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         repo.tags["v1"] = first
         repo.add("main", Commit(_files(versions[1]), "second", "me", first))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        urls = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", urls)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))

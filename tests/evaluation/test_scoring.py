@@ -193,8 +193,13 @@ def test_what_decides_a_score_is_pinned_and_asks_for_a_rerun(tiny_backbone: Path
         "max_tokens": 512,
         "pack_tokens": 2048,
         "query_template": "Instruct: {instruction}\nQuery: ",
+        "prompts_from": "the tasks' instructions",
         "dtype": "float32",
-        "pooling": {"kind": "mean", "include_prompt": False},
+        "readout": {**vars(embedder.readout), "heads": []},
+        "truncate": None,
+        "quantize": None,
+        "dimension": 32,
+        "bytes_per_vector": 128,
         "chunk_documents": 50_000,
     }
     [entry] = base["tasks"]
