@@ -22,6 +22,17 @@ def resolved_json(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
+def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved configuration in which a key that is left open holds what versions before filled in.
+
+    By it runs of those versions are known again: a limit of tokens that nobody set was 512 of a run's own evaluation.
+    """
+    section = resolved.get("evaluation")
+    if not isinstance(section, dict) or "every" not in section or section.get("max_tokens") is not None:
+        return resolved
+    return {**resolved, "evaluation": {**section, "max_tokens": 512}}
+
+
 def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
     """List what differs between two configurations.
 
@@ -68,7 +79,7 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
         before = resolved_json(type(now).model_validate(saved))
     except ValidationError:  # a key that is gone, a value that is no longer allowed
         before = saved
-    return [key for key, *_ in differences(before, resolved_json(now))]
+    return [key for key, *_ in differences(with_old_defaults(before), with_old_defaults(resolved_json(now)))]
 
 
 def unpaired(found: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:
