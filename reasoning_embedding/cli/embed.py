@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_file, require_output_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,8 +71,8 @@ def command(
         raise InputError(
             "--ranges are those of int8 codes", todo="add --quantize int8, or leave --ranges out"
         )
+    require_output_file(output)
     lines = _lines(texts)
-    _require_place(output)
     from ._terminal import silence_libraries
 
     silence_libraries()
@@ -82,7 +82,6 @@ def command(
     from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.checkpoints.references import resolve
     from reasoning_embedding.evaluation.compression import Compression, ranges_of
-    from reasoning_embedding.files import atomic_file
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embedder = open_embedder(resolve(checkpoint), device=device, report=typer.echo)
@@ -102,17 +101,6 @@ def command(
     with atomic_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, codes)
     typer.echo(f"{len(codes)} x {dimension} {quantize.value if quantize else 'float32'}: {output}")
-
-
-def _require_place(output: Path) -> None:
-    """Refuse an output that cannot be written, before texts are embedded for it."""
-    from reasoning_embedding.files import explain_disk_errors, make_folder
-
-    if output.is_dir():
-        raise InputError("a folder stands where the vectors should go", where=str(output), todo="name a file")
-    make_folder(output.parent)
-    with explain_disk_errors(output), tempfile.TemporaryFile(dir=output.parent):
-        pass
 
 
 def _ranges(path: Path, dimension: int) -> np.ndarray:

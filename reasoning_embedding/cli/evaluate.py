@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_folder
 
 from .embed import Quantize
 
@@ -86,6 +87,8 @@ def command(
         raise InputError(
             f"{len(models)} models", todo="name one, or two with --compare" if not compare else "name two"
         )
+    if output is not None:
+        require_folder(output)
     silence_libraries()
     prompts = {"query": query_prompt, "document": document_prompt}
     changes: dict[str, Any] = {
