@@ -103,7 +103,7 @@ class LibraryEmbedder(nn.Module):
         prompt : str, optional
             Put before every text; empty: nothing is. Absent: the prompt of that name, else the model's default one.
         prompt_name : str, optional
-            One of :attr:`prompts`.
+            One of the model's prompts.
         max_tokens : int, optional
             Longer texts are cut. Absent: at the model's own limit.
         pack_tokens : int, optional

@@ -128,7 +128,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class Target:
+class ScoredModel:
     """A model to be scored: what it is called, where its scores go, and the run whose template its queries have."""
 
     model: ResolvedModel
@@ -140,7 +140,7 @@ class Target:
 
 def _targets(
     references: list[str], evaluation: Evaluation, output: Path | None, *, compare: bool
-) -> list[Target]:
+) -> list[ScoredModel]:
     """Find the models, before any of them costs time."""
     from reasoning_embedding.checkpoints import RunFolder, step_name
     from reasoning_embedding.checkpoints.references import resolve, series_of_steps, step_of
@@ -153,7 +153,7 @@ def _targets(
             for step in chosen_steps(run, evaluation.steps):
                 model = step_of(run, str(step), f"{reference}@{step}")
                 folder = (output or run.evaluation) / step_name(step)
-                targets.append(Target(model, model.folder.name, run.path.resolve().name, folder, run))
+                targets.append(ScoredModel(model, model.folder.name, run.path.resolve().name, folder, run))
             continue
         model = resolve(reference)
         own = RunFolder(Path(model.path).resolve().parent.parent)
@@ -171,7 +171,7 @@ def _targets(
             )
         name = model.provenance.get("run") or Path(model.path).resolve().name
         label = reference if compare else Path(model.path).name
-        targets.append(Target(model, label, name, folder, own))
+        targets.append(ScoredModel(model, label, name, folder, own))
     if compare and targets[0].folder == targets[1].folder:
         raise InputError(f"{references[0]} and {references[1]} are one model", todo="name two different ones")
     return targets
@@ -195,7 +195,7 @@ def _own_tasks(references: list[str]) -> RunFolder | None:
     return None
 
 
-def _compare(targets: list[Target], evaluation: Evaluation, output: Path) -> None:
+def _compare(targets: list[ScoredModel], evaluation: Evaluation, output: Path) -> None:
     from reasoning_embedding.evaluation.run import folder_of, query_texts
     from reasoning_embedding.reports.grid import terminal_width
     from reasoning_embedding.reports.side_by_side import side_by_side, to_terminal, write_comparison

@@ -23,14 +23,19 @@ def resolved_json(config: BaseModel) -> dict[str, Any]:
 
 
 def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return a resolved configuration in which a key that is left open holds what versions before filled in.
+    """Return a resolved run in which what is left open holds what versions before filled in.
 
-    By it runs of those versions are known again: a limit of tokens that nobody set was 512 of a run's own evaluation.
+    By it runs of those versions are known again.
     """
     section = resolved.get("evaluation")
-    if not isinstance(section, dict) or "every" not in section or section.get("max_tokens") is not None:
-        return resolved
-    return {**resolved, "evaluation": {**section, "max_tokens": 512}}
+    return resolved if section is None else {**resolved, "evaluation": evaluation_of_before(section)}
+
+
+def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved evaluation section as versions before had it: texts cut at 512 tokens, whole vectors."""
+    new = ("prompts", "truncate", "quantize")
+    kept = {key: value for key, value in section.items() if value is not None or key not in new}
+    return kept if kept.get("max_tokens") is not None else {**kept, "max_tokens": 512}
 
 
 def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
