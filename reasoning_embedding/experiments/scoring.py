@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash, step_name
 from reasoning_embedding.checkpoints.references import ResolvedModel, pick_step, step_of
+from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.checkpoints.scores import (
     FILE,
     live_revision,
@@ -19,7 +20,7 @@ from reasoning_embedding.checkpoints.scores import (
     set_aside,
 )
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
-from reasoning_embedding.files import atomic_file, explain_disk_errors, read_json
+from reasoning_embedding.files import atomic_file, explain_disk_errors
 from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
@@ -170,10 +171,7 @@ def query_template(run: RunFolder) -> str:
     """Return the template that a run's queries were trained with, or the default where no configuration is kept."""
     from reasoning_embedding.evaluation.asking import QUERY_TEMPLATE
 
-    try:
-        resolved = read_json(run.config_json, default={})
-    except InputError:
-        return QUERY_TEMPLATE
+    resolved = read_settings(run)
     return resolved.get("data", {}).get("query_template") or QUERY_TEMPLATE
 
 
