@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_output_file
 
 from ._probe_options import (
     Count,
@@ -73,6 +74,8 @@ def command(
 
     from ._terminal import silence_libraries, speaker
 
+    if output is not None:
+        require_output_file(output)
     changes = row_settings(tokens, max_tokens)
     changes |= {"against": against} if against else {}
     changes |= {"steps": _steps(steps)} if steps else {}
@@ -97,9 +100,9 @@ def command(
 
 def _own(series: Series) -> dict[str, Any]:
     """Return the ``hrsa`` section of a run's configuration; empty where it has none."""
-    from reasoning_embedding.files import read_json
+    from reasoning_embedding.checkpoints.run_records import read_settings
 
-    return (read_json(series.run.config_json, default={}).get("hrsa") if series.run else None) or {}
+    return (read_settings(series.run).get("hrsa") if series.run else None) or {}
 
 
 def _steps(text: str) -> Any:
