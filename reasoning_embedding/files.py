@@ -251,6 +251,13 @@ def remove_folder(path: Path) -> None:
     _sync(path.parent)
 
 
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a written file its name: the content is on the disk before the name is, and then the name."""
+    _sync(temporary)
+    temporary.rename(path)
+    _sync(path.parent)
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[Path]:
     """Yield a temporary sibling of `path` to write to, and rename it to `path` when the block succeeds.
@@ -267,9 +274,7 @@ def atomic_file(path: Path) -> Generator[Path]:
         temporary = path.with_name(f".{path.name}{PARTIAL}")
         try:
             yield temporary
-            _sync(temporary)
-            temporary.rename(path)
-            _sync(path.parent)
+            move_into_place(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

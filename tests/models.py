@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.backbones import Embedder, Readout
 from reasoning_embedding.backbones.attention import register
 
 SIZES: dict[str, Any] = {
@@ -44,7 +43,9 @@ def tiny_decoder(model_type: str = "qwen3", *, causal: bool = False, **changes: 
 def tiny_embedder(model_type: str = "qwen3", *, double: bool = False, **changes: Any) -> Embedder:
     """An embedder over :func:`tiny_decoder`; `double` for float64."""
     model = tiny_decoder(model_type, **changes)
-    embedder = Embedder(model, None, config.Pooling())  # type: ignore[arg-type]
+    embedder = Embedder(
+        model, None, Readout(attention="causal" if changes.get("causal") else "bidirectional")
+    )  # type: ignore[arg-type]
     return embedder.double() if double else embedder
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.errors import ContractError, InputError
+from reasoning_embedding.errors import InputError
 
 from . import attention
+from .layers import set_causal
 from .readout import require_decoder
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def load_decoder(
     require_decoder(model_config, path)
     if bidirectional is not None:
         # The attribute must sit on the config object: from_pretrained(is_causal=...) is refused or dropped.
-        model_config.is_causal = not bidirectional
+        set_causal(model_config, not bidirectional)
     tokenizer = load_tokenizer(path, revision=revision)
     with _explain(path, revision), _without_load_report():
         model, loading = AutoModel.from_pretrained(
@@ -153,7 +154,7 @@ def load_decoder(
             where=path,
             todo="random weights in their place would train without a word; name a complete checkpoint",
         )
-    return _prepare(model, tokenizer, path, implementation), tokenizer
+    return _prepare(model, path, implementation), tokenizer
 
 
 def build_backbone(
@@ -173,20 +174,14 @@ def build_backbone(
 
     tokenizer = load_tokenizer(backbone.tokenizer)
     model_config = build_config(backbone.architecture, len(tokenizer), tokenizer)
-    model_config.is_causal = not bidirectional
+    set_causal(model_config, not bidirectional)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(backbone.seed)
         model = AutoModel.from_config(model_config, dtype=dtype)
-    return _prepare(model, tokenizer, backbone.architecture.model_type, None), tokenizer
+    return _prepare(model, backbone.architecture.model_type, None), tokenizer
 
 
-def _prepare(model: Any, tokenizer: Any, where: str, implementation: str | None) -> Any:
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ContractError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {model.get_input_embeddings().num_embeddings}",
-            where=where,
-            todo="use the tokenizer the model was made with",
-        )
+def _prepare(model: Any, where: str, implementation: str | None) -> Any:
     with _explain(where, None):
         model.set_attn_implementation(implementation or attention.register())
     model.config.use_cache = False

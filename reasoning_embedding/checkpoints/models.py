@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from reasoning_embedding.backbones import Embedder, require_packed_readout
+from reasoning_embedding.backbones import Embedder, read_readout
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.progress import Report
 
@@ -149,7 +149,7 @@ def open_embedder(
 def _is_embedder(path: str, revision: str | None) -> bool:
     """Whether a folder or Hub id has modules; those that the packed forward leaves out are modules too."""
     try:
-        return require_packed_readout(path, revision=revision)
+        return read_readout(path, revision=revision) is not None
     except ContractError:
         return True
 

@@ -78,7 +78,7 @@ def mine(
     Raises
     ------
     InputError
-        If rows, corpus, model or rules cannot be used, or the output exists.
+        If rows, corpus, model or rules cannot be used, or the output exists and this command did not make it.
     SetupError
         If a library is missing or the output cannot be written.
     """

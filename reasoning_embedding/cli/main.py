@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from reasoning_embedding import __version__
+from reasoning_embedding.orphans import end_with_parent
 
 from ._app import add, handled, make_app
 
@@ -93,4 +94,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         Words after the program's name; absent: those of the process.
     """
+    end_with_parent()
     app(args=None if arguments is None else list(arguments), prog_name="rembed")

@@ -185,7 +185,7 @@ def _load(
 
 def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, query_template: str) -> dict[str, Any]:
     """Return the settings that go into the result."""
-    pooling = getattr(model, "pooling", None)
+    readout = getattr(model, "readout", None)
     tensor = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     pack_tokens = settings.pack_tokens
     if pack_tokens is None and tensor is not None:
@@ -195,7 +195,9 @@ def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, query_templa
         "pack_tokens": pack_tokens,
         "query_template": query_template,
         "dtype": None if tensor is None else str(tensor.dtype).removeprefix("torch."),
-        "pooling": pooling.model_dump() if isinstance(pooling, config.Pooling) else None,
+        "pooling": None
+        if readout is None
+        else {"kind": readout.pooling, "include_prompt": readout.include_prompt},
         "chunk_documents": settings.chunk_documents,
     }
 

@@ -228,6 +228,7 @@ def _untrained_copy(checkpoint: Path) -> Embedder:
     import torch
     from transformers import AutoModel
 
+    from reasoning_embedding.backbones import make_heads
     from reasoning_embedding.checkpoints.embedder import load_embedder
 
     embedder = load_embedder(checkpoint)
@@ -235,6 +236,7 @@ def _untrained_copy(checkpoint: Path) -> Embedder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         embedder.model = AutoModel.from_config(embedder.model.config, attn_implementation=implementation)
+        embedder.heads = make_heads(embedder.readout.heads, embedder.model.config.hidden_size)
     return embedder
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from reasoning_embedding.backbones import decoder_layers, make_pack, packs_for
+from reasoning_embedding.backbones import decoder_layers, is_causal, make_pack, packs_for
 from reasoning_embedding.data import tokens
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
@@ -235,7 +235,7 @@ class _Kept:
                 tensor.copy_(sum_over_ranks(tensor.to(world.device), world))
         for label, state in zip(self.labels, self.states, strict=True):
             check_finite(state, self.model, label)
-        causal = bool(getattr(self.model.config, "is_causal", True))
+        causal = is_causal(self.model.config)
         states = [state.numpy() for state in self.states]
         return Activations(self.labels, states, self.last.numpy(), self.mean.numpy(), self.sample, causal)
 

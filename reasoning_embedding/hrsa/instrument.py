@@ -16,8 +16,8 @@ from reasoning_embedding.backbones import (
     load_config,
     load_decoder,
     load_tokenizer,
+    read_readout,
     require_decoder,
-    require_packed_readout,
 )
 from reasoning_embedding.checkpoints import read_provenance
 from reasoning_embedding.distributed import World, sum_over_ranks
@@ -131,7 +131,8 @@ class OpenModel:
     def __init__(self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int) -> None:
         self.checkpoint = checkpoint
         path, revision = str(checkpoint.path), checkpoint.revision
-        require_packed_readout(path, revision=revision)
+        if (saved := read_readout(path, revision=revision)) is not None:
+            saved.refuse_wrapped_texts(path)
         self.ids = tokenize(probe.texts, load_tokenizer(path, revision=revision), max_tokens)
         self.tokens = token_hash(self.ids)
         model_config = load_config(path, revision=revision)

@@ -182,5 +182,5 @@ def _write_weights(
 def _check(first: Member, folder: Path) -> None:
     """Load what was written and hold it to the attention contract, if the models attend both ways."""
     embedder = load_embedder(folder)
-    if getattr(embedder.model.config, "is_causal", True) is False:
+    if not embedder.readout.causal:
         check_attention(embedder.model, where=f"the merge of {first.reference} and others")

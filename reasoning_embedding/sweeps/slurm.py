@@ -10,6 +10,7 @@ from typing import Any
 from reasoning_embedding import config
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.experiments.processes import QUIET, EndedProcess
+from reasoning_embedding.orphans import works_for_this_process
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import known_secrets, mask
 
@@ -44,7 +45,7 @@ class TrainJob:
                 self.command,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**QUIET, "PYTHONUNBUFFERED": "1", **os.environ},
+                env={**QUIET, "PYTHONUNBUFFERED": "1", **os.environ, **works_for_this_process()},
             )
             assert self._process.stdout is not None
             for line in self._process.stdout:

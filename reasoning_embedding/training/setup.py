@@ -16,6 +16,7 @@ from reasoning_embedding.backbones import (
     SOFTWARE_BFLOAT16,
     Embedder,
     InputContract,
+    Readout,
     add_lora,
     build_backbone,
     check_attention,
@@ -254,7 +255,8 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
     recompute = settings.training.activation_checkpointing
     if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
         recompute_activations(model, recompute)
-    embedder = Embedder(model, tokenizer, settings.pooling, _prompts(table))
+    readout = Readout(include_prompt=settings.pooling.include_prompt)
+    embedder = Embedder(model, tokenizer, readout, _prompts(table))
     if lora is not None:
         # Adapters start from the run's seed, whatever was drawn before.
         torch.manual_seed(settings.seed)
@@ -266,7 +268,8 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
 def _untrained(settings: config.RunConfig) -> Embedder:
     """Return the run's embedder before its first step, frozen."""
     model, tokenizer = build_backbone(settings.backbone)
-    return Embedder(model, tokenizer, settings.pooling).eval().requires_grad_(False)
+    readout = Readout(include_prompt=settings.pooling.include_prompt)
+    return Embedder(model, tokenizer, readout).eval().requires_grad_(False)
 
 
 def _prompts(table: Table) -> dict[str, str]:

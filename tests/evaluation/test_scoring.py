@@ -194,7 +194,7 @@ def test_what_decides_a_score_is_pinned_and_asks_for_a_rerun(tiny_backbone: Path
         "pack_tokens": 2048,
         "query_template": "Instruct: {instruction}\nQuery: ",
         "dtype": "float32",
-        "pooling": embedder.pooling.model_dump(),
+        "pooling": {"kind": "mean", "include_prompt": False},
         "chunk_documents": 50_000,
     }
     [entry] = base["tasks"]

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import add_lora, fuse_layers, use_text_dropout
+from reasoning_embedding.backbones import Readout, add_lora, fuse_layers, use_text_dropout
 from reasoning_embedding.data import Plan, load_table, tokenize
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
@@ -112,7 +112,7 @@ def steps(
         {"optimizer": {"kind": optimizer}, "learning_rate": 2e-3, "steps": count, "warmup_ratio": 0.4}
     )
     embedder = model(family, double=double, attention_dropout=dropout, **sizes)
-    embedder.pooling = config.Pooling(include_prompt=include_prompt)
+    embedder.readout = Readout(include_prompt=include_prompt)
     if recompute:
         recompute_activations(embedder.model, recompute)
     if lora:

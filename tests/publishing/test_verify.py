@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, load_decoder
+from reasoning_embedding.backbones import Embedder, Readout, load_decoder
 from reasoning_embedding.checkpoints import content_hash, write_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
@@ -52,11 +51,11 @@ def publish(tmp_path: Path, tiny_backbone: Path) -> Callable[..., Release]:
 
     def make(change: Callable[[Path], None] | None = None, *, include_prompt: bool = False) -> Release:
         model, tokenizer = load_decoder(str(tiny_backbone), bidirectional=True)
-        pooling = config.Pooling(include_prompt=include_prompt)
+        readout = Readout(include_prompt=include_prompt)
         folder = tmp_path / "model"
         prompts = {"query": PROMPT, "other": "what is "}
         save_checkpoint(
-            folder, Embedder(model, tokenizer, pooling, prompts), max_tokens=32, parent=None, step=6
+            folder, Embedder(model, tokenizer, readout, prompts), max_tokens=32, parent=None, step=6
         )
         if change:
             change(folder)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reasoning_embedding.backbones import Embedder, Pack, merged_state_dict, stock_model
+from reasoning_embedding.backbones import Embedder, Pack, head_state_dicts, merged_state_dict, stock_model
 from reasoning_embedding.distributed import World
 
 #: Makes the optimizer of a module's trainable parameters, as the engine left them.
@@ -125,11 +125,22 @@ def full_copy(engine: Engine) -> Embedder:
     from accelerate import init_empty_weights
 
     stock = stock_model(engine.embedder)
-    weights = merged_state_dict(engine.embedder, engine.weights(everywhere=True))
+    complete = engine.weights(everywhere=True)
+    weights = merged_state_dict(engine.embedder, complete)
     settings = copy.deepcopy(stock.config)
     with init_empty_weights(include_buffers=False):
         model = type(stock)(settings)
     model.load_state_dict(weights, assign=True)
     model.set_attn_implementation(stock.config._attn_implementation)
-    embedder = Embedder(model, engine.embedder.tokenizer, engine.embedder.pooling, engine.embedder.prompts)
+    own = engine.embedder
+    embedder = Embedder(
+        model,
+        own.tokenizer,
+        own.readout,
+        own.prompts,
+        default_prompt_name=own.default_prompt_name,
+        max_tokens=own.max_tokens,
+    )
+    for head, tensors in zip(embedder.heads, head_state_dicts(own, complete), strict=True):
+        head.load_state_dict(tensors)
     return embedder.to(engine.world.device)
