@@ -61,6 +61,6 @@ from .merge import (
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
-from .resolved import changed_since, diff, resolved_json, to_yaml, unpaired
+from .resolved import changed_since, diff, resolved_json, to_yaml, unpaired, with_defaults_of_then
 from .sweep import LocalLaunch, SlurmLaunch, SweepConfig
 from .training import Checkpoints, Logging, Recipe, RunConfig, Training

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from .reading.variables import escape
 from .reading.yaml_file import SCALARS
+
+if TYPE_CHECKING:
+    from .training import RunConfig
 
 #: Stands for a key that one of two configurations does not have.
 ABSENT = "(absent)"
@@ -69,6 +72,26 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
     except ValidationError:  # a key that is gone, a value that is no longer allowed
         before = saved
     return [key for key, *_ in differences(before, resolved_json(now))]
+
+
+def with_defaults_of_then(saved: dict[str, Any], now: RunConfig) -> RunConfig:
+    """Return a run's settings with the defaults of the version that began it, where they have changed since.
+
+    Parameters
+    ----------
+    saved : dict
+        What :func:`resolved_json` gave when the run was begun.
+    now : RunConfig
+        The settings of today; what they say themselves stays.
+    """
+    # loss.mask_same_text became true in the version that brought training.device.
+    before = saved.get("loss") or {}
+    older = "mask_same_text" in before and "device" not in (saved.get("training") or {})
+    if not older or "mask_same_text" in now.loss.model_fields_set:
+        return now
+    return now.model_copy(
+        update={"loss": now.loss.model_copy(update={"mask_same_text": before["mask_same_text"]})}
+    )
 
 
 def unpaired(found: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:

@@ -81,6 +81,10 @@ def start_training(
     refuse_evaluation_sources(settings.data, tasks)
     track = tracking_of(settings, report)
     run = RunFolder.of(settings)
+    begun = config.with_defaults_of_then(read_json(run.config_json, default={}), settings)
+    if begun != settings:
+        report(f"loss.mask_same_text: {str(begun.loss.mask_same_text).lower()}, as when this run was begun")
+        settings = begun
     if experiment is not None and set_aside:
         if _has_other_settings(run, settings) or _has_other_backbone(run, settings):
             move_aside(ExperimentFolder.of(experiment), run.path, report)
