@@ -10,6 +10,8 @@ import typer
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, require_output_file
 
+from ._app import DeviceName
+
 
 def command(
     checkpoint: Annotated[
@@ -23,6 +25,7 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the vectors go (.npy).")],
     prompt: Annotated[str, typer.Option(help="Put before every text.")] = "",
     max_tokens: Annotated[int, typer.Option(min=1, help="Longer texts are cut.")] = 512,
+    device: DeviceName = "auto",
 ) -> None:
     """Embed the lines of a file and write them as float32 rows of unit length.
 
@@ -39,13 +42,12 @@ def command(
 
     silence_libraries()
     import numpy as np
-    import torch
 
     from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.checkpoints.references import resolve
+    from reasoning_embedding.distributed import chosen_device
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    embedder = open_embedder(resolve(checkpoint), device=device, report=typer.echo)
+    embedder = open_embedder(resolve(checkpoint), device=chosen_device(device), report=typer.echo)
     vectors = embedder.encode(lines, prompt=prompt, max_tokens=max_tokens)
     with atomic_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, vectors)

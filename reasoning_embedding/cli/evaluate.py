@@ -10,6 +10,8 @@ import typer
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_folder
 
+from ._app import DeviceName
+
 if TYPE_CHECKING:
     from reasoning_embedding.config import Evaluation
 
@@ -45,6 +47,7 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Absent: the run's own evaluation folder.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longer texts are cut. Absent: 512.")] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Score checkpoints on tasks; what is scored already is not scored again.
 
@@ -91,7 +94,7 @@ def command(
         name = found.provenance.get("run") or Path(found.path).resolve().name
         run = RunFolder(Path(found.path).resolve().parent.parent)
     failed: list[str] = []
-    with joined_world() as world:
+    with joined_world(device=device) as world:
         for target, folder in targets:
             scores = score_model(
                 target,

@@ -129,7 +129,9 @@ def steps(
     embedder.train()
     trained = [parameter for parameter in embedder.parameters() if parameter.requires_grad]
     engine = Replicated(embedder, world, lambda module: build_optimizer(module, settings), max_norm=max_norm)
-    objective = build_loss(config.InfoNCE.model_validate(UNMASKED | (loss or {"temperature": 0.05})), embedder.dimension)
+    objective = build_loss(
+        config.InfoNCE.model_validate(UNMASKED | (loss or {"temperature": 0.05})), embedder.dimension
+    )
     anchor = None
     if objective.needs_anchor:
         anchor = model(double=double, num_hidden_layers=1).eval().requires_grad_(False)
