@@ -61,6 +61,16 @@ from .merge import (
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
-from .resolved import changed_since, diff, resolved_json, to_yaml, unpaired, with_defaults_of_then
+from .resolved import (
+    SCHEDULE,
+    as_begun,
+    changed_since,
+    diff,
+    digests,
+    is_place,
+    resolved_json,
+    to_yaml,
+    unpaired,
+)
 from .sweep import LocalLaunch, SlurmLaunch, SweepConfig
 from .training import Checkpoints, Logging, Recipe, RunConfig, Training

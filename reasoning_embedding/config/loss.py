@@ -103,8 +103,8 @@ class InfoNCE(Section):
     softmax: Literal["joint", "per_direction"] = "joint"
     """``joint``: one denominator over all directions. ``per_direction``: the mean of a softmax each, for
     [query_document, document_query] only (CLIP's symmetric loss)."""
-    mask_same_text: bool = True
-    """Leave out in-batch candidates whose text is known to answer the query: a copy of its positive, another
+    mask_same_text: bool | None = None
+    """Absent: true. Leave out in-batch candidates whose text is known to answer the query: a copy of its positive, another
     positive of its row, or a positive of a row with the same query. ``masked`` in the metrics counts them."""
     false_negatives: FalseNegatives | None = None
     matryoshka: Annotated[list[Positive], Field(min_length=1)] | None = None
@@ -117,6 +117,11 @@ class InfoNCE(Section):
     anchor: Anchor | None = None
     tile_rows: Positive = 256
     """Queries scored at a time: the loss holds no tensor larger than this times the candidates."""
+
+    @property
+    def masks_same_text(self) -> bool:
+        """Whether ``mask_same_text`` is on, as it is where nothing is said."""
+        return self.mask_same_text is not False
 
     @model_validator(mode="after")
     def _directions(self) -> InfoNCE:

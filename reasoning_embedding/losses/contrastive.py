@@ -144,7 +144,7 @@ class ContrastiveLoss:
             slope = slope + weight * found.temperature_gradient / queries
             if width == full:
                 sums["accuracy"] = found.correct / queries
-                if self._settings.mask_same_text:
+                if self._settings.masks_same_text:
                     sums["masked"] = found.masked
             if self._widths or self._terms:
                 sums["infonce" if width == full else f"infonce_{width}"] = found.loss / queries

@@ -189,14 +189,14 @@ class _Tile:
         masked = torch.zeros((), dtype=torch.int64, device=own.device)
         if known is not None:
             known[place] = False
-            if settings.mask_same_text:
+            if settings.masks_same_text:
                 masked = known.sum()
                 for block in self._blocks.values():
                     # Candidate j < B is the positive of query j, which is left out with it.
                     block.masked_fill_(known[:, : block.shape[1]], -torch.inf)
         best = own.amax(dim=1)
         correct = (positive > best) & (best > -torch.inf)
-        if known is not None and not settings.mask_same_text:
+        if known is not None and not settings.masks_same_text:
             # Rounding may tell two products of one vector apart; its text does not.
             document = self._batch.document
             copies = (document[None, :] == document[self._rows][:, None]) & known
