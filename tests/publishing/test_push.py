@@ -16,7 +16,7 @@ from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.publishing.hub import Hub, find_token
 from reasoning_embedding.publishing.push import push
 from reasoning_embedding.publishing.release import ReleaseRecord
-from tests.publishing.hub_server import Commit, Fault, HubServer
+from tests.hub_server import Commit, Fault, HubServer
 from tests.publishing.published_run import write_run
 
 REPO = "lab/small"
