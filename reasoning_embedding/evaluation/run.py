@@ -265,4 +265,4 @@ def _save(folder: Path, scores: dict[str, Any], order: dict[str, int]) -> None:
         )
         for suite, members in scores["suites"].items()
     }
-    write_json(folder / FILE, scores)
+    write_json(folder / FILE, scores, summed=True)

@@ -29,6 +29,7 @@ from reasoning_embedding.backbones import (
 )
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
+from reasoning_embedding.checkpoints.provenance import verify_recorded
 from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
     check_groups,
@@ -256,6 +257,8 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
     backbone = settings.backbone
     if start and lora is None:
         backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
+    elif isinstance(backbone, config.PretrainedBackbone) and Path(backbone.path).is_dir():
+        verify_recorded(Path(backbone.path))
     model, tokenizer = build_backbone(backbone)
     recompute = settings.training.activation_checkpointing
     if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
