@@ -425,6 +425,7 @@ def _probe_set(record: dict[str, Any]) -> ProbeSummary:
         rows=record.get("rows"),
         tokens=str(record.get("tokens", "")),
         hash=str(record.get("hash", "")),
+        skipped=record.get("skipped") or 0,
     )
 
 
