@@ -27,6 +27,7 @@ FREE_ON_RESUME = (
     "hrsa",
     "checkpoints",
     "data.cache_dir",
+    "training.device",
     "training.threads",
     "training.pack_tokens",
     "training.memory",
@@ -51,12 +52,32 @@ SCHEDULE = (
 _PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
-_EARLIER_DEFAULTS: dict[str, Any] = {"training.final_learning_rate": 0.0}
+_EARLIER_DEFAULTS: dict[str, Any] = {
+    "training.final_learning_rate": 0.0,
+    "loss.mask_same_text": False,
+    "evaluation.max_tokens": 512,
+}
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:
     """Return a configuration as JSON values, every default filled in."""
     return config.model_dump(mode="json")
+
+
+def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved run in which what is left open holds what versions before filled in.
+
+    By it the runs of a sweep of those versions are known again.
+    """
+    section = resolved.get("evaluation")
+    return resolved if section is None else {**resolved, "evaluation": evaluation_of_before(section)}
+
+
+def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved evaluation section as versions before had it: texts cut at 512 tokens, whole vectors."""
+    new = ("prompts", "truncate", "quantize")
+    kept = {key: value for key, value in section.items() if value is not None or key not in new}
+    return kept if kept.get("max_tokens") is not None else {**kept, "max_tokens": 512}
 
 
 def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
@@ -127,7 +148,7 @@ def as_begun(saved: dict[str, Any], now: BaseModel) -> tuple[Any, list[str]]:
         *sections, last = key.split(".")
         place = content
         for section in sections:
-            place = place.get(section, {})
+            place = place.get(section) or {}
         # None is what all of these are by default today.
         if before.get(key, ABSENT) == old and last in place and place[last] is None:
             place[last] = old
