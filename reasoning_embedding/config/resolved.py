@@ -68,7 +68,14 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
         before = resolved_json(type(now).model_validate(saved))
     except ValidationError:  # a key that is gone, a value that is no longer allowed
         before = saved
-    return [key for key, *_ in differences(before, resolved_json(now))]
+    found = differences(before, resolved_json(now))
+    return [key for key, old, new in found if not ("pooling" in saved and _said_or_not(key, old, new))]
+
+
+def _said_or_not(key: str, old: Any, new: Any) -> bool:
+    """Whether a difference is that of the older ``pooling``, which wrote its defaults down, from saying nothing."""
+    defaults = {"readout.pooling": "mean", "readout.include_prompt": False}
+    return key in defaults and {old, new} == {None, defaults[key]}
 
 
 def unpaired(found: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def on_disk(data: config.Data, folder: Path) -> config.Data:
     return data if size < LARGE else data.model_copy(update={"cache_dir": str(folder)})
 
 
-def load_table(data: config.Data) -> Table:
+def load_table(data: config.Data, prompts: config.Prompts | None = None) -> Table:
     """Read every source of a configuration, or find in the cache what was read before.
 
     Parameters
@@ -55,6 +55,8 @@ def load_table(data: config.Data) -> Table:
     data : config.Data
         Sources, the query template, what to do with bad rows, and the folder of a cache, where texts and rows
         are read from disk as they are asked for.
+    prompts : config.Prompts, optional
+        What is put before texts beside the instructions of the rows; part of what a cache is known by.
 
     Raises
     ------
@@ -70,14 +72,16 @@ def load_table(data: config.Data) -> Table:
     file. Ranks of one machine wait for the one that makes it.
     """
     if data.cache_dir is None:
-        return build_table(data)
+        return build_table(data, None, prompts)
     settings = data.model_dump(mode="json", include={"sources", "query_template", "bad_rows"})
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(data)]
 
     def make(folder: Path) -> None:
-        build_table(data, folder)
+        build_table(data, folder, prompts)
 
-    return open_table(_made(_place(data.cache_dir, "rows", settings, files), make))
+    # A key without prompts is what it was before there were any.
+    asked = [] if prompts is None or prompts == config.Prompts() else [prompts.model_dump(mode="json")]
+    return open_table(_made(_place(data.cache_dir, "rows", settings, files, *asked), make))
 
 
 def table_tokens(
@@ -85,6 +89,8 @@ def table_tokens(
     tokenizer: PreTrainedTokenizerBase,
     data: config.Data,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    document_prompts: Collection[str] = ("",),
 ) -> TokenStore:
     """Return the tokens of a table's texts: from the cache, where the configuration has one.
 
@@ -98,6 +104,8 @@ def table_tokens(
         ``query_max_tokens``, ``document_max_tokens``, ``cache_dir``.
     progress : callable, optional
         Called with (texts done, texts in all).
+    document_prompts : collection of str
+        Prompts of documents; a text with another one is a query.
 
     Raises
     ------
@@ -113,13 +121,16 @@ def table_tokens(
             tokenizer,
             query_max_tokens=data.query_max_tokens,
             document_max_tokens=data.document_max_tokens,
+            document_prompts=document_prompts,
             progress=progress,
             folder=folder,
         )
 
     if data.cache_dir is None:
         return make(None)
-    limits = [data.query_max_tokens, data.document_max_tokens]
+    limits: list[Any] = [data.query_max_tokens, data.document_max_tokens]
+    if set(document_prompts) != {""}:
+        limits.append(sorted(document_prompts))
     place = _place(data.cache_dir, "tokens", table.fingerprint, _tokenizer_hash(tokenizer), limits)
     return open_tokens(_made(place, make))
 
