@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, use_text_dropout
+from reasoning_embedding.backbones import Embedder, Readout, add_lora, fuse_layers, use_text_dropout
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
@@ -32,6 +33,8 @@ STORE = {"store": None, "hybrid": 30, "replay": 0}
 
 logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
+MEAN = Readout()
+
 
 @dataclass(frozen=True)
 class Case:
@@ -46,6 +49,7 @@ class Case:
     """Two texts only: every further rank has nothing to do."""
     fused: bool = False
     """Layers run as one function each, which knows no dropout; the oracle's do not."""
+    readout: Readout = MEAN
 
     def batch(self) -> Batch:
         batch = random_batch(7)
@@ -75,7 +79,9 @@ class Case:
 
     def embedder(self) -> Embedder:
         """In float64, with dropout in attention and adapters."""
-        embedder = tiny_embedder(self.family, double=True, attention_dropout=0.0 if self.fused else 0.2)
+        embedder = tiny_embedder(
+            self.family, double=True, readout=self.readout, attention_dropout=0.0 if self.fused else 0.2
+        )
         if self.checkpointing:
             embedder.model.activation_checkpointing_enable()
         if self.lora:
@@ -148,7 +154,7 @@ def gradient(engine: Engine, kind: str) -> torch.Tensor:
             parts.append(safe_get_full_grad(parameter).reshape(-1).double())
         else:
             found: Any = parameter.grad
-            parts.append((found.full_tensor() if kind == "fsdp2" else found).reshape(-1))
+            parts.append((found.full_tensor() if isinstance(found, DTensor) else found).reshape(-1))
     return torch.cat(parts)
 
 
