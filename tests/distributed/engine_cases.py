@@ -20,6 +20,7 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, StepOutput, contrastive_step
 from reasoning_embedding.training.embedding_pass import EmbeddingPass
+from reasoning_embedding.training.optimizers import build_optimizer
 from tests.factories import random_batch
 from tests.models import exact_norms, gradients, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
@@ -122,10 +123,10 @@ def _padded(case: Case) -> tuple[float, torch.Tensor]:
 
 
 def build(kind: str, embedder: Embedder, world: World, **options: Any) -> Engine:
-    """An engine with AdamW over what is trained."""
+    """An engine with the optimizer of a recipe over what is trained."""
 
     def adamw(module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
+        return build_optimizer(module, config.Training(learning_rate=1e-3, weight_decay=0.01))
 
     if kind == "fsdp2":
         from reasoning_embedding.training.engines.fsdp2 import FSDP2
