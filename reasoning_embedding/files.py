@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,67 @@ def require_space(path: Path, needed: int, what: str) -> None:
             where=str(path),
             todo="free some space, or write to another disk",
         )
+
+
+def require_folder(path: Path) -> None:
+    """Refuse work whose output folder could not be made or written; nothing is left behind.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, there or not.
+
+    Raises
+    ------
+    InputError
+        If no system could have such a path.
+    SetupError
+        If a file stands in the way, or the nearest folder that is there takes no new one: permission, a read-only
+        or a full disk.
+    """
+    there = _nearest(path)
+    if not there.is_dir():
+        what = "cannot write: a file stands where a folder should be"
+        raise SetupError(what, where=str(there), todo="move it away, or choose another folder")
+    try:
+        with explain_disk_errors(path):
+            Path(tempfile.mkdtemp(prefix=".rembed-", dir=there)).rmdir()
+    except OSError as error:
+        what = f"cannot write: {error.strerror or error}"
+        raise SetupError(what, where=str(path), todo="choose another folder") from error
+
+
+def require_output_file(path: Path) -> None:
+    """Refuse work whose output file could not be written; its folder must be there: a misspelt one is not made.
+
+    Raises
+    ------
+    InputError
+        If a folder has its name, there is no folder for it, or no system could have such a path.
+    SetupError
+        As :func:`require_folder`.
+    """
+    folder = path.absolute().parent
+    if _nearest(path) not in (folder, path.absolute()) and not folder.is_symlink():
+        raise InputError("no such folder", where=str(folder), todo="make it, or name a file in another one")
+    if path.is_dir():
+        raise InputError("this is a folder", where=str(path), todo="name a file")
+    require_folder(folder)
+
+
+def _nearest(path: Path) -> Path:
+    """Return a path, or the nearest above it that is there."""
+    try:
+        there = path.absolute()
+        while not there.exists() and not there.is_symlink():
+            there = there.parent
+        longest = os.pathconf(there if there.exists() else there.parent, "PC_NAME_MAX")  # else a dead link
+    except (OSError, ValueError) as error:
+        what = f"no path of this system ({getattr(error, 'strerror', None) or error})"
+        raise InputError(what, where=str(path)[:300], todo="choose another one") from error
+    if any(len(os.fsencode(part)) > longest for part in path.parts):
+        raise InputError("a name in this path is too long", where=str(path)[:300], todo="choose another one")
+    return there
 
 
 def _size(count: int) -> str:

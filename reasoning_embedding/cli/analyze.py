@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from reasoning_embedding.files import require_output_file
+
 from ._probe_options import (
     Count,
     LabelField,
@@ -48,6 +50,8 @@ def command(
     InputError
         If a model or the probe cannot be used.
     """
+    if output is not None:
+        require_output_file(output)
     rows = row_settings(tokens, max_tokens)
     from reasoning_embedding.config import Analysis
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_folder, require_output_file
 
 from ._app import Overrides, add, make_app
 from ._terminal import silence_libraries, speaker
@@ -82,6 +83,7 @@ def mine(
     SetupError
         If a library is missing or the output cannot be written.
     """
+    require_output_file(output)
     silence_libraries()
     from reasoning_embedding.data.mining.hard_negatives import MiningRule
     from reasoning_embedding.preparing.files import data_section
@@ -148,6 +150,7 @@ def filter_(
     SetupError
         If the output cannot be written.
     """
+    require_output_file(output)
     silence_libraries()
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.filtering import FilterRule, filter_file
@@ -185,6 +188,8 @@ def stats(
     SetupError
         If the output cannot be written.
     """
+    if output is not None:
+        require_folder(output)
     silence_libraries()
     from reasoning_embedding.files import atomic_write, write_json
     from reasoning_embedding.preparing.describing import describe_data
@@ -222,6 +227,7 @@ def prepare(
     settings = load_config(config, overrides or (), expect=(RunConfig,)).config
     if settings.data.cache_dir is None:
         raise InputError("there is no folder to prepare", where="data.cache_dir", todo="set it to one")
+    require_folder(Path(settings.data.cache_dir).expanduser())
     silence_libraries()
     from reasoning_embedding.backbones import run_readout, run_tokenizer
     from reasoning_embedding.data import load_table, table_tokens

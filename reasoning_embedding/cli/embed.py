@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_file, require_output_file
 
 
 def command(
@@ -32,6 +33,7 @@ def command(
     SetupError
         If the output cannot be written.
     """
+    require_output_file(output)
     lines = _lines(texts)
     from ._terminal import silence_libraries
 
@@ -41,12 +43,11 @@ def command(
 
     from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.checkpoints.references import resolve
-    from reasoning_embedding.files import explain_disk_errors
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embedder = open_embedder(resolve(checkpoint), device=device, report=typer.echo)
     vectors = embedder.encode(lines, prompt=prompt, max_tokens=max_tokens)
-    with explain_disk_errors(output), output.open("wb") as file:
+    with atomic_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, vectors)
     typer.echo(f"{len(vectors)} x {vectors.shape[1]} float32: {output}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_folder
 
 if TYPE_CHECKING:
     from reasoning_embedding.config import Evaluation
@@ -56,6 +57,8 @@ def command(
     """
     from ._terminal import silence_libraries, speaker
 
+    if output is not None:
+        require_folder(output)
     silence_libraries()
     evaluation = evaluation_section(
         config, task or [], suite or [], instructions=instructions, steps=steps, max_tokens=max_tokens

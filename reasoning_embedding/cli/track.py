@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_output_file
 
 from ._probe_options import (
     Count,
@@ -73,6 +74,8 @@ def command(
 
     from ._terminal import silence_libraries, speaker
 
+    if output is not None:
+        require_output_file(output)
     changes = row_settings(tokens, max_tokens)
     changes |= {"against": against} if against else {}
     changes |= {"steps": _steps(steps)} if steps else {}

@@ -13,7 +13,7 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, read_json, write_json
+from reasoning_embedding.files import atomic_write, read_json, require_folder, write_json
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import sealed
 
@@ -68,6 +68,7 @@ def run_merge(
     from reasoning_embedding.merging.merge import open_models
 
     run = RunFolder(Path(settings.output_dir) / settings.name)
+    require_folder(run.path)
     named = _models(settings)
     reference = getattr(settings.method, "base", None)
     base = (reference, resolve(reference).folder) if reference else None

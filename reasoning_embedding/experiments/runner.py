@@ -10,7 +10,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.errors import ReasoningEmbeddingError
-from reasoning_embedding.files import atomic_write, read_json, write_json
+from reasoning_embedding.files import atomic_write, read_json, require_folder, write_json
 from reasoning_embedding.progress import Report
 
 from .processes import EndedProcess, ProcessPool
@@ -49,6 +49,7 @@ def run_experiment(
         When a stage fails; what is finished stays.
     """
     folder = ExperimentFolder.of(experiment)
+    require_folder(folder.path)
     stages = plan_stages(experiment)
     with hold(
         folder.lock, refusal="another process runs this experiment", todo="wait for it, or change name"

@@ -9,7 +9,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import read_json, require_folder
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import unsealed
 
@@ -75,12 +75,13 @@ def start_training(
     )
     from reasoning_embedding.training import train
 
+    run = RunFolder.of(settings)
+    require_folder(run.path)
     tasks = scored_tasks(settings, experiment)
     if experiment is not None:
         check_siblings(experiment)
     refuse_evaluation_sources(settings.data, tasks)
     track = tracking_of(settings, report)
-    run = RunFolder.of(settings)
     if experiment is not None and set_aside:
         if _has_other_settings(run, settings) or _has_other_backbone(run, settings):
             move_aside(ExperimentFolder.of(experiment), run.path, report)

@@ -17,8 +17,8 @@ from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, read_json, write_json
-from reasoning_embedding.secrets import sealed, unsealed
+from reasoning_embedding.files import atomic_file, read_json, require_output_file, write_json
+from reasoning_embedding.secrets import masked, sealed, unsealed
 
 _YAML = (".yaml", ".yml")
 _OUTPUT = (".jsonl", ".jsonl.gz")
@@ -100,6 +100,7 @@ class RowOutput:
             raise InputError(
                 "rows are written as JSON Lines", where=str(path), todo="end it in .jsonl or .jsonl.gz"
             )
+        require_output_file(path)
         self.path = path
         self.progress = path.with_name(path.name + ".progress")
         self.report = path.with_name(path.name + ".report.json")
@@ -125,7 +126,7 @@ class RowOutput:
         if not self.path.exists():
             return None
         settings = json.loads(json.dumps(settings))
-        if (found := read_json(self.report, default={})).get("settings") == settings:
+        if (found := read_json(self.report, default={})).get("settings") == masked(settings):
             shutil.rmtree(self.progress, ignore_errors=True)
             return found
         claimed = unsealed(read_json(self._claims, default={}), settings, self.progress)

@@ -16,6 +16,7 @@ from reasoning_embedding.checkpoints import SweepFolder
 from reasoning_embedding.checkpoints.locks import hold, is_held
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 from reasoning_embedding.experiments.processes import PATIENCE, EndedProcess, ProcessPool
+from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
@@ -103,6 +104,7 @@ def run_sweep(
         first. Runs that a cluster's queue holds are no error.
     """
     ledger = SweepLedger(SweepFolder.of(sweep).path)
+    require_folder(ledger.folder.path)
     jobs = jobs or sweep.jobs
     with hold_sweep(ledger.folder, shard):
         ledger.write(sweep, runs, text)
