@@ -22,6 +22,20 @@ def resolved_json(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
+def identity(config: BaseModel) -> dict[str, Any]:
+    """Return what a recipe or run is known by: :func:`resolved_json`, so that names and keys made of it stay.
+
+    A readout that says no more than the older ``pooling`` could say is written as that.
+    """
+    resolved = resolved_json(config)
+    readout = resolved["readout"]
+    beyond = {key for key, value in readout.items() if value is not None} - {"pooling", "include_prompt"}
+    if beyond or readout["pooling"] not in (None, "mean"):
+        return resolved
+    del resolved["readout"]
+    return {**resolved, "pooling": {"kind": "mean", "include_prompt": bool(readout["include_prompt"])}}
+
+
 def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
     """List what differs between two configurations.
 

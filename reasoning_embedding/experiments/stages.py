@@ -144,7 +144,7 @@ class Train(Stage):
         self.experiment, self.run = experiment, run.name
         settings = {
             "run": run.model_dump(mode="json"),
-            "recipe": experiment.recipe.model_dump(mode="json"),
+            "recipe": config.identity(experiment.recipe),
         }
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
         super().__init__(f"train-{run.name}", settings, needs, after)

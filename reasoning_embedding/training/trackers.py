@@ -195,7 +195,7 @@ def _identity(settings: config.RunConfig) -> dict[str, Any]:
 
 
 def _run_id(settings: config.RunConfig) -> str:
-    text = json.dumps(config.resolved_json(settings), sort_keys=True)
+    text = json.dumps(config.identity(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
