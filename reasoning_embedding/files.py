@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator
+import zlib
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ from reasoning_embedding.secrets import masked, written
 
 #: Suffix of what is being written; anything that carries it is rubbish of a stopped process.
 PARTIAL = ".partial"
+#: Key of a JSON file that holds the SHA-256 of its other content.
+_SUM = "sha256"
+#: Key of a line of JSON that holds the CRC-32 of its other content.
+_LINE_SUM = "crc32"
+_CHUNK = 1 << 24
 _LINUX = sys.platform.startswith("linux")
 #: Of renameat2: paths count from the working folder, and both names change places.
 _HERE, _RENAME_EXCHANGE = -100, 2
@@ -39,6 +46,7 @@ _DISK: dict[int, tuple[str, str]] = {
     errno.EROFS: ("the file system is read-only", "choose an output_dir you may write to"),
     errno.ENOTDIR: ("a file stands where a folder should be", "choose another output_dir"),
     errno.EEXIST: ("a file stands where a folder should be", "choose another output_dir"),
+    errno.EISDIR: ("a folder stands where a file should be", "move that folder away"),
 }
 #: The part of them that only writing meets, so that it may be told without knowing what was written where.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -363,16 +371,36 @@ def atomic_write(path: Path, content: str, *, exact: bool = False) -> None:
         temporary.write_text(content if exact else written(content), encoding="utf-8")
 
 
-def write_json(path: Path, value: Any, *, exact: bool = False) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinities are refused, secrets masked unless `exact`."""
-    content = json.dumps(value if exact else masked(value), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic_write(path, content + "\n", exact=True)
+def write_json(path: Path, value: Any, *, exact: bool = False, summed: bool = False) -> None:
+    """Write `value` as indented JSON, atomically; NaN and infinities are refused, secrets masked unless `exact`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    value : Any
+        An object, if it is summed.
+    exact : bool
+        Write texts as they are.
+    summed : bool
+        Add the SHA-256 of the content, which :func:`read_json` holds the file to and takes out again.
+    """
+    value = value if exact else masked(value)
+    if summed:
+        value = {**value, _SUM: _sum(value)}
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", exact=True)
+
+
+def _sum(value: dict[str, Any]) -> str:
+    """SHA-256 of an object as JSON gives it back: keys are text, tuples are lists, order plays no part."""
+    again = json.loads(json.dumps(value, allow_nan=False))
+    return hashlib.sha256(json.dumps(again, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(
     path: Path, *, default: dict[str, Any] | None = None, todo: str = "delete the file and make it again"
 ) -> dict[str, Any]:
-    """Read the object of a JSON file.
+    """Read the object of a JSON file, and hold it to its sum where it has one.
 
     Parameters
     ----------
@@ -386,13 +414,15 @@ def read_json(
     Raises
     ------
     InputError
-        If the file is not JSON or not an object; names file and line.
+        If the file cannot be read, is not JSON, not an object or not what was written; names file and line.
     FileNotFoundError
         If there is no file and no `default`.
     """
     value = read_json_value(path, default=default, todo=todo)
     if not isinstance(value, dict):
         raise InputError("a JSON object was expected", where=str(path), todo=todo)
+    if _SUM in value and value.pop(_SUM) != _sum(value):
+        raise InputError("the file was changed after it was written", where=str(path), todo=todo)
     return value
 
 
@@ -402,30 +432,109 @@ def read_json_value(
     """Read a JSON file that may hold a list or any other value; see :func:`read_json`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if default is None:
             raise
         return default
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path), todo=todo) from error
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", todo=todo) from error
     except UnicodeDecodeError as error:
         raise InputError("not UTF-8 text", where=f"{path}: byte {error.start}", todo=todo) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise InputError(f"not JSON: {error}", where=str(path), todo=todo) from error
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
+def json_line(record: dict[str, Any]) -> str:
+    """Return one line of a JSON Lines file, with the CRC-32 that :func:`read_json_lines` holds it to.
+
+    NaN and infinities are refused, secrets masked.
+    """
+    record = masked(record)
+    content = json.dumps(record, allow_nan=False)
+    return json.dumps({**record, _LINE_SUM: f"{zlib.crc32(content.encode()):08x}"}) + "\n"
+
+
+def read_json_lines(
+    path: Path, *, damaged: Callable[[str], None] | None = None, cut: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
     """Read the objects of a JSON Lines file that a process may have been killed while writing.
 
-    A line that is no whole object is left out: whoever appended it was stopped, and writes it again.
-    A file that is not there holds nothing.
+    A last line without its newline that is no whole object is left out: whoever appended it was stopped, and writes
+    it again. A file that is not there holds nothing.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    damaged : callable, optional
+        Takes the place and the damage of any other line that is not what was written; the line is left out.
+    cut : callable, optional
+        Takes the same of a last line that is left out.
+
+    Raises
+    ------
+    InputError
+        Without `damaged`, for the first damaged line; for a file that cannot be read.
     """
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+    return [record for _, record in read_json_lines_as_written(path, damaged=damaged, cut=cut)]
+
+
+def read_json_lines_as_written(
+    path: Path, *, damaged: Callable[[str], None] | None = None, cut: Callable[[str], None] | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Read lines and their objects; see :func:`read_json_lines`."""
+    records: list[tuple[str, dict[str, Any]]] = []
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return records
+    except OSError as error:
+        todo = "move away what stands there"
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path), todo=todo) from error
+    for number, line in enumerate([*lines, last], start=1):
+        whole = number <= len(lines)  # a line ends with a newline
+        if not line.strip():
             continue
-        if isinstance(record, dict):
-            records.append(record)
+        record, what = _read_line(line)
+        tell = damaged if whole else cut
+        if record is not None:
+            records.append((f"{line.decode()}\n", record))
+        elif tell is not None:
+            tell(f"{path}:{number}: {what}")
+        elif whole:
+            raise InputError(what, where=f"{path}:{number}", todo=_TODO_LINE)
     return records
+
+
+_TODO_LINE = "resume the run with --resume, which leaves damaged lines out and says so; or delete the line"
+
+
+def _read_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    """Return the object of a line, or what is wrong with it; lines of older versions have no sum."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
+    if not isinstance(record, dict):
+        return None, "no JSON object"
+    wanted = record.pop(_LINE_SUM, None)
+    if wanted is not None and wanted != f"{zlib.crc32(json.dumps(record).encode()):08x}":
+        return None, "the line was changed after it was written"
+    return record, ""
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32(path: Path) -> str:
+    """CRC-32 of a file's bytes, hexadecimal: twice as fast as SHA-256, against damage alone."""
+    total = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            total = zlib.crc32(chunk, total)
+    return f"{total:08x}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from reasoning_embedding.config.references import is_hub_id
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json, write_json
+from reasoning_embedding.files import hash_file, read_json, write_json
 
 FILE = "provenance.json"
 #: Endings of files whose bytes decide what a model computes.
@@ -20,12 +20,6 @@ MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".jinja")
 #: Folders within a model's that hold other models, or what was measured of it.
 _BESIDE = {"checkpoints", "hrsa"}
 _NOT_CONTENT = {FILE, "trainer_state.json", "gates.json"}
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_hash(folder: Path) -> str:
@@ -98,7 +92,7 @@ def write_provenance(folder: Path, *, kind: str, parent: dict[str, Any] | None, 
         **details,
         "versions": versions(),
     }
-    write_json(folder / FILE, record)
+    write_json(folder / FILE, record, summed=True)
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:

@@ -167,7 +167,7 @@ def scores_while_training(run: RunFolder) -> dict[int, dict[str, float]]:
 
 def write_best(run: RunFolder, step: int, score: float, select: str) -> None:
     """Write which step scored best while training; its checkpoint must be on disk."""
-    write_json(run.best, {"step": step, "score": score, "select": select})
+    write_json(run.best, {"step": step, "score": score, "select": select}, summed=True)
 
 
 def read_best(run: RunFolder) -> dict[str, Any] | None:

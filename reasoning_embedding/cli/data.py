@@ -235,7 +235,7 @@ def prepare(
 
     report = speaker()
     chosen = run_readout(settings.readout, settings.backbone)
-    table = load_table(settings.data, chosen.prompts)
+    table = load_table(settings.data, prompts=chosen.prompts)
     report(f"{len(table):,} rows, {len(table.texts):,} distinct texts")
     tokenizer, progress = run_tokenizer(settings.backbone, chosen), Countdown(report, "texts tokenized")
     documents = chosen.prompts.of_documents

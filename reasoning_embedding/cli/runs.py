@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import read_json, read_json_lines
 
 from ._app import add, make_app
 from ._terminal import columns, difference_lines
@@ -226,13 +224,8 @@ def _state(metrics: Path, steps: list[int], planned: int | None) -> str:
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
-    """The last whole line of a log, whose other lines are many: a killed run may leave half a line at its end."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    for line in reversed(lines):
-        with contextlib.suppress(json.JSONDecodeError):
-            if isinstance(value := json.loads(line), dict):
-                return value
-    return {}
+    """The last whole line of a log; what is damaged must not stop a list of folders."""
+    return (read_json_lines(path, damaged=lambda _: None) or [{}])[-1]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -100,9 +100,9 @@ def command(
 
 def _own(series: Series) -> dict[str, Any]:
     """Return the ``hrsa`` section of a run's configuration; empty where it has none."""
-    from reasoning_embedding.files import read_json
+    from reasoning_embedding.checkpoints.run_records import read_settings
 
-    return (read_json(series.run.config_json, default={}).get("hrsa") if series.run else None) or {}
+    return (read_settings(series.run).get("hrsa") if series.run else None) or {}
 
 
 def _steps(text: str) -> Any:

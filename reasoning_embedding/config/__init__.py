@@ -62,6 +62,17 @@ from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
 from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
-from .resolved import changed_since, diff, identity, resolved_json, to_yaml, unpaired
+from .resolved import (
+    SCHEDULE,
+    as_begun,
+    changed_since,
+    diff,
+    digests,
+    identity,
+    is_place,
+    resolved_json,
+    to_yaml,
+    unpaired,
+)
 from .sweep import LocalLaunch, SlurmLaunch, SweepConfig
 from .training import Checkpoints, Logging, Recipe, RunConfig, Training

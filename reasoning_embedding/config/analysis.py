@@ -95,6 +95,9 @@ class Measuring(Section):
     probe: Probe
     tokens: Literal["all", "last", "mean"] = "all"
     """Rows of the representation and geometry levels: every token, the last, or the text's mean."""
+    skip_first: Literal["auto"] | NonNegative = "auto"
+    """Leading tokens of every text that are no rows where rows are tokens: the first ones of many decoders take the
+    attention that goes nowhere and hold nearly all variance. auto: as many as are seen to do so, often 1 or none."""
     max_tokens: Positive = 128
     max_rows: Positive = 4000
     """Rows kept a layer (a fixed sample of the probe's rows): neighbours, intervals and heat maps use them."""

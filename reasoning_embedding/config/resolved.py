@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -15,6 +18,40 @@ from .reading.yaml_file import SCALARS
 ABSENT = "(absent)"
 #: What may differ between the runs of a paired experiment, beside where they lie.
 PAIRED = ("backbone", "seed", "name", "output_dir")
+#: What may change when a run is resumed: where it lies, what is logged, kept and measured of it, and the resources of
+#: its steps. The gradient is the same; its rounding may differ.
+FREE_ON_RESUME = (
+    "name",
+    "output_dir",
+    "logging",
+    "hrsa",
+    "checkpoints",
+    "data.cache_dir",
+    "training.threads",
+    "training.pack_tokens",
+    "training.memory",
+    "training.store_tokens",
+    "training.memory_gib",
+    "training.activation_checkpointing",
+    "training.compile",
+    "training.fused_layers",
+    "training.ranks",
+    "training.timeout_minutes",
+)
+#: Says the learning rate of each step: may change where the steps that were taken keep theirs.
+SCHEDULE = (
+    "training.steps",
+    "training.epochs",
+    "training.schedule",
+    "training.warmup_ratio",
+    "training.final_learning_rate",
+    "training.restarts",
+)
+#: Say where something lies; what lies there is compared instead.
+_PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
+#: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
+#: resumed.
+_EARLIER_DEFAULTS: dict[str, Any] = {"training.final_learning_rate": 0.0}
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:
@@ -63,7 +100,7 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, An
 
 
 def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
-    """List what a configuration saved as JSON says otherwise than one of today.
+    """List what a configuration saved as JSON says otherwise than one of today, of what may not change on resume.
 
     Parameters
     ----------
@@ -76,14 +113,73 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
     Returns
     -------
     list of str
-        Key paths; empty when both describe the same.
+        Key paths; empty when a run of the one may go on as the other. :data:`SCHEDULE` and places
+        (:func:`is_place`) are among them.
     """
+    now, _ = as_begun(saved, now)
+    found = differences(_today(saved, now), resolved_json(now))
+    same = [key for key, old, new in found if "pooling" in saved and _said_or_not(key, old, new)]
+    return [key for key, *_ in found if not _is_free(key) and key not in same]
+
+
+def as_begun(saved: dict[str, Any], now: BaseModel) -> tuple[Any, list[str]]:
+    """Return a configuration with the defaults that an earlier version had where the saved one was begun with them.
+
+    Parameters
+    ----------
+    saved : dict
+        What :func:`resolved_json` gave when the run began.
+    now : BaseModel
+        The same run's configuration of today.
+
+    Returns
+    -------
+    tuple
+        The configuration, and ``key = value`` of each key that was set back.
+    """
+    before, content, kept = dict(_leaves(saved, "")), resolved_json(now), []
+    for key, old in _EARLIER_DEFAULTS.items():
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place = place.get(section, {})
+        # None is what all of these are by default today.
+        if before.get(key, ABSENT) == old and last in place and place[last] is None:
+            place[last] = old
+            kept.append(f"{key} = {json.dumps(old)}")
+    return (type(now).model_validate(content) if kept else now), kept
+
+
+def digests(resolved: dict[str, Any]) -> dict[str, str]:
+    """Return a short SHA-256 of each setting that moves a run's gradient, by key path, of what :func:`resolved_json` gave.
+
+    Places are left out: the content of data and backbone is compared. So is the schedule, whose rates are.
+    """
+    return {
+        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+        for key, value in (*_leaves(resolved, ""), *_lengths(resolved, ""))
+        if not _is_free(key)
+        and not is_place(key)
+        and key not in SCHEDULE
+        and not key.startswith("evaluation")
+    }
+
+
+def is_place(key: str) -> bool:
+    """Whether a key path says where data or a backbone lies, not what it holds."""
+    return _PLACES.fullmatch(key) is not None
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+
+
+def _today(saved: dict[str, Any], now: BaseModel) -> dict[str, Any]:
+    """Fill in the keys of today; a key that is gone, or a value that is no longer allowed, stays as it is."""
     try:
-        before = resolved_json(type(now).model_validate(saved))
-    except ValidationError:  # a key that is gone, a value that is no longer allowed
-        before = saved
-    found = differences(before, resolved_json(now))
-    return [key for key, old, new in found if not ("pooling" in saved and _said_or_not(key, old, new))]
+        return resolved_json(type(now).model_validate(saved))
+    except ValidationError:
+        return saved
 
 
 def _said_or_not(key: str, old: Any, new: Any) -> bool:
@@ -101,6 +197,15 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     below = [leaf for key, item in items for leaf in _leaves(item, f"{path}.{key}" if path else str(key))]
     yield from below or [(path, value)]
+
+
+def _lengths(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Entries of each list: a longer one has all leaves of a shorter."""
+    if isinstance(value, list):
+        yield f"{path}.length", len(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _lengths(item, f"{path}.{key}" if path else str(key))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -29,8 +29,12 @@ class Training(Section):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     warmup_ratio: Fraction = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    final_learning_rate: Fraction = 0.0
-    """Where cosine and linear end, as a fraction of ``learning_rate``."""
+    final_learning_rate: Fraction | None = None
+    """Where cosine and linear end with the last step, as a fraction of ``learning_rate``; absent: they reach 0 one step
+    after the last, which so still teaches."""
+    restarts: list[Positive] = Field(default=[])
+    """Steps after which the schedule begins again, with its warm-up (SGDR). A run of N steps is made longer by more
+    ``steps`` and ``restarts: [N]``."""
     max_grad_norm: PositiveFloat | None = 1.0
     optimizer: Optimizer = AdamW()
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -68,6 +72,14 @@ class Training(Section):
     def _one_length(self) -> Training:
         if self.epochs is not None and self.steps is not None:
             raise conflict("give epochs or steps, not both", "steps")
+        return self
+
+    @model_validator(mode="after")
+    def _restarts_in_order(self) -> Training:
+        if self.restarts != sorted(set(self.restarts)):
+            raise conflict("restarts must rise from one to the next", "restarts")
+        if self.restarts and self.steps is not None and self.restarts[-1] >= self.steps:
+            raise conflict(f"the last restart must come before the last of {self.steps} steps", "restarts")
         return self
 
     @model_validator(mode="after")

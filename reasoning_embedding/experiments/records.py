@@ -6,8 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from reasoning_embedding.checkpoints import ExperimentFolder, hash_file
-from reasoning_embedding.files import read_json, write_json
+from reasoning_embedding.checkpoints import ExperimentFolder
+from reasoning_embedding.files import hash_file, read_json, write_json
 
 from .stages import Stage
 

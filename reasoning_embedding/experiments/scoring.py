@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash, step_name
 from reasoning_embedding.checkpoints.references import ResolvedModel, pick_step, step_of
+from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.checkpoints.scores import revision_of
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
-from reasoning_embedding.files import read_json
 from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
@@ -153,10 +153,7 @@ def query_template(run: RunFolder) -> str:
     """Return the template that a run's queries were trained with, or the default where no configuration is kept."""
     from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
 
-    try:
-        resolved = read_json(run.config_json, default={})
-    except InputError:
-        return QUERY_TEMPLATE
+    resolved = read_settings(run)
     return resolved.get("data", {}).get("query_template") or QUERY_TEMPLATE
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding import __version__, config
-from reasoning_embedding.checkpoints import ExperimentFolder, content_hash, hash_file
+from reasoning_embedding.checkpoints import ExperimentFolder, content_hash
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import hash_file
 from reasoning_embedding.progress import Report
 
 from .contamination import compare_tasks, scored_tasks

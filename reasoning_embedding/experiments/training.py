@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
+from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json, require_folder
+from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import unsealed
 
@@ -169,11 +170,14 @@ def move_aside(folder: ExperimentFolder, path: Path, report: Report) -> None:
 
 
 def _has_other_settings(run: RunFolder, settings: config.RunConfig) -> bool:
-    """Whether a run that began was configured otherwise."""
+    """Whether a run that began was configured otherwise; where its settings are gone or damaged, training finds out."""
     if not run.steps():
         return False
-    saved = unsealed(read_json(run.config_json, default={}), config.resolved_json(settings), run.path)
-    return not saved or bool(config.changed_since(saved, settings))
+    try:
+        saved = unsealed(read_settings(run), config.resolved_json(settings), run.path)
+    except InputError:
+        return False
+    return bool(saved) and bool(config.changed_since(saved, settings))
 
 
 def _has_other_backbone(run: RunFolder, settings: config.RunConfig) -> bool:

@@ -12,9 +12,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from reasoning_embedding.files import atomic_file
+
 from .capture import Activations, Sample
 
-_SUFFIX = ".safetensors"
+_SUFFIX, _SINKS = ".safetensors", ".sinks"
 
 
 class ActivationCache:
@@ -64,6 +66,19 @@ class ActivationCache:
         partial.replace(self.folder / f"{key}{_SUFFIX}")
         self._trim()
 
+    def get_sinks(self, key: str) -> int | None:
+        """Return how many leading sinks were measured under `key`, or None."""
+        try:
+            return int((self.folder / f"{key}{_SINKS}").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def put_sinks(self, key: str, found: int) -> None:
+        """Keep how many there are."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.folder / f"{key}{_SINKS}") as partial:
+            partial.write_text(str(found), encoding="utf-8")
+
     def _trim(self) -> None:
         found = []
         for path in self.folder.glob(f"*{_SUFFIX}"):
@@ -84,3 +99,8 @@ def activation_key(content: str, tokens: str, sample: Sample) -> str:
     digest.update(sample.documents.astype("<i8").tobytes())
     digest.update(sample.positions.astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def sinks_key(content: str, tokens: str) -> str:
+    """Hash of all that decides how many leading sinks a model has: its content and the hash of the token ids."""
+    return hashlib.sha256(json.dumps(["sinks", content, tokens]).encode()).hexdigest()

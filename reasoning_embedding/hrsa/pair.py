@@ -23,7 +23,7 @@ from .measure import (
     merged_warnings,
     metric_names,
 )
-from .metrics.cka import cka_map, cka_of
+from .metrics.cka import cka_map, cka_of, unit_cka_map
 from .metrics.correlation import correlation_map, correlation_of
 from .metrics.neighbours import knn_overlap_of
 from .metrics.probe_transfer import linear_probe_transfer
@@ -34,6 +34,8 @@ from .moments import CrossMoments, PairMoments
 from .probes import ProbeSet
 from .uncertainty.intervals import add_intervals
 
+#: Dimensions of a layer that are named, and the share of all variance from which they are worth a warning.
+_DOMINANT, _MOST = 3, 0.5
 _OF_FEATURES = ("rankme_sigma", "rankme_lambda", "participation_ratio", "isotropy", "alpha")
 
 
@@ -108,6 +110,13 @@ class Comparison:
             sums=None if self.sums is None else (self.sums.cross[i, j], self._held_rows),
         )
 
+    def _dominated(self, model: ModelStates, named: list[list[float]], held: float) -> str:
+        dimensions = ", ".join(str(dimension) for dimension, _ in named)
+        return (
+            f"dimensions {dimensions} of {model.reference} hold {100 * held:.0f} % of the variance: CKA, Procrustes and "
+            "cosines measure little else"
+        )
+
     def intervals(self) -> dict[str, list[float]]:
         """Ends of the 95 % intervals over texts at the final norm, rounded, of those metrics that have one."""
         return {
@@ -128,6 +137,15 @@ class Comparison:
         """One metric along the diagonal, None where it does not exist."""
         return [finite(layer.metrics.get(name)) for layer in self.along]
 
+    def dominant(self, index: int) -> dict[str, list[list[float]]]:
+        """Of every layer of one model (0 or 1) the dimensions that vary most, and their shares of the variance."""
+        model = (self.a, self.b)[index]
+        layers = self.sums.layers[index] if self.sums else model.layers
+        return {
+            label: _largest_shares(layer.norms)
+            for label, layer in zip(model.activations.layers, layers, strict=True)
+        }
+
     def facts(self) -> dict[str, Any]:
         """Chance levels, rows and definitions of the metrics at the final norm."""
         metrics = self.last.metrics
@@ -147,6 +165,7 @@ class Comparison:
             "kept_rows": len(self.a.sample),
             "streamed": self.sums is not None,
             "tokens": self.a.sample.tokens,
+            "skipped": self.a.sample.skipped,
             "labels": self.probe.classes,
             "knn_rows": len(self.rows.context),
             "knn_rows_embedding": len(self.rows.embedding),
@@ -161,6 +180,11 @@ class Comparison:
             for (label, _), layer in zip(self.labels, self.along, strict=True)
             for text in layer.warnings
         ]
+        for model, side in ((a, self.dominant(0)), (b, self.dominant(1))):
+            for label, named in side.items():
+                held = sum(share for _, share in named)
+                if held > _MOST and model.width > 4 * _DOMINANT:
+                    found.append((label, self._dominated(model, named, held)))
         if a.width != b.width:
             text = f"{a.width} against {b.width} dimensions: metrics that match dimensions are left out"
             found.append(("all layers", text))
@@ -173,6 +197,15 @@ class Comparison:
         if a.tokens != b.tokens:
             found.append(("tokens", "the tokenizers differ; means over texts are compared"))
         return found
+
+
+def _largest_shares(norms: np.ndarray) -> list[list[float]]:
+    """Dimension and share of the variance, largest first, of columns with these norms (D,)."""
+    squares = np.square(norms)
+    first = np.argsort(-squares)[:_DOMINANT]
+    return [
+        [int(index), round(float(squares[index] / squares.sum()), 4)] for index in first if squares.sum() > 0
+    ]
 
 
 def features(model: ModelStates, rule: str) -> np.ndarray:
@@ -232,6 +265,8 @@ def _record(found: Comparison) -> dict[str, Any]:
         "heatmaps": _heat_maps(found),
         "diagonal_layers": [list(pair) for pair in found.labels],
         "diagonal": {metric: found.values(metric) for metric in found.names},
+        "effective_rows": [round(layer.effective_rows, 1) for layer in found.along],
+        "dominant_dimensions": {"a": found.dominant(0), "b": found.dominant(1)},
         "last": {metric: finite(found.last.metrics.get(metric)) for metric in found.names},
         "intervals": found.intervals(),
         **found.facts(),
@@ -274,6 +309,7 @@ def _heat_maps(found: Comparison) -> dict[str, list[list[float | None]] | None]:
     return {
         "dimension_correlation": _json(correlation) if widths else None,
         "cka": _json(cka),
+        "cka_unit": _json(unit_cka_map(a, b)),
         f"knn_jaccard@{k}": _json(neighbours),
     }
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, content_hash, hash_file, read_provenance
+from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance
 from reasoning_embedding.config.lineage import (
     ExistingTokenizer,
     GivenStage,
@@ -18,6 +18,7 @@ from reasoning_embedding.config.lineage import (
     TextCorpus,
 )
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import hash_file
 
 from .corpus import existing_file
 from .step_checkpoints import wanted_steps

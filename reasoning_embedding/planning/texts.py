@@ -82,7 +82,7 @@ def run_texts(settings: config.RunConfig) -> TextLengths:
     """
     if not all(_is_local(source) for source in settings.data.sources):
         return assumed_texts(settings.data)
-    table = load_table(settings.data, _prompts(settings))
+    table = load_table(settings.data, prompts=_prompts(settings))
     plan = Plan(table, settings.training, settings.data, settings.seed)
     texts, limits, each = _drawn(plan, settings)
     lengths, source = _lengths(table, texts, settings.backbone)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reasoning_embedding.checkpoints import hash_file
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError, SetupError
+from reasoning_embedding.files import hash_file
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import mask
 

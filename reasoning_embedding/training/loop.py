@@ -22,7 +22,7 @@ from .memory_mode import choose_memory_mode
 from .metrics import Metrics, Throughput
 from .optimizers import learning_rate_at
 from .out_of_memory import explain_out_of_memory
-from .run_folder import describe_run, first_step
+from .run_folder import describe_run, repair, starting_point
 from .selection import Score, Selection
 from .setup import prepare
 from .signals import StoppedError, StopRequest
@@ -107,12 +107,15 @@ def _train(
     # Whatever can be refused is refused here, before anything is written.
     if settings.evaluation is not None and score is None:
         raise InputError("this run is scored while it trains", todo="give train() a score, or no evaluation")
-    start = first_step(run, settings, resume=resume)
+    begin = starting_point(run, settings, world, resume=resume, report=report)
+    settings, start = begin.settings, begin.step
     world.barrier()  # every rank has looked before the main one writes
     require_trackers(settings)
-    prepared = prepare(settings, run, world, start=start, report=report)
+    prepared = prepare(begin, run, world, report=report)
     engine, loss, training, steps = prepared.engine, prepared.loss, settings.training, prepared.plan.steps
     if start >= steps:
+        if world.is_main:
+            repair(prepared, text, report)
         report(f"finished before: {run.path}")
         return
     if examine is not None and start == 0 and world.is_main:
@@ -128,8 +131,6 @@ def _train(
         selection = Selection(settings.evaluation, score, run, world, steps=steps, report=report)
         if start == 0:
             first_scores = selection.begin(engine.full_embedder())
-        else:
-            selection.resume(start)
 
     if world.is_main:
         describe_run(prepared, text, memory)
@@ -144,6 +145,8 @@ def _train(
         if selection is not None and first_scores is not None:
             metrics.write({"step": 0, "evaluation": first_scores})
             selection.write()
+    if selection is not None and start > 0:
+        selection.resume(start)
     throughput = Throughput(prepared.embedder, settings, world)
 
     timers = Timers(world.device)

@@ -71,19 +71,26 @@ def _body_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 def learning_rate_at(step: int, steps: int, training: config.Training) -> float:
-    """Learning rate of `step` (1 .. steps): linear warm-up, then the schedule.
+    """Learning rate of `step` (1 .. steps): linear warm-up, then the schedule; both again after each restart.
 
     Notes
     -----
-    With w = ceil(warmup_ratio * steps), step s <= w has lr * s / w. After it, cosine follows
-    f + (1 - f) * (1 + cos(pi * p)) / 2 with p = (s - w) / (steps - w) and f = final_learning_rate; linear
-    follows 1 - (1 - f) * p.
+    Of n steps from one restart to the next, w = ceil(warmup_ratio * n), step s <= w has lr * s / w. After it, cosine
+    follows f + (1 - f) * (1 + cos(pi * p)) / 2 and linear 1 - (1 - f) * p, with f = final_learning_rate and
+    p = (s - w) / (n - w). Without f they go to 0 with p = (s - 1 - w) / (n - w), as the schedulers of torch and
+    transformers do from one update to the next: no step has a rate of 0. Restarts are those of SGDR (Loshchilov and
+    Hutter, 2017).
     """
+    bounds = [0, *training.restarts]
+    before = max(bound for bound in bounds if bound < step)
+    steps = min((bound for bound in training.restarts if bound > before), default=steps) - before
+    step -= before
     warmup = math.ceil(training.warmup_ratio * steps)
     if step <= warmup:
         return training.learning_rate * step / warmup
-    progress = (step - warmup) / max(steps - warmup, 1)
     floor = training.final_learning_rate
+    progress = (step - (floor is None) - warmup) / max(steps - warmup, 1)
+    floor = floor or 0.0
     factor = {
         "cosine": floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2,
         "linear": 1 - (1 - floor) * progress,

@@ -28,10 +28,11 @@ from reasoning_embedding.backbones import (
     stock_model,
     use_text_dropout,
 )
-from reasoning_embedding.checkpoints import RunFolder
-from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
+from reasoning_embedding.checkpoints import RunFolder, read_provenance
+from reasoning_embedding.checkpoints.embedder import save_checkpoint
 from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
+    check_groups,
     explain_damage,
     put_parameters,
     read_state,
@@ -49,11 +50,12 @@ from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import masked
 
 from .engines import Engine, build_engine
 from .optimizers import build_optimizer
 from .recompute import recompute_activations
-from .run_folder import parent_record
+from .run_folder import Start, parent_record, schedule_record
 
 
 @dataclass
@@ -126,26 +128,30 @@ class PreparedRun:
             )
             adapters = trainable(self.embedder) if self.settings.training.lora is not None else {}
             kept = {name: weights[name] for name in adapters}
-            write_state(self.run.state(step), optimizer, kept, step=step, loss=self.loss.state())
-            prune_states(self.run, self.settings.checkpoints.keep_states)
+            record = {
+                "step": step,
+                "loss": self.loss.state(),
+                "checkpoint": (read_provenance(self.run.checkpoint(step)) or {})["content_hash"],
+                "settings": config.digests(masked(config.resolved_json(self.settings))),
+                "data": self.table.fingerprint,
+                "schedule": schedule_record(self.settings.training, self.plan.steps),
+            }
+            write_state(self.run.state(step), optimizer, kept, **record)
+            prune_states(self.run, self.settings.checkpoints.keep_states, newest=step)
         self.world.barrier()
 
 
-def prepare(
-    settings: config.RunConfig, run: RunFolder, world: World, *, start: int, report: Report
-) -> PreparedRun:
-    """Load data and backbone, check the attention contract, build the optimizer, and restore step `start`.
+def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> PreparedRun:
+    """Load data and backbone, check the attention contract, build the optimizer, and restore the step to go on from.
 
     Parameters
     ----------
-    settings : config.RunConfig
-        The run.
+    start : Start
+        The run, and the step whose saved state it goes on from.
     run : RunFolder
         Its folder.
     world : World
         The job's ranks.
-    start : int
-        0, or the step whose saved state the run goes on from.
     report : callable
         Takes lines of progress.
 
@@ -156,6 +162,7 @@ def prepare(
         loss's anchor; for data, a backbone or a saved state that cannot be used, and for data that models are scored
         with.
     """
+    settings = start.settings
     training = settings.training
 
     # The launch fits the recipe, and the data are none that models are scored with.
@@ -167,22 +174,25 @@ def prepare(
     # The data. A folder a machine: a lock need not hold between two of them.
     data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
     chosen = run_readout(settings.readout, settings.backbone)
-    table = load_table(data, chosen.prompts)
+    table = load_table(data, report, prompts=chosen.prompts)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
     plan = Plan(table, training, settings.data, settings.seed)
+    start.check_data(table.fingerprint)
+    start.check_schedule(plan.steps)
     _check_anchor(settings.loss.anchor, plan, training.batch_size)
     skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
     # The backbone, its tokens and its loss.
-    embedder = _embedder(settings, chosen, run, table, start)
+    embedder = _embedder(settings, chosen, run, table, start.step)
     for line in chosen.lines(_name(settings.backbone)):
         report(line)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
-    store = table_tokens(table, embedder.tokenizer, data, document_prompts=chosen.prompts.of_documents)
+    documents = chosen.prompts.of_documents
+    store = table_tokens(table, embedder.tokenizer, data, report=report, document_prompts=documents)
     embedder.require_known(int(store.values.max(initial=0)))
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
     check_budget(store.lengths, training.pack_tokens)
@@ -212,9 +222,9 @@ def prepare(
             compute=compute,
         )
 
-    if start:
-        engine = _resumed(run.state(start), embedder, new_engine, loss)
-        report(f"resumed after step {start}")
+    if start.step:
+        engine = _resumed(run.state(start.step), embedder, new_engine, loss)
+        report(f"resumed after step {start.step}")
     else:
         engine = new_engine()
     anchor = _untrained(settings, chosen).to(world.device) if loss.needs_anchor else None
@@ -242,7 +252,9 @@ def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss
         optimizer, parameters, record = read_state(folder)
         put_parameters(embedder, parameters)
     engine = build()
+    now = engine.optimizer_state()  # all ranks gather; nothing is in it yet
     with explain_damage(folder):
+        check_groups(optimizer["param_groups"], now["param_groups"])
         engine.load_optimizer_state(optimizer)
     loss.restore(record.get("loss", {}))
     return engine
@@ -254,7 +266,6 @@ def _embedder(
     lora = settings.training.lora
     backbone, weights = settings.backbone, chosen
     if start:
-        verify_content(run.checkpoint(start))
         weights = run_readout(
             config.ReadoutSettings(), config.PretrainedBackbone(path=str(run.checkpoint(start)))
         )

@@ -21,7 +21,7 @@ from reasoning_embedding.errors import InputError, TrainingError
 from reasoning_embedding.experiments.runner import read_experiment
 from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import find_stage
-from reasoning_embedding.files import write_json
+from reasoning_embedding.files import read_json, write_json
 from tests.factories import read_lines, write_beir
 
 Write = Callable[..., Path]
@@ -62,7 +62,7 @@ def _metrics(run: RunFolder) -> dict[int, dict[str, Any]]:
 
 
 def _best(run: RunFolder) -> dict[str, Any]:
-    return json.loads(run.best.read_text())
+    return read_json(run.best)
 
 
 def scored(curve: dict[int, float]) -> training.Score:

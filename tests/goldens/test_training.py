@@ -109,7 +109,13 @@ def steps(
 ) -> dict[str, Any]:
     """Some steps of a tiny model of two layers; every rank returns the same."""
     settings = config.Training.model_validate(
-        {"optimizer": {"kind": optimizer}, "learning_rate": 2e-3, "steps": count, "warmup_ratio": 0.4}
+        {
+            "optimizer": {"kind": optimizer},
+            "learning_rate": 2e-3,
+            "steps": count,
+            "warmup_ratio": 0.4,
+            "final_learning_rate": 0.0,  # the default then
+        }
     )
     embedder = model(family, double=double, attention_dropout=dropout, **sizes)
     embedder.readout = Readout(include_prompt=include_prompt)
@@ -339,7 +345,9 @@ CASES["exact/tokens"] = tokens
 
 def rates(**settings: Any) -> list[float]:
     """Learning rates of 12 steps, in units of the highest."""
-    training = config.Training.model_validate({"learning_rate": 1.0, "warmup_ratio": 0.2, **settings})
+    training = config.Training.model_validate(
+        {"learning_rate": 1.0, "warmup_ratio": 0.2, "final_learning_rate": 0.0, **settings}
+    )
     return [learning_rate_at(step, 12, training) for step in range(1, 13)]
 
 
@@ -373,6 +381,7 @@ def run(
         )
         Qwen3ForCausalLM(shape).save_pretrained(folder / "backbone")
         recipe = {"batch_size": 8, "steps": 4, "learning_rate": 1e-3, "precision": "fp32", "memory": "store"}
+        recipe["final_learning_rate"] = 0.0  # the default then
         settings = config.RunConfig.model_validate(
             {
                 "name": "run",
@@ -392,7 +401,7 @@ def run(
         for step in done.steps():
             tensors = load_file(done.checkpoint(step) / "model.safetensors")
             weights[str(step)] = projection([tensors[key] for key in sorted(tensors)])
-    times = {"seconds", "time", "tokens_per_second", "mfu", "memory", "step", "learning_rate"}
+    times = {"seconds", "time", "tokens_per_second", "mfu", "memory", "step", "learning_rate", "crc32"}
     kept = [key for key in log[0] if key not in times and not _measures_the_machine(key)]
     return {key: [line[key] for line in log] for key in sorted(kept)} | {"weights": weights}
 

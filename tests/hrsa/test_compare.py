@@ -85,7 +85,7 @@ def test_record_has_what_reports_read(near):
     assert near["b"]["content_hash"] is None
     assert near["probe"]["kind"] == "world"
     assert (near["probe"]["rows"], near["probe"]["tokens"], near["probe"]["labels"]) == (600, "all", 5)
-    assert set(near["heatmaps"]) == {"dimension_correlation", "cka", "knn_jaccard@10"}
+    assert set(near["heatmaps"]) == {"dimension_correlation", "cka", "cka_unit", "knn_jaccard@10"}
     assert all(np.shape(heat) == (5, 5) for heat in near["heatmaps"].values())
     assert list(near["diagonal"]) == metric_names([5, 10, 50])
     assert all(len(values) == 5 for values in near["diagonal"].values())
