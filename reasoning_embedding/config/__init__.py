@@ -68,7 +68,6 @@ from .resolved import (
     changed_since,
     diff,
     digests,
-    identity,
     is_place,
     resolved_json,
     to_yaml,

@@ -51,7 +51,7 @@ SCHEDULE = (
 _PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
-_EARLIER_DEFAULTS: dict[str, Any] = {"training.final_learning_rate": 0.0}
+_EARLIER_DEFAULTS: dict[str, Any] = {"training.final_learning_rate": 0.0, "evaluation.max_tokens": 512}
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:
@@ -59,18 +59,27 @@ def resolved_json(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def identity(config: BaseModel) -> dict[str, Any]:
-    """Return what a recipe or run is known by: :func:`resolved_json`, so that names and keys made of it stay.
+def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved recipe or run as versions before wrote it, where it says no more than those could.
 
-    A readout that says no more than the older ``pooling`` could say is written as that.
+    By it the runs of a sweep, and the stages of an experiment, of those versions are known again.
     """
-    resolved = resolved_json(config)
+    resolved = dict(resolved)
+    if (section := resolved.get("evaluation")) is not None:
+        resolved["evaluation"] = evaluation_of_before(section)
     readout = resolved["readout"]
     beyond = {key for key, value in readout.items() if value is not None} - {"pooling", "include_prompt"}
-    if beyond or readout["pooling"] not in (None, "mean"):
-        return resolved
-    del resolved["readout"]
-    return {**resolved, "pooling": {"kind": "mean", "include_prompt": bool(readout["include_prompt"])}}
+    if not beyond and readout["pooling"] in (None, "mean"):
+        del resolved["readout"]
+        resolved["pooling"] = {"kind": "mean", "include_prompt": bool(readout["include_prompt"])}
+    return resolved
+
+
+def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved evaluation section as versions before had it: texts cut at 512 tokens, whole vectors."""
+    new = ("prompts", "truncate", "quantize")
+    kept = {key: value for key, value in section.items() if value is not None or key not in new}
+    return kept if kept.get("max_tokens") is not None else {**kept, "max_tokens": 512}
 
 
 def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
@@ -142,7 +151,7 @@ def as_begun(saved: dict[str, Any], now: BaseModel) -> tuple[Any, list[str]]:
         *sections, last = key.split(".")
         place = content
         for section in sections:
-            place = place.get(section, {})
+            place = place.get(section) or {}
         # None is what all of these are by default today.
         if before.get(key, ABSENT) == old and last in place and place[last] is None:
             place[last] = old

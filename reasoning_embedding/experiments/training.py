@@ -94,14 +94,12 @@ def start_training(
         if compare and tasks:
             compare_tasks(table, tasks, run.contamination, report)
 
-    train(
-        settings,
-        text=text,
-        resume=resume,
-        report=report,
-        score=training_score(settings, report),
-        examine=examine,
-    )
+    score = training_score(settings, report)
+    try:
+        train(settings, text=text, resume=resume, report=report, score=score, examine=examine)
+    finally:
+        if score is not None:
+            score.store()
     if track is not None:
         track(run)
     return run
