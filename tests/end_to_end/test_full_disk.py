@@ -6,20 +6,25 @@ memory are filled as well where they can be mounted (ENOSPC).
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import verify_content
+from reasoning_embedding.cli._app import handled
+from reasoning_embedding.data.mining import vectors
 from reasoning_embedding.files import PARTIAL
 from reasoning_embedding.training import train
 from tests.processes import Forked, verb
@@ -172,3 +177,36 @@ def test_a_disk_that_runs_full(
     if code:
         assert "-> " in child.said.partition("error: ")[2]
     check_whole(target)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SIZES, reason="part of `make soak`")
+def test_mapped_vectors_have_their_blocks_before_they_are_written(
+    small_disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without blocks, a full disk ends a process that writes to a mapped file with SIGBUS, and no word."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**15))
+    texts = [("", str(index)) for index in range(5000)]
+    disk = small_disk(200)
+
+    def embed() -> None:
+        with handled():
+            vectors.embed_texts(
+                disk / "vectors",
+                "texts",
+                texts,
+                lambda part, prompt: np.ones((len(part), 32), np.float32),
+                lambda line: None,
+            )
+
+    child = Forked(embed, tmp_path / "said.txt")
+    assert child.wait() == 3, child.said
+    assert "the disk is full" in child.said
+    shutil.rmtree(disk / "vectors")
+    monkeypatch.setattr(vectors, "_allocate", lambda file: None)
+
+    def unguarded() -> None:
+        faulthandler.disable()
+        embed()
+
+    assert Forked(unguarded, tmp_path / "said.txt").wait() == -signal.SIGBUS, "the control"
