@@ -129,7 +129,7 @@ def merge(
         write_provenance(temporary, kind="merge", parent=None, **made_from, merge=total)
         found = {
             **made_from,
-            "content_hash": (read_provenance(temporary) or {})["content_hash"],
+            "content_hash": (read_provenance(temporary) or {}).get("content_hash"),
             "summary": total,
             "warnings": list(models.warnings),
             "tensors": records,

@@ -30,6 +30,7 @@ from reasoning_embedding.backbones import (
 )
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
+from reasoning_embedding.checkpoints.provenance import verify_recorded
 from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
     check_groups,
@@ -293,6 +294,9 @@ def _embedder(
             backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
         else:
             weights = chosen
+    own = settings.backbone  # the run's checkpoint was looked at when it was chosen
+    if backbone is own and isinstance(own, config.PretrainedBackbone) and Path(own.path).is_dir():
+        verify_recorded(Path(own.path))
     embedder = build_embedder(
         backbone,
         weights,
