@@ -11,6 +11,7 @@ import typer
 
 from reasoning_embedding.files import require_output_file
 
+from ._app import DeviceName
 from ._probe_options import (
     Count,
     LabelField,
@@ -60,6 +61,7 @@ def command(
             "--output", "-o", help="The JSON file of the whole result; default analysis-A-B.json here."
         ),
     ] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Compare two models at the levels of representation, geometry and function.
 
@@ -89,7 +91,7 @@ def command(
     sides = [checkpoint(resolve(reference)) for reference in (a, b)]
     twin = None if sibling is None else checkpoint(resolve(sibling))
     settings = Analysis(probe=chosen, **rows)
-    with joined_world() as world:
+    with joined_world(device=device) as world:
         say = speaker() if world.is_main else lambda line: None
         instrument = make_instrument(settings, None, say, world)
         result = compare("pair", *sides, instrument, levels=levels, sibling=twin)

@@ -27,6 +27,7 @@ FREE_ON_RESUME = (
     "hrsa",
     "checkpoints",
     "data.cache_dir",
+    "training.device",
     "training.threads",
     "training.pack_tokens",
     "training.memory",
@@ -51,12 +52,39 @@ SCHEDULE = (
 _PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
-_EARLIER_DEFAULTS: dict[str, Any] = {"training.final_learning_rate": 0.0}
+_EARLIER_DEFAULTS: dict[str, Any] = {
+    "training.final_learning_rate": 0.0,
+    "loss.mask_same_text": False,
+    "evaluation.max_tokens": 512,
+}
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:
     """Return a configuration as JSON values, every default filled in."""
     return config.model_dump(mode="json")
+
+
+def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved recipe or run as versions before wrote it, where it says no more than those could.
+
+    By it the runs of a sweep, and the stages of an experiment, of those versions are known again.
+    """
+    resolved = dict(resolved)
+    if (section := resolved.get("evaluation")) is not None:
+        resolved["evaluation"] = evaluation_of_before(section)
+    readout = resolved["readout"]
+    beyond = {key for key, value in readout.items() if value is not None} - {"pooling", "include_prompt"}
+    if not beyond and readout["pooling"] in (None, "mean"):
+        del resolved["readout"]
+        resolved["pooling"] = {"kind": "mean", "include_prompt": bool(readout["include_prompt"])}
+    return resolved
+
+
+def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved evaluation section as versions before had it: texts cut at 512 tokens, whole vectors."""
+    new = ("prompts", "truncate", "quantize")
+    kept = {key: value for key, value in section.items() if value is not None or key not in new}
+    return kept if kept.get("max_tokens") is not None else {**kept, "max_tokens": 512}
 
 
 def diff(a: BaseModel, b: BaseModel) -> list[tuple[str, Any, Any]]:
@@ -103,8 +131,9 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
         (:func:`is_place`) are among them.
     """
     now, _ = as_begun(saved, now)
-    found = [key for key, *_ in differences(_today(saved, now), resolved_json(now))]
-    return [key for key in found if not _is_free(key)]
+    found = differences(_today(saved, now), resolved_json(now))
+    same = [key for key, old, new in found if "pooling" in saved and _said_or_not(key, old, new)]
+    return [key for key, *_ in found if not _is_free(key) and key not in same]
 
 
 def as_begun(saved: dict[str, Any], now: BaseModel) -> tuple[Any, list[str]]:
@@ -127,7 +156,7 @@ def as_begun(saved: dict[str, Any], now: BaseModel) -> tuple[Any, list[str]]:
         *sections, last = key.split(".")
         place = content
         for section in sections:
-            place = place.get(section, {})
+            place = place.get(section) or {}
         # None is what all of these are by default today.
         if before.get(key, ABSENT) == old and last in place and place[last] is None:
             place[last] = old
@@ -165,6 +194,12 @@ def _today(saved: dict[str, Any], now: BaseModel) -> dict[str, Any]:
         return resolved_json(type(now).model_validate(saved))
     except ValidationError:
         return saved
+
+
+def _said_or_not(key: str, old: Any, new: Any) -> bool:
+    """Whether a difference is that of the older ``pooling``, which wrote its defaults down, from saying nothing."""
+    defaults = {"readout.pooling": "mean", "readout.include_prompt": False}
+    return key in defaults and {old, new} == {None, defaults[key]}
 
 
 def unpaired(found: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:

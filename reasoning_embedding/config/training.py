@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from .analysis import Tracking
-from .backbone import Backbone, Lora, Pooling
+from .backbone import Backbone, Lora
 from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
 from .evaluation import TrainingEvaluation
 from .loss import InfoNCE
 from .optimizer import AdamW, Optimizer
+from .readout import Pooling, ReadoutSettings
 
 
 class Training(Section):
@@ -60,6 +61,8 @@ class Training(Section):
     """Run each layer as one function on a CPU, where ranks hold the model whole: Llama, Mistral, Qwen2 and Qwen3
     without adapters or dropout. A C++ compiler builds its kernels once; without one nothing changes."""
     lora: Lora | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What it computes on; ``auto``: a CUDA GPU where one answers, else the CPU."""
     threads: Positive | None = None
     """CPU threads a rank; absent: torch's own choice."""
     ranks: Positive | None = None
@@ -138,7 +141,7 @@ class Recipe(Section):
     """Everything of a run except its backbone, seed and name: what a paired experiment holds fixed."""
 
     data: Data
-    pooling: Pooling = Pooling()
+    readout: ReadoutSettings = ReadoutSettings()
     loss: InfoNCE = InfoNCE()
     training: Training = Training()
     checkpoints: Checkpoints = Checkpoints()
@@ -146,6 +149,17 @@ class Recipe(Section):
     evaluation: TrainingEvaluation | None = None
     hrsa: Tracking | None = None
     """How the representation moves, measured after the last step from the saved checkpoints."""
+
+    pooling: Pooling | None = Field(default=None, exclude=True)
+    """The older form of ``readout``: ``{kind: mean, include_prompt}``."""
+
+    @model_validator(mode="after")
+    def _one_readout(self) -> Self:
+        if self.pooling is None:
+            return self
+        if self.readout != ReadoutSettings():
+            raise conflict("give readout alone; pooling is its older form", "pooling")
+        return self.model_copy(update={"readout": self.pooling.as_readout(), "pooling": None})
 
 
 class RunConfig(Recipe):

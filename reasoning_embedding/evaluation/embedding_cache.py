@@ -43,7 +43,7 @@ class EmbeddingCache:
         self.folder = folder
         self.model = model
 
-    def path(self, texts: Sequence[str], *, prompt: str, max_tokens: int) -> Path:
+    def path(self, texts: Sequence[str], *, prompt: str, max_tokens: int | None) -> Path:
         """Return where the embeddings of these texts, in this order, lie or would lie."""
         digest = hashlib.sha256()
         for part in (self.model, prompt, str(max_tokens), *texts):
@@ -114,7 +114,7 @@ class CachedEncoder:
         return self.encoder.dimension
 
     def encode(
-        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int = 512, **options: Any
+        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None, **options: Any
     ) -> np.ndarray:
         """Return the embeddings (len(texts), dimension) of the cache, or encode and save them.
 

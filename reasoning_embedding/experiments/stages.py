@@ -13,6 +13,7 @@ from reasoning_embedding import __version__, config
 from reasoning_embedding.checkpoints import ExperimentFolder, content_hash
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
 from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.config.resolved import evaluation_of_before, with_old_defaults
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import hash_file
 from reasoning_embedding.progress import Report
@@ -145,7 +146,7 @@ class Train(Stage):
         self.experiment, self.run = experiment, run.name
         settings = {
             "run": run.model_dump(mode="json"),
-            "recipe": experiment.recipe.model_dump(mode="json"),
+            "recipe": with_old_defaults(config.resolved_json(experiment.recipe)),
         }
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
         super().__init__(f"train-{run.name}", settings, needs, after)
@@ -175,7 +176,7 @@ class Evaluate(Stage):
         self, experiment: config.ExperimentConfig, evaluation: config.Evaluation, needs: tuple[str, ...]
     ) -> None:
         self.experiment, self.evaluation = experiment, evaluation
-        super().__init__("evaluate", evaluation.model_dump(mode="json"), needs)
+        super().__init__("evaluate", evaluation_of_before(evaluation.model_dump(mode="json")), needs)
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Score what is not scored yet."""
@@ -189,7 +190,11 @@ class Evaluate(Stage):
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of all scores."""
         places = [folder.evaluation, *(folder.run(name).evaluation for name in folder.run_names())]
-        return _hash_files(folder, (file for place in places for file in place.glob(f"*/{SCORES}")))
+        # Those of compressed vectors lie one folder deeper.
+        found = (
+            file for place in places for depth in ("*", "*/*") for file in place.glob(f"{depth}/{SCORES}")
+        )
+        return _hash_files(folder, found)
 
 
 class Analyze(Stage):

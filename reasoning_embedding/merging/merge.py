@@ -16,7 +16,7 @@ from reasoning_embedding.checkpoints import read_provenance, write_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, read_json, require_space, size_of, write_json
 
 from .distances import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member
@@ -120,6 +120,7 @@ def merge(
     made_from = {"parents": models.parents, **prepared.describe()}
     if (old := _made_before(folder, report, made_from)) is not None:
         return {**old, "made": False}
+    require_space(folder, size_of(first.folder), "the merged model")
     with atomic_folder(folder) as temporary:
         _inherit(first.folder, temporary)
         records = _write_weights(models, prepared, temporary, shard_bytes)
@@ -128,7 +129,7 @@ def merge(
         write_provenance(temporary, kind="merge", parent=None, **made_from, merge=total)
         found = {
             **made_from,
-            "content_hash": (read_provenance(temporary) or {})["content_hash"],
+            "content_hash": (read_provenance(temporary) or {}).get("content_hash"),
             "summary": total,
             "warnings": list(models.warnings),
             "tensors": records,
@@ -180,7 +181,7 @@ def _write_weights(
 
 
 def _check(first: Member, folder: Path) -> None:
-    """Load what was written and hold it to the attention contract, if the models attend both ways."""
+    """Load what was written and hold it to the attention contract."""
     embedder = load_embedder(folder)
-    if not embedder.readout.causal:
-        check_attention(embedder.model, where=f"the merge of {first.reference} and others")
+    causal = embedder.readout.causal
+    check_attention(embedder.model, where=f"the merge of {first.reference} and others", causal=causal)

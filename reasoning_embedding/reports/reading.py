@@ -189,6 +189,11 @@ def read_checkpoint_scores(run: RunFolder) -> dict[int, Scores]:
     return _of_steps(run, evaluated_scores(run), [])
 
 
+def scores_of_record(record: dict[str, Any], folder: Path) -> Scores:
+    """Return what :func:`~reasoning_embedding.checkpoints.scores.load_scores` read as the scores of one model."""
+    return _scores(record, folder, [])
+
+
 def _of_steps(run: RunFolder, records: dict[int, dict[str, Any]], missing: list[str]) -> dict[int, Scores]:
     return {
         step: replace(_scores(record, run.evaluation / step_name(step), missing), step=step)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,21 @@ from reasoning_embedding.backbones import (
     SOFTWARE_BFLOAT16,
     Embedder,
     InputContract,
-    Readout,
+    RunReadout,
     add_lora,
-    build_backbone,
+    build_embedder,
     check_attention,
     compile_layers,
     compute_dtype,
     fuse_layers,
     input_contract,
+    run_readout,
     stock_model,
     use_text_dropout,
 )
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
+from reasoning_embedding.checkpoints.provenance import verify_recorded
 from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
     check_groups,
@@ -45,8 +47,10 @@ from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
     refuse_evaluation_sources,
 )
+from reasoning_embedding.data.rows import BELOW_SCORE
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_space
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import masked
@@ -85,6 +89,8 @@ class PreparedRun:
         Tokens of the texts.
     inputs : InputContract
         What the tokenizer makes of a text.
+    readout : dict
+        How the embedder reads out, and what of that its backbone does otherwise.
     parent : dict
         What the run starts from, for the provenance of its checkpoints.
     compute : torch.dtype or None
@@ -102,6 +108,7 @@ class PreparedRun:
     plan: Plan
     store: TokenStore
     inputs: InputContract
+    readout: dict[str, Any]
     parent: dict[str, Any]
     compute: torch.dtype | None
 
@@ -109,19 +116,32 @@ class PreparedRun:
         """What a step trains on."""
         return Batch.from_plan(self.plan.at(step), self.store)
 
+    def require_space(self, steps: Sequence[int]) -> None:
+        """Refuse a run whose checkpoints of `steps`, and the states kept beside them, find no room on the disk.
+
+        Raises
+        ------
+        SetupError
+            Saying how much is needed; an engine that shards the parameters away (ZeRO-3) counts less than there is.
+        """
+        kept = self.settings.checkpoints.keep_states + 1  # the oldest goes when the newest is whole
+        moments = 2 * sum(4 * value.numel() for value in trainable(self.embedder).values())
+        model = sum(value.numel() * value.element_size() for value in self.embedder.parameters())
+        what = f"saving {len(steps)} checkpoints and {min(kept, len(steps))} states"
+        require_space(self.run.path, len(steps) * model + min(kept, len(steps)) * moments, what)
+
     def save(self, step: int) -> None:
         """Write checkpoint, then state: a process killed in between resumes from the state before."""
         weights, optimizer = self.engine.weights(), self.engine.optimizer_state()  # all ranks gather
         if self.world.is_main:
-            data = self.settings.data
             save_checkpoint(
                 self.run.checkpoint(step),
                 self.embedder,
-                max_tokens=max(data.query_max_tokens, data.document_max_tokens),
                 parent=self.parent,
                 weights=weights,
                 run=self.settings.name,
                 step=step,
+                **self.readout,
             )
             adapters = trainable(self.embedder) if self.settings.training.lora is not None else {}
             kept = {name: weights[name] for name in adapters}
@@ -170,7 +190,8 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
 
     # The data. A folder a machine: a lock need not hold between two of them.
     data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
-    table = load_table(data, report)
+    chosen = run_readout(settings.readout, settings.backbone)
+    table = load_table(data, report, prompts=chosen.prompts)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
@@ -178,18 +199,25 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
     start.check_data(table.fingerprint)
     start.check_schedule(plan.steps)
     _check_anchor(settings.loss.anchor, plan, training.batch_size)
-    skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
+    for note in table.notes:
+        report(note)
+    bad = sum(count for reason, count in table.skipped.items() if reason != BELOW_SCORE)
+    skipped = f", {bad} bad rows skipped" if bad else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
     # The backbone, its tokens and its loss.
-    embedder = _embedder(settings, run, table, start.step)
+    embedder = _embedder(settings, chosen, run, table, start.step)
+    for line in chosen.lines(_name(settings.backbone)):
+        report(line)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
-    store = table_tokens(table, embedder.tokenizer, data, report=report)
+    documents = chosen.prompts.of_documents
+    store = table_tokens(table, embedder.tokenizer, data, report=report, document_prompts=documents)
+    embedder.require_known(int(store.values.max(initial=0)))
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
     check_budget(store.lengths, training.pack_tokens)
     embedder.to(world.device)
-    check_attention(stock_model(embedder), where=_name(settings.backbone))
+    check_attention(stock_model(embedder), where=_name(settings.backbone), causal=embedder.readout.causal)
 
     # How its layers compute.
     embedder.train()
@@ -219,7 +247,7 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
         report(f"resumed after step {start.step}")
     else:
         engine = new_engine()
-    anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
+    anchor = _untrained(settings, chosen).to(world.device) if loss.needs_anchor else None
     return PreparedRun(
         settings=settings,
         run=run,
@@ -232,6 +260,7 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
         plan=plan,
         store=store,
         inputs=inputs,
+        readout=chosen.record(embedder),
         parent=parent_record(settings.backbone),
         compute=compute,
     )
@@ -251,17 +280,33 @@ def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss
     return engine
 
 
-def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:
+def _embedder(
+    settings: config.RunConfig, chosen: RunReadout, run: RunFolder, table: Table, start: int
+) -> Embedder:
     lora = settings.training.lora
-    backbone = settings.backbone
-    if start and lora is None:
-        backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
-    model, tokenizer = build_backbone(backbone)
+    backbone, weights = settings.backbone, chosen
+    if start:
+        weights = run_readout(
+            config.ReadoutSettings(), config.PretrainedBackbone(path=str(run.checkpoint(start)))
+        )
+        _check_same_readout(weights, chosen, run.checkpoint(start))
+        if lora is None:
+            backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
+        else:
+            weights = chosen
+    own = settings.backbone  # the run's checkpoint was looked at when it was chosen
+    if backbone is own and isinstance(own, config.PretrainedBackbone) and Path(own.path).is_dir():
+        verify_recorded(Path(own.path))
+    embedder = build_embedder(
+        backbone,
+        weights,
+        seed=settings.seed,
+        prompts=chosen.saved_prompts(_prompts(table)),
+        max_tokens=max(settings.data.query_max_tokens, settings.data.document_max_tokens),
+    )
     recompute = settings.training.activation_checkpointing
     if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
-        recompute_activations(model, recompute)
-    readout = Readout(include_prompt=settings.pooling.include_prompt)
-    embedder = Embedder(model, tokenizer, readout, _prompts(table))
+        recompute_activations(stock_model(embedder), recompute)
     if lora is not None:
         # Adapters start from the run's seed, whatever was drawn before.
         torch.manual_seed(settings.seed)
@@ -270,11 +315,20 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
     return embedder
 
 
-def _untrained(settings: config.RunConfig) -> Embedder:
+def _check_same_readout(saved: RunReadout, chosen: RunReadout, folder: Path) -> None:
+    """Refuse to go on from a checkpoint that reads out otherwise than the run, as when its backbone was changed."""
+    old, new = (replace(one.readout, end_token=False) for one in (saved, chosen))
+    if old != new:
+        raise InputError(
+            f"the run reads out by {new}, its checkpoint by {old}",
+            where=str(folder),
+            todo="say in readout what the checkpoint has, or start a run of another name",
+        )
+
+
+def _untrained(settings: config.RunConfig, chosen: RunReadout) -> Embedder:
     """Return the run's embedder before its first step, frozen."""
-    model, tokenizer = build_backbone(settings.backbone)
-    readout = Readout(include_prompt=settings.pooling.include_prompt)
-    return Embedder(model, tokenizer, readout).eval().requires_grad_(False)
+    return build_embedder(settings.backbone, chosen, seed=settings.seed).eval().requires_grad_(False)
 
 
 def _prompts(table: Table) -> dict[str, str]:

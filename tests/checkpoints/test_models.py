@@ -104,12 +104,17 @@ def test_a_packed_forward_that_differs_is_not_believed(
     assert "the packed forward differs by 1.0e-03 (noise" in said[0]
 
 
-def test_the_lower_limit_of_tokens_decides(bert: Path) -> None:
+def test_the_limit_is_the_models_own_unless_the_user_says_another(bert: Path) -> None:
     embedder = _open(bert)
+    assert embedder.max_tokens == 64
     long = "red " * 100 + "cat"
     full, cut = embedder.encode([long], max_tokens=512), embedder.encode([long], max_tokens=20)
     assert np.abs(full - cut).max() > 1e-4
-    np.testing.assert_array_equal(full, embedder.encode([long]))  # the limit is the model's own again
+    own = embedder.encode([long])
+    np.testing.assert_array_equal(own, embedder.encode([long], max_tokens=64))
+    assert np.abs(full - own).max() > 1e-4
+    with pytest.raises(InputError, match="positions for 512 tokens, fewer than 513"):
+        embedder.encode([long], max_tokens=513)
 
 
 def test_progress_is_told_and_nothing_is_a_matrix(bert: Path) -> None:
@@ -119,9 +124,20 @@ def test_progress_is_told_and_nothing_is_a_matrix(bert: Path) -> None:
     assert embedder.encode([]).shape == (0, embedder.dimension)
 
 
-def test_a_language_model_is_no_embedder(tiny_backbone: Path) -> None:
-    with pytest.raises(InputError, match="a language model, not an embedder"):
-        _open(tiny_backbone)
+def test_a_language_model_is_read_as_step_0_of_a_run_and_that_is_said(tiny_backbone: Path) -> None:
+    said: list[str] = []
+    embedder = _open(tiny_backbone, said)
+    expected = Embedder(*load_decoder(str(tiny_backbone), bidirectional=True)).encode(TEXTS)
+    np.testing.assert_array_equal(embedder.encode(TEXTS), expected)
+    causal = Embedder(*load_decoder(str(tiny_backbone), bidirectional=False)).encode(TEXTS)
+    assert np.abs(causal - expected).max() > 1e-3
+    assert "a language model, not an embedder" in said[0]
+    assert "bidirectional attention, the mean" in said[0]
+
+
+def test_a_folder_without_a_model_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model lies here"):
+        _open(tmp_path)
 
 
 def test_a_damaged_model_of_others_is_an_input_error(tmp_path: Path, bert: Path) -> None:
@@ -182,6 +198,7 @@ def test_a_published_embedder_has_its_published_scores(
 ) -> None:
     """all-MiniLM-L6-v2: 82.03 on STSBenchmark as published, and cranfield at its own limit of 256 tokens and at 512."""
     from reasoning_embedding import config
+    from reasoning_embedding.evaluation.asking import ModelPrompts
     from reasoning_embedding.evaluation.run import evaluate
 
     tasks = [
@@ -200,7 +217,7 @@ def test_a_published_embedder_has_its_published_scores(
         model_name="minilm",
         revision=str(limit),
         step=None,
-        own_prompts=model.prompts,
+        own_prompts=ModelPrompts(model.prompts),
     )
     found = {entry["task"]: entry["main_score"] for entry in scores["tasks"]}
     assert found == pytest.approx({"cranfield": cranfield, "stsb-en-test": 0.82032}, abs=2e-5)

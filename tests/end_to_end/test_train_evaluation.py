@@ -16,6 +16,7 @@ from reasoning_embedding import config, training
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.references import pick_step, resolve
+from reasoning_embedding.checkpoints.scores import load_scores, scores_by_step, scores_of_checkpoint
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
 from reasoning_embedding.experiments.runner import read_experiment
@@ -186,11 +187,11 @@ def test_the_command_line_scores_and_compares(
     best = _best(run)
     assert best["score"] == max(score["tiny"] for score in scores.values())
     shown = rembed("runs", "show", run.path).output
-    assert f"  step 3, while training: tiny {scores[3]['tiny']:.4f}\n" in shown
+    assert f"  evaluation/step-000003: tiny {scores[3]['tiny']:.4f}\n" in shown
     rembed("report", run.path)
     page = (run.path / "report" / "index.html").read_text()
-    assert "the scores are those taken while it trained" in page
     assert "was not evaluated" not in page
+    assert "no checkpoint was evaluated" not in page
 
     refused = rembed("train", write_run("other", section), "evaluation.select=tiny:ndcg_at_1o", code=2).output
     assert "no score is named 'tiny:ndcg_at_1o'" in refused
@@ -198,6 +199,48 @@ def test_the_command_line_scores_and_compares(
     absent = rembed("train", write_run("other", section), "evaluation.tasks.0.path=absent", code=2).output
     assert "absent" in absent
     assert not RunFolder(tmp_path / "runs" / "other").steps()
+
+
+def test_a_score_taken_in_training_and_the_same_taken_afterwards_are_one(
+    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path
+) -> None:
+    """The run asks with one instruction; its tasks bring another, which nobody asks with."""
+    write_json(leaking / "meta.json", {"instruction": "something else"})
+    section = {"tasks": [{"kind": "beir", "path": str(leaking)}], "every": 3}
+    rembed("train", write_run(extra={"evaluation": section}))
+    run = RunFolder(tmp_path / "runs" / "run")
+    logged = {step: record["evaluation"]["tiny"] for step, record in _metrics(run).items() if step % 3 == 0}
+    taken = {step: found["tasks"] for step, found in scores_by_step(run).items()}
+    assert {step: entry["main_score"] for step, [entry] in taken.items()} == pytest.approx(logged, abs=1e-9)
+    assert {entry["prompt"] for [entry] in taken.values()} == {"Instruct: find the answer\nQuery: "}
+
+    # By name of the run, its own tasks and settings: nothing is computed again, nothing stands twice.
+    said = rembed("evaluate", run.path, "--steps", "all").output
+    assert said.count("1 of 1 tasks scored before") == 3
+    assert {step: found["tasks"] for step, found in scores_by_step(run).items()} == taken
+    best = rembed("evaluate", run.path, "--steps", "best").output
+    assert f"step-{_best(run)['step']:06d}  tiny  nDCG@10 {_best(run)['score']:.4f}" in best
+    # Computed anew elsewhere, it is the same number.
+    rembed("evaluate", f"{run.path}@3", "-t", leaking, "-o", tmp_path / "again")
+    again = load_scores(tmp_path / "again")
+    [[entry], [new]] = taken[3], again["tasks"]
+    assert {k: v for k, v in new.items() if k != "seconds"} == {
+        k: v for k, v in entry.items() if k != "seconds"
+    }
+    assert scores_of_checkpoint(run, run.checkpoint(3)) is not None
+    # Of other settings: the old scores are set aside, and come back when they are asked for.
+    rembed("evaluate", f"{run.path}@3", "--max-tokens", "8")
+    assert scores_by_step(run)[3]["settings"]["max_tokens"] == 8
+    assert "1 of 1 tasks scored before" in rembed("evaluate", f"{run.path}@3").output
+    assert scores_by_step(run)[3]["tasks"] == taken[3]
+    # Another task joins those that are there.
+    other = write_beir(tmp_path / "other")
+    rembed("evaluate", f"{run.path}@3", "-t", other)
+    assert [entry["task"] for entry in scores_by_step(run)[3]["tasks"]] == ["other", "tiny"]
+    # Of changed weights nothing is taken over.
+    with (run.checkpoint(0) / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert scores_of_checkpoint(run, run.checkpoint(0)) is None
 
 
 def test_training_on_a_listed_set_is_refused_unless_forced(

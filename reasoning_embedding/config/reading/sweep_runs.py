@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reasoning_embedding.config.resolved import diff, resolved_json, unpaired
+from reasoning_embedding.config.resolved import diff, resolved_json, unpaired, with_old_defaults
 from reasoning_embedding.config.sweep import OWN, SweepConfig
 from reasoning_embedding.config.training import RunConfig
 
@@ -114,7 +114,9 @@ def _run(sweep: SweepConfig, base: Node, point: dict[str, Node], problems: Probl
     config = validated(RunConfig, tree, problems)
     if config is None or len(problems) > before:
         return None
-    decisive = {key: value for key, value in resolved_json(config).items() if key not in OWN}
+    decisive = {
+        key: value for key, value in with_old_defaults(resolved_json(config)).items() if key not in OWN
+    }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config.name[:110]}-{digest}"
     logging = config.logging.model_copy(update={"group": config.logging.group or sweep.name})

@@ -20,6 +20,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.asking import Asking
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.floors.bm25 import BM25Search
 from reasoning_embedding.evaluation.floors.tfidf import TfIdf
@@ -45,7 +46,7 @@ class RandomVectors:
 
 
 def as_mteb(model: Any) -> MtebEncoder:
-    return MtebEncoder(model, model_meta("test", "1"), query_template=TEMPLATE)
+    return MtebEncoder(model, model_meta("test", "1"), asking=Asking(template=TEMPLATE))
 
 
 def score(task: Any, model: Any) -> dict[str, Any]:
