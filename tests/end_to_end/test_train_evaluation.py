@@ -299,3 +299,30 @@ def test_rows_that_name_a_listed_set_are_refused(write_run: Write, rembed: Rembe
     path = tmp_path / "rows.jsonl"
     path.write_text('{"query": "red cat", "pos": ["red cat dog"], "source": "rarb_arc"}\n' * 9)
     assert "RAR-b" in rembed("train", write_run(), f"data.sources.0.path={path}", code=2).output
+
+
+def test_what_an_adapted_embedder_gained_and_forgot_is_one_table(
+    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = {"tasks": [{"kind": "beir", "path": str(leaking)}], "every": 6}
+    rembed("train", write_run(extra={"evaluation": section}, learning_rate=1e-2))
+    run = RunFolder(tmp_path / "runs" / "run")
+    general = write_beir(tmp_path / "general")
+    words = ["evaluate", f"{run.path}@first", f"{run.path}@last", "--compare", "-t", leaking, "-t", general]
+    said = rembed(*words, "-o", tmp_path / "out").output
+    assert said.count("1 of 2 tasks scored before") == 2, "those that the run took itself"
+    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [task["task"] for task in record["tasks"]] == ["tiny", "general", "mean over tasks"]
+    scores = scores_by_step(run)
+    for task in record["tasks"][:2]:
+        found = [
+            next(entry["main_score"] for entry in scores[step]["tasks"] if entry["task"] == task["task"])
+            for step in (0, 6)
+        ]
+        assert [task["a"], task["b"]] == found
+    assert record["tasks"][0]["a"] != record["tasks"][0]["b"]
+    assert "where is" in (tmp_path / "out" / "comparison.csv").read_text(), "the texts of the queries"
+    again = rembed("evaluate", f"{run.path}@first", "--compare", code=2).output
+    assert "1 models" in again
+    same = rembed("evaluate", f"{run.path}@last", f"{run.path}@6", "--compare", "-t", general, code=2).output
+    assert "are one model" in same
