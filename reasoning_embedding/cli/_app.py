@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Generator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,11 @@ from reasoning_embedding.secrets import written
 #: Overrides of a configuration, as every verb that reads one takes them.
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides, such as training.steps=100.", metavar="[KEY=VALUE]...")
+]
+#: What a verb computes on.
+DeviceName = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option("--device", help="auto: a CUDA GPU where one answers, else the CPU."),
 ]
 #: Exit code after Ctrl-C.
 INTERRUPTED = 130

@@ -9,6 +9,7 @@ import typer
 
 from reasoning_embedding.files import require_output_file
 
+from ._app import DeviceName
 from ._probe_options import (
     Count,
     LabelField,
@@ -40,6 +41,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the whole result as JSON.")
     ] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Compare two models at the levels of representation, geometry and function.
 
@@ -67,7 +69,7 @@ def command(
 
     sides = [checkpoint(resolve(reference)) for reference in (a, b)]
     settings = Analysis(probe=chosen, **rows)
-    with joined_world() as world:
+    with joined_world(device=device) as world:
         say = speaker() if world.is_main else lambda line: None
         result = compare("pair", *sides, make_instrument(settings, None, say, world))
     if not world.is_main:

@@ -11,6 +11,8 @@ import typer
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, require_output_file
 
+from ._app import DeviceName
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -53,6 +55,7 @@ def command(
         Path | None,
         typer.Option(help="With int8: the ranges that another call wrote, so that both give one code."),
     ] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Embed the lines of a file and write them as rows of unit length, float32 unless quantized.
 
@@ -77,14 +80,13 @@ def command(
 
     silence_libraries()
     import numpy as np
-    import torch
 
     from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.checkpoints.references import resolve
+    from reasoning_embedding.distributed import chosen_device
     from reasoning_embedding.evaluation.compression import Compression, ranges_of
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    embedder = open_embedder(resolve(checkpoint), device=device, report=typer.echo)
+    embedder = open_embedder(resolve(checkpoint), device=chosen_device(device), report=typer.echo)
     compression = Compression(truncate, quantize.value if quantize else None)
     dimension = compression.dimension(embedder.dimension)
     between = None if ranges is None else _ranges(ranges, dimension)

@@ -12,6 +12,7 @@ import typer
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_folder
 
+from ._app import DeviceName
 from .embed import Quantize
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def command(
     compare: Annotated[
         bool, typer.Option("--compare", help="Two models query by query: wins, losses, interval, texts.")
     ] = False,
+    device: DeviceName = "auto",
 ) -> None:
     """Score checkpoints on tasks; what is scored already is not scored again.
 
@@ -106,7 +108,7 @@ def command(
     from reasoning_embedding.experiments.scoring import failures, query_template, score_model, tasks_failed
 
     failed: list[str] = []
-    with joined_world() as world:
+    with joined_world(device=device) as world:
         for target in targets:
             scores = score_model(
                 target.model,

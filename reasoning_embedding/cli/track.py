@@ -10,6 +10,7 @@ import typer
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_output_file
 
+from ._app import DeviceName
 from ._probe_options import (
     Count,
     LabelField,
@@ -59,6 +60,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The parquet file, of a single series.")
     ] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Measure the checkpoints of runs against step 0, a sibling or a model; write hrsa/track.parquet.
 
@@ -89,7 +91,7 @@ def command(
     series = series_of(runs)
     if output is not None and len(series) > 1:
         raise InputError(f"one file for {len(series)} series", where="--output", todo="track them one by one")
-    with joined_world() as world:
+    with joined_world(device=device) as world:
         say = speaker() if world.is_main else lambda line: None
         for one in series:
             settings = Tracking.model_validate({"probe": {"kind": "world"}, **_own(one), **changes})

@@ -15,7 +15,7 @@ from .analysis import (
     WorldProbe,
 )
 from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
-from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
+from .data import Columns, Data, FilesSource, HubSource, MixSource, Source, WorldSource
 from .engine import EngineSettings, check_engine
 from .evaluation import (
     BeirTask,

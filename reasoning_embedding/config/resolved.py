@@ -27,6 +27,7 @@ FREE_ON_RESUME = (
     "hrsa",
     "checkpoints",
     "data.cache_dir",
+    "training.device",
     "training.threads",
     "training.pack_tokens",
     "training.memory",
@@ -51,7 +52,11 @@ SCHEDULE = (
 _PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
-_EARLIER_DEFAULTS: dict[str, Any] = {"training.final_learning_rate": 0.0, "evaluation.max_tokens": 512}
+_EARLIER_DEFAULTS: dict[str, Any] = {
+    "training.final_learning_rate": 0.0,
+    "loss.mask_same_text": False,
+    "evaluation.max_tokens": 512,
+}
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:

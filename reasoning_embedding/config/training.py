@@ -60,6 +60,8 @@ class Training(Section):
     """Run each layer as one function on a CPU, where ranks hold the model whole: Llama, Mistral, Qwen2 and Qwen3
     without adapters or dropout. A C++ compiler builds its kernels once; without one nothing changes."""
     lora: Lora | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What it computes on; ``auto``: a CUDA GPU where one answers, else the CPU."""
     threads: Positive | None = None
     """CPU threads a rank; absent: torch's own choice."""
     ranks: Positive | None = None

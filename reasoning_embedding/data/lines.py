@@ -79,6 +79,34 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"cannot read the file ({error.strerror or error})", where=str(path)) from error
 
 
+def read_blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    """Yield the bytes of a file in blocks of at most `size`, without a byte order mark; ``.gz`` is unpacked.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_lines`, which see; lines play no part.
+    """
+    total, packed = 0, path.name.endswith(".gz")
+    try:
+        most = max(_UNQUESTIONED, GROWTH * regular_file(path).stat().st_size)
+        with _opened(path, packed) as file:
+            while block := file.read(size):
+                if packed and total + len(block) > most:
+                    raise InputError(
+                        f"unpacked it is more than {GROWTH} times as large as it is packed; no text is",
+                        where=str(path),
+                        todo="look at what the file holds; unpack it yourself if it is what you want",
+                    )
+                yield block if total else block.removeprefix(b"\xef\xbb\xbf")
+                total += len(block)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        todo = "download or compress the file again"
+        raise InputError(f"broken gzip ({error})", where=str(path), todo=todo) from error
+    except OSError as error:
+        raise InputError(f"cannot read the file ({error.strerror or error})", where=str(path)) from error
+
+
 def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the number and the text of every line, with its end; see :func:`read_lines`.
 

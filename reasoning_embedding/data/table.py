@@ -47,6 +47,8 @@ class Table:
     positive_scores, negative_scores : ndarray of float32, or None
         A teacher's score of each of ``positives.values`` and ``negatives.values``, NaN where a row has none;
         None if no row has any.
+    notes : list of str
+        What reading decided by itself, a sentence each: names of columns, pairs of too low a score.
     """
 
     texts: Sequence[tuple[str, str]]
@@ -59,6 +61,7 @@ class Table:
     fingerprint: str
     positive_scores: np.ndarray | None = None
     negative_scores: np.ndarray | None = None
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.query)
@@ -99,7 +102,7 @@ def build_table(data: config.Data, folder: Path | None = None) -> Table:
     builder = _Builder(data.query_template, folder)
     for row in read_rows(data, bad):
         builder.add(row)
-    return builder.table(dict(bad.counts))
+    return builder.table(dict(bad.counts), list(bad.notes))
 
 
 def open_table(folder: Path) -> Table:
@@ -200,7 +203,7 @@ class _Builder:
             self._columns[name].write(values)
             values.clear()
 
-    def table(self, skipped: dict[str, int]) -> Table:
+    def table(self, skipped: dict[str, int], notes: list[str]) -> Table:
         self._flush()
         texts, sources = self._texts.close(), list(self._sources)
         columns = {name: column.close() for name, column in self._columns.items()}
@@ -209,7 +212,7 @@ class _Builder:
                 del columns[name]
                 if self._folder is not None:
                     (self._folder / f"{name}.bin").unlink()
-        record: dict[str, Any] = {"sources": sources, "skipped": skipped}
+        record: dict[str, Any] = {"sources": sources, "skipped": skipped, "notes": notes}
         record["fingerprint"] = _fingerprint(texts, sources, columns)
         if self._folder is not None:
             content = json.dumps({**record, "scored": self._scored})
@@ -231,6 +234,7 @@ def _table(
         record["fingerprint"],
         columns.get("positive_scores"),
         columns.get("negative_scores"),
+        record.get("notes", ()),
     )
 
 

@@ -128,6 +128,8 @@ class OpenModel:
         Texts.
     max_tokens : int
         Longer texts are cut.
+    device : torch.device or str
+        Where it computes.
 
     Raises
     ------
@@ -137,8 +139,10 @@ class OpenModel:
         If it is an embedder whose states the packed forward does not compute.
     """
 
-    def __init__(self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int) -> None:
-        self.checkpoint = checkpoint
+    def __init__(
+        self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.checkpoint, self.device = checkpoint, device
         path, revision = str(checkpoint.path), checkpoint.revision
         if (saved := read_readout(path, revision=revision)) is not None:
             saved.refuse_wrapped_texts(path)
@@ -162,7 +166,7 @@ class OpenModel:
                 where=path,
                 todo="save or download the checkpoint again",
             ) from error
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(self.device)
 
     def release(self) -> None:
         """Let the weights go."""
@@ -218,7 +222,7 @@ class Instrument:
         InputError
             If the checkpoint cannot be read, or cuts texts into other tokens than `like` while rows are tokens.
         """
-        reader = OpenModel(checkpoint, self.probe, self.settings.max_tokens)
+        reader = OpenModel(checkpoint, self.probe, self.settings.max_tokens, self.world.device)
         if like is not None and reader.tokens != like.tokens and self.settings.tokens != "mean":
             raise InputError(
                 f"{like.checkpoint.reference} and {checkpoint.reference} cut the probe texts into different tokens, "

@@ -14,7 +14,7 @@ from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.data import Table
 from reasoning_embedding.distributed import World, explain_lost_ranks, joined_world, max_over_ranks
-from reasoning_embedding.errors import InputError, TrainingError
+from reasoning_embedding.errors import InputError, SetupError, TrainingError
 from reasoning_embedding.isolation import threads
 from reasoning_embedding.progress import Report
 
@@ -72,18 +72,28 @@ def train(
     ------
     InputError
         For data, backbone, folder or evaluation that cannot be used.
+    SetupError
+        If this machine lacks the device.
     TrainingError
         If loss or gradient stop being finite, naming the step, if memory runs out, naming what to set, or if
         another rank is gone; the last good checkpoint stays.
     StoppedError
         After SIGTERM or SIGINT, when the state is saved.
     """
+    if settings.training.device == "mps":
+        raise SetupError(
+            "training sums its loss in float64, which MPS does not have",
+            where="training.device",
+            todo="train on cpu or cuda; evaluate, embed and analyze take --device mps",
+        )
     run = RunFolder.of(settings)
     refusal = "another process is training in this run folder"
     lock = hold(run.lock, refusal=refusal, todo="wait for it, or change name")
     with (
         threads(settings.training.threads),
-        joined_world(timeout_minutes=settings.training.timeout_minutes) as world,
+        joined_world(
+            timeout_minutes=settings.training.timeout_minutes, device=settings.training.device
+        ) as world,
         explain_lost_ranks(world),
         explain_out_of_memory(settings.training),
         lock if world.is_main else nullcontext(),

@@ -76,8 +76,9 @@ class Metrics:
         if self._throttle.is_due(last=step == self._steps):
             elapsed = time.monotonic() - self._throttle.started
             left = seconds_left(elapsed, step - self._first, self._steps - step)
+            left_out = f"{record['masked']:,.0f} known answers left out  " if record.get("masked") else ""
             self._report(
-                f"step {step}/{self._steps}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2f}  "
+                f"step {step}/{self._steps}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2f}  {left_out}"
                 f"{record['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
             )
 

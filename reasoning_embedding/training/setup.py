@@ -45,6 +45,7 @@ from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
     refuse_evaluation_sources,
 )
+from reasoning_embedding.data.rows import BELOW_SCORE
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
@@ -178,7 +179,10 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
     start.check_data(table.fingerprint)
     start.check_schedule(plan.steps)
     _check_anchor(settings.loss.anchor, plan, training.batch_size)
-    skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
+    for note in table.notes:
+        report(note)
+    bad = sum(count for reason, count in table.skipped.items() if reason != BELOW_SCORE)
+    skipped = f", {bad} bad rows skipped" if bad else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
     # The backbone, its tokens and its loss.

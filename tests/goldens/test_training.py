@@ -89,6 +89,10 @@ def model(family: str = "qwen3", **settings: Any) -> Any:
     return embedder
 
 
+#: As the default was when these numbers were taken, and as the paper's loss is.
+UNMASKED = {"mask_same_text": False}
+
+
 def steps(
     world: World,
     *,
@@ -131,7 +135,9 @@ def steps(
     embedder.train()
     trained = [parameter for parameter in embedder.parameters() if parameter.requires_grad]
     engine = Replicated(embedder, world, lambda module: build_optimizer(module, settings), max_norm=max_norm)
-    objective = build_loss(config.InfoNCE.model_validate(loss or {"temperature": 0.05}), embedder.dimension)
+    objective = build_loss(
+        config.InfoNCE.model_validate(UNMASKED | (loss or {"temperature": 0.05})), embedder.dimension
+    )
     anchor = None
     if objective.needs_anchor:
         anchor = model(double=double, num_hidden_layers=1).eval().requires_grad_(False)
@@ -389,7 +395,7 @@ def run(
                 "seed": 11,
                 "backbone": {"kind": "pretrained", "path": str(folder / "backbone")},
                 "data": {"sources": write_rows(folder), "negatives": 2, **(data or {})},
-                "loss": loss or {},
+                "loss": UNMASKED | (loss or {}),
                 "training": {**recipe, "fused_layers": False, "pack_tokens": 100, **training},
                 "checkpoints": {"every": 2, "log_spaced": False},
                 "logging": {"trackers": []},
