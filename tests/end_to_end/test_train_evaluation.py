@@ -23,6 +23,7 @@ from reasoning_embedding.experiments.runner import read_experiment
 from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import find_stage
 from reasoning_embedding.files import read_json, write_json
+from tests.conftest import REPOSITORY
 from tests.factories import read_lines, write_beir
 
 Write = Callable[..., Path]
@@ -302,7 +303,7 @@ def test_rows_that_name_a_listed_set_are_refused(write_run: Write, rembed: Rembe
 
 
 def test_what_an_adapted_embedder_gained_and_forgot_is_one_table(
-    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path, monkeypatch: pytest.MonkeyPatch
+    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path
 ) -> None:
     section = {"tasks": [{"kind": "beir", "path": str(leaking)}], "every": 6}
     rembed("train", write_run(extra={"evaluation": section}, learning_rate=1e-2))
@@ -326,3 +327,26 @@ def test_what_an_adapted_embedder_gained_and_forgot_is_one_table(
     assert "1 models" in again
     same = rembed("evaluate", f"{run.path}@last", f"{run.path}@6", "--compare", "-t", general, code=2).output
     assert "are one model" in same
+
+    rembed("evaluate", f"{run.path}@last", "-t", leaking, "--truncate", "8")
+    rembed("evaluate", f"{run.path}@last", "-t", leaking, "--truncate", "8", "--quantize", "binary")
+    said = " ".join(rembed("report", run.path).output.split())
+    for kept in ("32 entries, float32 128", "8 entries, float32 32", "8 entries, binary 1"):
+        assert kept in said
+    page = (run.path / "report" / "index.html").read_text()
+    assert "How the models were asked" in page
+    assert "bidirectional, mean" in page
+    assert [entry["task"] for entry in scores_by_step(run)[6]["tasks"]] == ["tiny", "general"], "none is lost"
+
+    # The way back toward the start, scored on both tasks: the file of the documentation, with another run and tasks.
+    example = (REPOSITORY / "configs" / "merges" / "toward-start.yaml").read_text()
+    path = tmp_path / "toward-start.yaml"
+    path.write_text(example.replace("runs/quickstart/runs/base", str(run.path)))
+    tasks = json.dumps([{"kind": "beir", "path": str(task)} for task in (leaking, general)])
+    rembed("merge", path, f"evaluation.tasks={tasks}", f"output_dir={tmp_path / 'merges'}")
+    points = json.loads((tmp_path / "merges" / "toward-start" / "merge.json").read_text())["points"]
+    ends = {point["name"]: point["scores"] for point in points if point["name"] in ("slerp-0", "slerp-1")}
+    for task in record["tasks"][:2]:
+        for end, side in (("slerp-0", "a"), ("slerp-1", "b")):
+            assert ends[end][task["task"]]["main_score"] == pytest.approx(task[side], abs=1e-5)
+    assert len(points) == 10
