@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ def tokenize(
     *,
     query_max_tokens: int,
     document_max_tokens: int,
+    document_prompts: Collection[str] = ("",),
     progress: Callable[[int, int], None] | None = None,
     folder: Path | None = None,
 ) -> TokenStore:
@@ -56,11 +57,13 @@ def tokenize(
     Parameters
     ----------
     texts : sequence of (str, str)
-        (prompt, text); one with a prompt is a query, one without a document.
+        (prompt, text).
     tokenizer : PreTrainedTokenizerBase
         Sees prompt and text as one string; adds the special tokens it adds by default.
     query_max_tokens, document_max_tokens : int
         Longer texts are truncated; prompt and special tokens count.
+    document_prompts : collection of str
+        Prompts of documents, by default none at all; a text with another prompt is a query.
     progress : callable, optional
         Called with (texts done, texts in all).
     folder : Path, optional
@@ -91,7 +94,12 @@ def tokenize(
             for prompt in {prompt for prompt, _ in chunk} - known.keys():
                 known[prompt] = _prompt_length(prompt, tokenizer)
             prompts = np.array([known[prompt] for prompt, _ in chunk], np.int32)
-            limits = np.array([query_max_tokens if prompt else document_max_tokens for prompt, _ in chunk])
+            limits = np.array(
+                [
+                    document_max_tokens if prompt in document_prompts else query_max_tokens
+                    for prompt, _ in chunk
+                ]
+            )
             encode = encode or chosen_encoder(tokenizer, ["".join(pair) for pair in chunk], int(limits[0]))
             ids = _token_ids(chunk, encode, limits)
             lengths = np.array([len(tokens) for tokens in ids], np.int64)

@@ -326,6 +326,7 @@ def describe_run(prepared: PreparedRun, text: str | None, memory: MemoryMode | N
         "skipped_rows": prepared.table.skipped,
         "data_fingerprint": prepared.table.fingerprint,
         "input_contract": asdict(prepared.inputs),
+        "readout": prepared.readout,
         "ranks": world.size,
         "memory": asdict(memory) if memory is not None else None,
         "compute_dtype": str(prepared.compute or torch.float32).removeprefix("torch."),
