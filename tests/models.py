@@ -40,12 +40,15 @@ def tiny_decoder(model_type: str = "qwen3", *, causal: bool = False, **changes: 
     return model.eval()
 
 
-def tiny_embedder(model_type: str = "qwen3", *, double: bool = False, **changes: Any) -> Embedder:
+def tiny_embedder(
+    model_type: str = "qwen3", *, double: bool = False, readout: Readout | None = None, **changes: Any
+) -> Embedder:
     """An embedder over :func:`tiny_decoder`; `double` for float64."""
-    model = tiny_decoder(model_type, **changes)
-    embedder = Embedder(
-        model, None, Readout(attention="causal" if changes.get("causal") else "bidirectional")
-    )  # type: ignore[arg-type]
+    causal = changes.pop("causal", False) or bool(readout and readout.causal)
+    model = tiny_decoder(model_type, causal=causal, **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        embedder = Embedder(model, None, readout)  # type: ignore[arg-type]
     return embedder.double() if double else embedder
 
 

@@ -15,6 +15,7 @@ from .dropout import text_keys, use_text_dropout
 from .embedder import Embedder, choose_prompt
 from .end_token import add_end_token, ends_texts
 from .heads import activation_name, load_heads, make_heads
+from .inherited import RunReadout, build_embedder, run_readout, run_tokenizer
 from .layers import decoder_layers, is_causal
 from .load import build_backbone, load_config, load_decoder, load_tokenizer
 from .lora import add_lora, head_state_dicts, merged_state_dict, stock_model

@@ -67,7 +67,9 @@ def silence_libraries() -> None:
     import logging
     import os
 
+    from reasoning_embedding.isolation import serial_tokenizers
+
     # Imported by transformers where it is installed, it writes warnings about the machine to stdout.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    serial_tokenizers()
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -222,26 +222,24 @@ def prepare(
     SetupError
         If the cache cannot be written.
     """
-    from reasoning_embedding.config import PretrainedBackbone, RunConfig, load_config
+    from reasoning_embedding.config import RunConfig, load_config
 
     settings = load_config(config, overrides or (), expect=(RunConfig,)).config
     if settings.data.cache_dir is None:
         raise InputError("there is no folder to prepare", where="data.cache_dir", todo="set it to one")
     require_folder(Path(settings.data.cache_dir).expanduser())
     silence_libraries()
-    from reasoning_embedding.backbones.load import load_tokenizer
+    from reasoning_embedding.backbones import run_readout, run_tokenizer
     from reasoning_embedding.data import load_table, table_tokens
     from reasoning_embedding.progress import Countdown
 
     report = speaker()
-    table = load_table(settings.data)
+    chosen = run_readout(settings.readout, settings.backbone)
+    table = load_table(settings.data, prompts=chosen.prompts)
     report(f"{len(table):,} rows, {len(table.texts):,} distinct texts")
-    backbone = settings.backbone
-    if isinstance(backbone, PretrainedBackbone):
-        tokenizer = load_tokenizer(backbone.path, revision=backbone.revision)
-    else:
-        tokenizer = load_tokenizer(backbone.tokenizer)
-    store = table_tokens(table, tokenizer, settings.data, Countdown(report, "texts tokenized"))
+    tokenizer, progress = run_tokenizer(settings.backbone, chosen), Countdown(report, "texts tokenized")
+    documents = chosen.prompts.of_documents
+    store = table_tokens(table, tokenizer, settings.data, progress, document_prompts=documents)
     report(f"{len(store.values):,} tokens, {store.lengths.mean():.0f} a text: {settings.data.cache_dir}")
 
 

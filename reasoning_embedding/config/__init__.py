@@ -14,7 +14,7 @@ from .analysis import (
     Tracking,
     WorldProbe,
 )
-from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
+from .backbone import Architecture, Backbone, Lora, PretrainedBackbone, RandomBackbone
 from .data import Columns, Data, FilesSource, HubSource, MixSource, Source, WorldSource
 from .engine import EngineSettings, check_engine
 from .evaluation import (
@@ -61,6 +61,7 @@ from .merge import (
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
+from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
 from .resolved import (
     SCHEDULE,
     as_begun,

@@ -65,12 +65,19 @@ def resolved_json(config: BaseModel) -> dict[str, Any]:
 
 
 def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return a resolved run in which what is left open holds what versions before filled in.
+    """Return a resolved recipe or run as versions before wrote it, where it says no more than those could.
 
-    By it the runs of a sweep of those versions are known again.
+    By it the runs of a sweep, and the stages of an experiment, of those versions are known again.
     """
-    section = resolved.get("evaluation")
-    return resolved if section is None else {**resolved, "evaluation": evaluation_of_before(section)}
+    resolved = dict(resolved)
+    if (section := resolved.get("evaluation")) is not None:
+        resolved["evaluation"] = evaluation_of_before(section)
+    readout = resolved["readout"]
+    beyond = {key for key, value in readout.items() if value is not None} - {"pooling", "include_prompt"}
+    if not beyond and readout["pooling"] in (None, "mean"):
+        del resolved["readout"]
+        resolved["pooling"] = {"kind": "mean", "include_prompt": bool(readout["include_prompt"])}
+    return resolved
 
 
 def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
@@ -124,8 +131,9 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
         (:func:`is_place`) are among them.
     """
     now, _ = as_begun(saved, now)
-    found = [key for key, *_ in differences(_today(saved, now), resolved_json(now))]
-    return [key for key in found if not _is_free(key)]
+    found = differences(_today(saved, now), resolved_json(now))
+    same = [key for key, old, new in found if "pooling" in saved and _said_or_not(key, old, new)]
+    return [key for key, *_ in found if not _is_free(key) and key not in same]
 
 
 def as_begun(saved: dict[str, Any], now: BaseModel) -> tuple[Any, list[str]]:
@@ -186,6 +194,12 @@ def _today(saved: dict[str, Any], now: BaseModel) -> dict[str, Any]:
         return resolved_json(type(now).model_validate(saved))
     except ValidationError:
         return saved
+
+
+def _said_or_not(key: str, old: Any, new: Any) -> bool:
+    """Whether a difference is that of the older ``pooling``, which wrote its defaults down, from saying nothing."""
+    defaults = {"readout.pooling": "mean", "readout.include_prompt": False}
+    return key in defaults and {old, new} == {None, defaults[key]}
 
 
 def unpaired(found: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:

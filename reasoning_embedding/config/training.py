@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from .analysis import Tracking
-from .backbone import Backbone, Lora, Pooling
+from .backbone import Backbone, Lora
 from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
 from .evaluation import TrainingEvaluation
 from .loss import InfoNCE
 from .optimizer import AdamW, Optimizer
+from .readout import Pooling, ReadoutSettings
 
 
 class Training(Section):
@@ -140,7 +141,7 @@ class Recipe(Section):
     """Everything of a run except its backbone, seed and name: what a paired experiment holds fixed."""
 
     data: Data
-    pooling: Pooling = Pooling()
+    readout: ReadoutSettings = ReadoutSettings()
     loss: InfoNCE = InfoNCE()
     training: Training = Training()
     checkpoints: Checkpoints = Checkpoints()
@@ -148,6 +149,17 @@ class Recipe(Section):
     evaluation: TrainingEvaluation | None = None
     hrsa: Tracking | None = None
     """How the representation moves, measured after the last step from the saved checkpoints."""
+
+    pooling: Pooling | None = Field(default=None, exclude=True)
+    """The older form of ``readout``: ``{kind: mean, include_prompt}``."""
+
+    @model_validator(mode="after")
+    def _one_readout(self) -> Self:
+        if self.pooling is None:
+            return self
+        if self.readout != ReadoutSettings():
+            raise conflict("give readout alone; pooling is its older form", "pooling")
+        return self.model_copy(update={"readout": self.pooling.as_readout(), "pooling": None})
 
 
 class RunConfig(Recipe):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,9 @@ def on_disk(data: config.Data, folder: Path) -> config.Data:
     return data if size < LARGE else data.model_copy(update={"cache_dir": str(folder)})
 
 
-def load_table(data: config.Data, report: Report = _LOG.warning) -> Table:
+def load_table(
+    data: config.Data, report: Report = _LOG.warning, *, prompts: config.Prompts | None = None
+) -> Table:
     """Read every source of a configuration, or find in the cache what was read before.
 
     Parameters
@@ -62,6 +64,8 @@ def load_table(data: config.Data, report: Report = _LOG.warning) -> Table:
         are read from disk as they are asked for.
     report : callable
         Told of a cache that was damaged and is made again.
+    prompts : config.Prompts, optional
+        What is put before texts beside the instructions of the rows; part of what a cache is known by.
 
     Raises
     ------
@@ -78,14 +82,16 @@ def load_table(data: config.Data, report: Report = _LOG.warning) -> Table:
     of one machine wait for the one that makes it.
     """
     if data.cache_dir is None:
-        return build_table(data)
+        return build_table(data, None, prompts)
     settings = data.model_dump(mode="json", include={"sources", "query_template", "bad_rows"})
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(data)]
 
     def make(folder: Path) -> None:
-        build_table(data, folder)
+        build_table(data, folder, prompts)
 
-    return open_table(_made(_place(data.cache_dir, "rows", settings, files), make, report))
+    # A key without prompts is what it was before there were any.
+    asked = [] if prompts is None or prompts == config.Prompts() else [prompts.model_dump(mode="json")]
+    return open_table(_made(_place(data.cache_dir, "rows", settings, files, *asked), make, report))
 
 
 def table_tokens(
@@ -94,6 +100,8 @@ def table_tokens(
     data: config.Data,
     progress: Callable[[int, int], None] | None = None,
     report: Report = _LOG.warning,
+    *,
+    document_prompts: Collection[str] = ("",),
 ) -> TokenStore:
     """Return the tokens of a table's texts: from the cache, where the configuration has one.
 
@@ -109,6 +117,8 @@ def table_tokens(
         Called with (texts done, texts in all).
     report : callable
         As of :func:`load_table`.
+    document_prompts : collection of str
+        Prompts of documents; a text with another one is a query.
 
     Raises
     ------
@@ -124,13 +134,16 @@ def table_tokens(
             tokenizer,
             query_max_tokens=data.query_max_tokens,
             document_max_tokens=data.document_max_tokens,
+            document_prompts=document_prompts,
             progress=progress,
             folder=folder,
         )
 
     if data.cache_dir is None:
         return make(None)
-    limits = [data.query_max_tokens, data.document_max_tokens]
+    limits: list[Any] = [data.query_max_tokens, data.document_max_tokens]
+    if set(document_prompts) != {""}:
+        limits.append(sorted(document_prompts))
     place = _place(data.cache_dir, "tokens", table.fingerprint, _tokenizer_hash(tokenizer), limits)
     return open_tokens(_made(place, make, report))
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from reasoning_embedding.files import explain_disk_errors
+from reasoning_embedding.isolation import SERIAL
 from reasoning_embedding.orphans import works_for_this_process
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import known_secrets, mask
 
 #: Keeps libraries' own progress bars and advice out of what a process prints.
-QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"}
+QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": SERIAL, "PYTHONWARNINGS": "ignore::FutureWarning"}
 #: Seconds to wait for a process of an earlier call, which saves and ends when its parent was killed.
 PATIENCE = 60.0
 
@@ -117,6 +118,7 @@ class ProcessPool:
             process_group=0,
             env={
                 "OMP_NUM_THREADS": threads,
+                "RAYON_NUM_THREADS": threads,  # tokenizers
                 **QUIET,
                 **os.environ,
                 **share_of_gpus(slot, self._jobs),

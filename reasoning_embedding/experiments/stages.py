@@ -13,7 +13,7 @@ from reasoning_embedding import __version__, config
 from reasoning_embedding.checkpoints import ExperimentFolder, content_hash
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
 from reasoning_embedding.config.reading.suggestions import did_you_mean
-from reasoning_embedding.config.resolved import evaluation_of_before
+from reasoning_embedding.config.resolved import evaluation_of_before, with_old_defaults
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import hash_file
 from reasoning_embedding.progress import Report
@@ -146,7 +146,7 @@ class Train(Stage):
         self.experiment, self.run = experiment, run.name
         settings = {
             "run": run.model_dump(mode="json"),
-            "recipe": experiment.recipe.model_dump(mode="json"),
+            "recipe": with_old_defaults(config.resolved_json(experiment.recipe)),
         }
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
         super().__init__(f"train-{run.name}", settings, needs, after)

@@ -82,13 +82,25 @@ def run_texts(settings: config.RunConfig) -> TextLengths:
     """
     if not all(_is_local(source) for source in settings.data.sources):
         return assumed_texts(settings.data)
-    table = load_table(settings.data)
+    table = load_table(settings.data, prompts=_prompts(settings))
     plan = Plan(table, settings.training, settings.data, settings.seed)
     texts, limits, each = _drawn(plan, settings)
     lengths, source = _lengths(table, texts, settings.backbone)
     cut = np.minimum(lengths, limits)
     rows = int(epoch_rows(table, settings.data.caps).sum())
     return TextLengths(float(cut.mean()), float((cut**2).mean()), each, rows, source)
+
+
+def _prompts(settings: config.RunConfig) -> config.Prompts | None:
+    """What the run puts before its texts, as far as the configuration and local files say it."""
+    backbone = settings.backbone
+    if settings.readout.prompts is not None:
+        return settings.readout.prompts
+    if not isinstance(backbone, config.PretrainedBackbone) or not Path(backbone.path).is_dir():
+        return None
+    from reasoning_embedding.backbones.inherited import run_readout
+
+    return run_readout(settings.readout, backbone).prompts
 
 
 def _drawn(plan: Plan, settings: config.RunConfig) -> tuple[np.ndarray, np.ndarray, float]:

@@ -137,7 +137,7 @@ def _expected(
         raise ContractError("the exported files differ from the checkpoint's", where=str(folder))
     _refuse_code(folder)
     embedder = load_embedder(folder)
-    check_attention(embedder.model, where=str(folder))
+    check_attention(embedder.model, where=str(folder), causal=embedder.readout.causal)
     contract = input_contract(embedder.tokenizer)
     if inputs and inputs["token_hash"] != contract.token_hash:
         raise ContractError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,21 @@ from reasoning_embedding.backbones import (
     SOFTWARE_BFLOAT16,
     Embedder,
     InputContract,
-    Readout,
+    RunReadout,
     add_lora,
-    build_backbone,
+    build_embedder,
     check_attention,
     compile_layers,
     compute_dtype,
     fuse_layers,
     input_contract,
+    run_readout,
     stock_model,
     use_text_dropout,
 )
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
+from reasoning_embedding.checkpoints.provenance import verify_recorded
 from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
     check_groups,
@@ -86,6 +88,8 @@ class PreparedRun:
         Tokens of the texts.
     inputs : InputContract
         What the tokenizer makes of a text.
+    readout : dict
+        How the embedder reads out, and what of that its backbone does otherwise.
     parent : dict
         What the run starts from, for the provenance of its checkpoints.
     compute : torch.dtype or None
@@ -103,6 +107,7 @@ class PreparedRun:
     plan: Plan
     store: TokenStore
     inputs: InputContract
+    readout: dict[str, Any]
     parent: dict[str, Any]
     compute: torch.dtype | None
 
@@ -114,15 +119,14 @@ class PreparedRun:
         """Write checkpoint, then state: a process killed in between resumes from the state before."""
         weights, optimizer = self.engine.weights(), self.engine.optimizer_state()  # all ranks gather
         if self.world.is_main:
-            data = self.settings.data
             save_checkpoint(
                 self.run.checkpoint(step),
                 self.embedder,
-                max_tokens=max(data.query_max_tokens, data.document_max_tokens),
                 parent=self.parent,
                 weights=weights,
                 run=self.settings.name,
                 step=step,
+                **self.readout,
             )
             adapters = trainable(self.embedder) if self.settings.training.lora is not None else {}
             kept = {name: weights[name] for name in adapters}
@@ -171,7 +175,8 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
 
     # The data. A folder a machine: a lock need not hold between two of them.
     data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
-    table = load_table(data, report)
+    chosen = run_readout(settings.readout, settings.backbone)
+    table = load_table(data, report, prompts=chosen.prompts)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
@@ -186,14 +191,18 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
     # The backbone, its tokens and its loss.
-    embedder = _embedder(settings, run, table, start.step)
+    embedder = _embedder(settings, chosen, run, table, start.step)
+    for line in chosen.lines(_name(settings.backbone)):
+        report(line)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
-    store = table_tokens(table, embedder.tokenizer, data, report=report)
+    documents = chosen.prompts.of_documents
+    store = table_tokens(table, embedder.tokenizer, data, report=report, document_prompts=documents)
+    embedder.require_known(int(store.values.max(initial=0)))
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
     check_budget(store.lengths, training.pack_tokens)
     embedder.to(world.device)
-    check_attention(stock_model(embedder), where=_name(settings.backbone))
+    check_attention(stock_model(embedder), where=_name(settings.backbone), causal=embedder.readout.causal)
 
     # How its layers compute.
     embedder.train()
@@ -223,7 +232,7 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
         report(f"resumed after step {start.step}")
     else:
         engine = new_engine()
-    anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
+    anchor = _untrained(settings, chosen).to(world.device) if loss.needs_anchor else None
     return PreparedRun(
         settings=settings,
         run=run,
@@ -236,6 +245,7 @@ def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> Pr
         plan=plan,
         store=store,
         inputs=inputs,
+        readout=chosen.record(embedder),
         parent=parent_record(settings.backbone),
         compute=compute,
     )
@@ -255,17 +265,33 @@ def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss
     return engine
 
 
-def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:
+def _embedder(
+    settings: config.RunConfig, chosen: RunReadout, run: RunFolder, table: Table, start: int
+) -> Embedder:
     lora = settings.training.lora
-    backbone = settings.backbone
-    if start and lora is None:
-        backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
-    model, tokenizer = build_backbone(backbone)
+    backbone, weights = settings.backbone, chosen
+    if start:
+        weights = run_readout(
+            config.ReadoutSettings(), config.PretrainedBackbone(path=str(run.checkpoint(start)))
+        )
+        _check_same_readout(weights, chosen, run.checkpoint(start))
+        if lora is None:
+            backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
+        else:
+            weights = chosen
+    own = settings.backbone  # the run's checkpoint was looked at when it was chosen
+    if backbone is own and isinstance(own, config.PretrainedBackbone) and Path(own.path).is_dir():
+        verify_recorded(Path(own.path))
+    embedder = build_embedder(
+        backbone,
+        weights,
+        seed=settings.seed,
+        prompts=chosen.saved_prompts(_prompts(table)),
+        max_tokens=max(settings.data.query_max_tokens, settings.data.document_max_tokens),
+    )
     recompute = settings.training.activation_checkpointing
     if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
-        recompute_activations(model, recompute)
-    readout = Readout(include_prompt=settings.pooling.include_prompt)
-    embedder = Embedder(model, tokenizer, readout, _prompts(table))
+        recompute_activations(stock_model(embedder), recompute)
     if lora is not None:
         # Adapters start from the run's seed, whatever was drawn before.
         torch.manual_seed(settings.seed)
@@ -274,11 +300,20 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
     return embedder
 
 
-def _untrained(settings: config.RunConfig) -> Embedder:
+def _check_same_readout(saved: RunReadout, chosen: RunReadout, folder: Path) -> None:
+    """Refuse to go on from a checkpoint that reads out otherwise than the run, as when its backbone was changed."""
+    old, new = (replace(one.readout, end_token=False) for one in (saved, chosen))
+    if old != new:
+        raise InputError(
+            f"the run reads out by {new}, its checkpoint by {old}",
+            where=str(folder),
+            todo="say in readout what the checkpoint has, or start a run of another name",
+        )
+
+
+def _untrained(settings: config.RunConfig, chosen: RunReadout) -> Embedder:
     """Return the run's embedder before its first step, frozen."""
-    model, tokenizer = build_backbone(settings.backbone)
-    readout = Readout(include_prompt=settings.pooling.include_prompt)
-    return Embedder(model, tokenizer, readout).eval().requires_grad_(False)
+    return build_embedder(settings.backbone, chosen, seed=settings.seed).eval().requires_grad_(False)
 
 
 def _prompts(table: Table) -> dict[str, str]:

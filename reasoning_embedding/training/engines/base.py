@@ -71,8 +71,7 @@ class Engine(ABC):
             The gradient's norm before clipping, equal on all ranks. Where it is not finite the weights
             stay as they are.
         """
-        trained = [p for p in self.embedder.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.max_norm)
+        norm = self._clip()
         value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # ty: ignore[not-callable]
         if math.isfinite(value):
             for group in self.optimizer.param_groups:
@@ -80,6 +79,11 @@ class Engine(ABC):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return value
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient to the longest norm, if it is longer; return its norm before."""
+        trained = [p for p in self.embedder.parameters() if p.requires_grad]
+        return torch.nn.utils.clip_grad_norm_(trained, self.max_norm)
 
     @abstractmethod
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
@@ -142,5 +146,5 @@ def full_copy(engine: Engine) -> Embedder:
         max_tokens=own.max_tokens,
     )
     for head, tensors in zip(embedder.heads, head_state_dicts(own, complete), strict=True):
-        head.load_state_dict(tensors)
+        head.load_state_dict(tensors, assign=True)
     return embedder.to(engine.world.device)
