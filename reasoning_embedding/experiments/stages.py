@@ -286,22 +286,29 @@ def find_stage(experiment: config.ExperimentConfig, name: str) -> Stage:
     return stages[name]
 
 
-#: Settings that versions before did not have, each with its default.
-_NEW = {"columns": None, "min_score": None, "restarts": [], "device": "auto", "skip_first": "auto"}
+#: Settings that versions before did not have, by the section they stand in, each with its default.
+_NEW: dict[tuple[str, str], Any] = {
+    ("sources", "columns"): None,
+    ("sources", "min_score"): None,
+    ("training", "restarts"): [],
+    ("training", "device"): "auto",
+    ("hrsa", "skip_first"): "auto",
+    ("", "skip_first"): "auto",
+}
 #: Settings that are null by default today, with what they were by default.
 _OTHER_DEFAULTS = {"mask_same_text": False, "final_learning_rate": 0.0}
 
 
-def _as_before(settings: Any) -> Any:
+def _as_before(settings: Any, section: str = "") -> Any:
     """Return settings as versions before would have written them."""
     if isinstance(settings, list):
-        return [_as_before(value) for value in settings]
+        return [_as_before(value, section) for value in settings]
     if not isinstance(settings, dict):
         return settings
-    kept = {key: value for key, value in settings.items() if key not in _NEW or value != _NEW[key]}
     return {
-        key: _OTHER_DEFAULTS[key] if value is None and key in _OTHER_DEFAULTS else _as_before(value)
-        for key, value in kept.items()
+        key: _OTHER_DEFAULTS[key] if value is None and key in _OTHER_DEFAULTS else _as_before(value, key)
+        for key, value in settings.items()
+        if (section, key) not in _NEW or value != _NEW[section, key]
     }
 
 
