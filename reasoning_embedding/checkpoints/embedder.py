@@ -27,7 +27,7 @@ from reasoning_embedding.backbones.readout import LIBRARY_SETTINGS, MODULES, SET
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_folder, write_json
 
-from .provenance import FILE, content_hash, read_provenance, write_provenance
+from .provenance import FILE, content_hash, read_provenance, verify_recorded, write_provenance
 
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 _POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
@@ -140,7 +140,7 @@ def load_embedder(path: str | Path) -> Embedder:
     Raises
     ------
     InputError
-        If the folder is no such checkpoint, or a file of it is missing or unreadable.
+        If the folder is no such checkpoint, or a file of it is missing, unreadable or not the one that was written.
     ContractError
         If the packed forward would not give its vectors.
     """
@@ -149,6 +149,7 @@ def load_embedder(path: str | Path) -> Embedder:
         raise InputError(
             "no such checkpoint folder", where=str(path), todo="name a step-NNNNNN folder of a run"
         )
+    verify_recorded(folder)
     saved = read_readout(str(folder))
     if saved is None:
         raise _no_embedder(folder)
@@ -175,7 +176,7 @@ def verify_content(folder: Path) -> None:
         If a file was changed or damaged after it was written.
     """
     record = read_provenance(folder)
-    if record is None or record["content_hash"] != content_hash(folder):
+    if record is None or record.get("content_hash") != content_hash(folder):
         raise InputError(
             f"the files differ from what {FILE} recorded",
             where=str(folder),

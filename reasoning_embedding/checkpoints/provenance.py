@@ -107,6 +107,23 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     return read_json(path, todo="restore the file, or save the model again") if path.exists() else None
 
 
+def verify_recorded(folder: Path) -> None:
+    """Refuse a model whose files contradict its provenance; one without provenance is a model of others.
+
+    Raises
+    ------
+    InputError
+        If a file was changed or damaged after it was written.
+    """
+    record = read_provenance(folder)
+    if record is not None and record.get("content_hash") != content_hash(folder):
+        raise InputError(
+            f"the files differ from what {FILE} recorded",
+            where=str(folder),
+            todo=f"restore the folder, or make the model again; if the change is meant, delete its {FILE}",
+        )
+
+
 @dataclass(frozen=True)
 class Ancestor:
     """A model that the published one was made from, at some distance.

@@ -102,6 +102,11 @@ def _expanded(path: Path) -> Path:
     return path
 
 
+def is_data_file(name: str) -> bool:
+    """Whether a name ends as that of a file that can be read here."""
+    return name.endswith((*_FOLDER_SUFFIXES, *JSONL_SUFFIXES))
+
+
 def file_stem(path: Path) -> str:
     """The name of a data file without its suffixes: the default name of its source."""
     if path.name.endswith(_ARROW_SUFFIX):  # a shard's own name says nothing
@@ -307,6 +312,8 @@ def _arrow(path: Path) -> Iterator[Record]:
     try:
         with pa.memory_map(str(regular_file(path))) as file, pa.ipc.open_stream(file) as stream:
             for batch in stream:
+                # Arrow trusts what a stream says of its own buffers: one changed byte leads out of them.
+                batch.validate(full=True)
                 for start in range(0, batch.num_rows, 1024):
                     for record in _batch_records(batch.slice(start, 1024)):
                         number += 1

@@ -325,7 +325,7 @@ def _save(folder: Path, scores: dict[str, Any], order: dict[str, int]) -> None:
         )
         for suite, members in scores["suites"].items()
     }
-    write_json(folder / FILE, scores)
+    write_json(folder / FILE, scores, summed=True)
 
 
 def query_texts(settings: config.Evaluation) -> dict[str, dict[str, str]]:

@@ -131,7 +131,7 @@ def _scores(
         rows = _rows(found.task_results[0])
         single = single or (experiments(rows[0], entry["main_metric"]) if len(rows) == 1 else {})
         if single.get("scores"):
-            write_json(path_of(folder, entry["task"]), single)
+            write_json(path_of(folder, entry["task"]), single, summed=True)
     if not isinstance(model, MtebEncoder):
         return values
     sent = model.sent.pop(task.metadata.name, {})

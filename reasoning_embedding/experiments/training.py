@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
@@ -180,12 +180,14 @@ def _has_other_settings(run: RunFolder, settings: config.RunConfig) -> bool:
 
 def _has_other_backbone(run: RunFolder, settings: config.RunConfig) -> bool:
     """Whether a run that began started from other weights than lie at its backbone's path now."""
-    from reasoning_embedding.training.run_folder import parent_record
+    from reasoning_embedding.training.run_folder import first_record, parent_record
 
     if not run.steps():
         return False
-    record = read_provenance(run.checkpoint(run.steps()[0])) or {}
-    return record.get("parent") != parent_record(settings.backbone)
+    began, now = first_record(run).get("parent") or {}, parent_record(settings.backbone)
+    if began.get("content_hash") and now.get("content_hash"):  # wherever it lies
+        return began["content_hash"] != now["content_hash"]
+    return began != now
 
 
 def _refuse_another_backbone(run: RunFolder, settings: config.RunConfig) -> None:

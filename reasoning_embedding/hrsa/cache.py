@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,13 @@ from reasoning_embedding.files import atomic_file
 from .capture import Activations, Sample
 
 _SUFFIX, _SINKS = ".safetensors", ".sinks"
+
+
+def _crc32(tensors: list[np.ndarray]) -> int:
+    total = 0
+    for tensor in tensors:
+        total = zlib.crc32(np.ascontiguousarray(tensor).data.cast("B") if tensor.size else b"", total)
+    return total
 
 
 class ActivationCache:
@@ -41,8 +49,10 @@ class ActivationCache:
                 facts = json.loads(file.metadata()["facts"])
                 states = [file.get_tensor(f"layer.{index}") for index in range(len(facts["layers"]))]
                 last, mean = file.get_tensor("last"), file.get_tensor("mean")
+            if facts.pop("crc32", None) != _crc32([*states, last, mean]):
+                raise SafetensorError("changed after it was written, or of an older version")
             os.utime(path)
-        except SafetensorError:  # cut short by a full disk or a copy: read the model again
+        except (SafetensorError, ValueError, KeyError):  # damaged by a disk or a copy: read the model again
             path.unlink(missing_ok=True)
             return None
         except FileNotFoundError:  # dropped meanwhile by a process that shares the cache
@@ -57,7 +67,8 @@ class ActivationCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{key}.{os.getpid()}.partial"
-        facts = json.dumps({"layers": found.layers, "causal": found.causal})
+        total = _crc32([*found.states, found.last, found.mean])
+        facts = json.dumps({"layers": found.layers, "causal": found.causal, "crc32": total})
         save_file(
             {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
             partial,

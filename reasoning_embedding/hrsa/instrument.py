@@ -20,6 +20,7 @@ from reasoning_embedding.backbones import (
     require_decoder,
 )
 from reasoning_embedding.checkpoints import read_provenance
+from reasoning_embedding.checkpoints.provenance import verify_recorded
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.progress import Report
@@ -158,6 +159,8 @@ class OpenModel:
     def model(self) -> Any:
         """The decoder, on the device."""
         path = str(self.checkpoint.path)
+        if Path(path).is_dir():
+            verify_recorded(Path(path))
         try:
             model: Any = load_decoder(path, revision=self.checkpoint.revision)[0]
         except SafetensorError as error:

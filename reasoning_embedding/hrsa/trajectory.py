@@ -211,7 +211,7 @@ def read_trajectories(path: Path) -> list[MeasuredTrajectory]:
 def _read_rows(path: Path) -> list[Row]:
     """Rows of a table; what older files lack is null, and a trajectory without a name gets one."""
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         for name in _NEWER - set(table.column_names):
             column = pa.nulls(len(table), SCHEMA.field(name).type)
             table = table.append_column(SCHEMA.field(name), column)
@@ -424,7 +424,8 @@ class TrackTable:
         """Write the file through a temporary sibling, sorted by run, reference and step."""
         self.rows.sort(key=lambda row: (row["run"], row["against"] or "", row["step"]))
         with atomic_file(self.path) as partial:
-            pq.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA), partial, compression="zstd")
+            table = pa.Table.from_pylist(self.rows, schema=SCHEMA)
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
 def track(

@@ -86,7 +86,7 @@ def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -
     record = read_provenance(folder)
     if record is None or record.get("settings_hash") != settings_hash(lineage, name):
         return False
-    if record["content_hash"] != content_hash(folder):
+    if record.get("content_hash") != content_hash(folder):
         return False
     stage = find_stage(lineage, name)
     if not set(wanted_steps(stage)) <= set(RunFolder(folder).steps()):

@@ -19,7 +19,7 @@ from reasoning_embedding.checkpoints import read_provenance, write_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, read_json, require_space, size_of, write_json
 
 from .distances import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member
@@ -123,6 +123,7 @@ def merge(
     made_from = {"parents": models.parents, **prepared.describe()}
     if (old := _made_before(folder, report, made_from)) is not None:
         return {**old, "made": False}
+    require_space(folder, size_of(first.folder), "the merged model")
     with atomic_folder(folder) as temporary:
         _inherit(first.folder, temporary)
         records = _write_weights(models, prepared, temporary, shard_bytes)
@@ -131,7 +132,7 @@ def merge(
         write_provenance(temporary, kind="merge", parent=None, **made_from, merge=total)
         found = {
             **made_from,
-            "content_hash": (read_provenance(temporary) or {})["content_hash"],
+            "content_hash": (read_provenance(temporary) or {}).get("content_hash"),
             "summary": total,
             "warnings": list(models.warnings),
             "tensors": records,

@@ -197,13 +197,13 @@ def _may_change(key: str, run: RunFolder, settings: config.RunConfig) -> bool:
     """Whether a backbone lies elsewhere but is the same model."""
     if key != "backbone.path":
         return False
-    record = _record_of_first(run).get("parent") or {}
+    record = first_record(run).get("parent") or {}
     now = parent_record(settings.backbone).get("content_hash")
     return now is not None and record.get("content_hash") == now
 
 
-def _record_of_first(run: RunFolder) -> dict[str, Any]:
-    """What the first checkpoint that can be read says of itself."""
+def first_record(run: RunFolder) -> dict[str, Any]:
+    """Return what the first checkpoint that can be read says of itself."""
     for step in run.steps():
         with contextlib.suppress(InputError):
             return read_provenance(run.checkpoint(step)) or {}
@@ -357,5 +357,5 @@ def parent_record(backbone: config.Backbone) -> dict[str, Any]:
     return {
         "path": backbone.path,
         "revision": backbone.revision,
-        "content_hash": record["content_hash"] if record else None,
+        "content_hash": record.get("content_hash") if record else None,
     }
