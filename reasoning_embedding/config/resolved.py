@@ -20,7 +20,7 @@ ABSENT = "(absent)"
 PAIRED = ("backbone", "seed", "name", "output_dir")
 #: What may change when a run is resumed: where it lies, what is logged, kept and measured of it, and the resources of
 #: its steps. The gradient is the same; its rounding may differ.
-FREE_ON_RESUME = (
+_FREE_ON_RESUME = (
     "name",
     "output_dir",
     "logging",
@@ -40,7 +40,7 @@ FREE_ON_RESUME = (
     "training.timeout_minutes",
 )
 #: Says the learning rate of each step: may change where the steps that were taken keep theirs.
-SCHEDULE = (
+_SCHEDULE = (
     "training.steps",
     "training.epochs",
     "training.schedule",
@@ -127,8 +127,8 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
     Returns
     -------
     list of str
-        Key paths; empty when a run of the one may go on as the other. :data:`SCHEDULE` and places
-        (:func:`is_place`) are among them.
+        Key paths; empty when a run of the one may go on as the other. Schedule (:func:`is_schedule`)
+        and places (:func:`is_place`) are among them.
     """
     now, _ = as_begun(saved, now)
     found = differences(_today(saved, now), resolved_json(now))
@@ -174,7 +174,7 @@ def digests(resolved: dict[str, Any]) -> dict[str, str]:
         for key, value in (*_leaves(resolved, ""), *_lengths(resolved, ""))
         if not _is_free(key)
         and not is_place(key)
-        and key not in SCHEDULE
+        and not is_schedule(key)
         and not key.startswith("evaluation")
     }
 
@@ -184,8 +184,17 @@ def is_place(key: str) -> bool:
     return _PLACES.fullmatch(key) is not None
 
 
+def is_schedule(key: str) -> bool:
+    """Whether a key path decides the rates of steps."""
+    return _within(key, _SCHEDULE)
+
+
 def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+    return _within(key, _FREE_ON_RESUME)
+
+
+def _within(key: str, sections: tuple[str, ...]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def _today(saved: dict[str, Any], now: BaseModel) -> dict[str, Any]:

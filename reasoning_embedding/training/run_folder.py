@@ -151,7 +151,7 @@ def starting_point(
         changed = [
             key for key in config.changed_since(saved, settings) if not _may_change(key, run, settings)
         ]
-        if other := [key for key in changed if key not in config.SCHEDULE and not config.is_place(key)]:
+        if other := [key for key in changed if not config.is_schedule(key) and not config.is_place(key)]:
             _refuse_settings(run, other)
     problems = []
     for step in sorted(set(run.state_steps()) & set(steps), reverse=True):
@@ -161,7 +161,7 @@ def starting_point(
             report(f"step {step} is left out: {problem}")
             continue
         unproved = [
-            key for key in changed if (start.schedule if key in config.SCHEDULE else start.data) is None
+            key for key in changed if (start.schedule if config.is_schedule(key) else start.data) is None
         ]
         if unproved:
             _refuse_settings(run, unproved)
