@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -57,6 +58,13 @@ _EARLIER_DEFAULTS: dict[str, Any] = {
     "loss.mask_same_text": False,
     "evaluation.max_tokens": 512,
 }
+#: Keys that versions before did not have, and what leaves all as it was then.
+_NEW_KEYS: dict[str, Any] = {
+    "training.restarts": [],
+    "training.device": "auto",
+    "data.sources.*.columns": None,
+    "data.sources.*.min_score": None,
+}
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
 
     By it the runs of a sweep, and the stages of an experiment, of those versions are known again.
     """
-    resolved = dict(resolved)
+    resolved = _without_new_defaults(resolved)
     if (section := resolved.get("evaluation")) is not None:
         resolved["evaluation"] = evaluation_of_before(section)
     readout = resolved["readout"]
@@ -78,6 +86,31 @@ def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
         del resolved["readout"]
         resolved["pooling"] = {"kind": "mean", "include_prompt": bool(readout["include_prompt"])}
     return resolved
+
+
+def _without_new_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Leave out new keys that say nothing, and fill in what is open now and had a default then."""
+    resolved = copy.deepcopy(resolved)
+    for key, default in _NEW_KEYS.items():
+        for place, last in _places(resolved, key.split(".")):
+            if place.get(last, ABSENT) == default:
+                del place[last]
+    for key, old in _EARLIER_DEFAULTS.items():
+        for place, last in _places(resolved, key.split(".")):
+            if place.get(last, ABSENT) is None:
+                place[last] = old
+    return resolved
+
+
+def _places(value: Any, path: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Mappings that hold the last key of a path; ``*`` stands for each entry of a list."""
+    if path[0] == "*":
+        for item in value if isinstance(value, list) else ():
+            yield from _places(item, path[1:])
+    elif isinstance(value, dict) and len(path) == 1:
+        yield value, path[0]
+    elif isinstance(value, dict):
+        yield from _places(value.get(path[0]), path[1:])
 
 
 def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
