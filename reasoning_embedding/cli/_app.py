@@ -27,7 +27,7 @@ INTERRUPTED = 130
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
-def make_app(text: str | None = None) -> typer.Typer:
+def make_app(text: str | None = None, *, completion: bool = False) -> typer.Typer:
     """Return a typer application with the settings all verbs share.
 
     No pretty exceptions: an unexpected error shows Python's own traceback. No rich help: importing it
@@ -37,11 +37,13 @@ def make_app(text: str | None = None) -> typer.Typer:
     ----------
     text : str, optional
         Help of a group of verbs; a group without a verb prints its help.
+    completion : bool
+        Offer ``--install-completion`` for the shell; of the program, not of its verbs.
     """
     return typer.Typer(
         help=text,
         short_help=text,
-        add_completion=False,
+        add_completion=completion,
         no_args_is_help=text is not None,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -102,6 +102,11 @@ def _expanded(path: Path) -> Path:
     return path
 
 
+def is_data_file(name: str) -> bool:
+    """Whether a name ends as that of a file that can be read here."""
+    return name.endswith((*_FOLDER_SUFFIXES, *JSONL_SUFFIXES))
+
+
 def file_stem(path: Path) -> str:
     """The name of a data file without its suffixes: the default name of its source."""
     if path.name.endswith(_ARROW_SUFFIX):  # a shard's own name says nothing
