@@ -167,22 +167,21 @@ def open_embedder(
     device : torch.device or str
         Where it computes.
     report : callable, optional
-        Is told why the packed forward is not used, and how a language model is read.
+        Is told why the packed forward is not used, and how a language model is read; with nobody to tell, one is
+        refused.
 
     Raises
     ------
     InputError
-        If there is no such model, or it is no model of texts.
+        If there is no such model, or it is a language model and nobody is told how it is read.
     SetupError
         If it is a model of the Hub, which cannot be reached.
     """
     say = report or (lambda line: None)
-    if isinstance(model.path, Path) and model.provenance:
-        if not _is_embedder(model):
-            return _bare(model, say).to(device)
-        return load_embedder(model.folder).to(device)
     if not _is_embedder(model):
-        return _bare(model, say).to(device)
+        return _bare(model, report).to(device)
+    if isinstance(model.path, Path) and model.provenance:
+        return load_embedder(model.folder).to(device)
     with contextlib.suppress(ContractError):  # the library may know what the packed forward does not
         read_readout(str(model.files))
     library = LibraryEmbedder(_load_library(model)).to(device)
@@ -206,7 +205,7 @@ def open_embedder(
     return packed
 
 
-def _bare(model: ResolvedModel, say: Report) -> Embedder:
+def _bare(model: ResolvedModel, report: Report | None) -> Embedder:
     """A language model as step 0 of a run with the default readout reads it."""
     if not (model.files / "config.json").is_file():
         raise InputError(
@@ -214,10 +213,14 @@ def _bare(model: ResolvedModel, say: Report) -> Embedder:
             where=model.reference,
             todo="name a checkpoint folder, or a sentence-transformers model",
         )
+    what = "a language model, not an embedder: nothing says how its states become a vector"
+    if report is None:
+        raise InputError(
+            what, where=model.reference, todo="train one from it, or name a sentence-transformers model"
+        )
     decoder, tokenizer = load_decoder(str(model.files), bidirectional=True)
-    say(
-        f"{model.reference}: a language model, not an embedder: nothing says how its states become a vector. It is "
-        "read as step 0 of a run: bidirectional attention, the mean of its last states"
+    report(
+        f"{model.reference}: {what}. It is read as step 0 of a run: bidirectional attention, the mean of its last states"
     )
     return Embedder(decoder, tokenizer)
 

@@ -37,7 +37,9 @@ Corpus = Annotated[
 Faiss = Annotated[
     str | None, typer.Option(metavar="INDEX", help="Search with FAISS: Flat, HNSW32, IVF1024,Flat, ...")
 ]
-MaxTokens = Annotated[int, typer.Option(min=1, help="The model sees this much of a text.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Longer texts are cut. Absent: at the model's own limit.")
+]
 Template = Annotated[str | None, typer.Option(help="Prompt of a query with an instruction, for the model.")]
 DocumentPrompt = Annotated[str, typer.Option(help="Put before every document, for the model.")]
 Tokenizer = Annotated[str | None, typer.Option(help="A folder or Hub id: lengths are its tokens.")]
@@ -67,7 +69,7 @@ def mine(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
     faiss: Faiss = None,
-    max_tokens: MaxTokens = 512,
+    max_tokens: MaxTokens = None,
     query_template: Template = None,
     document_prompt: DocumentPrompt = "",
 ) -> None:
@@ -135,7 +137,7 @@ def filter_(
     revision: Revision = None,
     corpus: Corpus = None,
     faiss: Faiss = None,
-    max_tokens: MaxTokens = 512,
+    max_tokens: MaxTokens = None,
     query_template: Template = None,
     document_prompt: DocumentPrompt = "",
 ) -> None:
@@ -173,7 +175,7 @@ def stats(
     tokenizer: Tokenizer = None,
     model: Model = None,
     revision: Revision = None,
-    max_tokens: MaxTokens = 512,
+    max_tokens: MaxTokens = None,
     query_template: Template = None,
     document_prompt: DocumentPrompt = "",
 ) -> None:
@@ -247,7 +249,7 @@ def _searcher(
     model: str | None,
     revision: str | None,
     faiss: str | None,
-    max_tokens: int,
+    max_tokens: int | None,
     query_template: str | None,
     document_prompt: str,
 ) -> Searcher | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, require_output_file
+from reasoning_embedding.files import atomic_file, require_output_file, require_space
 
 from ._app import DeviceName
 
@@ -90,6 +90,8 @@ def command(
     compression = Compression(truncate, quantize.value if quantize else None)
     dimension = compression.dimension(embedder.dimension)
     between = None if ranges is None else _ranges(ranges, dimension)
+    needed = len(lines) * compression.bytes(embedder.dimension)
+    require_space(output, needed, f"{len(lines):,} vectors")
     vectors = compression.shorten(
         embedder.encode(lines, prompt=prompt, prompt_name=prompt_name, max_tokens=max_tokens)
     )

@@ -125,7 +125,7 @@ def command(
                 _print(target.label, scores, folder_of(target.folder, evaluation))
             failed += failures(scores, target.label)
         if compare and world.is_main:
-            _compare(targets, evaluation, output or Path())
+            _compare(targets, evaluation, output or targets[1].folder)
     if failed:
         raise tasks_failed(failed)
     if world.is_main and models and targets[0].run.manifest.is_file():

@@ -71,7 +71,7 @@ def run_merge(
     require_folder(run.path)
     named = _models(settings)
     reference = getattr(settings.method, "base", None)
-    base = (reference, resolve(reference).folder) if reference else None
+    base = (reference, resolve(reference).files) if reference else None
     points = _points(settings)
     with open_models(named, base) as models, _held(run):
         if text is not None:
@@ -109,7 +109,7 @@ def _points(settings: config.MergeConfig) -> list[MergePoint]:
 def _models(settings: config.MergeConfig) -> list[tuple[str, Path]]:
     """Return what the user calls each model, and its folder."""
     if isinstance(settings.models, list):
-        return [(reference, resolve(reference).folder) for reference in settings.models]
+        return [(reference, resolve(reference).files) for reference in settings.models]
     wanted = settings.models
     if not RunFolder(Path(wanted.run)).checkpoints.is_dir():
         raise InputError("there is no run here", where=wanted.run, todo="models.run is a run's folder")

@@ -16,7 +16,7 @@ from reasoning_embedding.checkpoints import read_provenance, write_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, read_json, require_space, size_of, write_json
 
 from .distances import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member
@@ -120,6 +120,7 @@ def merge(
     made_from = {"parents": models.parents, **prepared.describe()}
     if (old := _made_before(folder, report, made_from)) is not None:
         return {**old, "made": False}
+    require_space(folder, size_of(first.folder), "the merged model")
     with atomic_folder(folder) as temporary:
         _inherit(first.folder, temporary)
         records = _write_weights(models, prepared, temporary, shard_bytes)

@@ -290,6 +290,10 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         metrics=_read_log(paths.metrics, missing),
         scores=scores,
         manifest=read_manifest(paths),
+        compressed=tuple(
+            _scores(load_scores(file.parent), file.parent, missing)
+            for file in sorted(paths.evaluation.glob(f"step-*/*/{SCORES}"))
+        ),
     )
 
 

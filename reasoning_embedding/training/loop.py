@@ -142,11 +142,12 @@ def _train(
         if start == 0:
             first_scores = selection.begin(engine.full_embedder())
 
+    saved = set(checkpoint_steps(settings.checkpoints, steps))
     if world.is_main:
+        prepared.require_space([step for step in {0, *saved} if step > start or start == step == 0])
         describe_run(prepared, text, memory)
     if start == 0:
         prepared.save(0)
-    saved = set(checkpoint_steps(settings.checkpoints, steps))
     metrics = None
     if world.is_main:
         trackers = open_trackers(settings, run, first=start, report=report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from reasoning_embedding.data.quality.evaluation_sources import (
 from reasoning_embedding.data.rows import BELOW_SCORE
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_space
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import masked
@@ -114,6 +115,20 @@ class PreparedRun:
     def batch(self, step: int) -> Batch:
         """What a step trains on."""
         return Batch.from_plan(self.plan.at(step), self.store)
+
+    def require_space(self, steps: Sequence[int]) -> None:
+        """Refuse a run whose checkpoints of `steps`, and the states kept beside them, find no room on the disk.
+
+        Raises
+        ------
+        SetupError
+            Saying how much is needed; an engine that shards the parameters away (ZeRO-3) counts less than there is.
+        """
+        kept = self.settings.checkpoints.keep_states + 1  # the oldest goes when the newest is whole
+        moments = 2 * sum(4 * value.numel() for value in trainable(self.embedder).values())
+        model = sum(value.numel() * value.element_size() for value in self.embedder.parameters())
+        what = f"saving {len(steps)} checkpoints and {min(kept, len(steps))} states"
+        require_space(self.run.path, len(steps) * model + min(kept, len(steps)) * moments, what)
 
     def save(self, step: int) -> None:
         """Write checkpoint, then state: a process killed in between resumes from the state before."""

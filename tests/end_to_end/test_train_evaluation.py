@@ -23,6 +23,7 @@ from reasoning_embedding.experiments.runner import read_experiment
 from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import find_stage
 from reasoning_embedding.files import read_json, write_json
+from tests.conftest import REPOSITORY
 from tests.factories import read_lines, write_beir
 
 Write = Callable[..., Path]
@@ -299,3 +300,53 @@ def test_rows_that_name_a_listed_set_are_refused(write_run: Write, rembed: Rembe
     path = tmp_path / "rows.jsonl"
     path.write_text('{"query": "red cat", "pos": ["red cat dog"], "source": "rarb_arc"}\n' * 9)
     assert "RAR-b" in rembed("train", write_run(), f"data.sources.0.path={path}", code=2).output
+
+
+def test_what_an_adapted_embedder_gained_and_forgot_is_one_table(
+    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path
+) -> None:
+    section = {"tasks": [{"kind": "beir", "path": str(leaking)}], "every": 6}
+    rembed("train", write_run(extra={"evaluation": section}, learning_rate=1e-2))
+    run = RunFolder(tmp_path / "runs" / "run")
+    general = write_beir(tmp_path / "general")
+    words = ["evaluate", f"{run.path}@first", f"{run.path}@last", "--compare", "-t", leaking, "-t", general]
+    said = rembed(*words, "-o", tmp_path / "out").output
+    assert said.count("1 of 2 tasks scored before") == 2, "those that the run took itself"
+    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [task["task"] for task in record["tasks"]] == ["tiny", "general", "mean over tasks"]
+    scores = scores_by_step(run)
+    for task in record["tasks"][:2]:
+        found = [
+            next(entry["main_score"] for entry in scores[step]["tasks"] if entry["task"] == task["task"])
+            for step in (0, 6)
+        ]
+        assert [task["a"], task["b"]] == found
+    assert record["tasks"][0]["a"] != record["tasks"][0]["b"]
+    assert "where is" in (tmp_path / "out" / "comparison.csv").read_text(), "the texts of the queries"
+    again = rembed("evaluate", f"{run.path}@first", "--compare", code=2).output
+    assert "1 models" in again
+    same = rembed("evaluate", f"{run.path}@last", f"{run.path}@6", "--compare", "-t", general, code=2).output
+    assert "are one model" in same
+
+    rembed("evaluate", f"{run.path}@last", "-t", leaking, "--truncate", "8")
+    rembed("evaluate", f"{run.path}@last", "-t", leaking, "--truncate", "8", "--quantize", "binary")
+    said = " ".join(rembed("report", run.path).output.split())
+    for kept in ("32 entries, float32 128", "8 entries, float32 32", "8 entries, binary 1"):
+        assert kept in said
+    page = (run.path / "report" / "index.html").read_text()
+    assert "How the models were asked" in page
+    assert "bidirectional, mean" in page
+    assert [entry["task"] for entry in scores_by_step(run)[6]["tasks"]] == ["tiny", "general"], "none is lost"
+
+    # The way back toward the start, scored on both tasks: the file of the documentation, with another run and tasks.
+    example = (REPOSITORY / "configs" / "merges" / "toward-start.yaml").read_text()
+    path = tmp_path / "toward-start.yaml"
+    path.write_text(example.replace("runs/quickstart/runs/base", str(run.path)))
+    tasks = json.dumps([{"kind": "beir", "path": str(task)} for task in (leaking, general)])
+    changes = [f"evaluation.tasks={tasks}", f"output_dir={tmp_path / 'merges'}"]
+    rembed("merge", path, *changes, "path.t=[0.0, 1.0]", "path.beside=[]")
+    points = json.loads((tmp_path / "merges" / "toward-start" / "merge.json").read_text())["points"]
+    ends = {point["name"]: point["scores"] for point in points if point["name"] in ("slerp-0", "slerp-1")}
+    for task in record["tasks"][:2]:
+        for end, side in (("slerp-0", "a"), ("slerp-1", "b")):
+            assert ends[end][task["task"]]["main_score"] == pytest.approx(task[side], abs=1e-5)

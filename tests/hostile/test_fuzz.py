@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import random
@@ -140,6 +142,33 @@ def read_rows_(chance: random.Random, folder: Path) -> None:
     build_table(config.Data(sources=sources, bad_rows=mode))  # ty: ignore[invalid-argument-type]
 
 
+def read_tables(chance: random.Random, folder: Path) -> None:
+    """The same rows as CSV, TSV, or one JSON array."""
+    names = chance.sample(["query", "pos", "neg", "anchor", "positive", "negative_1", "score", "", "a"], 4)
+    plain = ["a", "", 'say "x"', "two\nlines", "tab\there", '["a", "b"]']
+    odd = ["[" * 900, "1e308", "9" * 5000, "\x1b", "x" * 200_000]
+    cells = [[chance.choice(plain if chance.random() < 0.95 else odd) for _ in names] for _ in range(4)]
+    suffix = chance.choice([".csv", ".tsv", ".json"])
+    if suffix == ".json":
+        records = [dict(zip(names, row, strict=True)) for row in cells]
+        content = json.dumps(
+            [any_value(chance) if chance.random() < 0.1 else record for record in records]
+        ).encode()
+    else:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, delimiter="\t" if suffix == ".tsv" else chance.choice(",;"))
+        writer.writerows([["query", "pos", "neg", "a"] if chance.random() < 0.7 else names, *cells])
+        content = buffer.getvalue().encode()
+    if chance.random() < 0.6:
+        content = mutated(content, chance)
+    if chance.random() < 0.2:
+        suffix, content = f"{suffix}.gz", packed(content, chance)
+    path = folder / f"x{suffix}"
+    path.write_bytes(content)
+    bad = BadRows(chance.choice(["stop", "skip"]))
+    list(rows_of(read_records(path), bad, source=None, default_source="x", instruction=None))
+
+
 def read_beir_(chance: random.Random, folder: Path) -> None:
     """A retrieval task whose files are changed; a file that is read is what was written."""
     corpus = [{"_id": f"d{i}", "title": "t", "text": f"text {i}"} for i in range(4)]
@@ -170,7 +199,7 @@ def read_beir_(chance: random.Random, folder: Path) -> None:
 
 
 def read_parquet(chance: random.Random, folder: Path) -> None:
-    """Rows and texts of a parquet file with odd columns, types and bytes."""
+    """Rows and texts of a parquet or Arrow file with odd columns, types and bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -221,8 +250,13 @@ def read_parquet(chance: random.Random, folder: Path) -> None:
             pa.array([types[kind]() if chance.random() < 0.9 else None for _ in range(count)], type=kind)
         )
     table = pa.Table.from_arrays(columns, names=names)
-    path = folder / "x.parquet"
-    pq.write_table(table, path, compression=chance.choice(["none", "snappy", "zstd"]))
+    if chance.random() < 0.3:  # as datasets' save_to_disk writes it
+        path = folder / "x.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+    else:
+        path = folder / "x.parquet"
+        pq.write_table(table, path, compression=chance.choice(["none", "snappy", "zstd"]))
     if chance.random() < 0.6:
         path.write_bytes(mutated(path.read_bytes(), chance))
     bad = BadRows(chance.choice(["stop", "skip"]))
@@ -232,6 +266,7 @@ def read_parquet(chance: random.Random, folder: Path) -> None:
 READERS: dict[str, Reader] = {
     "YAML": read_yaml,
     "rows": read_rows_,
+    "tables": read_tables,
     "BEIR": read_beir_,
     "parquet": read_parquet,
 }

@@ -54,6 +54,8 @@ from reasoning_embedding.reports.shell import bullets, explored_chart, folded, f
 from reasoning_embedding.reports.svg import bar_chart, line_chart, point_chart
 from reasoning_embedding.reports.tables import (
     SEQUENCES_KEY,
+    asking_table,
+    compression_table,
     contamination_table,
     gate_table,
     score_details,
@@ -113,7 +115,8 @@ def experiment_summary(folder: Path) -> str:
         As :func:`build_experiment`.
     """
     experiment = read_experiment(folder)
-    tables = [table for make in (score_table, gate_table, hrsa_summary) if (table := make(experiment)).rows]
+    makers = (score_table, compression_table, gate_table, hrsa_summary)
+    tables = [table for make in makers if (table := make(experiment)).rows]
     if not tables:
         return "Nothing to compare yet: no checkpoint was evaluated and no pair analysed."
     return "\n\n".join(to_text(table, terminal_width()) for table in tables)
@@ -171,6 +174,8 @@ def build_tables(experiment: Experiment) -> list[Grid]:
     """Every table the experiment has data for, in the order of the page."""
     makers = (
         score_table,
+        compression_table,
+        asking_table,
         score_details,
         gate_table,
         hrsa_table,
@@ -255,8 +260,9 @@ def _sections(
         "Retrieval": table("scores")
         + chart("scores")
         + chart("scores-by-step")
+        + table("compressed")
         + table("score-pairs")
-        + more("score-tests", "published", "score-details"),
+        + more("score-tests", "published", "asked", "score-details"),
         "Number sequences": sequences,
         "Training": chart("losses"),
         "Representation (HRSA)": table("hrsa")
