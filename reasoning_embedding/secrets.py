@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 STARS = "***"
-#: Tokens that their issuers gave a form of their own, so that they can be found.
+#: Tokens that their issuers gave a form of their own, so that they can be found. What is looked for ahead has an end, or
+#: a long text of beginnings would take the square of its length.
 _TOKENS = "|".join(
     (
-        r"(?:hf|api_org)_(?:[A-Za-z0-9]{16,}|(?=[A-Za-z]*\d)(?=[a-z0-9]*[A-Z])[A-Za-z0-9]{8,})",  # Hugging Face
-        r"sk-(?=[\w-]*\d)(?=[\w-]*[A-Za-z])(?:(?:proj|svcacct|admin|ant|or|lf)-[\w-]{12,}|[A-Za-z0-9_]{16,}[\w-]*)",
+        r"(?:hf|api_org)_(?:[A-Za-z0-9]{16,}|(?=[A-Za-z]{0,50}\d)(?=[a-z0-9]{0,50}[A-Z])[A-Za-z0-9]{8,})",  # Hugging Face
+        r"sk-(?=[\w-]{0,60}\d)(?=[\w-]{0,60}[A-Za-z])(?:(?:proj|svcacct|admin|ant|or|lf)-[\w-]{12,}|[A-Za-z0-9_]{16,}[\w-]*)",
         r"gh[opusr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}",
         r"gl(?:pat|dt|rt|cbt|ptt|ft|soat)-[\w-]{16,}",  # GitLab
         r"xox[a-z]-[\w-]{10,}|xapp-[\w-]{20,}",  # Slack
@@ -33,7 +34,7 @@ _TOKENS = "|".join(
         r"npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,}|dckr_pat_[\w-]{20,}",  # package registries
         r"(?:gsk|r8|xai|tgp_v1|fw|csk|pcsk|dop_v1|doo_v1|shpat|shpss|secret|ntn|lin_api|sgp|phc|phx)_[A-Za-z0-9]{24,}",
         r"(?:nvapi|tvly|pplx|cohere|jina|voyage|wandb_v1)[-_][\w-]{20,}|dapi[0-9a-f]{32}",
-        r"SG\.[\w-]{16,}\.[\w-]{16,}|key-[0-9a-f]{32}|hvs\.[\w-]{20,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}",
+        r"SG\.[\w-]{16,200}\.[\w-]{16,}|key-[0-9a-f]{32}|hvs\.[\w-]{20,}|eyJ[\w-]{8,300}\.eyJ[\w-]{8,4000}\.[\w-]{8,}",
     )
 )
 #: A token of a known form, wherever it stands in a file.

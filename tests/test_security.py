@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -221,6 +222,17 @@ def test_what_counts_as_a_secret() -> None:
     assert [name for name in NO_SECRET_NAMES if is_secret_name(name)] == []
     assert [token for token in TOKENS if not holds_secret(f"x={token} y", ())] == []
     assert [text for text in INNOCENT if holds_secret(text, ())] == []
+
+
+@pytest.mark.parametrize(
+    "piece", ["sk-", "hf_", "-eyJ", "-eyJa.", "://", "?token", "&a", "-----BEGIN PRIVATE KEY-----", " SG."]
+)
+def test_looking_for_secrets_takes_time_in_proportion(piece: str) -> None:
+    for repeat in (piece, piece + "a" * 50):
+        started = time.process_time()
+        written(repeat * (100_000 // len(repeat)))
+        mask(repeat * (100_000 // len(repeat)))
+        assert time.process_time() - started < 2
 
 
 def test_values_of_secret_variables_are_known_where_they_cannot_be_ordinary_text(

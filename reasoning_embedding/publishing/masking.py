@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.secrets import TOKEN, mask, with_texts
+from reasoning_embedding.secrets import TOKEN, known_secrets, mask, with_texts
 
 _TEXT = {".json", ".jsonl", ".md", ".txt", ".jinja", ".yaml", ".yml"}
 
@@ -21,7 +21,7 @@ def public(value: Any) -> Any:
 def _public_text(value: str) -> str:
     if value.startswith(("/", "~", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", value):
         value = PurePath(value.replace("\\", "/")).name
-    return mask(value)
+    return mask(value, *known_secrets())
 
 
 def refuse_secrets(files: Iterable[Path], *known: str | None) -> None:
