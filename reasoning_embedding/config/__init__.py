@@ -63,12 +63,12 @@ from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
 from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
 from .resolved import (
-    SCHEDULE,
     as_begun,
     changed_since,
     diff,
     digests,
     is_place,
+    is_schedule,
     resolved_json,
     to_yaml,
     unpaired,

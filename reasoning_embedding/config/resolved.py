@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -20,7 +21,7 @@ ABSENT = "(absent)"
 PAIRED = ("backbone", "seed", "name", "output_dir")
 #: What may change when a run is resumed: where it lies, what is logged, kept and measured of it, and the resources of
 #: its steps. The gradient is the same; its rounding may differ.
-FREE_ON_RESUME = (
+_FREE_ON_RESUME = (
     "name",
     "output_dir",
     "logging",
@@ -40,7 +41,7 @@ FREE_ON_RESUME = (
     "training.timeout_minutes",
 )
 #: Says the learning rate of each step: may change where the steps that were taken keep theirs.
-SCHEDULE = (
+_SCHEDULE = (
     "training.steps",
     "training.epochs",
     "training.schedule",
@@ -57,6 +58,13 @@ _EARLIER_DEFAULTS: dict[str, Any] = {
     "loss.mask_same_text": False,
     "evaluation.max_tokens": 512,
 }
+#: Keys that versions before did not have, and what leaves all as it was then.
+_NEW_KEYS: dict[str, Any] = {
+    "training.restarts": [],
+    "training.device": "auto",
+    "data.sources.*.columns": None,
+    "data.sources.*.min_score": None,
+}
 
 
 def resolved_json(config: BaseModel) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
 
     By it the runs of a sweep, and the stages of an experiment, of those versions are known again.
     """
-    resolved = dict(resolved)
+    resolved = _without_new_defaults(resolved)
     if (section := resolved.get("evaluation")) is not None:
         resolved["evaluation"] = evaluation_of_before(section)
     readout = resolved["readout"]
@@ -78,6 +86,31 @@ def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
         del resolved["readout"]
         resolved["pooling"] = {"kind": "mean", "include_prompt": bool(readout["include_prompt"])}
     return resolved
+
+
+def _without_new_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Leave out new keys that say nothing, and fill in what is open now and had a default then."""
+    resolved = copy.deepcopy(resolved)
+    for key, default in _NEW_KEYS.items():
+        for place, last in _places(resolved, key.split(".")):
+            if place.get(last, ABSENT) == default:
+                del place[last]
+    for key, old in _EARLIER_DEFAULTS.items():
+        for place, last in _places(resolved, key.split(".")):
+            if place.get(last, ABSENT) is None:
+                place[last] = old
+    return resolved
+
+
+def _places(value: Any, path: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Mappings that hold the last key of a path; ``*`` stands for each entry of a list."""
+    if path[0] == "*":
+        for item in value if isinstance(value, list) else ():
+            yield from _places(item, path[1:])
+    elif isinstance(value, dict) and len(path) == 1:
+        yield value, path[0]
+    elif isinstance(value, dict):
+        yield from _places(value.get(path[0]), path[1:])
 
 
 def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +160,8 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
     Returns
     -------
     list of str
-        Key paths; empty when a run of the one may go on as the other. :data:`SCHEDULE` and places
-        (:func:`is_place`) are among them.
+        Key paths; empty when a run of the one may go on as the other. Schedule (:func:`is_schedule`)
+        and places (:func:`is_place`) are among them.
     """
     now, _ = as_begun(saved, now)
     found = differences(_today(saved, now), resolved_json(now))
@@ -174,7 +207,7 @@ def digests(resolved: dict[str, Any]) -> dict[str, str]:
         for key, value in (*_leaves(resolved, ""), *_lengths(resolved, ""))
         if not _is_free(key)
         and not is_place(key)
-        and key not in SCHEDULE
+        and not is_schedule(key)
         and not key.startswith("evaluation")
     }
 
@@ -184,8 +217,17 @@ def is_place(key: str) -> bool:
     return _PLACES.fullmatch(key) is not None
 
 
+def is_schedule(key: str) -> bool:
+    """Whether a key path decides the rates of steps."""
+    return _within(key, _SCHEDULE)
+
+
 def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+    return _within(key, _FREE_ON_RESUME)
+
+
+def _within(key: str, sections: tuple[str, ...]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def _today(saved: dict[str, Any], now: BaseModel) -> dict[str, Any]:

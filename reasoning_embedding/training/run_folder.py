@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """Where a run begins or goes on.
 
     Attributes
@@ -108,7 +108,7 @@ def schedule_record(training: config.Training, steps: int) -> dict[str, Any]:
 
 def starting_point(
     run: RunFolder, settings: config.RunConfig, world: World, *, resume: bool, report: Report
-) -> Start:
+) -> StartingPoint:
     """Return where to go on (step 0 for a new run), after checking that the folder fits the config.
 
     The newest step whose checkpoint and state are whole and belong to each other and to this run is taken; a newer
@@ -135,7 +135,7 @@ def starting_point(
     """
     steps = run.steps()
     if not steps:
-        return Start(settings)
+        return StartingPoint(settings)
     if not resume:
         raise InputError(
             f"this run folder already holds steps {steps[0]} to {steps[-1]}",
@@ -151,7 +151,7 @@ def starting_point(
         changed = [
             key for key in config.changed_since(saved, settings) if not _may_change(key, run, settings)
         ]
-        if other := [key for key in changed if key not in config.SCHEDULE and not config.is_place(key)]:
+        if other := [key for key in changed if not config.is_schedule(key) and not config.is_place(key)]:
             _refuse_settings(run, other)
     problems = []
     for step in sorted(set(run.state_steps()) & set(steps), reverse=True):
@@ -161,7 +161,7 @@ def starting_point(
             report(f"step {step} is left out: {problem}")
             continue
         unproved = [
-            key for key in changed if (start.schedule if key in config.SCHEDULE else start.data) is None
+            key for key in changed if (start.schedule if config.is_schedule(key) else start.data) is None
         ]
         if unproved:
             _refuse_settings(run, unproved)
@@ -178,7 +178,7 @@ def starting_point(
         )
     if steps[-1] > 0:
         report(f"no state of steps 0 to {steps[-1]} is there: the run begins again at step 0")
-    return Start(settings)
+    return StartingPoint(settings)
 
 
 def _saved_settings(run: RunFolder, now: config.RunConfig, report: Report) -> dict[str, Any] | None:
@@ -221,7 +221,7 @@ def _refuse_settings(run: RunFolder, changed: list[str]) -> NoReturn:
 
 def _look_at(
     run: RunFolder, step: int, settings: config.RunConfig, world: World, *, known: bool
-) -> tuple[Start | None, str]:
+) -> tuple[StartingPoint | None, str]:
     """Return a start from a step and what is to be said of it, or None and what is wrong with it."""
     folder, checkpoint = run.state(step), run.checkpoint(step)
     try:
@@ -249,7 +249,7 @@ def _look_at(
         return None, problem
     said = f"{folder} is of an older version and has no sums: it is taken as it is" if old else ""
     data = record.get("data") or _fingerprint_of_manifest(run)
-    return Start(settings, step, data, record.get("schedule")), said
+    return StartingPoint(settings, step, data, record.get("schedule")), said
 
 
 def _other_settings(saved: Any, provenance: dict[str, Any], settings: config.RunConfig) -> list[str]:

@@ -58,7 +58,7 @@ from reasoning_embedding.secrets import masked
 from .engines import Engine, build_engine
 from .optimizers import build_optimizer
 from .recompute import recompute_activations
-from .run_folder import Start, parent_record, schedule_record
+from .run_folder import StartingPoint, parent_record, schedule_record
 
 
 @dataclass
@@ -158,12 +158,12 @@ class PreparedRun:
         self.world.barrier()
 
 
-def prepare(start: Start, run: RunFolder, world: World, *, report: Report) -> PreparedRun:
+def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Report) -> PreparedRun:
     """Load data and backbone, check the attention contract, build the optimizer, and restore the step to go on from.
 
     Parameters
     ----------
-    start : Start
+    start : StartingPoint
         The run, and the step whose saved state it goes on from.
     run : RunFolder
         Its folder.
