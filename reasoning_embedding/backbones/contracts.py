@@ -173,7 +173,8 @@ def _causal(model: PreTrainedModel) -> Generator[None]:
     try:
         yield
     finally:
-        model.config.is_causal = True
+        if "is_causal" not in before:
+            del model.config.is_causal
         for name, value in before.items():
             setattr(model.config, name, value)
 

@@ -21,6 +21,7 @@ from ._probe_options import (
     chosen_probe,
     row_settings,
 )
+from ._terminal import next_command
 
 
 def command(
@@ -85,3 +86,4 @@ def command(
     if output is not None:
         write_json(output, result)
         typer.echo(f"result: {output}")
+    next_command("rembed track RUN")

@@ -53,7 +53,13 @@ class Stage(ABC):
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of the content of what it made, or None where that is missing."""
 
-    def key(self, outputs: Mapping[str, str | None], hash_of: Callable[[Path], str] = hash_file) -> str:
+    def key(
+        self,
+        outputs: Mapping[str, str | None],
+        hash_of: Callable[[Path], str] = hash_file,
+        *,
+        as_before: bool = False,
+    ) -> str:
         """Hash of all that decides the result: while it stays the same, the stage is not done again.
 
         Parameters
@@ -62,10 +68,13 @@ class Stage(ABC):
             Output of each stage of ``needs``.
         hash_of : callable
             Hashes the content of a file that the settings name.
+        as_before : bool
+            The key that versions before gave the stage, which knew fewer settings and had other defaults: what they
+            finished stays finished.
         """
         inputs = {
             "version": __version__,
-            "settings": self.settings,
+            "settings": _as_before(self.settings) if as_before else self.settings,
             "files": {str(path): hash_of(path) for path in sorted(set(_files_named(self.settings)))},
             "parents": {need: outputs.get(need) for need in self.needs},
         }
@@ -275,6 +284,32 @@ def find_stage(experiment: config.ExperimentConfig, name: str) -> Stage:
             todo=f"choose one of {', '.join(stages)}",
         )
     return stages[name]
+
+
+#: Settings that versions before did not have, by the section they stand in, each with its default.
+_NEW: dict[tuple[str, str], Any] = {
+    ("sources", "columns"): None,
+    ("sources", "min_score"): None,
+    ("training", "restarts"): [],
+    ("training", "device"): "auto",
+    ("hrsa", "skip_first"): "auto",
+    ("", "skip_first"): "auto",
+}
+#: Settings that are null by default today, with what they were by default.
+_OTHER_DEFAULTS = {"mask_same_text": False, "final_learning_rate": 0.0}
+
+
+def _as_before(settings: Any, section: str = "") -> Any:
+    """Return settings as versions before would have written them."""
+    if isinstance(settings, list):
+        return [_as_before(value, section) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: _OTHER_DEFAULTS[key] if value is None and key in _OTHER_DEFAULTS else _as_before(value, key)
+        for key, value in settings.items()
+        if (section, key) not in _NEW or value != _NEW[section, key]
+    }
 
 
 def _hash_files(folder: ExperimentFolder, paths: Iterable[Path]) -> str | None:

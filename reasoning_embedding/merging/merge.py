@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+from torch import Tensor
+
 from reasoning_embedding import config
 from reasoning_embedding.backbones import check_attention
 from reasoning_embedding.checkpoints import read_provenance, write_provenance
@@ -21,7 +24,7 @@ from reasoning_embedding.files import atomic_folder, read_json, require_space, s
 from .distances import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member
 from .tensor_merge import TensorMerge
-from .tensors import INDEX, SHARD_BYTES, TensorFolder, TensorWriter
+from .tensors import INDEX, SHARD_BYTES, WHOLE, TensorFolder, TensorWriter
 
 #: Files that make an embedder's folder what it is, beside its weights and records.
 _INHERITED = {".json", ".txt", ".model", ".jinja"}
@@ -162,7 +165,9 @@ def _write_weights(
 ) -> list[dict[str, Any]]:
     sources: list[TensorFolder] = [member.tensors for member in models.members]
     first = sources[0]
-    writer = TensorWriter(folder, {name: first.size(name) for name in first.names}, shard_bytes)
+    sizes = {name: first.size(name) for name in first.names if first.head_of(name) is None}
+    writer = TensorWriter(folder, sizes, shard_bytes)
+    heads: dict[str, dict[str, Tensor]] = {head: {} for head in first.heads}
     records = []
     for name in first.names:
         tensors = [source.read(name) for source in sources]
@@ -175,8 +180,13 @@ def _write_weights(
         if isinstance(prepared.method, config.Slerp):
             record |= {**prepared.parameters(name), "lerp": fell_back(record)}
         records.append(record)
-        writer.add(name, merged)
+        if (head := first.head_of(name)) is None:
+            writer.add(name, merged)
+        else:
+            heads[head][name.partition("/")[2]] = merged.contiguous()
     writer.close()
+    for head, tensors in heads.items():
+        save_file(tensors, folder / head / WHOLE)
     return records
 
 
