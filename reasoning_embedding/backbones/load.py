@@ -52,11 +52,17 @@ def _without_load_report() -> Generator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: str, revision: str | None) -> None:
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise InputError(
             "no such folder", where=path, todo="check backbone.path; a Hub id has the form owner/name"
+        )
+    if revision is not None and Path(path).is_dir():
+        raise InputError(
+            f"a folder has no revisions, so {revision!r} names nothing",
+            where=path,
+            todo="leave the revision out, or name a model of the Hub",
         )
 
 
@@ -73,7 +79,7 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> PreTrainedToken
     """
     from transformers import AutoTokenizer
 
-    _check_path(path)
+    _check_path(path, revision)
     with _explain(path, revision):
         tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     if tokenizer.pad_token is None:
@@ -94,7 +100,7 @@ def load_config(path: str, *, revision: str | None = None) -> PreTrainedConfig:
     """Load a decoder's configuration, without weights."""
     from transformers import AutoConfig
 
-    _check_path(path)
+    _check_path(path, revision)
     with _explain(path, revision):
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 

@@ -24,6 +24,7 @@ from ._probe_options import (
     chosen_probe,
     row_settings,
 )
+from ._terminal import next_command
 
 
 def command(
@@ -101,6 +102,7 @@ def command(
     for line in analysis_lines(result):
         typer.echo(line)
     typer.echo(f"result: {path}")
+    next_command("rembed track RUN")
 
 
 def _free_name(a: str, b: str) -> Path:

@@ -11,7 +11,7 @@ import typer
 from reasoning_embedding.errors import ConfigError, InputError
 
 from ._app import Overrides, add, make_app
-from ._terminal import difference_lines
+from ._terminal import difference_lines, next_command
 
 if TYPE_CHECKING:
     from reasoning_embedding.config.reading.loading import Config
@@ -40,7 +40,7 @@ def check(
     ConfigError
         With the problems of all files.
     """
-    from reasoning_embedding.config import load_config
+    from reasoning_embedding.config import RunConfig, load_config
     from reasoning_embedding.config.reading.overrides import is_override
 
     overrides = [item for item in paths if is_override(item) and not _is_there(item)]
@@ -57,6 +57,8 @@ def check(
                 _look_at(loaded.config)
     if problems:
         raise ConfigError(problems)
+    if len(files) == 1 and isinstance(loaded.config, RunConfig):
+        next_command(f"rembed train {files[0]}" if data else f"rembed config check --data {files[0]}")
 
 
 def _is_there(word: str) -> bool:

@@ -13,6 +13,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_folder
 
 from ._app import DeviceName
+from ._terminal import next_command
 from .embed import Quantize
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def command(
             _compare(targets, evaluation, output or targets[1].folder)
     if failed:
         raise tasks_failed(failed)
+    if world.is_main and models and targets[0].run.manifest.is_file():
+        next_command(f"rembed report {targets[0].run.path}")
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from reasoning_embedding.checkpoints.models import open_embedder
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve
 from reasoning_embedding.cli.main import app
 from reasoning_embedding.errors import InputError, SetupError
-from tests.factories import write_tiny_backbone
+from tests.factories import write_lines, write_tiny_backbone
 from tests.hub_server import Commit, HubServer
 
 REPO = "lab/tiny"
+WORDS = "cat dog fish bird fox tree river stone city king queen moon".split()
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -144,3 +145,38 @@ def test_a_folder_has_no_revisions(
         resolve("models/tiny@v1")
     with pytest.raises(InputError, match="a folder has no revisions"):
         ResolvedModel("it", versions[0], revision="v1")
+    with pytest.raises(InputError, match="a folder has no revisions"):
+        load_decoder(str(versions[0]), revision="v1")  # backbone.path with backbone.revision
+    result = _rembed(
+        "data",
+        "mine",
+        _rows(tmp_path),
+        "-o",
+        tmp_path / "mined.jsonl",
+        "--model",
+        versions[0],
+        "--revision",
+        "v1",
+    )
+    assert result.exit_code == 2
+    assert "a folder has no revisions" in " ".join(result.output.split())
+
+
+def _rows(folder: Path) -> Path:
+    rows = [{"query": f"red {word}", "pos": [f"a red {word}"]} for word in WORDS]
+    return write_lines(folder / "rows.jsonl", rows)
+
+
+def test_other_verbs_take_a_revision_too(hub: HubServer, tmp_path: Path) -> None:
+    words = ["data", "mine", _rows(tmp_path), "-k", "2", "--positive-share", "0"]
+    result = _rembed(*words, "-o", tmp_path / "mined.jsonl", "--model", REPO, "--revision", "v1")
+    assert result.exit_code == 0, result.output
+    result = _rembed(*words, "-o", tmp_path / "none.jsonl", "--model", f"{REPO}@v9")
+    assert result.exit_code == 2
+    assert "has no revision 'v9' on the Hub" in " ".join(result.output.split())
+    lines = ["kind: merge", "name: hub", f"models: [{REPO}@v1, {REPO}@main]", "method: {kind: slerp}"]
+    (tmp_path / "merge.yaml").write_text("\n".join(lines) + "\n")
+    result = _rembed("merge", tmp_path / "merge.yaml", f"output_dir={tmp_path / 'merges'}")
+    assert result.exit_code == 0, result.output
+    merged = open_embedder(resolve(str(tmp_path / "merges" / "hub" / "models" / "slerp")))
+    assert merged.encode(["red cat"]).shape == (1, 32)
