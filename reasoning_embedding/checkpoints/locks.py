@@ -80,7 +80,7 @@ def is_held(file: Path) -> bool:
     try:
         with file.open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):  # whoever wants to hold it is told what stands there
         return False
     except BlockingIOError:
         return True

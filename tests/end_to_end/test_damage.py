@@ -24,6 +24,7 @@ from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.checkpoints.run_records import read_manifest, read_settings
 from reasoning_embedding.checkpoints.scores import evaluated_scores, read_best, scores_while_training
 from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.training.run_folder import starting_point
@@ -228,6 +229,20 @@ def test_a_state_of_another_step_or_another_run_is_not_taken(made: Made) -> None
         start = starting_point(run, made.settings, World(), resume=True, report=said.append)
         assert start.step == 2
         assert "belongs to another checkpoint" in said[2]
+
+
+def _begin(world: World, made: Made) -> tuple[int, list[str]]:
+    said: list[str] = []
+    start = starting_point(RunFolder.of(made.settings), made.settings, world, resume=True, report=said.append)
+    return start.step, said
+
+
+def test_all_ranks_fall_back_together(made: Made) -> None:
+    with made.copy("stopped") as run:
+        flip(run.state(4) / "state.safetensors", -9)
+        found = run_ranks(2, _begin, made)
+    assert [step for step, _ in found] == [2, 2]
+    assert "was changed after it was written" in found[0][1][0]
 
 
 def test_a_finished_run_is_repaired(made: Made) -> None:
