@@ -70,7 +70,13 @@ def one_by_one(folder: Path, **options: Any) -> np.ndarray:
     return np.concatenate([model.encode([text], normalize_embeddings=True, **options) for text in TEXTS])
 
 
-@pytest.mark.parametrize("what", READOUTS)
+#: What others stand for in the default tests.
+SLOW = ("causal mean", "bidirectional first, prompt in, llama", "causal gemma, windows of 8")
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] if what in SLOW else []) for what in READOUTS]
+)
 def test_vectors_are_those_of_the_library_and_of_the_export(tmp_path: Path, what: str) -> None:
     changes, words = READOUTS[what]
     folder = write_library_model(tmp_path / "model", **changes)

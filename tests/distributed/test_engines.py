@@ -82,7 +82,14 @@ def test_every_engine_gives_the_gradient_of_one_padded_forward(
     _check(kind, size, cases)
 
 
-@pytest.mark.parametrize(("kind", "size"), [("replicated", 1), ("replicated", 2), ("fsdp2", 2), ("zero2", 2)])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("replicated", 1),
+        ("fsdp2", 2),
+        *(pytest.param(kind, 2, marks=pytest.mark.slow) for kind in ("replicated", "zero2")),
+    ],
+)
 def test_every_readout_gives_the_gradient_of_one_padded_forward(kind: str, size: int) -> None:
     _check(kind, size, READOUTS)
 
