@@ -17,7 +17,7 @@ from .end_token import add_end_token, ends_texts
 from .heads import activation_name, load_heads, make_heads
 from .inherited import RunReadout, build_embedder, run_readout, run_tokenizer
 from .layers import decoder_layers, is_causal
-from .load import build_backbone, load_config, load_decoder, load_tokenizer
+from .load import build_backbone, load_config, load_decoder, load_tokenizer, untrained_decoder
 from .lora import add_lora, head_state_dicts, merged_state_dict, stock_model
 from .packs import Pack, make_pack, make_packs, packs_for, streams_for
 from .pooling import pool

@@ -163,6 +163,23 @@ def load_decoder(
     return _prepare(model, path, implementation), tokenizer
 
 
+def untrained_decoder(path: str, *, revision: str | None = None, seed: int = 0) -> PreTrainedModel:
+    """A decoder of a checkpoint's architecture whose weights are drawn anew as before any training, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint's configuration cannot be read.
+    """
+    from transformers import AutoModel
+
+    model_config = load_config(path, revision=revision)
+    with torch.random.fork_rng(devices=[]), _explain(path, revision):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(model_config, dtype=torch.float32)
+    return _prepare(model, path, None)
+
+
 def build_backbone(
     backbone: config.Backbone, *, dtype: torch.dtype = torch.float32, bidirectional: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -16,6 +16,7 @@ from ._probe_options import (
     LabelField,
     MaxTokens,
     Rule,
+    SkipFirst,
     TextField,
     Texts,
     Traces,
@@ -51,6 +52,7 @@ def command(
     tokens: Rule = None,
     texts: Count = 500,
     max_tokens: MaxTokens = None,
+    skip_first: SkipFirst = None,
     all_intervals: Annotated[
         bool,
         typer.Option(
@@ -78,7 +80,7 @@ def command(
 
     if output is not None:
         require_output_file(output)
-    changes = row_settings(tokens, max_tokens)
+    changes = row_settings(tokens, max_tokens, skip_first)
     changes |= {"against": against} if against else {}
     changes |= {"steps": _steps(steps)} if steps else {}
     changes |= {"intervals": "all"} if all_intervals else {}

@@ -77,6 +77,8 @@ class Pair(Section):
     name: Name
     a: str
     b: str
+    sibling: str | None = None
+    """A model grown like ``a`` from other seeds: how far two of its kind are apart stands beside the pair."""
 
 
 class Realignment(Section):
@@ -124,6 +126,8 @@ class Analysis(Measuring):
     """Pairs, trajectories and the probe set of one analysis."""
 
     pairs: list[Pair] = Field(default=[])
+    reference_levels: bool = True
+    """Whether every pair is also measured with fresh weights, and on other texts at the same positions."""
     realignment: list[Realignment] = Field(default=[])
     seed_band: Name | Annotated[list[Name], Field(min_length=1)] | None = None
     """The pair, or the list of pairs, whose two members differ in the seed only: the noise floor of all others. Of one

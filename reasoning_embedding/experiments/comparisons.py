@@ -30,7 +30,8 @@ def analyze_pairs(analysis: config.Analysis, folder: ExperimentFolder, report: R
     instrument = make_instrument(analysis, folder.hrsa, report)
     for pair in analysis.pairs:
         a, b = (checkpoint(resolve(reference, folder.path)) for reference in (pair.a, pair.b))
-        result = compare(pair.name, a, b, instrument)
+        twin = None if pair.sibling is None else checkpoint(resolve(pair.sibling, folder.path))
+        result = compare(pair.name, a, b, instrument, levels=analysis.reference_levels, sibling=twin)
         write_json(folder.pair(pair.name), result)
         report(f"pair {pair.name}: done")
 

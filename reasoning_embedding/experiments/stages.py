@@ -288,12 +288,14 @@ def find_stage(experiment: config.ExperimentConfig, name: str) -> Stage:
 
 #: Settings that versions before did not have, by the section they stand in, each with its default.
 _NEW: dict[tuple[str, str], Any] = {
+    ("", "skip_first"): "auto",
+    ("", "reference_levels"): True,
+    ("pairs", "sibling"): None,
+    ("hrsa", "skip_first"): "auto",
     ("sources", "columns"): None,
     ("sources", "min_score"): None,
     ("training", "restarts"): [],
     ("training", "device"): "auto",
-    ("hrsa", "skip_first"): "auto",
-    ("", "skip_first"): "auto",
 }
 #: Settings that are null by default today, with what they were by default.
 _OTHER_DEFAULTS = {"mask_same_text": False, "final_learning_rate": 0.0}

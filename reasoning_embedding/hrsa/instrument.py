@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -154,6 +155,10 @@ class OpenModel:
         text = model_config.get_text_config()
         #: Layers (embedding, decoder layers, final norm) and their width.
         self.shape: tuple[int, int] = text.num_hidden_layers + 2, text.hidden_size
+        #: All that decides the model but its weights.
+        self.architecture: str = json.dumps(
+            {**model_config.to_dict(), "_name_or_path": None}, sort_keys=True, default=str
+        )
 
     @cached_property
     def model(self) -> Any:
@@ -216,6 +221,8 @@ class Instrument:
     cache: ActivationCache | None = None
     world: World = field(default_factory=World)
     report: Report = print
+    untrained: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What :mod:`.levels` measured of models with fresh weights, for further pairs of the same architectures."""
 
     def open(self, checkpoint: Checkpoint, like: OpenModel | None = None) -> OpenModel:
         """Open a checkpoint, the other side of `like`.
@@ -271,8 +278,12 @@ class Instrument:
         pairs, matched = self._followed(a, b), matched_layers(a.shape[0], b.shape[0])
         if known is None:
             if sample.skipped:
-                many = "s of every text are" if sample.skipped > 1 else " of every text is"
-                self.report(f"the first {sample.skipped} token{many} left out (attention sinks: skip_first)")
+                many = (
+                    f"first {sample.skipped} tokens of every text are"
+                    if sample.skipped > 1
+                    else "first token of every text is"
+                )
+                self.report(f"the {many} left out (attention sinks: skip_first)")
             self.report(self._needs(a, b, sample, len(pairs)))
         if not self._streams(a, sample):
             first = known or a.states(self._activations(a, sample))

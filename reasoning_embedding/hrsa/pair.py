@@ -13,6 +13,7 @@ from reasoning_embedding.isolation import threads
 
 from .capture import FINAL
 from .instrument import Checkpoint, Instrument, ModelStates, PairStates, matched_layers
+from .levels import reference_levels
 from .measure import (
     Measured,
     finite,
@@ -172,6 +173,20 @@ class Comparison:
             "distinct_rows": self.rows.distinct,
         }
 
+    def _bias(self) -> list[tuple[str, str]]:
+        """Say of biased CKA at the final norm how far it is from the debiased one, where that is more than its noise."""
+        biased, debiased = (self.last.metrics.get(name) for name in ("cka", "cka_debiased"))
+        if biased is None or debiased is None or biased.interval is None:
+            return []
+        bias, half = biased.value - debiased.value, (biased.interval.high - biased.interval.low) / 2
+        if bias <= half:
+            return []
+        text = (
+            f"biased CKA is {bias:.3f} above the debiased one, more than half its interval ({half:.3f}), which holds its "
+            f"mean at {biased.n} rows and not its value for all texts: quote debiased CKA"
+        )
+        return [(self.labels[-1][0], text)]
+
     def warnings(self) -> list[tuple[str, str]]:
         """What makes numbers less than they seem, and what the two sides do not share, as (place, warning)."""
         a, b = self.a, self.b
@@ -180,6 +195,7 @@ class Comparison:
             for (label, _), layer in zip(self.labels, self.along, strict=True)
             for text in layer.warnings
         ]
+        found += self._bias()
         for model, side in ((a, self.dominant(0)), (b, self.dominant(1))):
             for label, named in side.items():
                 held = sum(share for _, share in named)
@@ -213,7 +229,15 @@ def features(model: ModelStates, rule: str) -> np.ndarray:
     return model.activations.last if rule == "last" else model.activations.mean
 
 
-def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> dict[str, Any]:
+def compare(
+    name: str,
+    a: Checkpoint,
+    b: Checkpoint,
+    instrument: Instrument,
+    *,
+    levels: bool = True,
+    sibling: Checkpoint | None = None,
+) -> dict[str, Any]:
     """Compare two checkpoints on a probe set.
 
     Parameters
@@ -224,13 +248,18 @@ def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> 
         The models.
     instrument : Instrument
         Probe set, settings, cache, ranks.
+    levels : bool
+        Whether to measure the reference levels of :mod:`.levels` too, which takes three forwards more.
+    sibling : Checkpoint, optional
+        A model grown like `a` from other seeds: one of those levels.
 
     Returns
     -------
     dict
         Ready for JSON (no NaN; None where a metric does not exist, the reason in ``warnings``): both sides,
         probe, heat maps over all pairs of layers, metrics along the diagonal and at the final norm with
-        intervals, chance levels and definitions, probe transfer and spectra.
+        intervals, definitions and the means over shuffled rows (``chance``), reference levels, probe transfer and
+        spectra.
 
     Raises
     ------
@@ -242,8 +271,11 @@ def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> 
         first = instrument.open(a)
         second = instrument.open(b, like=first)
         say(f"{name}: {a.reference} against {b.reference} on {len(instrument.probe.texts)} texts")
-        found = Comparison(instrument.states(first, second), instrument.probe, settings, every_interval=True)
+        states = instrument.states(first, second)
+        found = Comparison(states, instrument.probe, settings, every_interval=True)
         record: dict[str, Any] = {"name": name, **_record(found)}
+        measured = reference_levels(first, second, states, instrument, sibling) if levels else {}
+        record["levels"] = {level: one.record() for level, one in measured.items()}
     shown = ("dimension_correlation", "cka", f"knn_jaccard@{_shown_k(found)}")
     values = ((metric, record["last"][metric]) for metric in shown)
     say(f"{name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in values if value is not None))

@@ -139,7 +139,7 @@ def test_debiased_cka_without_each_document_is_that_of_the_other_rows():
     z = np.arctanh(slow[1:])
     half = scipy.stats.t.ppf(0.975, 29) * np.sqrt(29 / 30 * ((z - z.mean()) ** 2).sum())
     assert (ends.low, ends.high) == pytest.approx(
-        tuple(np.tanh(np.arctanh(slow[0]) + np.array([-half, half])))
+        tuple(np.tanh(30 * np.arctanh(slow[0]) - 29 * z.mean() + np.array([-half, half])))
     )
     assert ends.replicates is not None
     assert np.arctanh(ends.replicates).std() * scipy.stats.t.ppf(0.975, 29) == pytest.approx(half, rel=0.2)

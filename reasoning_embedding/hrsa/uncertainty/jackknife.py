@@ -44,7 +44,8 @@ def debiased_cka_interval(
     Notes
     -----
     Delete-one jackknife of ``z = artanh CKA`` with documents less one degrees of freedom (Efron and Tibshirani 1993,
-    chapter 11): ``se^2 = (m - 1)/m sum_d (z_d - mean z)^2``. Replicates are linear in how often a document is drawn.
+    chapter 11): ``se^2 = (m - 1)/m sum_d (z_d - mean z)^2`` about ``m z - (m - 1) mean z``, which leaves out what rows
+    of one text, that are alike, add to CKA in the order of 1/m. Replicates are linear in how often a document is drawn.
     """
     left_out = np.clip(leave_one_out(a, b, documents), -1 + 1e-12, 1 - 1e-12)
     m, z = len(left_out) - 1, np.arctanh(left_out)
@@ -52,7 +53,8 @@ def debiased_cka_interval(
     error = float(np.sqrt(influence @ influence / (m * (m - 1))))
     half = float(stdtrit(m - 1, (1 + level) / 2)) * error
     drawn = resampled_counts(m, replicates, seed) @ influence / np.sqrt(m * (m - 1))
-    low, high = np.tanh(z[0] - half), np.tanh(z[0] + half)
+    middle = m * z[0] - (m - 1) * z[1:].mean()
+    low, high = np.tanh(middle - half), np.tanh(middle + half)
     return Interval(float(low), float(high), level, np.tanh(z[0] + drawn))
 
 
