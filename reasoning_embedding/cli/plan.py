@@ -50,7 +50,7 @@ def command(
     settings = load_config(config, overrides or (), expect=RunConfig).config
     silence_libraries()
     from reasoning_embedding.planning.plan import cost
-    from reasoning_embedding.planning.shapes import backbone_shape
+    from reasoning_embedding.planning.shapes import backbone_shape, with_readout
     from reasoning_embedding.planning.texts import run_texts
 
     engine = None
@@ -58,7 +58,8 @@ def command(
         engine, processes = EngineSettings.from_launcher_file(launcher)
         gpus = gpus or processes
         check_engine(engine, settings.training, ranks=gpus or 1)
-    shape, texts = backbone_shape(settings.backbone), run_texts(settings)
+    shape = with_readout(backbone_shape(settings.backbone), settings.backbone, settings.readout)
+    texts = run_texts(settings)
     if here:
         if launcher is not None or gpus is not None:
             raise InputError("--here plans for this machine", todo="drop --gpus and --launcher, or --here")

@@ -17,8 +17,8 @@ OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
 
 
 def trained_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
-    """Return the parameters that have a gradient: all, or those of the adapters."""
-    return shape.parameters if lora is None else adapter_parameters(shape, lora)
+    """Return the parameters that have a gradient: all, or those of adapters and heads."""
+    return shape.parameters if lora is None else adapter_parameters(shape, lora) + shape.readout_heads
 
 
 def all_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
