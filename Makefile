@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 # One thread a process: on few cores, more are several times slower for models this small.
 JOBS ?= 2
 KILLS ?= 32
+CASES ?= 10000
+FLIPS ?= 8
 export OMP_NUM_THREADS ?= 1
 
 help: ## Print this list
@@ -38,8 +40,8 @@ test: install ## Run the tests, without those marked slow
 test-all: install ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-soak: install ## Kill training, evaluating, merging and sweeping, 102 times in all, at random moments (KILLS=32)
-	SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=1800 tests/end_to_end/test_soak.py
+soak: install ## Kill training, evaluating, merging and sweeping at random moments (KILLS=32), fill disks, change 8 bytes of every file of a run (FLIPS=8), read 10,000 hostile files a reader (CASES=10000)
+	SOAK_KILLS=$(KILLS) SOAK_FLIPS=$(FLIPS) FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=1800 tests/end_to_end/test_soak.py tests/end_to_end/test_damage.py tests/end_to_end/test_full_disk.py tests/hostile/test_fuzz.py
 
 check: lint types contracts configs review test ## Run everything a change must pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import warnings
 from collections.abc import Generator
@@ -44,6 +45,32 @@ def threads(count: int | None) -> Generator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+#: What :func:`serial_tokenizers` sets: to tokenizers another word for false, to us the sign that no user chose it.
+SERIAL = "off"
+
+
+def serial_tokenizers() -> None:
+    """Keep tokenizers in one thread, unless the environment says otherwise: they warn when a process forks later."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", SERIAL)
+
+
+@contextlib.contextmanager
+def parallel_tokenizers() -> Generator[None]:
+    """Let tokenizers use every core within the block, where :func:`serial_tokenizers` alone forbade it.
+
+    ``RAYON_NUM_THREADS`` limits them. A process that forks afterwards finds one thread again, so that no child waits
+    for threads that it does not have.
+    """
+    if os.environ.get("TOKENIZERS_PARALLELISM") != SERIAL:
+        yield
+        return
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = SERIAL
 
 
 @contextlib.contextmanager

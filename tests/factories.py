@@ -7,6 +7,7 @@ they are needed, so that a test of settings stays a test of settings.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,15 @@ def write_beir(
     if instruction:
         (folder / "meta.json").write_text(json.dumps({"instruction": instruction}), encoding="utf-8")
     return folder
+
+
+def flip(file: Path, place: int) -> None:
+    """Change one byte of a file, whose size and time of change stay; a negative place counts from its end."""
+    times = file.stat()
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 # ------------------------------------------------------------------ batches

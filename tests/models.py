@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder
+from reasoning_embedding.backbones import Embedder, Readout
 from reasoning_embedding.backbones.attention import register
 
 SIZES: dict[str, Any] = {
@@ -41,10 +40,15 @@ def tiny_decoder(model_type: str = "qwen3", *, causal: bool = False, **changes: 
     return model.eval()
 
 
-def tiny_embedder(model_type: str = "qwen3", *, double: bool = False, **changes: Any) -> Embedder:
+def tiny_embedder(
+    model_type: str = "qwen3", *, double: bool = False, readout: Readout | None = None, **changes: Any
+) -> Embedder:
     """An embedder over :func:`tiny_decoder`; `double` for float64."""
-    model = tiny_decoder(model_type, **changes)
-    embedder = Embedder(model, None, config.Pooling())  # type: ignore[arg-type]
+    causal = changes.pop("causal", False) or bool(readout and readout.causal)
+    model = tiny_decoder(model_type, causal=causal, **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        embedder = Embedder(model, None, readout)  # type: ignore[arg-type]
     return embedder.double() if double else embedder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from reasoning_embedding.backbones import Embedder, stock_model, text_keys
+from reasoning_embedding.backbones import Embedder, Readout, stock_model, text_keys
 from reasoning_embedding.backbones import dropout as dropout_module
 from reasoning_embedding.backbones.attention import _PLACE
 from reasoning_embedding.backbones.dropout import token_keys
@@ -21,9 +21,19 @@ NAME = "padded_oracle"
 
 
 def padded_loss(
-    embedder: Embedder, batch: Batch, *, causal: bool = False, dropout: tuple[int, ...] | None = None
+    embedder: Embedder,
+    batch: Batch,
+    *,
+    causal: bool | None = None,
+    readout: Readout | None = None,
+    dropout: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
-    """Mean cross-entropy of the whole batch in one padded forward; dropout of (seed, step), masks by numpy."""
+    """Mean cross-entropy of the whole batch in one padded forward; dropout of (seed, step), masks by numpy.
+
+    `causal` and `readout` in the place of the embedder's own are controls.
+    """
+    readout = readout or embedder.readout
+    causal = readout.causal if causal is None else causal
     model = stock_model(embedder)
     width = int(batch.lengths.max())
     ids = torch.zeros(len(batch.texts), width, dtype=torch.long)
@@ -36,13 +46,30 @@ def padded_loss(
         keys = {dropout_module.KEYS: token_keys(texts, torch.arange(width).expand_as(texts))}
     with _padded(model, causal), _masks_by_numpy():
         states = model(input_ids=ids, attention_mask=mask, use_cache=False, **keys).last_hidden_state
-    pooled_over = mask.double()
-    for row, prompt in enumerate(batch.prompt_lengths):
-        pooled_over[row, : int(prompt)] = 0
-    pooled = (states * pooled_over[..., None]).sum(1) / pooled_over.sum(1, keepdim=True)
-    vectors = F.normalize(pooled, dim=1)
+    vectors = torch.stack(
+        [
+            _pooled(states[row, : len(text)], 0 if readout.include_prompt else int(prompt), readout.pooling)
+            for row, (text, prompt) in enumerate(zip(batch.texts, batch.prompt_lengths, strict=True))
+        ]
+    )
+    for head, module in zip(readout.heads, embedder.heads, strict=True):
+        vectors = vectors @ module.linear.weight.T
+        vectors = vectors + module.linear.bias if head.bias else vectors
+        vectors = torch.tanh(vectors) if head.activation == "tanh" else vectors
+    vectors = F.normalize(vectors, dim=1)
     logits = vectors[batch.query] @ vectors[batch.document].T / TEMPERATURE
     return F.cross_entropy(logits, torch.arange(len(batch.query)))
+
+
+def _pooled(states: torch.Tensor, prompt: int, pooling: str) -> torch.Tensor:
+    """One text's states (L, D) to its vector, in a loop over its tokens."""
+    if pooling in ("last", "first"):
+        return states[-1] if pooling == "last" else states[prompt]
+    total, weights = torch.zeros_like(states[0]), 0.0
+    for place in range(prompt, len(states)):
+        weight = place + 1.0 if pooling == "weighted_mean" else 1.0
+        total, weights = total + weight * states[place], weights + weight
+    return total / weights
 
 
 @contextlib.contextmanager
@@ -53,13 +80,13 @@ def _padded(model: Any, causal: bool) -> Generator[None]:
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     before = model.config._attn_implementation
-    model.config.is_causal = causal
+    was_causal, model.config.is_causal = model.config.is_causal, causal
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
-        model.config.is_causal = False
+        model.config.is_causal = was_causal
 
 
 def _attention(

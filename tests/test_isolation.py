@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import warnings
 
@@ -12,7 +13,13 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from reasoning_embedding.isolation import quiet_libraries, same_random_state, threads
+from reasoning_embedding.isolation import (
+    parallel_tokenizers,
+    quiet_libraries,
+    same_random_state,
+    serial_tokenizers,
+    threads,
+)
 
 
 def _draw() -> tuple[float, float, float]:
@@ -74,3 +81,17 @@ def test_libraries_are_quiet_within_the_block_only() -> None:
         (datasets.enable_progress_bars if before[0] else datasets.disable_progress_bars)()
         (logging.enable_progress_bar if before[1] else logging.disable_progress_bar)()
         logging.set_verbosity(before[2])
+
+
+@pytest.mark.parametrize(("before", "within"), [(None, "true"), ("false", "false"), ("true", "true")])
+def test_tokenizers_use_all_cores_within_the_block_unless_a_user_said_otherwise(
+    before: str | None, within: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", before or "")
+    if before is None:
+        monkeypatch.delenv("TOKENIZERS_PARALLELISM")
+    serial_tokenizers()
+    after = os.environ["TOKENIZERS_PARALLELISM"]
+    with parallel_tokenizers():
+        assert os.environ["TOKENIZERS_PARALLELISM"] == within
+    assert os.environ["TOKENIZERS_PARALLELISM"] == after == (before or "off")

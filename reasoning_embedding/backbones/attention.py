@@ -21,7 +21,7 @@ from reasoning_embedding.errors import ContractError
 
 from . import cpu
 from .dropout import KEYS, keep_mask
-from .layers import PACKED
+from .layers import PACKED, is_causal, window_of
 
 #: Sets the masks of attention apart from those of dropout modules.
 _PLACE = 1 << 32
@@ -94,9 +94,10 @@ def packed_attention(
             where=type(module).__name__,
             todo="choose a backbone of another family",
         )
-    causal = bool(getattr(getattr(module, "config", module), "is_causal", True))
+    config = getattr(module, "config", module)
+    causal = is_causal(config)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    window = int(sliding_window) if sliding_window else None
+    window = window_of(config, sliding_window)
     rule: dict[str, Any] = {"scale": scale, "causal": causal, "window": window}
     tensors = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
     dtype = varlen_dtype(query, dropout)

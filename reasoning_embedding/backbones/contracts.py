@@ -1,7 +1,8 @@
 """Two contracts a backbone must keep before a run starts and after an export.
 
-Attention: every layer sees both directions, texts of a pack do not see each other, padding changes
-nothing, and the causal twin fails the same test. Input: all backbones of an experiment see the same ids.
+Attention: every layer sees both directions (of a causal readout: none sees a later token), texts of a pack do not see
+each other, padding changes nothing, and a model that attends the other way fails the same test. Input: all backbones of
+an experiment see the same ids.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BIDIRECTIONAL_LAYERS = {"full_attention", "sliding_attention"}
+#: What a configuration says of attention's direction.
+_DIRECTIONS = ("is_causal", "use_bidirectional_attention")
 _LENGTHS = (9, 6, 6, 11)
 _ADVICE = (
     "choose a decoder whose attention honours config.is_causal (qwen2, qwen3, llama, mistral, olmo2, ...)"
@@ -42,9 +45,11 @@ class AttentionCheck:
     Attributes
     ----------
     least_reach : float
-        Smallest movement of a token's state, over layers, when the NEXT token's state changes (> 0).
+        Smallest movement of a token's state, over layers, when the NEXT token's state changes (> 0); of a causal model,
+        when the token BEFORE it changes (> 0: the test would see a movement).
     causal_reach : float
-        The same for the causal twin (must be 0).
+        Largest movement, over layers, of a token of the causal twin, or of the causal model itself, when the next
+        token's state changes (must be 0).
     leak : float
         Largest movement of a text when another text of its pack changes (must be 0).
     padding : float
@@ -57,8 +62,10 @@ class AttentionCheck:
     padding: float
 
 
-def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e-4) -> AttentionCheck:
-    """Refuse a model whose attention is not bidirectional, leaks between texts, or minds padding.
+def check_attention(
+    model: PreTrainedModel, *, where: str, causal: bool = False, tolerance: float = 1e-4
+) -> AttentionCheck:
+    """Refuse a model that does not attend as its readout says, leaks between texts, or minds padding.
 
     Parameters
     ----------
@@ -66,6 +73,8 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
         A decoder under ``packed`` attention.
     where : str
         Its name, for the error.
+    causal : bool
+        Whether it is to be causal; else every layer must see both ways.
     tolerance : float
         Largest relative difference that counts as none.
 
@@ -74,28 +83,37 @@ def check_attention(model: PreTrainedModel, *, where: str, tolerance: float = 1e
     ContractError
         Naming the model and the layer or the property that fails.
     """
-    _refuse_other_layers(model, where)
+    if not causal:
+        _refuse_other_layers(model, where)
     rng = np.random.default_rng(0)
     vocabulary = int(model.get_input_embeddings().num_embeddings)  # ty: ignore[invalid-argument-type]
     texts = [rng.integers(0, vocabulary, length) for length in _LENGTHS]
     pack = _pack(texts, model.device)
     with _evaluation(model):
         try:
-            reach = _reach_per_layer(model, pack)
+            ahead = _reach_per_layer(model, pack)
         except ContractError as error:  # raised by packed attention, which knows the layer but not the model
             raise ContractError(f"{error.where}: {error.what}", where=where, todo=_ADVICE) from error
+        if causal:
+            reach = _reach_per_layer(model, pack, backwards=True)
+            sees = [str(index) for index, value in enumerate(ahead) if value > tolerance * 1e-2]
+            if sees:
+                _fail(f"attention is not causal in layer {', '.join(sees)}", where)
+        else:
+            reach = ahead
+            with _causal(model):
+                ahead = _reach_per_layer(model, pack)
         blind = [str(index) for index, value in enumerate(reach) if value <= tolerance * 1e-2]
         if blind:
-            _fail(f"attention is not bidirectional in layer {', '.join(blind)}", where)
-        with _causal(model):
-            causal = _reach_per_layer(model, pack)
+            what = "sees nothing of the token before" if causal else "attention is not bidirectional"
+            _fail(f"{what} in layer {', '.join(blind)}", where)
         packed = _states(model, pack)
         changed = [texts[0], (texts[1] + 1) % vocabulary, *texts[2:]]
         others = _states(model, _pack(changed, model.device))
         own = slice(_LENGTHS[0], _LENGTHS[0] + _LENGTHS[1])
         leak = _difference(np.delete(packed, np.r_[own], axis=0), np.delete(others, np.r_[own], axis=0))
         padding = _difference(packed, _padded_states(model, texts))
-    result = AttentionCheck(min(reach), max(causal), leak, padding)
+    result = AttentionCheck(min(reach), max(ahead), leak, padding)
     if result.causal_reach > tolerance * 1e-2:
         _fail("is_causal has no effect: the causal twin sees later tokens too", where)
     if leak > tolerance:
@@ -148,12 +166,17 @@ def _evaluation(model: PreTrainedModel) -> Generator[None]:
 
 @contextlib.contextmanager
 def _causal(model: PreTrainedModel) -> Generator[None]:
-    before = getattr(model.config, "is_causal", True)
+    before = {name: getattr(model.config, name, None) for name in _DIRECTIONS if hasattr(model.config, name)}
     model.config.is_causal = True
+    if "use_bidirectional_attention" in before:
+        model.config.use_bidirectional_attention = False
     try:
         yield
     finally:
-        model.config.is_causal = before
+        if "is_causal" not in before:
+            del model.config.is_causal
+        for name, value in before.items():
+            setattr(model.config, name, value)
 
 
 def _states(model: PreTrainedModel, pack: Pack) -> np.ndarray:
@@ -180,23 +203,26 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))
 
 
-def _reach_per_layer(model: PreTrainedModel, pack: Pack) -> list[float]:
+def _reach_per_layer(model: PreTrainedModel, pack: Pack, *, backwards: bool = False) -> list[float]:
     """Movement of the last but one token of the first text when its last token's state changes, by layer.
+
+    `backwards`: of the last one when the last but one changes.
 
     Each layer is called a second time, in place, with that one state replaced: a stack can look
     bidirectional as a whole while some of its layers are not.
     """
     last = int(pack.cu_seqlens[1]) - 1
+    moved, watched = (last - 1, last) if backwards else (last, last - 1)
     reach: list[float] = []
 
     def probe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
         changed = hidden.clone()
-        changed[0, last] = changed[0, last].flip(0) * 2 + changed.std()
+        changed[0, moved] = changed[0, moved].flip(0) * 2 + changed.std()
         again = module.forward(
             changed, *args[1:], **{k: v for k, v in kwargs.items() if k != "hidden_states"}
         )
-        before, after = _tensor(output)[0, last - 1], _tensor(again)[0, last - 1]
+        before, after = _tensor(output)[0, watched], _tensor(again)[0, watched]
         reach.append(float((before - after).abs().max() / before.abs().max().clamp_min(1e-30)))
 
     handles = [layer.register_forward_hook(probe, with_kwargs=True) for layer in decoder_layers(model)]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.errors import ContractError, InputError
+from reasoning_embedding.errors import InputError
 
 from . import attention
+from .layers import set_causal
 from .readout import require_decoder
 
 if TYPE_CHECKING:
@@ -51,11 +52,17 @@ def _without_load_report() -> Generator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: str, revision: str | None) -> None:
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise InputError(
             "no such folder", where=path, todo="check backbone.path; a Hub id has the form owner/name"
+        )
+    if revision is not None and Path(path).is_dir():
+        raise InputError(
+            f"a folder has no revisions, so {revision!r} names nothing",
+            where=path,
+            todo="leave the revision out, or name a model of the Hub",
         )
 
 
@@ -72,7 +79,7 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> PreTrainedToken
     """
     from transformers import AutoTokenizer
 
-    _check_path(path)
+    _check_path(path, revision)
     with _explain(path, revision):
         tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     if tokenizer.pad_token is None:
@@ -93,7 +100,7 @@ def load_config(path: str, *, revision: str | None = None) -> PreTrainedConfig:
     """Load a decoder's configuration, without weights."""
     from transformers import AutoConfig
 
-    _check_path(path)
+    _check_path(path, revision)
     with _explain(path, revision):
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 
@@ -135,7 +142,7 @@ def load_decoder(
     require_decoder(model_config, path)
     if bidirectional is not None:
         # The attribute must sit on the config object: from_pretrained(is_causal=...) is refused or dropped.
-        model_config.is_causal = not bidirectional
+        set_causal(model_config, not bidirectional)
     tokenizer = load_tokenizer(path, revision=revision)
     with _explain(path, revision), _without_load_report():
         model, loading = AutoModel.from_pretrained(
@@ -153,7 +160,24 @@ def load_decoder(
             where=path,
             todo="random weights in their place would train without a word; name a complete checkpoint",
         )
-    return _prepare(model, tokenizer, path, implementation), tokenizer
+    return _prepare(model, path, implementation), tokenizer
+
+
+def untrained_decoder(path: str, *, revision: str | None = None, seed: int = 0) -> PreTrainedModel:
+    """A decoder of a checkpoint's architecture whose weights are drawn anew as before any training, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint's configuration cannot be read.
+    """
+    from transformers import AutoModel
+
+    model_config = load_config(path, revision=revision)
+    with torch.random.fork_rng(devices=[]), _explain(path, revision):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(model_config, dtype=torch.float32)
+    return _prepare(model, path, None)
 
 
 def build_backbone(
@@ -173,20 +197,14 @@ def build_backbone(
 
     tokenizer = load_tokenizer(backbone.tokenizer)
     model_config = build_config(backbone.architecture, len(tokenizer), tokenizer)
-    model_config.is_causal = not bidirectional
+    set_causal(model_config, not bidirectional)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(backbone.seed)
         model = AutoModel.from_config(model_config, dtype=dtype)
-    return _prepare(model, tokenizer, backbone.architecture.model_type, None), tokenizer
+    return _prepare(model, backbone.architecture.model_type, None), tokenizer
 
 
-def _prepare(model: Any, tokenizer: Any, where: str, implementation: str | None) -> Any:
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ContractError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {model.get_input_embeddings().num_embeddings}",
-            where=where,
-            todo="use the tokenizer the model was made with",
-        )
+def _prepare(model: Any, where: str, implementation: str | None) -> Any:
     with _explain(where, None):
         model.set_attn_implementation(implementation or attention.register())
     model.config.use_cache = False

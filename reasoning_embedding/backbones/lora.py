@@ -62,7 +62,7 @@ def merged_state_dict(embedder: Embedder, weights: Mapping[str, Tensor] | None =
     stock = stock_model(embedder)
     prefix = next(name for name, module in embedder.named_modules() if module is stock) + "."
     complete = embedder.state_dict() if weights is None else weights
-    own = {name.removeprefix(prefix): value for name, value in complete.items()}
+    own = {name.removeprefix(prefix): value for name, value in complete.items() if name.startswith(prefix)}
     if stock is embedder.model:
         return own
     merged = {name.replace(".base_layer.", "."): value for name, value in own.items() if ".lora_" not in name}
@@ -75,3 +75,26 @@ def merged_state_dict(embedder: Embedder, weights: Mapping[str, Tensor] | None =
             weight = merged[f"{name}.weight"]
             merged[f"{name}.weight"] = weight + ((high @ low) * module.scaling[adapter]).to(weight.dtype)
     return merged
+
+
+def head_state_dicts(
+    embedder: Embedder, weights: Mapping[str, Tensor] | None = None
+) -> list[dict[str, Tensor]]:
+    """Return the weights of each head under the names of sentence-transformers' Dense: ``linear.weight``, ``linear.bias``.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model.
+    weights : mapping, optional
+        Its state dict in complete tensors, where its own parameters are shards.
+    """
+    complete = embedder.state_dict() if weights is None else weights
+    return [
+        {
+            name.removeprefix(f"heads.{number}."): value.detach().contiguous().cpu()
+            for name, value in complete.items()
+            if name.startswith(f"heads.{number}.")
+        }
+        for number in range(len(embedder.heads))
+    ]

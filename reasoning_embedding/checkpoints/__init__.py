@@ -4,5 +4,5 @@ What needs torch is imported from its own module: :mod:`.embedder` (save and loa
 """
 
 from .layout import ExperimentFolder, RunFolder, SweepFolder, step_name
-from .provenance import content_hash, hash_file, read_provenance, versions, write_provenance
+from .provenance import content_hash, read_provenance, versions, write_provenance
 from .retention import checkpoint_steps

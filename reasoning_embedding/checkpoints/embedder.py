@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from reasoning_embedding import config
 from reasoning_embedding.backbones import (
+    LIBRARY_POOLING,
     Embedder,
+    activation_name,
+    ends_texts,
+    head_state_dicts,
     load_decoder,
+    load_heads,
     merged_state_dict,
-    require_packed_readout,
+    read_readout,
     stock_model,
 )
+from reasoning_embedding.backbones.readout import LIBRARY_SETTINGS, MODULES, SETTINGS
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, write_json
 
-from .provenance import FILE, content_hash, read_provenance, write_provenance
+from .provenance import FILE, content_hash, read_provenance, verify_recorded, write_provenance
 
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 _POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+_DENSE = "sentence_transformers.base.modules.dense.Dense"
 _NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
 
 
@@ -31,9 +39,9 @@ def save_checkpoint(
     folder: Path,
     embedder: Embedder,
     *,
-    max_tokens: int,
     parent: dict[str, Any] | None,
     weights: Mapping[str, Tensor] | None = None,
+    max_tokens: int | None = None,
     **details: Any,
 ) -> None:
     """Write an embedder as a folder that sentence-transformers and ``AutoModel`` load, all or nothing.
@@ -44,12 +52,12 @@ def save_checkpoint(
         Where; an existing folder is replaced.
     embedder : Embedder
         Adapters are merged into the weights that are written, never into the model.
-    max_tokens : int
-        Length at which whoever loads the checkpoint cuts texts.
     parent : dict or None
         What it was made from, for ``provenance.json``.
     weights : mapping, optional
         The embedder's state dict in unsharded tensors, where its own parameters are shards.
+    max_tokens : int, optional
+        Length at which whoever loads the checkpoint cuts texts. Absent: the embedder's own limit.
     **details
         Further provenance: step, run, settings.
 
@@ -62,27 +70,34 @@ def save_checkpoint(
         with torch.no_grad():
             merged = merged_state_dict(embedder, weights)
         stock_model(embedder).save_pretrained(temporary, state_dict=merged)
-        embedder.tokenizer.model_max_length = max_tokens
+        embedder.tokenizer.model_max_length = max_tokens or embedder.max_tokens
         embedder.tokenizer.save_pretrained(temporary)
-        _write_modules(temporary, embedder)
+        _write_modules(temporary, embedder, weights)
         write_provenance(temporary, kind="contrastive", parent=parent, **details)
 
 
-def _write_modules(folder: Path, embedder: Embedder) -> None:
-    """Write the five small files that make the folder a SentenceTransformer.
+def _write_modules(folder: Path, embedder: Embedder, weights: Mapping[str, Tensor] | None) -> None:
+    """Write the small files that make the folder a SentenceTransformer, and the weights of its heads.
 
     They are written here rather than by the library because importing it takes seconds of every run; the
     tests load the result with it.
     """
-    types = [("", _TRANSFORMER), ("1_Pooling", _POOLING), ("2_Normalize", _NORMALIZE)]
-    write_json(
-        folder / "modules.json",
-        [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(types)],
-    )
+    readout = embedder.readout
+    types = [_TRANSFORMER, _POOLING, *[_DENSE] * len(readout.heads), *[_NORMALIZE] * readout.normalize]
+    modules = [
+        {
+            "idx": index,
+            "name": str(index),
+            "path": f"{index}_{kind.rpartition('.')[2]}" if index else "",
+            "type": kind,
+        }
+        for index, kind in enumerate(types)
+    ]
+    write_json(folder / MODULES, modules)
     # The pinned text modality keeps sentence-transformers from wrapping texts in a chat template, which
     # SFT and RLVR tokenizers have and base tokenizers lack.
     write_json(
-        folder / "sentence_bert_config.json",
+        folder / SETTINGS[0],
         {
             "transformer_task": "feature-extraction",
             "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
@@ -92,31 +107,40 @@ def _write_modules(folder: Path, embedder: Embedder) -> None:
     write_json(
         folder / "1_Pooling" / "config.json",
         {
-            "embedding_dimension": embedder.dimension,
-            "pooling_mode": "mean",
-            "include_prompt": embedder.pooling.include_prompt,
+            "embedding_dimension": int(embedder.model.config.hidden_size),
+            "pooling_mode": LIBRARY_POOLING[readout.pooling],
+            "include_prompt": readout.include_prompt,
         },
     )
     names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    write_json(folder / "2_Normalize" / "config.json", names)
+    for place, (head, tensors) in enumerate(
+        zip(readout.heads, head_state_dicts(embedder, weights), strict=True), start=2
+    ):
+        settings = {**asdict(head), "activation_function": activation_name(head.activation), **names}
+        del settings["activation"]
+        write_json(folder / f"{place}_Dense" / "config.json", settings)
+        save_file(tensors, folder / f"{place}_Dense" / "model.safetensors")
+    if readout.normalize:
+        write_json(folder / f"{len(types) - 1}_Normalize" / "config.json", names)
     write_json(
-        folder / "config_sentence_transformers.json",
+        folder / LIBRARY_SETTINGS,
         {
             "model_type": "SentenceTransformer",
             "prompts": {"query": "", "document": "", **embedder.prompts},
-            "default_prompt_name": None,
+            "default_prompt_name": embedder.default_prompt_name,
             "similarity_fn_name": "cosine",
         },
+        exact=True,  # a prompt that is not what the model was trained with makes it another model
     )
 
 
 def load_embedder(path: str | Path) -> Embedder:
-    """Load a checkpoint of ours, or any SentenceTransformer folder of a decoder with mean pooling.
+    """Load a checkpoint of ours, or any SentenceTransformer folder of a decoder that the packed forward computes.
 
     Raises
     ------
     InputError
-        If the folder is no such checkpoint.
+        If the folder is no such checkpoint, or a file of it is missing, unreadable or not the one that was written.
     ContractError
         If the packed forward would not give its vectors.
     """
@@ -125,13 +149,22 @@ def load_embedder(path: str | Path) -> Embedder:
         raise InputError(
             "no such checkpoint folder", where=str(path), todo="name a step-NNNNNN folder of a run"
         )
-    if not require_packed_readout(str(folder)):
+    verify_recorded(folder)
+    saved = read_readout(str(folder))
+    if saved is None:
         raise _no_embedder(folder)
-    pooling = _read(folder / "1_Pooling" / "config.json")
+    saved.refuse_wrapped_texts(str(folder))
     model, tokenizer = load_decoder(str(folder))
-    prompts = _read(folder / "config_sentence_transformers.json").get("prompts", {})
-    include = bool(pooling.get("include_prompt", True))
-    return Embedder(model, tokenizer, config.Pooling(include_prompt=include), prompts)
+    embedder = Embedder(
+        model,
+        tokenizer,
+        replace(saved.readout, end_token=ends_texts(tokenizer)),
+        saved.prompts,
+        default_prompt_name=saved.default_prompt_name,
+        max_tokens=saved.max_seq_length,
+    )
+    load_heads(embedder.heads, str(folder), saved.head_folders)
+    return embedder.eval()
 
 
 def verify_content(folder: Path) -> None:
@@ -143,19 +176,12 @@ def verify_content(folder: Path) -> None:
         If a file was changed or damaged after it was written.
     """
     record = read_provenance(folder)
-    if record is None or record["content_hash"] != content_hash(folder):
+    if record is None or record.get("content_hash") != content_hash(folder):
         raise InputError(
             f"the files differ from what {FILE} recorded",
             where=str(folder),
             todo="delete this folder and its state, and resume from the one before",
         )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path, todo="save or download the model again")
-    except OSError as error:
-        raise _no_embedder(path) from error
 
 
 def _no_embedder(path: Path) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from reasoning_embedding.files import explain_disk_errors
 
 
 @contextlib.contextmanager
-def hold(file: Path, *, refusal: str, todo: str, shared: bool = False) -> Generator[None]:
+def hold(
+    file: Path, *, refusal: str, todo: str, shared: bool = False, patience: float = 0.0
+) -> Generator[None]:
     """Hold a lock file while the block runs; a second process is refused.
 
     Parameters
@@ -24,6 +27,8 @@ def hold(file: Path, *, refusal: str, todo: str, shared: bool = False) -> Genera
         What a second process is told.
     shared : bool
         Whether others that share may hold it too; only one that does not share excludes all.
+    patience : float
+        Seconds to wait for whoever holds it.
 
     Raises
     ------
@@ -33,10 +38,15 @@ def hold(file: Path, *, refusal: str, todo: str, shared: bool = False) -> Genera
         If the folder cannot be written.
     """
     with _open(file) as descriptor:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(refusal, where=str(file.parent), todo=todo) from error
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise InputError(refusal, where=str(file.parent), todo=todo) from error
+            time.sleep(0.2)
         yield
 
 
@@ -70,7 +80,7 @@ def is_held(file: Path) -> bool:
     try:
         with file.open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):  # whoever wants to hold it is told what stands there
         return False
     except BlockingIOError:
         return True

@@ -12,7 +12,7 @@ from typing import Any
 
 from reasoning_embedding.config.references import is_hub_id
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json, write_json
+from reasoning_embedding.files import hash_file, read_json, write_json
 
 FILE = "provenance.json"
 #: Endings of files whose bytes decide what a model computes.
@@ -20,12 +20,6 @@ MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".jinja")
 #: Folders within a model's that hold other models, or what was measured of it.
 _BESIDE = {"checkpoints", "hrsa"}
 _NOT_CONTENT = {FILE, "trainer_state.json", "gates.json"}
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_hash(folder: Path) -> str:
@@ -46,6 +40,7 @@ def content_hash(folder: Path) -> str:
         and path.suffix in MODEL_FILES
         and path.name not in _NOT_CONTENT
         and path.relative_to(folder).parts[0] not in _BESIDE
+        and not path.relative_to(folder).parts[0].startswith(".")  # what a download keeps beside the files
     )
     if not files:
         raise InputError("no model files here", where=str(folder), todo="name a checkpoint folder")
@@ -98,7 +93,7 @@ def write_provenance(folder: Path, *, kind: str, parent: dict[str, Any] | None, 
         **details,
         "versions": versions(),
     }
-    write_json(folder / FILE, record)
+    write_json(folder / FILE, record, summed=True)
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
@@ -111,6 +106,23 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / FILE
     return read_json(path, todo="restore the file, or save the model again") if path.exists() else None
+
+
+def verify_recorded(folder: Path) -> None:
+    """Refuse a model whose files contradict its provenance; one without provenance is a model of others.
+
+    Raises
+    ------
+    InputError
+        If a file was changed or damaged after it was written.
+    """
+    record = read_provenance(folder)
+    if record is not None and record.get("content_hash") != content_hash(folder):
+        raise InputError(
+            f"the files differ from what {FILE} recorded",
+            where=str(folder),
+            todo=f"restore the folder, or make the model again; if the change is meant, delete its {FILE}",
+        )
 
 
 @dataclass(frozen=True)

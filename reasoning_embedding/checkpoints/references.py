@@ -44,6 +44,15 @@ class ResolvedModel:
     run: RunFolder | None = None
     step: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a revision of a folder: it would be written down and never looked at."""
+        if self.revision is not None and isinstance(self.path, Path):
+            raise InputError(
+                f"a folder has no revisions, so {self.revision!r} names nothing",
+                where=self.reference,
+                todo=f"name the folder alone, {self.path}, or OWNER/NAME@REVISION of the Hub",
+            )
+
     @property
     def folder(self) -> Path:
         """Its folder.
@@ -60,6 +69,28 @@ class ResolvedModel:
             where=str(Path(self.path).resolve()),
             todo=f"train it first, or repair the path; of a model of the Hub: hf download {self.path}",
         )
+
+    @cached_property
+    def files(self) -> Path:
+        """The folder that its files lie in: its own, or that of the copy which the Hub's client keeps; downloads it.
+
+        Raises
+        ------
+        InputError
+            If the Hub has no such model or revision, or does not let this user have it.
+        SetupError
+            If the Hub cannot be reached and no copy is kept.
+        """
+        from .hub import download
+
+        if isinstance(self.path, Path):
+            return self.path
+        return download(self.path, self.revision, where=self.reference)
+
+    @property
+    def commit(self) -> str | None:
+        """Commit of a Hub model that :attr:`files` holds; None for a folder."""
+        return None if isinstance(self.path, Path) else self.files.name
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -118,6 +149,8 @@ def resolve(reference: str, within: Path | None = None) -> ResolvedModel:
         parsed.at.isdigit() or parsed.at in ("first", "last", "best")
     )
     of_hub = is_hub_id(parsed.name)
+    if parsed.at is not None and not looks_like_a_step and Path(parsed.name).is_dir():
+        return ResolvedModel(reference, Path(parsed.name), revision=parsed.at)  # which refuses itself
     if looks_like_a_step and (not of_hub or Path(parsed.name).parent.is_dir()):
         raise InputError(
             f"{reference!r} names no run", where=parsed.name, todo="train it first, or repair the path"

@@ -1,4 +1,4 @@
-"""Which steps are saved, which states are kept, and where a run may go on."""
+"""Which steps are saved, and which states are kept."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ def checkpoint_steps(checkpoints: config.Checkpoints, steps: int) -> list[int]:
     return sorted(kept)
 
 
-def prune_states(run: RunFolder, keep: int) -> None:
-    """Delete all but the newest `keep` states, and what a killed process left of others; checkpoints stay."""
-    for step in run.state_steps()[:-keep]:
+def prune_states(run: RunFolder, keep: int, *, newest: int) -> None:
+    """Delete all but the newest `keep` states, and what a killed process left of others; checkpoints stay.
+
+    States after step `newest` do not count: a run that fell back has yet to reach them again.
+    """
+    for step in [step for step in run.state_steps() if step <= newest][:-keep]:
         remove_folder(run.state(step))
     for left in run.states.glob(f".*{PARTIAL}"):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def newest_resumable(run: RunFolder) -> int | None:
-    """Newest step that has both a state and a checkpoint, or None."""
-    both = set(run.state_steps()) & set(run.steps())
-    return max(both, default=None)

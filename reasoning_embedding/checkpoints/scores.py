@@ -1,12 +1,15 @@
 """The one store of scores: what the steps of a run scored, whoever took the score.
 
-``rembed evaluate`` and an experiment score checkpoints and write ``evaluation/step-000200/scores.json``. A run with
-an ``evaluation`` section scores its live model while it trains; these scores stand in ``metrics.jsonl``, and
-``best.json`` names the step that they chose. Everyone who reads scores asks here and sees both; no library is needed.
+``rembed evaluate``, an experiment, and a run that is scored while it trains all write
+``evaluation/step-000200/scores.json``: a task scored once by one of them is not scored again by another. The main
+scores of a run stand in ``metrics.jsonl`` too, where versions before had them alone, and ``best.json`` names the step
+that they chose. Everyone who reads scores asks here; no library is needed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,15 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json, read_json_lines, write_json
+from reasoning_embedding.files import explain_disk_errors, read_json, read_json_lines, write_json
 
 from .layout import RunFolder, step_name
 from .provenance import content_hash, read_provenance
 
 FILE = "scores.json"
+#: Of scores that other settings or other weights took in the same folder: nothing that was scored is lost.
+ASIDE = "scores.*.json"
+#: Settings that decide a score: with others, old scores are not taken for those of another call.
+DECISIVE = ("max_tokens", "pack_tokens", "query_template", "dtype", "readout", "truncate", "quantize")
 #: Metrics of a task's entry, under mteb's names; the first is its main score.
 METRICS = ("ndcg_at_10", "recall_at_1", "recall_at_10", "recall_at_100", "mrr_at_10")
-#: Key of a task's entry that is true where the live model was scored, not the checkpoint it became.
+#: Key of a task's entry that is true where it stands in a run's log alone, with no more than its main score.
 WHILE_TRAINING = "while_training"
 #: Name of the mean over tasks among the scores that a run logs.
 MEAN = "mean"
@@ -36,6 +43,40 @@ def revision_of(step: int | None, content_hash: str) -> str:
     """
     short = content_hash[:12]
     return short if step is None else f"{step_name(step)}-{short}"
+
+
+def live_revision(step: int) -> str:
+    """Return the revision of the live model at a step, whose checkpoint has no content hash yet."""
+    return f"{step_name(step)}-live"
+
+
+def is_live(scores: Mapping[str, Any]) -> bool:
+    """Whether scores were taken of the live model, and not yet found to be those of its checkpoint."""
+    return str(scores.get("revision")).endswith("-live")
+
+
+def revisions_of_checkpoint(checkpoint: Path) -> list[str]:
+    """Return what a checkpoint's scores may be filed under: its own revision and, if unchanged, its live model's."""
+    record, content = read_provenance(checkpoint) or {}, content_hash(checkpoint)
+    step = record.get("step")
+    step = step if isinstance(step, int) else None
+    same = step is not None and record.get("content_hash") == content
+    return [revision_of(step, content), *([live_revision(step)] if same and step is not None else [])]
+
+
+def same_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two records' settings give one score; what a file of an older version lacks is not held against it."""
+    before = {"readout": new.get("readout"), **old}
+    return all(before.get(key) == new.get(key) for key in DECISIVE)
+
+
+def set_aside(folder: Path) -> None:
+    """Move a folder's scores out of the way of others, by what they were taken of and how."""
+    scores = load_scores(folder)
+    how = {key: (scores["settings"] or {}).get(key) for key in DECISIVE}
+    digest = hashlib.sha256(json.dumps([scores["revision"], how], sort_keys=True).encode()).hexdigest()
+    with explain_disk_errors(folder):
+        (folder / FILE).replace(folder / ASIDE.replace("*", digest[:8]))
 
 
 def load_scores(folder: Path) -> dict[str, Any]:
@@ -54,7 +95,15 @@ def load_scores(folder: Path) -> dict[str, Any]:
     InputError
         When the folder holds no scores, a file that is not one of scores, or an entry that names no task.
     """
-    path = folder / FILE
+    return _load(folder / FILE)
+
+
+def load_all_scores(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Read the scores of a folder and those that were set aside there, by file; none where it holds none."""
+    return {path: _load(path) for path in (folder / FILE, *sorted(folder.glob(ASIDE))) if path.is_file()}
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
         scores = read_json(path, todo=_TODO)
     except FileNotFoundError as error:
@@ -68,10 +117,11 @@ def load_scores(folder: Path) -> dict[str, Any]:
 
 
 def scores_by_step(run: RunFolder) -> dict[int, dict[str, Any]]:
-    """Return the scores of a run's steps, in order of steps: of its checkpoints, or else those taken while it trained.
+    """Return the scores of a run's steps, in order of steps: those of the store, and what only the log holds.
 
-    Where checkpoints were evaluated, the scores of the live model are left out: two ways of scoring (other tasks and
-    lengths, adapters that are not merged yet) do not make one curve.
+    A run of an older version, or one killed early, has steps that stand in its log alone. They are left out where the
+    store says otherwise of a step that both have, or has no task of theirs: two ways of scoring (other lengths, other
+    prompts) do not make one curve.
 
     Returns
     -------
@@ -84,7 +134,13 @@ def scores_by_step(run: RunFolder) -> dict[int, dict[str, Any]]:
     InputError
         If a file of scores is damaged, or an entry names no task.
     """
-    return evaluated_scores(run) or _scores_of_live_model(run)
+    stored, logged = evaluated_scores(run), _scores_of_live_model(run)
+    if not stored:
+        return logged
+    shared = [_same_scores(stored[step], logged[step]) for step in stored.keys() & logged.keys()]
+    if not shared or not all(shared):
+        return stored
+    return dict(sorted({**logged, **stored}.items()))
 
 
 def evaluated_scores(run: RunFolder) -> dict[int, dict[str, Any]]:
@@ -97,6 +153,15 @@ def evaluated_scores(run: RunFolder) -> dict[int, dict[str, Any]]:
         if (match := re.fullmatch(r"step-(\d+)", folder.name)) and (folder / FILE).is_file()
     }
     return {step: load_scores(found[step]) for step in sorted(found)}
+
+
+def _same_scores(stored: Mapping[str, Any], logged: Mapping[str, Any]) -> bool:
+    """Whether the store has every task of the log, with its score."""
+    known = {entry["task"]: entry.get("main_score") for entry in stored["tasks"]}
+    return bool(logged["tasks"]) and all(
+        isinstance(score := known.get(entry["task"]), float) and abs(score - entry["main_score"]) < 1e-6
+        for entry in logged["tasks"]
+    )
 
 
 def _scores_of_live_model(run: RunFolder) -> dict[int, dict[str, Any]]:
@@ -143,13 +208,13 @@ def scores_of_checkpoint(run: RunFolder, checkpoint: Path) -> dict[str, Any] | N
         As :func:`scores_by_step`.
     """
     provenance = read_provenance(checkpoint) or {}
-    step, content = provenance.get("step"), content_hash(checkpoint)
+    step = provenance.get("step")
     scores = scores_by_step(run).get(step) if isinstance(step, int) else None
     if scores is None:
         return None
     if any(entry.get(WHILE_TRAINING) for entry in _entries(scores)):
-        return scores if provenance.get("content_hash") == content else None
-    return scores if scores["revision"] == revision_of(step, content) else None
+        return scores if provenance.get("content_hash") == content_hash(checkpoint) else None
+    return scores if scores["revision"] in revisions_of_checkpoint(checkpoint) else None
 
 
 def scores_while_training(run: RunFolder) -> dict[int, dict[str, float]]:
@@ -167,7 +232,7 @@ def scores_while_training(run: RunFolder) -> dict[int, dict[str, float]]:
 
 def write_best(run: RunFolder, step: int, score: float, select: str) -> None:
     """Write which step scored best while training; its checkpoint must be on disk."""
-    write_json(run.best, {"step": step, "score": score, "select": select})
+    write_json(run.best, {"step": step, "score": score, "select": select}, summed=True)
 
 
 def read_best(run: RunFolder) -> dict[str, Any] | None:

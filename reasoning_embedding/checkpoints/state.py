@@ -8,6 +8,7 @@ the weights of an unfinished pre-training. Tensors are safetensors; nothing is p
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, hash_file, read_json, write_json
 
 _TODO = "delete this state folder to resume from the one before"
+_TENSORS = "state.safetensors"
+_RECORD = "state.json"
+#: Of what is written; states of format 1 had no sums.
+_FORMAT = 2
 
 
 def save_state(
@@ -54,7 +59,9 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         If the state is damaged or belongs to other parameters.
     """
     with explain_damage(folder):
+        verify_state(folder)
         state, parameters, record = read_state(folder)
+        check_groups(state["param_groups"], optimizer.state_dict()["param_groups"])
         optimizer.load_state_dict(state)
         put_parameters(model, parameters)
     return record
@@ -83,8 +90,10 @@ def write_state(
     }
     tensors |= {f"parameter.{name}": value.contiguous() for name, value in parameters.items()}
     with atomic_folder(folder) as temporary:
-        save_file(tensors, temporary / "state.safetensors")
-        write_json(temporary / "state.json", {**record, "param_groups": optimizer["param_groups"]})
+        save_file(tensors, temporary / _TENSORS)
+        content = {**record, "param_groups": optimizer["param_groups"]}
+        sums = {"format": _FORMAT, "sums": {_TENSORS: hash_file(temporary / _TENSORS)}}
+        write_json(temporary / _RECORD, content | sums, summed=True)
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
@@ -94,7 +103,7 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
     """
     state: dict[int, dict[str, Tensor]] = {}
     parameters: dict[str, Tensor] = {}
-    for key, value in load_file(folder / "state.safetensors").items():
+    for key, value in load_file(folder / _TENSORS).items():
         kind, _, rest = key.partition(".")
         if kind == "parameter":
             parameters[rest] = value
@@ -102,7 +111,54 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
             index, _, name = rest.partition(".")
             state.setdefault(int(index), {})[name] = value
     record = read_record(folder)
+    del record["sums"], record["format"]
     return {"state": state, "param_groups": record.pop("param_groups")}, parameters, record
+
+
+def verify_state(folder: Path) -> bool:
+    """Hold a state's tensors to the sum of its record.
+
+    Returns
+    -------
+    bool
+        False for a state of an older version, which has no sums.
+
+    Raises
+    ------
+    InputError
+        If a file is not there, or is not the one that was written.
+    """
+    with explain_damage(folder):
+        record = read_record(folder)
+        wanted = record["sums"].get(_TENSORS)
+        if wanted is None and record["format"] == 1:
+            return False
+        if hash_file(folder / _TENSORS) != wanted:
+            raise InputError(f"{_TENSORS} was changed after it was written", where=str(folder), todo=_TODO)
+    return True
+
+
+def check_groups(saved: Any, now: Any) -> None:
+    """Refuse the settings of another optimizer; the rate is set anew each step and plays no part.
+
+    Parameters
+    ----------
+    saved, now : list of dict
+        ``param_groups`` of a state and of the optimizer that it is for. What one of them lacks (another version of
+        torch) is not compared.
+
+    Raises
+    ------
+    ValueError
+        Naming what differs.
+    """
+    saved, now = json.loads(json.dumps([saved, now]))  # a pair comes back from JSON as a list
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in now]:
+        raise ValueError("it holds other parameters")
+    for old, new in zip(saved, now, strict=True):
+        for key in (old.keys() & new.keys()) - {"lr", "initial_lr", "params"}:
+            if old[key] != new[key]:
+                raise ValueError(f"its {key} is {old[key]}, and the run's {new[key]}")
 
 
 def put_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
@@ -133,8 +189,23 @@ def explain_damage(folder: Path) -> Generator[None]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read a state's record without its tensors."""
-    return read_json(folder / "state.json", todo=_TODO)
+    """Read a state's record without its tensors.
+
+    Raises
+    ------
+    InputError
+        If it is not there, is damaged, or does not say what the optimizer was.
+    """
+    try:
+        record = read_json(folder / _RECORD, todo=_TODO)
+    except OSError as error:
+        raise InputError(f"{_RECORD} is not there", where=str(folder), todo=_TODO) from error
+    # A record of today that lost its format or its sums is damaged, not old.
+    new = "format" in record or "sums" in record
+    whole = record.get("format") == _FORMAT and isinstance(record.get("sums"), dict) if new else True
+    if not whole or not isinstance(record.get("param_groups"), list):
+        raise InputError(f"{_RECORD} lacks what every state has", where=str(folder), todo=_TODO)
+    return {"format": 1, "sums": {}, **record}
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

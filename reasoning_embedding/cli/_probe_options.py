@@ -32,6 +32,14 @@ Count = Annotated[int, typer.Option("--texts", min=1, help="At most this many te
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=1, help="Longer texts are cut; default 128.")
 ]
+SkipFirst = Annotated[
+    str | None,
+    typer.Option(
+        "--skip-first",
+        help="Leading tokens of every text that are no rows: a number, or auto (default: those that are seen to be "
+        "attention sinks).",
+    ),
+]
 
 
 def chosen_probe(path: Path | None, text: str, label: str | None, *, texts: int, traces: bool) -> Probe:
@@ -45,15 +53,20 @@ def chosen_probe(path: Path | None, text: str, label: str | None, *, texts: int,
     return TextProbe(kind="text", path=str(path), text=text, label=label, texts=texts)
 
 
-def row_settings(tokens: str | None, max_tokens: int | None) -> dict[str, Any]:
+def row_settings(tokens: str | None, max_tokens: int | None, skip_first: str | None = None) -> dict[str, Any]:
     """Return the settings of rows that were given.
 
     Raises
     ------
     InputError
-        If there is no such token rule.
+        If there is no such token rule, or so many tokens cannot be left out.
     """
     if tokens not in (None, "all", "last", "mean"):
         raise InputError(f"no token rule {tokens!r}", where="--tokens", todo="all, last or mean")
-    given = {"tokens": tokens, "max_tokens": max_tokens}
+    if skip_first not in (None, "auto") and not skip_first.isdecimal():
+        raise InputError(
+            f"cannot leave out {skip_first!r} tokens", where="--skip-first", todo="auto, or 0, 1, ..."
+        )
+    skip = int(skip_first) if skip_first and skip_first.isdecimal() else skip_first
+    given = {"tokens": tokens, "max_tokens": max_tokens, "skip_first": skip}
     return {name: value for name, value in given.items() if value is not None}

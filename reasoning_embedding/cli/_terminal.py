@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -18,6 +19,22 @@ def speaker() -> Callable[[str], None]:
         typer.echo(f"{time.perf_counter() - started:6.0f} s  {line}")
 
     return say
+
+
+#: Whether the line after a verb's end is left out (`rembed --quiet`).
+_quiet = False
+
+
+def be_quiet() -> None:
+    """Print no next command in this process."""
+    global _quiet
+    _quiet = True
+
+
+def next_command(text: str) -> None:
+    """Say what a user is likely to type next: one line beside the output, on a terminal only."""
+    if not _quiet and sys.stderr.isatty():
+        typer.echo(f"next: {text}", err=True)
 
 
 def columns(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
@@ -50,7 +67,9 @@ def silence_libraries() -> None:
     import logging
     import os
 
+    from reasoning_embedding.isolation import serial_tokenizers
+
     # Imported by transformers where it is installed, it writes warnings about the machine to stdout.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    serial_tokenizers()
     os.environ.setdefault("TQDM_DISABLE", "1")

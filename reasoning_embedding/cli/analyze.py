@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from reasoning_embedding.files import require_output_file
+
+from ._app import DeviceName
 from ._probe_options import (
     Count,
     LabelField,
     MaxTokens,
     Rule,
+    SkipFirst,
     TextField,
     Texts,
     Traces,
     chosen_probe,
     row_settings,
 )
+from ._terminal import next_command
 
 
 def command(
@@ -35,9 +42,27 @@ def command(
     tokens: Rule = None,
     texts: Count = 500,
     max_tokens: MaxTokens = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the whole result as JSON.")
+    skip_first: SkipFirst = None,
+    sibling: Annotated[
+        str | None,
+        typer.Option(
+            help="A model grown like A from other seeds: how far two of its kind are apart.", metavar="MODEL"
+        ),
     ] = None,
+    levels: Annotated[
+        bool,
+        typer.Option(
+            "--levels/--no-levels",
+            help="Also measure models with fresh weights and other texts, which takes about twice as long.",
+        ),
+    ] = True,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The JSON file of the whole result; default analysis-A-B.json here."
+        ),
+    ] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Compare two models at the levels of representation, geometry and function.
 
@@ -48,7 +73,9 @@ def command(
     InputError
         If a model or the probe cannot be used.
     """
-    rows = row_settings(tokens, max_tokens)
+    rows = row_settings(tokens, max_tokens, skip_first)
+    path = output or _free_name(a, b)
+    require_output_file(path)
     from reasoning_embedding.config import Analysis
 
     from ._terminal import silence_libraries, speaker
@@ -60,22 +87,33 @@ def command(
     from reasoning_embedding.experiments.comparisons import checkpoint, make_instrument
     from reasoning_embedding.files import write_json
     from reasoning_embedding.hrsa.pair import compare
+    from reasoning_embedding.reports.analysis_text import analysis_lines
 
     sides = [checkpoint(resolve(reference)) for reference in (a, b)]
+    twin = None if sibling is None else checkpoint(resolve(sibling))
     settings = Analysis(probe=chosen, **rows)
-    with joined_world() as world:
+    with joined_world(device=device) as world:
         say = speaker() if world.is_main else lambda line: None
-        result = compare("pair", *sides, make_instrument(settings, None, say, world))
+        instrument = make_instrument(settings, None, say, world)
+        result = compare("pair", *sides, instrument, levels=levels, sibling=twin)
     if not world.is_main:
         return
-    for name, value in result["last"].items():
-        low, high = result["intervals"].get(name, (None, None))
-        interval = f"  [{low:.4f}, {high:.4f}]" if low is not None else ""
-        chance = result["chance"].get(name)
-        by_chance = f"  chance {chance:.4f}" if chance is not None else ""
-        typer.echo(f"{name:24s} {'-' if value is None else format(value, '.4f')}{interval}{by_chance}")
-    for warning in result["warnings"]:
-        typer.echo(f"warning: {warning}")
-    if output is not None:
-        write_json(output, result)
-        typer.echo(f"result: {output}")
+    write_json(path, result)
+    for line in analysis_lines(result):
+        typer.echo(line)
+    typer.echo(f"result: {path}")
+    next_command("rembed track RUN")
+
+
+def _free_name(a: str, b: str) -> Path:
+    """A file in the current folder that no other result has."""
+    short = [
+        re.sub(r"[^A-Za-z0-9.]+", "-", reference.rstrip("/"))[-40:].strip("-.") or "model"
+        for reference in (a, b)
+    ]
+    name = f"analysis-{short[0]}-{short[1]}"
+    numbers = itertools.count(2)
+    path = Path(f"{name}.json")
+    while path.exists():
+        path = Path(f"{name}-{next(numbers)}.json")
+    return path

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reasoning_embedding.errors import ConfigError, InputError
 
 from ._app import Overrides, add, make_app
-from ._terminal import difference_lines
+from ._terminal import difference_lines, next_command
 
-app = make_app("Check, show, compare and document configuration files; never imports torch.")
+if TYPE_CHECKING:
+    from reasoning_embedding.config.reading.loading import Config
+
+app = make_app("Check, show, compare and document configuration files; without --data never imports torch.")
 
 _File = Annotated[Path, typer.Argument(help="A YAML file.", metavar="FILE")]
 
@@ -23,18 +26,24 @@ def check(
         list[str],
         typer.Argument(help="YAML files, folders of them, and overrides.", metavar="PATH|KEY=VALUE"),
     ],
+    data: Annotated[
+        bool, typer.Option("--data", help="Read the data of runs and look at their backbones, too.")
+    ] = False,
 ) -> None:
     """Check files (and every .yaml below folders); print every problem with its file and line.
+
+    With --data the rows of every file of kind run are read, and their lengths and the backbone looked at, as training
+    would find them.
 
     Raises
     ------
     ConfigError
         With the problems of all files.
     """
-    from reasoning_embedding.config import load_config
+    from reasoning_embedding.config import RunConfig, load_config
     from reasoning_embedding.config.reading.overrides import is_override
 
-    overrides = [item for item in paths if is_override(item) and not Path(item).exists()]
+    overrides = [item for item in paths if is_override(item) and not _is_there(item)]
     files = _files([Path(item) for item in paths if item not in overrides])
     problems: list[str] = []
     for file in files:
@@ -44,8 +53,34 @@ def check(
             problems += [problem for problem in error.problems if problem not in problems]
         else:
             typer.echo(f"{file}: ok ({loaded.config.kind})")
+            if data:
+                _look_at(loaded.config)
     if problems:
         raise ConfigError(problems)
+    if len(files) == 1 and isinstance(loaded.config, RunConfig):
+        next_command(f"rembed train {files[0]}" if data else f"rembed config check --data {files[0]}")
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # longer than a path can be
+        return False
+
+
+def _look_at(settings: Config) -> None:
+    from reasoning_embedding.config import RunConfig
+
+    if not isinstance(settings, RunConfig):
+        typer.echo("  data: looked at in files of kind run only")
+        return
+    from ._terminal import silence_libraries
+
+    silence_libraries()
+    from reasoning_embedding.planning.draft import look_at_inputs
+
+    for line in look_at_inputs(settings):
+        typer.echo(f"  {line}")
 
 
 def _files(paths: list[Path]) -> list[Path]:

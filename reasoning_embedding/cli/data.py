@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_folder, require_output_file
 
 from ._app import Overrides, add, make_app
 from ._terminal import silence_libraries, speaker
@@ -36,7 +37,9 @@ Corpus = Annotated[
 Faiss = Annotated[
     str | None, typer.Option(metavar="INDEX", help="Search with FAISS: Flat, HNSW32, IVF1024,Flat, ...")
 ]
-MaxTokens = Annotated[int, typer.Option(min=1, help="The model sees this much of a text.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Longer texts are cut. Absent: at the model's own limit.")
+]
 Template = Annotated[str | None, typer.Option(help="Prompt of a query with an instruction, for the model.")]
 DocumentPrompt = Annotated[str, typer.Option(help="Put before every document, for the model.")]
 Tokenizer = Annotated[str | None, typer.Option(help="A folder or Hub id: lengths are its tokens.")]
@@ -66,7 +69,7 @@ def mine(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
     faiss: Faiss = None,
-    max_tokens: MaxTokens = 512,
+    max_tokens: MaxTokens = None,
     query_template: Template = None,
     document_prompt: DocumentPrompt = "",
 ) -> None:
@@ -78,10 +81,11 @@ def mine(
     Raises
     ------
     InputError
-        If rows, corpus, model or rules cannot be used, or the output exists.
+        If rows, corpus, model or rules cannot be used, or the output exists and this command did not make it.
     SetupError
         If a library is missing or the output cannot be written.
     """
+    require_output_file(output)
     silence_libraries()
     from reasoning_embedding.data.mining.hard_negatives import MiningRule
     from reasoning_embedding.preparing.files import data_section
@@ -133,7 +137,7 @@ def filter_(
     revision: Revision = None,
     corpus: Corpus = None,
     faiss: Faiss = None,
-    max_tokens: MaxTokens = 512,
+    max_tokens: MaxTokens = None,
     query_template: Template = None,
     document_prompt: DocumentPrompt = "",
 ) -> None:
@@ -148,6 +152,7 @@ def filter_(
     SetupError
         If the output cannot be written.
     """
+    require_output_file(output)
     silence_libraries()
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.filtering import FilterRule, filter_file
@@ -170,7 +175,7 @@ def stats(
     tokenizer: Tokenizer = None,
     model: Model = None,
     revision: Revision = None,
-    max_tokens: MaxTokens = 512,
+    max_tokens: MaxTokens = None,
     query_template: Template = None,
     document_prompt: DocumentPrompt = "",
 ) -> None:
@@ -185,6 +190,8 @@ def stats(
     SetupError
         If the output cannot be written.
     """
+    if output is not None:
+        require_folder(output)
     silence_libraries()
     from reasoning_embedding.files import atomic_write, write_json
     from reasoning_embedding.preparing.describing import describe_data
@@ -217,25 +224,24 @@ def prepare(
     SetupError
         If the cache cannot be written.
     """
-    from reasoning_embedding.config import PretrainedBackbone, RunConfig, load_config
+    from reasoning_embedding.config import RunConfig, load_config
 
     settings = load_config(config, overrides or (), expect=(RunConfig,)).config
     if settings.data.cache_dir is None:
         raise InputError("there is no folder to prepare", where="data.cache_dir", todo="set it to one")
+    require_folder(Path(settings.data.cache_dir).expanduser())
     silence_libraries()
-    from reasoning_embedding.backbones.load import load_tokenizer
+    from reasoning_embedding.backbones import run_readout, run_tokenizer
     from reasoning_embedding.data import load_table, table_tokens
     from reasoning_embedding.progress import Countdown
 
     report = speaker()
-    table = load_table(settings.data)
+    chosen = run_readout(settings.readout, settings.backbone)
+    table = load_table(settings.data, prompts=chosen.prompts)
     report(f"{len(table):,} rows, {len(table.texts):,} distinct texts")
-    backbone = settings.backbone
-    if isinstance(backbone, PretrainedBackbone):
-        tokenizer = load_tokenizer(backbone.path, revision=backbone.revision)
-    else:
-        tokenizer = load_tokenizer(backbone.tokenizer)
-    store = table_tokens(table, tokenizer, settings.data, Countdown(report, "texts tokenized"))
+    tokenizer, progress = run_tokenizer(settings.backbone, chosen), Countdown(report, "texts tokenized")
+    documents = chosen.prompts.of_documents
+    store = table_tokens(table, tokenizer, settings.data, progress, document_prompts=documents)
     report(f"{len(store.values):,} tokens, {store.lengths.mean():.0f} a text: {settings.data.cache_dir}")
 
 
@@ -243,7 +249,7 @@ def _searcher(
     model: str | None,
     revision: str | None,
     faiss: str | None,
-    max_tokens: int,
+    max_tokens: int | None,
     query_template: str | None,
     document_prompt: str,
 ) -> Searcher | None:

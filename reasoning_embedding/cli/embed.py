@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import atomic_file, require_output_file, require_space
+
+from ._app import DeviceName
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Quantize(StrEnum):
+    """Codes of a vector's entries."""
+
+    int8 = "int8"
+    binary = "binary"
 
 
 def command(
@@ -20,35 +34,93 @@ def command(
     ],
     texts: Annotated[Path, typer.Argument(help="A file with one text a line.", metavar="TEXTS")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the vectors go (.npy).")],
-    prompt: Annotated[str, typer.Option(help="Put before every text.")] = "",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longer texts are cut.")] = 512,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Put before every text. Absent: the model's default prompt, if it has one."),
+    ] = None,
+    prompt_name: Annotated[
+        str | None, typer.Option(help="A prompt of the model by its name, such as query or document.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longer texts are cut. Absent: at the model's own limit.")
+    ] = None,
+    truncate: Annotated[
+        int | None, typer.Option(min=1, help="Keep the first entries of each vector, at unit length again.")
+    ] = None,
+    quantize: Annotated[
+        Quantize | None,
+        typer.Option(help="int8: a byte an entry, its range in OUTPUT.ranges.npy; binary: a bit."),
+    ] = None,
+    ranges: Annotated[
+        Path | None,
+        typer.Option(help="With int8: the ranges that another call wrote, so that both give one code."),
+    ] = None,
+    device: DeviceName = "auto",
 ) -> None:
-    """Embed the lines of a file and write them as float32 rows of unit length.
+    """Embed the lines of a file and write them as rows of unit length, float32 unless quantized.
 
     Raises
     ------
     InputError
-        If the texts or the checkpoint cannot be read.
+        If the texts, the model or the ranges cannot be read.
     SetupError
-        If the output cannot be written.
+        If the output cannot be written, or the Hub not be reached.
     """
+    if prompt is not None and prompt_name is not None:
+        raise InputError(
+            "--prompt and --prompt-name both say what stands before a text", todo="give one of them"
+        )
+    if ranges is not None and quantize != Quantize.int8:
+        raise InputError(
+            "--ranges are those of int8 codes", todo="add --quantize int8, or leave --ranges out"
+        )
+    require_output_file(output)
     lines = _lines(texts)
     from ._terminal import silence_libraries
 
     silence_libraries()
     import numpy as np
-    import torch
 
     from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.checkpoints.references import resolve
-    from reasoning_embedding.files import explain_disk_errors
+    from reasoning_embedding.distributed import chosen_device
+    from reasoning_embedding.evaluation.compression import Compression, ranges_of
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    embedder = open_embedder(resolve(checkpoint), device=device, report=typer.echo)
-    vectors = embedder.encode(lines, prompt=prompt, max_tokens=max_tokens)
-    with explain_disk_errors(output), output.open("wb") as file:
-        np.save(file, vectors)
-    typer.echo(f"{len(vectors)} x {vectors.shape[1]} float32: {output}")
+    embedder = open_embedder(resolve(checkpoint), device=chosen_device(device), report=typer.echo)
+    compression = Compression(truncate, quantize.value if quantize else None)
+    dimension = compression.dimension(embedder.dimension)
+    between = None if ranges is None else _ranges(ranges, dimension)
+    needed = len(lines) * compression.bytes(embedder.dimension)
+    require_space(output, needed, f"{len(lines):,} vectors")
+    vectors = compression.shorten(
+        embedder.encode(lines, prompt=prompt, prompt_name=prompt_name, max_tokens=max_tokens)
+    )
+    if quantize == Quantize.int8 and between is None:
+        between = ranges_of(vectors)
+        beside = output.with_suffix(".ranges.npy")
+        with atomic_file(beside) as temporary, temporary.open("wb") as file:
+            np.save(file, between)
+        typer.echo(f"ranges of these texts: {beside} (embed queries with --ranges {beside})")
+    codes = compression.codes(vectors, between)
+    with atomic_file(output) as temporary, temporary.open("wb") as file:
+        np.save(file, codes)
+    typer.echo(f"{len(codes)} x {dimension} {quantize.value if quantize else 'float32'}: {output}")
+
+
+def _ranges(path: Path, dimension: int) -> np.ndarray:
+    """Read what int8 steps lie between."""
+    import numpy as np
+
+    todo = "name the .ranges.npy that `rembed embed --quantize int8` wrote for this model"
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot be read as ranges: {error}", where=str(path), todo=todo) from error
+    if found.shape != (2, dimension):
+        raise InputError(
+            f"ranges of shape {found.shape}, where (2, {dimension}) is needed", where=str(path), todo=todo
+        )
+    return found
 
 
 def _lines(path: Path) -> list[str]:

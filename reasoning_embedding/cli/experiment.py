@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._app import Overrides
+from ._terminal import next_command
 
 if TYPE_CHECKING:
     from reasoning_embedding.config import ExperimentConfig
@@ -47,6 +48,7 @@ def command(
     page = build(folder, say)
     typer.echo(summary_table(folder))
     typer.echo(f"report: {page.resolve()}")
+    next_command(f"rembed report {folder} --table")
 
 
 def _print_plan(experiment: ExperimentConfig, path: Path, gpus: int, gpu: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from reasoning_embedding import __version__
+from reasoning_embedding.orphans import end_with_parent
 
 from ._app import add, handled, make_app
 
@@ -17,6 +18,7 @@ from ._app import add, handled, make_app
 #: Modules of verbs import nothing heavy at their top: ``--help`` reads them all.
 VERBS: dict[str, str] = {
     "quickstart": "reasoning_embedding.cli.quickstart",
+    "init": "reasoning_embedding.cli.init",
     "train": "reasoning_embedding.cli.train",
     "plan": "reasoning_embedding.cli.plan",
     "evaluate": "reasoning_embedding.cli.evaluate",
@@ -67,7 +69,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
 
 
-app = make_app("Text embedders grown from decoder language models: train, track, compare.")
+app = make_app("Text embedders grown from decoder language models: train, track, compare.", completion=True)
 
 
 def _version(wanted: bool) -> None:
@@ -81,8 +83,14 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Do not say which command may come next.")
+    ] = False,
 ) -> None:
-    pass
+    if quiet:
+        from ._terminal import be_quiet
+
+        be_quiet()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,4 +101,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         Words after the program's name; absent: those of the process.
     """
+    end_with_parent()
     app(args=None if arguments is None else list(arguments), prog_name="rembed")

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from reasoning_embedding.errors import InputError
+
 from ._app import Overrides
+from ._terminal import next_command
 
 
 def command(
@@ -18,6 +21,9 @@ def command(
         typer.Option(min=1, max=65536, help="GPUs, eight a node; absent: as many as LAUNCHER starts, or 1."),
     ] = None,
     gpu: Annotated[str, typer.Option(help="Which GPU, such as H100, H200, A100 or MI300X.")] = "H200",
+    here: Annotated[
+        bool, typer.Option("--here", help="This machine: its GPUs, or its processor, whose rate is measured.")
+    ] = False,
     launcher: Annotated[
         Path | None,
         typer.Option(
@@ -28,7 +34,8 @@ def command(
 ) -> None:
     """Say what a run will cost: memory by part, communication, time a step, hours, and the memory mode.
 
-    An estimate on paper from published peaks; no GPU, no download and no weights are needed.
+    An estimate on paper from published peaks; no GPU, no download and no weights are needed. With --here on a machine
+    without a GPU: from this processor's rate of products, which takes a second to measure, and its free memory.
 
     Raises
     ------
@@ -43,7 +50,7 @@ def command(
     settings = load_config(config, overrides or (), expect=RunConfig).config
     silence_libraries()
     from reasoning_embedding.planning.plan import cost
-    from reasoning_embedding.planning.shapes import backbone_shape
+    from reasoning_embedding.planning.shapes import backbone_shape, with_readout
     from reasoning_embedding.planning.texts import run_texts
 
     engine = None
@@ -51,7 +58,28 @@ def command(
         engine, processes = EngineSettings.from_launcher_file(launcher)
         gpus = gpus or processes
         check_engine(engine, settings.training, ranks=gpus or 1)
-    shape, texts = backbone_shape(settings.backbone), run_texts(settings)
+    shape = with_readout(backbone_shape(settings.backbone), settings.backbone, settings.readout)
+    texts = run_texts(settings)
+    if here:
+        if launcher is not None or gpus is not None:
+            raise InputError("--here plans for this machine", todo="drop --gpus and --launcher, or --here")
+        from reasoning_embedding.distributed import chosen_device
+
+        if chosen_device(settings.training.device).type == "cpu":
+            from reasoning_embedding.planning.processor import processor_cost
+
+            on_processor = processor_cost(settings, shape, texts)
+            if json:
+                from json import dumps
+
+                typer.echo(dumps(on_processor))
+            else:
+                _print_processor(on_processor)
+            next_command(f"rembed train {config}")
+            return
+        import torch
+
+        gpus, gpu = torch.cuda.device_count(), torch.cuda.get_device_name()
     found = cost(settings, shape, texts, gpus=gpus or 1, gpu=gpu, engine=engine)
     if json:
         from json import dumps
@@ -59,6 +87,32 @@ def command(
         typer.echo(dumps(found))
         return
     _print(found)
+
+
+def _print_processor(found: dict[str, Any]) -> None:
+    texts = found["texts"]
+    typer.echo(
+        f"{found['parameters'] / 1e9:.3g} B parameters, {found['trained_parameters'] / 1e9:.3g} B trained, on this "
+        f"processor with {found['threads']} threads"
+    )
+    typer.echo(f"texts: {texts['mean']:.0f} tokens each ({texts['source']}), {texts['each']:g} a query")
+    typer.echo(
+        f"rate: {found['rate'] / 1e9:,.0f} GFLOP/s of {found['dtype']} products, measured just now; a step is taken to "
+        f"reach {found['share']:.0%} of it, a tabled figure"
+    )
+    need, free = sum(found["memory_bytes"].values()), found["memory_available"]
+    fits = (
+        "" if found["fits"] else "; it does not fit: lower training.pack_tokens and batch_size, or use lora"
+    )
+    typer.echo(
+        f"memory: {need / 1e9:.1f} GB of {free / 1e9:.1f} free ({_parts(found['memory_bytes'], 1e9)}){fits}"
+    )
+    steps = "unknown without data or training.steps" if found["steps"] is None else f"{found['steps']:,}"
+    hours = "" if found["hours"] is None else f", {found['hours']:.2g} hours in all"
+    typer.echo(
+        f"{found['tokens_per_step']:,.0f} tokens a step, memory mode {found['mode']}: {found['step_seconds']:.2g} s a "
+        f"step, {found['tokens_per_second']:,.0f} tokens/s; steps: {steps}{hours}"
+    )
 
 
 def _print(found: dict[str, Any]) -> None:

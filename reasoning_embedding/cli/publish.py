@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_folder
 
 
 def command(
@@ -75,6 +76,7 @@ def command(
     about = About(license, tuple(language or ()), base_model)
     folder, chosen = _chosen(path, step, allow_untrained=allow_untrained)
     release = plan_release(folder, repo, step=chosen, all_steps=all_steps, tags=tag, output=output)
+    require_folder(release.folder)
     hub = None
     if push:  # before the work: a token that is no good costs no minutes
         from reasoning_embedding.publishing.hub import Hub, find_token

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_folder
 
 _FORMS = ("text", "markdown", "latex", "csv")
 
@@ -41,6 +42,8 @@ def command(
     InputError
         If the folder is neither an experiment nor a run, or its runs cannot be compared.
     """
+    if folder.is_dir():  # what is no folder at all is said by whoever reads it
+        require_folder(folder)
     if paper and table:
         raise InputError("--paper and --table make different things", todo="leave one of them out")
     if not table:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import read_json, read_json_lines
 
 from ._app import add, make_app
-from ._terminal import columns, difference_lines
+from ._terminal import columns, difference_lines, next_command
 
 app = make_app("List run folders; show one, compare two, follow where one comes from.")
 
@@ -76,7 +75,10 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     folder = RunFolder(path)
     typer.echo(f"{path}: {found.kind}, {found.state}")
     for key, value in _last_metrics(folder.metrics).items():
-        typer.echo(f"  {key}: {value}")
+        if value is not None:
+            typer.echo(f"  {key}: {_shown(value)}")
+    for line in _curves(folder.metrics):
+        typer.echo(f"  {line}")
     if steps := folder.steps():
         typer.echo(f"  checkpoints: {' '.join(str(step) for step in steps)}")
         typer.echo(f"  resumable at: {' '.join(str(step) for step in folder.state_steps()) or 'none'}")
@@ -84,13 +86,94 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
         from reasoning_embedding.reports import summary_table
 
         typer.echo(summary_table(path))
-    from reasoning_embedding.checkpoints.scores import evaluated_scores, load_scores, scores_by_step
+    if found.kind == "run":
+        from reasoning_embedding.checkpoints.scores import read_best, scores_by_step
+
+        scored = scores_by_step(folder)
+        for line in _score_lines(scored, (read_best(folder) or {}).get("step")):
+            typer.echo(f"  {line}")
+        if found.state == "finished":
+            next_command(_after(path, scored))
+        return
+    from reasoning_embedding.checkpoints.scores import load_scores
 
     for scores in sorted(path.glob("**/evaluation/**/scores.json")):
         typer.echo(f"  {scores.parent.relative_to(path)}: {_main_scores(load_scores(scores.parent))}")
-    if not evaluated_scores(folder):
-        for step, record in scores_by_step(folder).items():
-            typer.echo(f"  step {step}, while training: {_main_scores(record)}")
+
+
+def _shown(value: Any) -> str:
+    """Four digits are enough to read; of parts those that are more than nothing."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items() if _shown(part) != "0")
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) >= 0.0005 else "0" if abs(value) < 1e-12 else f"{value:.2g}"
+    return str(value)
+
+
+def _after(path: Path, scored: Mapping[int, Any]) -> str:
+    """What usually comes after a finished run: its scores, then its page."""
+    return f"rembed report {path}" if scored else f"rembed evaluate {path} -t TASK_FOLDER"
+
+
+def _score_lines(scored: Mapping[int, dict[str, Any]], best: int | None) -> list[str]:
+    """Scores of a run's steps as a table, the best step marked: the one selected, else the one of the highest mean."""
+    if not scored:
+        return []
+    steps = {
+        step: {task["task"]: task["main_score"] for task in record["tasks"]}
+        for step, record in scored.items()
+    }
+    tasks = list(dict.fromkeys(task for scores in steps.values() for task in scores))
+    whole = {
+        step: sum(scores.values()) / len(scores)
+        for step, scores in steps.items()
+        if scores.keys() == set(tasks)
+    }
+    if best is None and len(whole) > 1:
+        best = max(whole, key=lambda step: whole[step])
+    rows: list[tuple[str, ...]] = [("scored step", *tasks, "")]
+    for step, scores in sorted(steps.items()):
+        cells = [f"{scores[task]:.4f}" if task in scores else "-" for task in tasks]
+        rows.append((str(step), *cells, "best" if step == best else ""))
+    return columns(rows, left=(len(tasks) + 1,)).splitlines()
+
+
+#: Heights of a curve's columns, and how many columns it has.
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_COLUMNS = 48
+
+
+def _curves(metrics: Path) -> list[str]:
+    """Curves of loss, accuracy and gradient norm over the steps: one line each, with first, last and best value."""
+    records = [record for record in read_json_lines(metrics, damaged=lambda _: None) if "loss" in record]
+    if len(records) < 2:
+        return []
+    lines = [("curve", "first", "last", f"steps {records[0]['step']} to {records[-1]['step']}")]
+    for key, best in (("loss", min), ("accuracy", max), ("grad_norm", None)):
+        points = [
+            (record[key], record["step"]) for record in records if isinstance(record.get(key), int | float)
+        ]
+        if len(points) < 2:
+            continue
+        values = [value for value, _ in points]
+        at = (
+            ""
+            if best is None
+            else f"  best {best(values):.4g} at step {points[values.index(best(values))][1]}"
+        )
+        lines.append((key, f"{values[0]:.4g}", f"{values[-1]:.4g}", _curve(values) + at))
+    return columns(lines, left=(0, 3)).splitlines()
+
+
+def _curve(values: Sequence[float]) -> str:
+    """Draw values as blocks; where there are more than columns, a column is the mean of its share."""
+    count = min(len(values), _COLUMNS)
+    edges = [round(place * len(values) / count) for place in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means), max(means)
+    if high == low:
+        return _BLOCKS[0] * count
+    return "".join(_BLOCKS[round((mean - low) / (high - low) * (len(_BLOCKS) - 1))] for mean in means)
 
 
 def _main_scores(scores: dict[str, Any]) -> str:
@@ -226,13 +309,8 @@ def _state(metrics: Path, steps: list[int], planned: int | None) -> str:
 
 
 def _last_metrics(path: Path) -> dict[str, Any]:
-    """The last whole line of a log, whose other lines are many: a killed run may leave half a line at its end."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    for line in reversed(lines):
-        with contextlib.suppress(json.JSONDecodeError):
-            if isinstance(value := json.loads(line), dict):
-                return value
-    return {}
+    """The last whole line of a log; what is damaged must not stop a list of folders."""
+    return (read_json_lines(path, damaged=lambda _: None) or [{}])[-1]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_output_file
 
+from ._app import DeviceName
 from ._probe_options import (
     Count,
     LabelField,
     MaxTokens,
     Rule,
+    SkipFirst,
     TextField,
     Texts,
     Traces,
@@ -49,6 +52,7 @@ def command(
     tokens: Rule = None,
     texts: Count = 500,
     max_tokens: MaxTokens = None,
+    skip_first: SkipFirst = None,
     all_intervals: Annotated[
         bool,
         typer.Option(
@@ -58,6 +62,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The parquet file, of a single series.")
     ] = None,
+    device: DeviceName = "auto",
 ) -> None:
     """Measure the checkpoints of runs against step 0, a sibling or a model; write hrsa/track.parquet.
 
@@ -73,7 +78,9 @@ def command(
 
     from ._terminal import silence_libraries, speaker
 
-    changes = row_settings(tokens, max_tokens)
+    if output is not None:
+        require_output_file(output)
+    changes = row_settings(tokens, max_tokens, skip_first)
     changes |= {"against": against} if against else {}
     changes |= {"steps": _steps(steps)} if steps else {}
     changes |= {"intervals": "all"} if all_intervals else {}
@@ -86,7 +93,7 @@ def command(
     series = series_of(runs)
     if output is not None and len(series) > 1:
         raise InputError(f"one file for {len(series)} series", where="--output", todo="track them one by one")
-    with joined_world() as world:
+    with joined_world(device=device) as world:
         say = speaker() if world.is_main else lambda line: None
         for one in series:
             settings = Tracking.model_validate({"probe": {"kind": "world"}, **_own(one), **changes})
@@ -97,9 +104,9 @@ def command(
 
 def _own(series: Series) -> dict[str, Any]:
     """Return the ``hrsa`` section of a run's configuration; empty where it has none."""
-    from reasoning_embedding.files import read_json
+    from reasoning_embedding.checkpoints.run_records import read_settings
 
-    return (read_json(series.run.config_json, default={}).get("hrsa") if series.run else None) or {}
+    return (read_settings(series.run).get("hrsa") if series.run else None) or {}
 
 
 def _steps(text: str) -> Any:

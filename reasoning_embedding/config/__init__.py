@@ -14,8 +14,8 @@ from .analysis import (
     Tracking,
     WorldProbe,
 )
-from .backbone import Architecture, Backbone, Lora, Pooling, PretrainedBackbone, RandomBackbone
-from .data import Data, FilesSource, HubSource, MixSource, Source, WorldSource
+from .backbone import Architecture, Backbone, Lora, PretrainedBackbone, RandomBackbone
+from .data import Columns, Data, FilesSource, HubSource, MixSource, Source, WorldSource
 from .engine import EngineSettings, check_engine
 from .evaluation import (
     BeirTask,
@@ -61,6 +61,17 @@ from .merge import (
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
-from .resolved import changed_since, diff, resolved_json, to_yaml, unpaired
+from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
+from .resolved import (
+    as_begun,
+    changed_since,
+    diff,
+    digests,
+    is_place,
+    is_schedule,
+    resolved_json,
+    to_yaml,
+    unpaired,
+)
 from .sweep import LocalLaunch, SlurmLaunch, SweepConfig
 from .training import Checkpoints, Logging, Recipe, RunConfig, Training

@@ -77,6 +77,8 @@ class Pair(Section):
     name: Name
     a: str
     b: str
+    sibling: str | None = None
+    """A model grown like ``a`` from other seeds: how far two of its kind are apart stands beside the pair."""
 
 
 class Realignment(Section):
@@ -95,6 +97,9 @@ class Measuring(Section):
     probe: Probe
     tokens: Literal["all", "last", "mean"] = "all"
     """Rows of the representation and geometry levels: every token, the last, or the text's mean."""
+    skip_first: Literal["auto"] | NonNegative = "auto"
+    """Leading tokens of every text that are no rows where rows are tokens: the first ones of many decoders take the
+    attention that goes nowhere and hold nearly all variance. auto: as many as are seen to do so, often 1 or none."""
     max_tokens: Positive = 128
     max_rows: Positive = 4000
     """Rows kept a layer (a fixed sample of the probe's rows): neighbours, intervals and heat maps use them."""
@@ -121,6 +126,8 @@ class Analysis(Measuring):
     """Pairs, trajectories and the probe set of one analysis."""
 
     pairs: list[Pair] = Field(default=[])
+    reference_levels: bool = True
+    """Whether every pair is also measured with fresh weights, and on other texts at the same positions."""
     realignment: list[Realignment] = Field(default=[])
     seed_band: Name | Annotated[list[Name], Field(min_length=1)] | None = None
     """The pair, or the list of pairs, whose two members differ in the seed only: the noise floor of all others. Of one

@@ -1,4 +1,4 @@
-"""Which decoder a run starts from, and how its token states become one vector."""
+"""Which decoder a run starts from, and adapters on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Architecture(Section):
 
 
 class PretrainedBackbone(Section):
-    """A decoder checkpoint: a local folder or a Hub id with a pinned revision."""
+    """A decoder checkpoint or a decoder's embedder: a local folder or a Hub id with a pinned revision."""
 
     kind: Literal["pretrained"] = "pretrained"
     path: Text
@@ -47,16 +47,8 @@ class RandomBackbone(Section):
 Backbone = Annotated[PretrainedBackbone | RandomBackbone, Field(discriminator="kind")]
 
 
-class Pooling(Section):
-    """Mean over the last layer's token states, then L2 normalisation."""
-
-    kind: Literal["mean"] = "mean"
-    include_prompt: bool = False
-    """Whether the instruction's tokens count in the mean; they are attended to either way."""
-
-
 class Lora(Section):
-    """Low-rank adaptation of the backbone's linear layers (peft)."""
+    """Low-rank adaptation of the backbone's linear layers (peft); heads of the readout are trained whole beside it."""
 
     rank: Positive = 16
     alpha: PositiveFloat = 32.0

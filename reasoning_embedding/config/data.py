@@ -9,6 +9,31 @@ from pydantic import Field, model_validator
 from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
 
 
+class Columns(Section):
+    """The columns (fields) that hold the parts of a row; what is not named here is not read.
+
+    A column inside another is written ``answers.text``.
+    """
+
+    query: Text
+    pos: Text | Annotated[list[Text], Field(min_length=1)]
+    """One column, or several; each holds a text or a list of texts."""
+    neg: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    """Hard negatives, likewise."""
+    instruction: Text | None = None
+    source: Text | None = None
+    """Names the source of a row."""
+    score: Text | None = None
+    """A grade of the pair, for ``min_score``."""
+    pos_scores: Text | None = None
+    """A teacher's scores of the positives, for ``loss.distillation``."""
+    neg_scores: Text | None = None
+
+    def named(self) -> dict[str, str | list[str]]:
+        """Return the columns that are named, by part."""
+        return self.model_dump(exclude_none=True)
+
+
 class SourceBase(Section):
     """What every source has."""
 
@@ -21,12 +46,17 @@ class SourceBase(Section):
     expected_rows: Positive | None = None
     """Rows the source is known to have: a plan counts with them before the data is here, and a source that then has
     another number (without ``limit``) is refused."""
+    columns: Columns | None = None
+    """Which column is what, where the names are not those that are read by themselves (``docs/configuration.md``)."""
+    min_score: float | None = None
+    """Of graded pairs (a ``score`` or ``label`` beside two texts): those of at least this are learnt, lower ones are
+    left out and counted. Pairs with a score are refused without it: InfoNCE knows only pairs."""
     license: str | None = None
     """Licence of the texts, for the model card; absent: the card says that it is unknown."""
 
 
 class FilesSource(SourceBase):
-    """JSONL (.gz too) or parquet: one file, or every such file of a folder.
+    """JSONL, JSON arrays, CSV, TSV (.gz too), parquet, or what ``save_to_disk`` wrote: one file, or all of a folder.
 
     Rows are ``{query, pos, neg}`` or ``{query: [instruction, text], pos, neg}``; the formats of
     FlagEmbedding (``prompt``, scores) and GritLM are read as they are.
@@ -52,8 +82,12 @@ class HubSource(SourceBase):
     kind: Literal["hub"]
     dataset: Text
     config: str | None = None
+    files: Text | list[Text] | None = None
+    """Files of the data set, such as ``train/*.jsonl.gz``; absent: those of its configuration."""
     split: str = "train"
     revision: str | None = None
+    streaming: bool = False
+    """Read rows as they arrive instead of downloading the whole set first; with ``limit`` little is downloaded."""
 
 
 class WorldSource(SourceBase):

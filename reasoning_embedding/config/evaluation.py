@@ -142,12 +142,20 @@ class Evaluation(Section):
     baselines: list[Literal["bm25", "tfidf", "untrained"]] = Field(default=[])
     """``untrained``: the same architecture with random weights, as an embedder."""
     instructions: str | dict[str, str | dict[Literal["query", "document"], str]] | None = None
-    """Task -> instruction, or {query, document}: here, or the path of a JSON file of them. Absent: the task's own."""
+    """Task -> instruction, or {query, document}: here, or the path of a JSON file of them. Absent: as the model is asked."""
+    prompts: dict[str, str] | None = None
+    """What stands before a text, by name (``query``, ``document``, a task or a type of tasks). Absent: the model's own
+    prompts, else mteb's for a model that mteb knows, else the task's instruction for a model that was made here."""
     chunk_documents: Positive = 50_000
     """Documents encoded and searched at a time, so that a corpus need not fit in memory."""
     cache_embeddings: bool = True
     """Keep the embeddings of corpora, so that a checkpoint encodes a corpus once for all tasks and calls."""
-    max_tokens: Positive = 512
+    max_tokens: Positive | None = None
+    """Longer texts are cut. Absent: the model's own limit."""
+    truncate: Positive | None = None
+    """Keep the first entries of each vector, brought to unit length again. Absent: all."""
+    quantize: Literal["int8", "binary"] | None = None
+    """Score the codes that an index would hold: a byte an entry, or a bit. Absent: float32."""
     pack_tokens: Positive | None = None
     """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""
     threads: Positive | None = None
@@ -161,6 +169,7 @@ class TrainingEvaluation(Section):
     """Steps between evaluations; the last step is always scored."""
     select: str = "mean"
     """``mean`` of the tasks' main scores, or ``TASK`` or ``TASK:METRIC``; the larger is the better."""
-    max_tokens: Positive = 512
+    max_tokens: Positive | None = None
+    """Longer texts are cut. Absent: at the limit that the checkpoint will have, the longer of the data's two."""
     pack_tokens: Positive | None = None
     """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""

@@ -62,6 +62,7 @@ class ExperimentConfig(Section):
         references: list[tuple[str, tuple[str | int, ...]]] = []
         for index, pair in enumerate(analysis.pairs):
             references += [(pair.a, ("pairs", index, "a")), (pair.b, ("pairs", index, "b"))]
+            references += [(pair.sibling, ("pairs", index, "sibling"))] if pair.sibling else []
         for index, track in enumerate(analysis.realignment):
             # A trajectory is a reference to all steps.
             named = track.run if track.run.startswith("lineage:") else f"run:{track.run}"

@@ -89,7 +89,8 @@ class Anchor(Section):
 class InfoNCE(Section):
     """InfoNCE over hard and in-batch negatives, cosine similarity.
 
-    The default is query -> document without any mask, as in arXiv 2601.21192.
+    The default is query -> document, and no text that is known to answer is a negative; ``mask_same_text: false`` is
+    the loss of arXiv 2601.21192.
     """
 
     kind: Literal["infonce"] = "infonce"
@@ -102,9 +103,9 @@ class InfoNCE(Section):
     softmax: Literal["joint", "per_direction"] = "joint"
     """``joint``: one denominator over all directions. ``per_direction``: the mean of a softmax each, for
     [query_document, document_query] only (CLIP's symmetric loss)."""
-    mask_same_text: bool = False
-    """Leave out in-batch candidates whose text is known to answer the query: a copy of its positive, another
-    positive of its row, or a positive of a row with the same query."""
+    mask_same_text: bool | None = None
+    """Absent: true. Leave out in-batch candidates whose text is known to answer the query: a copy of its positive, another
+    positive of its row, or a positive of a row with the same query. ``masked`` in the metrics counts them."""
     false_negatives: FalseNegatives | None = None
     matryoshka: Annotated[list[Positive], Field(min_length=1)] | None = None
     """Also train the first so many dimensions, renormalised (arXiv 2205.13147); the full width always is."""
@@ -116,6 +117,11 @@ class InfoNCE(Section):
     anchor: Anchor | None = None
     tile_rows: Positive = 256
     """Queries scored at a time: the loss holds no tensor larger than this times the candidates."""
+
+    @property
+    def masks_same_text(self) -> bool:
+        """Whether ``mask_same_text`` is on, as it is where nothing is said."""
+        return self.mask_same_text is not False
 
     @model_validator(mode="after")
     def _directions(self) -> InfoNCE:

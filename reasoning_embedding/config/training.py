@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from .analysis import Tracking
-from .backbone import Backbone, Lora, Pooling
+from .backbone import Backbone, Lora
 from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
 from .evaluation import TrainingEvaluation
 from .loss import InfoNCE
 from .optimizer import AdamW, Optimizer
+from .readout import Pooling, ReadoutSettings
 
 
 class Training(Section):
@@ -28,8 +29,12 @@ class Training(Section):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     warmup_ratio: Fraction = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    final_learning_rate: Fraction = 0.0
-    """Where cosine and linear end, as a fraction of ``learning_rate``."""
+    final_learning_rate: Fraction | None = None
+    """Where cosine and linear end with the last step, as a fraction of ``learning_rate``; absent: they reach 0 one step
+    after the last, which so still teaches."""
+    restarts: list[Positive] = Field(default=[])
+    """Steps after which the schedule begins again, with its warm-up (SGDR). A run of N steps is made longer by more
+    ``steps`` and ``restarts: [N]``."""
     max_grad_norm: PositiveFloat | None = 1.0
     optimizer: Optimizer = AdamW()
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -56,6 +61,8 @@ class Training(Section):
     """Run each layer as one function on a CPU, where ranks hold the model whole: Llama, Mistral, Qwen2 and Qwen3
     without adapters or dropout. A C++ compiler builds its kernels once; without one nothing changes."""
     lora: Lora | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What it computes on; ``auto``: a CUDA GPU where one answers, else the CPU."""
     threads: Positive | None = None
     """CPU threads a rank; absent: torch's own choice."""
     ranks: Positive | None = None
@@ -67,6 +74,14 @@ class Training(Section):
     def _one_length(self) -> Training:
         if self.epochs is not None and self.steps is not None:
             raise conflict("give epochs or steps, not both", "steps")
+        return self
+
+    @model_validator(mode="after")
+    def _restarts_in_order(self) -> Training:
+        if self.restarts != sorted(set(self.restarts)):
+            raise conflict("restarts must rise from one to the next", "restarts")
+        if self.restarts and self.steps is not None and self.restarts[-1] >= self.steps:
+            raise conflict(f"the last restart must come before the last of {self.steps} steps", "restarts")
         return self
 
     @model_validator(mode="after")
@@ -126,7 +141,7 @@ class Recipe(Section):
     """Everything of a run except its backbone, seed and name: what a paired experiment holds fixed."""
 
     data: Data
-    pooling: Pooling = Pooling()
+    readout: ReadoutSettings = ReadoutSettings()
     loss: InfoNCE = InfoNCE()
     training: Training = Training()
     checkpoints: Checkpoints = Checkpoints()
@@ -134,6 +149,17 @@ class Recipe(Section):
     evaluation: TrainingEvaluation | None = None
     hrsa: Tracking | None = None
     """How the representation moves, measured after the last step from the saved checkpoints."""
+
+    pooling: Pooling | None = Field(default=None, exclude=True)
+    """The older form of ``readout``: ``{kind: mean, include_prompt}``."""
+
+    @model_validator(mode="after")
+    def _one_readout(self) -> Self:
+        if self.pooling is None:
+            return self
+        if self.readout != ReadoutSettings():
+            raise conflict("give readout alone; pooling is its older form", "pooling")
+        return self.model_copy(update={"readout": self.pooling.as_readout(), "pooling": None})
 
 
 class RunConfig(Recipe):

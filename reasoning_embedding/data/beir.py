@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -12,6 +11,10 @@ from typing import Any
 
 from reasoning_embedding.errors import InputError
 
+from .lines import read_text_lines
+
+#: Characters of a grade: gains of 2 to a larger one would not be finite.
+_LONGEST_GRADE = 4
 _LAYOUT = "a BEIR-style folder holds corpus.jsonl, queries.jsonl (.gz too) and qrels.tsv"
 
 
@@ -106,19 +109,9 @@ def find_file(folder: Path, *names: str) -> Path:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (``file:line``, line) of every line that is not blank."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", line.rstrip("\r\n")
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot be read on: {error}",
-            where=f"{path}:{number + 1}",
-            todo="copy or compress the file again (UTF-8)",
-        ) from error
+    for number, line in read_text_lines(path):
+        if line.strip():
+            yield f"{path}:{number}", line.rstrip("\r\n")
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,6 +137,8 @@ def _read_texts(path: Path) -> dict[str, str]:
             )
         if not isinstance(text, str) or not isinstance(title, str):
             raise InputError(f"'text' or 'title' of {name!r} is missing or not a string", where=where)
+        _check_unicode(name, "'_id'", where)
+        _check_unicode(title + text, f"text of {name!r}", where)
         if name in texts:
             raise InputError(
                 f"id {name!r} occurs twice",
@@ -157,12 +152,29 @@ def _read_texts(path: Path) -> dict[str, str]:
     return texts
 
 
+def _check_unicode(text: str, what: str, where: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} is not valid Unicode: a lone surrogate at character {error.start}",
+            where=where,
+            todo="repair its \\u escapes",
+        ) from error
+
+
 def _json(text: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"not JSON: {error.msg} at character {error.pos + 1}", where=where, todo="write one JSON object"
+        ) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists thousands deep
+        raise InputError(
+            f"JSON that cannot be read ({str(error)[:80]})", where=where, todo="write one JSON object"
         ) from error
     if not isinstance(row, dict):
         raise InputError("not a JSON object", where=where, todo="write one JSON object")
@@ -178,10 +190,10 @@ def _read_qrels(path: Path, corpus: dict[str, str], queries: dict[str, str]) -> 
                 f"{len(fields)} columns", where=where, todo="write 'query-id <tab> corpus-id <tab> score'"
             )
         query, document, grade = fields
-        if index == 0 and not grade.strip().lstrip("-").isdigit():
-            continue  # the header
-        if not grade.strip().isdecimal():
-            raise InputError(f"score {grade!r} is not a whole number from 0", where=where)
+        if index == 0 and not _is_number(grade) and query not in queries and document not in corpus:
+            continue  # the header: a judgement in its place would name what is there
+        if not grade.strip().isdecimal() or len(grade) > _LONGEST_GRADE:
+            raise InputError(f"score {grade[:40]!r} is not a whole number from 0", where=where)
         if query not in queries:
             raise InputError(f"query {query!r} is not in the queries file", where=where)
         if document not in corpus:
@@ -194,10 +206,19 @@ def _read_qrels(path: Path, corpus: dict[str, str], queries: dict[str, str]) -> 
     return qrels
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _read_instruction(path: Path) -> str | None:
     if not path.is_file():
         return None
-    instruction = _json(path.read_text(encoding="utf-8"), str(path)).get("instruction")
+    instruction = _json("".join(line for _, line in read_text_lines(path)), str(path)).get("instruction")
     if instruction is not None and not isinstance(instruction, str):
         raise InputError("'instruction' is not a string", where=str(path))
+    _check_unicode(instruction or "", "'instruction'", str(path))
     return instruction

@@ -14,7 +14,7 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import InputError, SetupError
 
 from .readers import data_files, file_stem, read_records
-from .rows import BadRows, Record, Row, RowProblem, check_text, rows_of
+from .rows import BELOW_SCORE, BadRows, Names, Record, Row, RowProblem, check_text, rows_of
 
 
 def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
@@ -36,9 +36,14 @@ def read_rows(data: config.Data, bad: BadRows) -> Iterator[Row]:
     """
     for number, source in enumerate(data.sources):
         place, count = f"data.sources[{number}] ({source.kind})", 0
-        for row in islice(_rows(source, bad), source.limit):
+        names = Names(None if source.columns is None else source.columns.named(), source.min_score)
+        before = bad.counts[BELOW_SCORE]
+        for row in islice(_rows(source, bad, names), source.limit):
             count += 1
             yield row
+        _note_names(names, bad, place)
+        if below := bad.counts[BELOW_SCORE] - before:
+            bad.notes[f"{place}: {below:,} pairs scored below {source.min_score:g} are left out"] = None
         if not count:
             counts = ", ".join(f"{count} x {reason}" for reason, count in bad.counts.items())
             what = "no rows" + (f" left; skipped: {counts}" if counts else "")
@@ -57,20 +62,46 @@ def _todo(source: config.Source) -> str:
     return "check that the source holds rows with a query and a positive"
 
 
-def _rows(source: config.Source, bad: BadRows) -> Iterator[Row]:
-    for name, records in _records(source, bad):
+def _rows(source: config.Source, bad: BadRows, names: Names) -> Iterator[Row]:
+    for name, records in _records(source, bad, names):
         yield from rows_of(
-            records, bad, source=source.name, default_source=name, instruction=source.instruction
+            records,
+            bad,
+            source=source.name,
+            default_source=name,
+            instruction=source.instruction,
+            # A mix has put its texts under our own names.
+            names=None if isinstance(source, config.MixSource) else names,
         )
 
 
-def _records(source: config.Source, bad: BadRows) -> Iterator[tuple[str, Iterable[Record]]]:
+def _note_names(names: Names, bad: BadRows, place: str) -> None:
+    """Say which of the accepted names were read, and refuse columns that no record had."""
+    if names.columns is not None:
+        wanted = [
+            name
+            for named in names.columns.values()
+            for name in ([named] if isinstance(named, str) else named)
+        ]
+        if missing := [name for name in wanted if name not in names.seen]:
+            raise InputError(
+                f"no record has a column {missing[0]!r}", where=place, todo="correct columns of this source"
+            )
+    if names.read:
+        parts = {part: sorted(name for other, name in names.read if other == part) for part, _ in names.read}
+        said = "; ".join(
+            f"{part} from {' and '.join(parts[part])}" for part in ("query", "positives") if part in parts
+        )
+        bad.notes[f"{place}: {said}"] = None
+
+
+def _records(source: config.Source, bad: BadRows, names: Names) -> Iterator[tuple[str, Iterable[Record]]]:
     """Yield the records of a source, a file at a time where it has files; and the name for rows that name no source."""
     if isinstance(source, config.FilesSource):
         for file in data_files(source.path):
             yield file_stem(file), read_records(file)
     elif isinstance(source, config.MixSource):
-        yield "mix", _mix_records(source, read_corpus(source.corpus, bad))
+        yield "mix", _mix_records(source, read_corpus(source.corpus, bad), names)
     elif isinstance(source, config.HubSource):
         yield source.dataset, _hub_records(source)
     else:
@@ -107,13 +138,20 @@ def read_corpus(path: str | Path, bad: BadRows) -> dict[str, str]:
     return corpus
 
 
-def _mix_records(source: config.MixSource, corpus: Mapping[str, str]) -> Iterator[Record]:
+def _mix_records(source: config.MixSource, corpus: Mapping[str, str], names: Names) -> Iterator[Record]:
     """Yield records ``{"query": text, "pos": [ids], "neg": [ids], "source": name, ...}`` with texts for the ids."""
     for file in data_files(source.rows):
         for where, record in read_records(file):
             if not isinstance(record, dict):
                 yield where, record
-            elif source.sources is None or record.get("source") in source.sources:
+                continue
+            if names.columns is not None:
+                try:
+                    record = dict(names.renamed(record))
+                except RowProblem as problem:
+                    yield where, problem
+                    continue
+            if source.sources is None or record.get("source") in source.sources:
                 yield where, _resolved(record, corpus)
 
 
@@ -124,19 +162,25 @@ def _hub_records(source: config.HubSource) -> Iterator[Record]:
     where = f"{source.dataset}[{source.split}]"
     try:
         rows = datasets.load_dataset(
-            source.dataset, name=source.config, split=source.split, revision=source.revision
+            source.dataset,
+            name=source.config,
+            split=source.split,
+            revision=source.revision,
+            data_files=source.files,
+            streaming=source.streaming,
         )
+        # Streamed, what cannot be had shows only here.
+        for number, record in enumerate(rows, start=1):
+            yield f"{where} row {number}", record
     # ConnectionError is an OSError and DatasetNotFoundError a FileNotFoundError: the order matters.
     except ConnectionError as error:
         todo = "check the network, or download the data set and use kind: files"
         raise SetupError(f"cannot reach the Hub ({_first_line(error)})", where=where, todo=todo) from error
     except (DatasetsError, ValueError, OSError) as error:
-        todo = "check dataset, config, split and revision (and `hf auth login` if it is gated)"
+        todo = "check dataset, config, files, split and revision (and `hf auth login` if it is gated)"
         raise InputError(
             f"cannot load the data set ({_first_line(error)})", where=where, todo=todo
         ) from error
-    for number, record in enumerate(rows, start=1):
-        yield f"{where} row {number}", record
 
 
 def _world_records(source: config.WorldSource) -> Iterator[Record]:
@@ -173,6 +217,10 @@ def _lookup(ids: object, corpus: Mapping[str, str], role: str) -> list[str]:
         return []
     if not isinstance(ids, list):
         raise RowProblem(f"{role} is not a list of corpus ids", f'write "{role}": [ids]')
+    # A list in the place of an id could be too deep to be written out.
+    if odd := [key for key in ids if isinstance(key, bool) or not isinstance(key, str | int)]:
+        todo = "write ids as texts or whole numbers"
+        raise RowProblem("an id is not in the corpus", todo, f"{role} holds a {type(odd[0]).__name__}")
     texts = [corpus.get(str(key)) for key in ids]
     if missing := [key for key, text in zip(ids, texts, strict=True) if text is None]:
         raise RowProblem(

@@ -47,6 +47,8 @@ class Table:
     positive_scores, negative_scores : ndarray of float32, or None
         A teacher's score of each of ``positives.values`` and ``negatives.values``, NaN where a row has none;
         None if no row has any.
+    notes : list of str
+        What reading decided by itself, a sentence each: names of columns, pairs of too low a score.
     """
 
     texts: Sequence[tuple[str, str]]
@@ -59,6 +61,7 @@ class Table:
     fingerprint: str
     positive_scores: np.ndarray | None = None
     negative_scores: np.ndarray | None = None
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.query)
@@ -77,7 +80,9 @@ class Table:
         )
 
 
-def build_table(data: config.Data, folder: Path | None = None) -> Table:
+def build_table(
+    data: config.Data, folder: Path | None = None, prompts: config.Prompts | None = None
+) -> Table:
     """Read every source of a configuration.
 
     Parameters
@@ -86,6 +91,8 @@ def build_table(data: config.Data, folder: Path | None = None) -> Table:
         Sources, the query template, and what to do with bad rows; its ``cache_dir`` plays no part.
     folder : Path, optional
         Receives texts and columns, where :func:`open_table` finds them again; absent: they stay in memory.
+    prompts : config.Prompts, optional
+        What is put before texts beside the instructions of the rows.
 
     Raises
     ------
@@ -96,10 +103,10 @@ def build_table(data: config.Data, folder: Path | None = None) -> Table:
         If the Hub cannot be reached.
     """
     bad = BadRows(data.bad_rows)
-    builder = _Builder(data.query_template, folder)
+    builder = _Builder(data.query_template, folder, prompts or config.Prompts())
     for row in read_rows(data, bad):
         builder.add(row)
-    return builder.table(dict(bad.counts))
+    return builder.table(dict(bad.counts), list(bad.notes))
 
 
 def open_table(folder: Path) -> Table:
@@ -163,9 +170,9 @@ _ROWS = 4096
 class _Builder:
     """Collects rows; holds each distinct text and prompt once."""
 
-    def __init__(self, query_template: str, folder: Path | None) -> None:
-        self._template, self._folder = query_template, folder
-        self._prompts: dict[str | None, str] = {None: ""}
+    def __init__(self, query_template: str, folder: Path | None, prompts: config.Prompts) -> None:
+        self._template, self._folder, self._prompts = query_template, folder, prompts
+        self._filled: dict[str, str] = {}
         self._texts = TextList() if folder is None else TextWriter(folder)
         self._sources: dict[str, int] = {}
         self._columns = {name: ColumnWriter(folder, name, dtype) for name, dtype in _COLUMNS.items()}
@@ -176,14 +183,11 @@ class _Builder:
             self._held[f"{role}_offsets"].append(0)
 
     def add(self, row: Row) -> None:
-        if (prompt := self._prompts.get(row.instruction)) is None:
-            # Not str.format: an instruction or template may hold braces of its own.
-            prompt = self._template.replace("{instruction}", row.instruction or "")
-            self._prompts[row.instruction] = prompt
+        prompt, before_documents = self._query_prompt(row), self._document_prompt(row.source)
         number, held = self._texts.add, self._held
         held["query"].append(number(prompt, row.query))
-        held["positives"].extend([number("", text) for text in row.positives])
-        held["negatives"].extend([number("", text) for text in row.negatives])
+        held["positives"].extend([number(before_documents, text) for text in row.positives])
+        held["negatives"].extend([number(before_documents, text) for text in row.negatives])
         self._ends[0] += len(row.positives)
         self._ends[1] += len(row.negatives)
         held["positive_offsets"].append(self._ends[0])
@@ -195,12 +199,30 @@ class _Builder:
         if len(held["query"]) == _ROWS:
             self._flush()
 
+    def _query_prompt(self, row: Row) -> str:
+        of_source = self._prompts.sources.get(row.source)
+        if of_source is not None and of_source.query is not None:
+            return of_source.query
+        if row.instruction is None:
+            return self._prompts.query or ""
+        if (prompt := self._filled.get(row.instruction)) is None:
+            # Not str.format: an instruction or template may hold braces of its own.
+            prompt = self._template.replace("{instruction}", row.instruction)
+            self._filled[row.instruction] = prompt
+        return prompt
+
+    def _document_prompt(self, source: str) -> str:
+        of_source = self._prompts.sources.get(source)
+        if of_source is not None and of_source.document is not None:
+            return of_source.document
+        return self._prompts.document or ""
+
     def _flush(self) -> None:
         for name, values in self._held.items():
             self._columns[name].write(values)
             values.clear()
 
-    def table(self, skipped: dict[str, int]) -> Table:
+    def table(self, skipped: dict[str, int], notes: list[str]) -> Table:
         self._flush()
         texts, sources = self._texts.close(), list(self._sources)
         columns = {name: column.close() for name, column in self._columns.items()}
@@ -209,7 +231,7 @@ class _Builder:
                 del columns[name]
                 if self._folder is not None:
                     (self._folder / f"{name}.bin").unlink()
-        record: dict[str, Any] = {"sources": sources, "skipped": skipped}
+        record: dict[str, Any] = {"sources": sources, "skipped": skipped, "notes": notes}
         record["fingerprint"] = _fingerprint(texts, sources, columns)
         if self._folder is not None:
             content = json.dumps({**record, "scored": self._scored})
@@ -231,6 +253,7 @@ def _table(
         record["fingerprint"],
         columns.get("positive_scores"),
         columns.get("negative_scores"),
+        record.get("notes", ()),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.isolation import parallel_tokenizers
 
 from .columns import ColumnWriter, map_column
 from .ragged import Ragged
@@ -47,6 +48,7 @@ def tokenize(
     *,
     query_max_tokens: int,
     document_max_tokens: int,
+    document_prompts: Collection[str] = ("",),
     progress: Callable[[int, int], None] | None = None,
     folder: Path | None = None,
 ) -> TokenStore:
@@ -55,11 +57,13 @@ def tokenize(
     Parameters
     ----------
     texts : sequence of (str, str)
-        (prompt, text); one with a prompt is a query, one without a document.
+        (prompt, text).
     tokenizer : PreTrainedTokenizerBase
         Sees prompt and text as one string; adds the special tokens it adds by default.
     query_max_tokens, document_max_tokens : int
         Longer texts are truncated; prompt and special tokens count.
+    document_prompts : collection of str
+        Prompts of documents, by default none at all; a text with another prompt is a query.
     progress : callable, optional
         Called with (texts done, texts in all).
     folder : Path, optional
@@ -83,21 +87,29 @@ def tokenize(
     values, offsets, prompt_lengths = (ColumnWriter(folder, name, dtype) for name, dtype in _COLUMNS.items())
     offsets.write([end := 0])
     unusable = _UnusableTexts()
-    for start in range(0, len(texts), _CHUNK):
-        chunk = texts[start : start + _CHUNK]
-        for prompt in {prompt for prompt, _ in chunk} - known.keys():
-            known[prompt] = _prompt_length(prompt, tokenizer)
-        prompts = np.array([known[prompt] for prompt, _ in chunk], np.int32)
-        limits = np.array([query_max_tokens if prompt else document_max_tokens for prompt, _ in chunk])
-        ids = _token_ids(chunk, tokenizer, limits)
-        lengths = np.array([len(tokens) for tokens in ids], np.int64)
-        unusable.find(chunk, lengths, prompts, limits)
-        values.write(np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum())))
-        offsets.write(end + np.cumsum(lengths))
-        prompt_lengths.write(np.minimum(prompts, lengths - 1))
-        end += int(lengths.sum())
-        if progress is not None:
-            progress(start + len(chunk), len(texts))
+    encode: Callable[[list[str], int], list[list[int]]] | None = None
+    with parallel_tokenizers():
+        for start in range(0, len(texts), _CHUNK):
+            chunk = texts[start : start + _CHUNK]
+            for prompt in {prompt for prompt, _ in chunk} - known.keys():
+                known[prompt] = _prompt_length(prompt, tokenizer)
+            prompts = np.array([known[prompt] for prompt, _ in chunk], np.int32)
+            limits = np.array(
+                [
+                    document_max_tokens if prompt in document_prompts else query_max_tokens
+                    for prompt, _ in chunk
+                ]
+            )
+            encode = encode or chosen_encoder(tokenizer, ["".join(pair) for pair in chunk], int(limits[0]))
+            ids = _token_ids(chunk, encode, limits)
+            lengths = np.array([len(tokens) for tokens in ids], np.int64)
+            unusable.find(chunk, lengths, prompts, limits)
+            values.write(np.fromiter(itertools.chain.from_iterable(ids), np.int32, int(lengths.sum())))
+            offsets.write(end + np.cumsum(lengths))
+            prompt_lengths.write(np.minimum(prompts, lengths - 1))
+            end += int(lengths.sum())
+            if progress is not None:
+                progress(start + len(chunk), len(texts))
     unusable.refuse()
     return TokenStore(values.close(), offsets.close(), prompt_lengths.close())
 
@@ -126,21 +138,53 @@ def _prompt_length(prompt: str, tokenizer: PreTrainedTokenizerBase) -> int:
     return len(tokens) - bool(tokens and tokens[-1] in tokenizer.all_special_ids)
 
 
-def _token_ids(
-    chunk: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, limits: np.ndarray
-) -> list[list[int]]:
-    ids: list[list[int]] = [[]] * len(chunk)
-    for limit in np.unique(limits).tolist():
-        places = np.flatnonzero(limits == limit).tolist()
-        encoded = tokenizer(
-            ["".join(chunk[place]) for place in places],
+def chosen_encoder(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], limit: int
+) -> Callable[[list[str], int], list[list[int]]]:
+    """Return the faster of two ways from (texts, limit) to token ids, if both give the same of these texts.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        transformers' own call also keeps where in the text each token stood, which no one asks for here.
+    texts : list of str
+        Some of those to come.
+    limit : int
+        Tokens at which they are cut.
+    """
+
+    def slow(texts: list[str], limit: int) -> list[list[int]]:
+        return tokenizer(
+            texts,
             truncation=True,
             max_length=limit,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
-        )
-        for place, tokens in zip(places, encoded["input_ids"], strict=True):
+        )["input_ids"]
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return slow
+
+    def fast(texts: list[str], limit: int) -> list[list[int]]:
+        backend.enable_truncation(limit, direction=tokenizer.truncation_side)
+        backend.no_padding()
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
+
+    return fast if slow(texts, limit) == fast(texts, limit) else slow
+
+
+def _token_ids(
+    chunk: Sequence[tuple[str, str]],
+    encode: Callable[[list[str], int], list[list[int]]],
+    limits: np.ndarray,
+) -> list[list[int]]:
+    ids: list[list[int]] = [[]] * len(chunk)
+    for limit in np.unique(limits).tolist():
+        places = np.flatnonzero(limits == limit).tolist()
+        encoded = encode(["".join(chunk[place]) for place in places], limit)
+        for place, tokens in zip(places, encoded, strict=True):
             ids[place] = tokens
     return ids
 

@@ -3,4 +3,4 @@
 from .balance import deal, imbalance
 from .gather import all_gather_rows, max_over_ranks, sum_over_ranks
 from .reduction import GradientSum
-from .world import World, explain_lost_ranks, joined_world
+from .world import World, chosen_device, explain_lost_ranks, joined_world

@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -43,21 +44,27 @@ class World:
             dist.barrier()
 
 
+#: What a user may ask for.
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
 @contextlib.contextmanager
-def joined_world(*, timeout_minutes: float = 10.0) -> Generator[World]:
+def joined_world(*, timeout_minutes: float = 10.0, device: DeviceName = "auto") -> Generator[World]:
     """Join the job that ``accelerate launch`` or ``torchrun`` started (alone without one), and leave it at the end.
 
     Parameters
     ----------
     timeout_minutes : float
         After this long a collective that waits for a dead rank ends the job.
+    device : {"auto", "cpu", "cuda", "mps"}
+        What each rank computes on; see :func:`chosen_device`.
 
     Raises
     ------
     SetupError
         If the ranks of the job do not find each other, or there are more of them on this machine than GPUs.
     """
-    world = _join(timeout_minutes)
+    world = _join(timeout_minutes, device)
     try:
         yield world
     finally:
@@ -65,14 +72,14 @@ def joined_world(*, timeout_minutes: float = 10.0) -> Generator[World]:
             dist.destroy_process_group()
 
 
-def _join(timeout_minutes: float) -> World:
+def _join(timeout_minutes: float, name: DeviceName) -> World:
     if "RANK" not in os.environ:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             raise SetupError(
                 f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this process was given no RANK",
                 todo="launch with torchrun --nproc_per_node N -m reasoning_embedding ..., or accelerate launch",
             )
-        return World(device=_device(0))
+        return World(device=chosen_device(name))
     try:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -81,7 +88,7 @@ def _join(timeout_minutes: float) -> World:
             f"the launcher's RANK, WORLD_SIZE and LOCAL_RANK are not all numbers: {error}",
             todo="launch with torchrun --nproc_per_node N -m reasoning_embedding ..., or accelerate launch",
         ) from error
-    device = _device(local_rank)
+    device = chosen_device(name, local_rank)
     try:
         # Rows and gradients travel on the device; flags and counts of a GPU job may travel on the host.
         dist.init_process_group(
@@ -96,8 +103,30 @@ def _join(timeout_minutes: float) -> World:
     return World(rank, size, device)
 
 
-def _device(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+def chosen_device(name: DeviceName = "auto", local_rank: int = 0) -> torch.device:
+    """Return the device of a rank.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "cuda", "mps"}
+        ``auto``: a CUDA GPU where one answers and the launcher did not ask for the CPU, else the CPU.
+    local_rank : int
+        Which of this machine's processes it is.
+
+    Raises
+    ------
+    SetupError
+        If this machine has no such device, or fewer GPUs than processes.
+    """
+    todo = "use --device cpu or auto (training.device in a configuration); `rembed doctor` says what there is"
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise SetupError("this machine (or this torch) has no MPS device", where="device", todo=todo)
+        return torch.device("mps")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SetupError("no CUDA GPU answers on this machine", where="device", todo=todo)
+    by_launcher = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if name == "cpu" or (name == "auto" and (by_launcher or not torch.cuda.is_available())):
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise SetupError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import logging
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,16 @@ from .sharding import TextEncoder, broadcast_array
 
 #: Sub-folder of an evaluation folder.
 FOLDER = "embeddings"
+_LOG = logging.getLogger(__name__)
+_SUM_BYTES = 4
+
+
+def _sum(content: bytes | memoryview) -> bytes:
+    return zlib.crc32(content).to_bytes(_SUM_BYTES, "little")
 
 
 class EmbeddingCache:
-    """Float32 arrays in ``<folder>/<content hash>.npy``.
+    """Float32 arrays in ``<folder>/<content hash>.npy``, each followed by the CRC-32 of what comes before it.
 
     Parameters
     ----------
@@ -34,7 +43,7 @@ class EmbeddingCache:
         self.folder = folder
         self.model = model
 
-    def path(self, texts: Sequence[str], *, prompt: str, max_tokens: int) -> Path:
+    def path(self, texts: Sequence[str], *, prompt: str, max_tokens: int | None) -> Path:
         """Return where the embeddings of these texts, in this order, lie or would lie."""
         digest = hashlib.sha256()
         for part in (self.model, prompt, str(max_tokens), *texts):
@@ -44,11 +53,16 @@ class EmbeddingCache:
         return self.folder / f"{digest.hexdigest()}.npy"
 
     def load(self, path: Path) -> np.ndarray | None:
-        """Return a saved array; None when there is none, or one that is damaged."""
+        """Return a saved array; None when there is none, or one that is damaged, which is said."""
         try:
-            return np.load(path, allow_pickle=False)
-        except (FileNotFoundError, NotADirectoryError, EOFError, ValueError):
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        content, total = content[:-_SUM_BYTES], content[-_SUM_BYTES:]
+        if total != _sum(content):
+            _LOG.warning("%s is damaged, or of an older version; its texts are embedded again", path)
+            return None
+        return np.load(io.BytesIO(content), allow_pickle=False)
 
     def save(self, path: Path, embeddings: np.ndarray) -> None:
         """Write an array, all or nothing.
@@ -58,8 +72,11 @@ class EmbeddingCache:
         SetupError
             When the disk is full or the folder cannot be written.
         """
+        content = io.BytesIO()
+        np.save(content, np.ascontiguousarray(embeddings, dtype=np.float32))
         with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.ascontiguousarray(embeddings, dtype=np.float32))
+            file.write(content.getbuffer())
+            file.write(_sum(content.getbuffer()))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,7 +114,7 @@ class CachedEncoder:
         return self.encoder.dimension
 
     def encode(
-        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int = 512, **options: Any
+        self, texts: Sequence[str], *, prompt: str = "", max_tokens: int | None = None, **options: Any
     ) -> np.ndarray:
         """Return the embeddings (len(texts), dimension) of the cache, or encode and save them.
 

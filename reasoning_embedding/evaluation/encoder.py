@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,15 @@ from mteb.models.model_meta import ModelMeta
 from mteb.models.search_wrappers import SearchEncoderWrapper
 from mteb.types import PromptType
 
-from reasoning_embedding import config
 from reasoning_embedding.errors import ReasoningEmbeddingError
 from reasoning_embedding.progress import Countdown, Report
 
-from .instructions import Instructions
+from .asking import Asking
+from .compression import Compression, ranges_of
+from .instructions import is_asymmetric
 from .sharding import TextEncoder
 
 ORGANISATION = "reasoning_embedding"
-#: The template of the data section: evaluation asks as training did.
-QUERY_TEMPLATE: str = config.Data.model_fields["query_template"].default
 _PLURAL = {"query": "queries", "document": "documents", "text": "texts"}
 
 
@@ -44,6 +43,9 @@ def model_meta(model_name: str, revision: str, **known: Any) -> ModelMeta:
     return ModelMeta.create_empty(fields)
 
 
+_EACH_TASKS_OWN = Asking()
+
+
 class MtebEncoder:
     """An embedder as mteb's ``EncoderProtocol`` and, for corpora in chunks, its ``SearchProtocol``.
 
@@ -53,21 +55,19 @@ class MtebEncoder:
         The model.
     meta : ModelMeta
         Its name and revision, see :func:`model_meta`.
-    instructions : Instructions, optional
-        What texts are asked with; absent: each task's own.
-    prompts : mapping, optional
-        The model's own prompts by name (``query``, ``document``), which then stand in the place of instructions;
-        empty: texts get no prompt at all, as lexical models are asked.
+    asking : Asking, optional
+        What stands before each text; absent: each task's own instruction. None: nothing at all, as lexical models are
+        asked.
     corpus_embedder : TextEncoder, optional
         Encodes documents in the place of `embedder`: the same model behind a cache.
-    max_tokens : int
-        Truncation length of a text.
+    max_tokens : int, optional
+        Longer texts are cut; absent: at the model's own limit.
+    compression : Compression, optional
+        What is kept of a vector before texts are compared; absent: all of it.
     pack_tokens : int, optional
         Tokens of one forward; absent: what suits the device.
     chunk_documents : int
         Documents of a corpus encoded and searched at a time; of the others only each query's best are kept.
-    query_template : str
-        Holds ``{instruction}``; it is put before texts that have one, except documents.
     report : callable, optional
         Takes a line of progress.
     """
@@ -77,22 +77,24 @@ class MtebEncoder:
         embedder: TextEncoder,
         meta: ModelMeta,
         *,
-        instructions: Instructions | None = None,
-        prompts: Mapping[str, str] | None = None,
+        asking: Asking | None = _EACH_TASKS_OWN,
         corpus_embedder: TextEncoder | None = None,
-        max_tokens: int = 512,
+        max_tokens: int | None = None,
+        compression: Compression | None = None,
         pack_tokens: int | None = None,
         chunk_documents: int = 50_000,
-        query_template: str = QUERY_TEMPLATE,
         report: Report | None = None,
     ) -> None:
         self.embedder = embedder
         self.corpus_embedder = corpus_embedder or embedder
         self._meta = meta
-        self.instructions = instructions or Instructions()
-        self.prompts = prompts
+        self.asking = asking
         self.max_tokens, self.pack_tokens = max_tokens, pack_tokens
-        self.query_template = query_template
+        self.compression = compression or Compression()
+        #: Task, subset and split -> what int8 steps lie between; see :meth:`calibrate`.
+        self._ranges: dict[tuple[str, str, str], np.ndarray] = {}
+        #: Of the task that is being scored, where its queries wait for the range of its documents.
+        self._waiting: tuple[str, str, str] | None = None
         self.report = report
         #: Task -> subset -> side -> what was put before its texts since the record was last cleared.
         self.sent: dict[str, dict[str, dict[str, str]]] = {}
@@ -105,9 +107,7 @@ class MtebEncoder:
 
     def prompt(self, metadata: TaskMetadata, subset: str, prompt_type: PromptType | None) -> str:
         """Return what stands before a text of this task."""
-        if self.prompts is not None:
-            return "" if prompt_type is None else self.prompts.get(PromptType(prompt_type).value, "")
-        return self.instructions.prompt(metadata, subset, prompt_type, self.query_template)
+        return "" if self.asking is None else self.asking.prompt(metadata, subset, prompt_type)
 
     def encode(
         self,
@@ -128,11 +128,38 @@ class MtebEncoder:
         """
         texts = [text for batch in inputs for text in batch["text"]]
         side = "text" if prompt_type is None else PromptType(prompt_type).value
-        subset = "" if hf_subset == "default" else f" {hf_subset}"
-        what = f"{task_metadata.name}{subset} {_PLURAL[side]}"
         prompt = self.prompt(task_metadata, hf_subset, prompt_type)
         self.sent.setdefault(task_metadata.name, {}).setdefault(hf_subset, {})[side] = prompt
-        encoder = self.corpus_embedder if prompt_type == PromptType.document else self.embedder
+        vectors = self._embed(texts, task_metadata, hf_subset, side, prompt)
+        if self.compression.quantize is None:
+            return vectors
+        signs = is_asymmetric(task_metadata)
+        key = (task_metadata.name, hf_subset, hf_split) if signs else (task_metadata.name, "", "")
+        if self.compression.quantize == "binary":
+            return self.compression.scored(vectors, signs=signs)
+        if side == "query" and signs:
+            self._waiting = key  # a query is coded by the range of the documents, which come after it
+            return vectors
+        if side == "text":
+            self._waiting = None
+        if key not in self._ranges:
+            self._ranges[key] = ranges_of(vectors)
+        return self.compression.scored(vectors, self._ranges[key])
+
+    def calibrate(self, texts: list[str], metadata: TaskMetadata, subset: str) -> None:
+        """Find the range of each entry over all texts of a task without sides, before it is scored with int8.
+
+        Of a task with sides the first documents that are encoded give it.
+        """
+        prompt = self.prompt(metadata, subset, None)
+        vectors = self._embed(texts, metadata, subset, "text", prompt)
+        self._ranges[metadata.name, "", ""] = ranges_of(vectors)
+
+    def _embed(
+        self, texts: list[str], metadata: TaskMetadata, subset: str, side: str, prompt: str
+    ) -> np.ndarray:
+        what = f"{metadata.name}{'' if subset == 'default' else f' {subset}'} {_PLURAL[side]}"
+        encoder = self.corpus_embedder if side == "document" else self.embedder
         embeddings = encoder.encode(
             texts,
             prompt=prompt,
@@ -144,7 +171,7 @@ class MtebEncoder:
             raise ReasoningEmbeddingError(
                 "embeddings are not finite", where=what, todo="look for NaN in the weights"
             )
-        return embeddings
+        return self.compression.shorten(embeddings)
 
     def index(self, corpus: Dataset, **kwargs: Any) -> None:
         """Take the documents to search; they are encoded chunk by chunk as they are searched."""
@@ -156,6 +183,8 @@ class MtebEncoder:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Cosine of all pairs (n1, n2): a matrix product, as embeddings have unit norm."""
+        if self._waiting in self._ranges:
+            embeddings1 = self.compression.scored(np.asarray(embeddings1), self._ranges[self._waiting])
         return torch.as_tensor(embeddings1) @ torch.as_tensor(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:

@@ -68,14 +68,22 @@ class Instructions:
             Query, document, or None for texts of a task that has no sides.
         """
         side = PromptType(prompt_type) if prompt_type else None
-        names = (f"{metadata.name}:{subset}", metadata.name, metadata.type)
-        for name in names:
+        said = self.said(metadata, subset, side)
+        return _own(metadata, side) if said is None else said
+
+    def said(self, metadata: TaskMetadata, subset: str, side: PromptType | None) -> str | None:
+        """Return the instruction that was given for such a text, or None: then the task's own counts."""
+        for name in (f"{metadata.name}:{subset}", metadata.name, metadata.type):
             for key in _keys(name, side):
                 if key in self._given:
                     return self._given[key]
-        if side is not None and side.value in self._given:
-            return self._given[side.value]
-        return _own(metadata, side)
+        return self._given.get(side.value) if side is not None else None
+
+    def and_of_tasks(self, given: Mapping[str, str]) -> Instructions:
+        """Return these, with instructions that tasks of the configuration name themselves; these come first."""
+        found = Instructions()
+        found.where, found._given = self.where, {**given, **self._given}
+        return found
 
     def prompt(
         self,
@@ -97,17 +105,6 @@ class Instructions:
         if not instruction or prompt_type == PromptType.document:
             return instruction
         return template.replace("{instruction}", instruction)
-
-    def sent(self, metadata: TaskMetadata, subset: str = "default") -> dict[str, str]:
-        """Return side -> instruction, for the record; what is not sent is left out.
-
-        A task without sides has the one entry ``text``.
-        """
-        sides: dict[str, PromptType | None] = {"text": None}
-        if is_asymmetric(metadata):
-            sides = {side.value: side for side in PromptType}
-        found = {name: self.for_task(metadata, subset, side) for name, side in sides.items()}
-        return {name: instruction for name, instruction in found.items() if instruction}
 
     def check(self, tasks: Iterable[str]) -> None:
         """Refuse keys that no task can have.

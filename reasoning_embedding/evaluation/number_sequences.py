@@ -18,6 +18,7 @@ from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouett
 from reasoning_embedding import config
 from reasoning_embedding.errors import ReasoningEmbeddingError
 
+from .compression import Compression, ranges_of
 from .floors.tfidf import TfIdf
 from .sharding import TextEncoder
 
@@ -156,7 +157,8 @@ def score(
     model: TextEncoder,
     task: config.NumberSequencesTask,
     *,
-    max_tokens: int = 512,
+    max_tokens: int | None = None,
+    compression: Compression | None = None,
     pack_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Score how an embedder's clusters of number texts agree with their families.
@@ -167,8 +169,10 @@ def score(
         Sees the texts without an instruction.
     task : config.NumberSequencesTask
         Families, terms, chunks, order, draws of the null and seed.
-    max_tokens : int
-        Truncation length of a text.
+    max_tokens : int, optional
+        Longer texts are cut; absent: at the model's own limit.
+    compression : Compression, optional
+        What is kept of a vector; absent: all of it.
     pack_tokens : int, optional
         Tokens of one forward; absent: what suits the device.
 
@@ -194,7 +198,12 @@ def score(
     data = sequences(task)
     if isinstance(model, TfIdf):
         model.fit(data.texts)
-    embeddings = model.encode(data.texts, max_tokens=max_tokens, pack_tokens=pack_tokens).astype(np.float64)
+    kept = compression or Compression()
+    vectors = kept.shorten(
+        model.encode(data.texts, prompt="", max_tokens=max_tokens, pack_tokens=pack_tokens)
+    )
+    ranges = ranges_of(vectors) if kept.quantize == "int8" else None
+    embeddings = kept.scored(vectors, ranges).astype(np.float64)
     distinct = len(np.unique(embeddings, axis=0))
     if distinct < len(data.families):
         raise ReasoningEmbeddingError(

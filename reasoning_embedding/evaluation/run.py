@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config, isolation
-from reasoning_embedding.backbones.embedder import default_pack_tokens
+from reasoning_embedding.backbones import Readout
+from reasoning_embedding.backbones.embedder import NO_LIMIT, default_pack_tokens
 from reasoning_embedding.checkpoints.provenance import versions
-from reasoning_embedding.checkpoints.scores import FILE, load_scores, mean_scores
+from reasoning_embedding.checkpoints.scores import (
+    FILE,
+    load_all_scores,
+    mean_scores,
+    same_settings,
+    set_aside,
+)
 from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
@@ -21,20 +31,26 @@ from reasoning_embedding.files import write_json
 from reasoning_embedding.progress import Report
 
 from . import number_sequences
+from .asking import QUERY_TEMPLATE, Asking, ModelPrompts
+from .compression import Compression
 from .embedding_cache import FOLDER as CACHE_FOLDER
 from .embedding_cache import CachedEncoder, EmbeddingCache
-from .encoder import QUERY_TEMPLATE, MtebEncoder, model_meta
+from .encoder import MtebEncoder, model_meta
 from .floors.bm25 import BM25Search
 from .floors.tfidf import TfIdf
 from .instructions import Instructions
 from .scoring import identity, outcome, score_task
 from .sharding import ShardedEncoder, TextEncoder, broadcast_object
-from .tasks.loading import load_tasks
+from .tasks.loading import load_tasks, task_name
 from .tasks.suites import suite_members
 
 _OUTCOMES = ("tasks", "failed")
-#: Settings that decide a score: with others, old scores are not taken for those of this call.
-_DECISIVE = ("max_tokens", "pack_tokens", "query_template", "dtype", "pooling")
+
+
+def folder_of(folder: Path, settings: config.Evaluation) -> Path:
+    """Return where in a folder of scores those of these settings lie: compressed vectors have a place of their own."""
+    name = Compression(settings.truncate, settings.quantize).name
+    return folder / name if name else folder
 
 
 def evaluate(
@@ -46,26 +62,27 @@ def evaluate(
     revision: str,
     step: int | None,
     query_template: str = QUERY_TEMPLATE,
-    own_prompts: Mapping[str, str] | None = None,
+    own_prompts: ModelPrompts | None = None,
+    known_as: Sequence[str] = (),
     report: Report = lambda line: None,
     world: World | None = None,
 ) -> dict[str, Any]:
     """Score a model on tasks and write ``scores.json`` and mteb's own files.
 
-    A task is skipped when the folder holds its scores for the same model, revision, settings, instructions
-    and data; each task is saved as it ends. One that fails is recorded under ``failed``, the others go on,
-    and the next call tries it again.
+    A task is skipped when the folder holds its scores for the same revision, settings, prompts and data; each task is
+    saved as it ends. One that fails is recorded under ``failed``, the others go on, and the next call tries it again.
+    Tasks that an earlier call scored in the same way stay; scores of other settings or weights are set aside.
 
     Parameters
     ----------
     model : TextEncoder or BM25
         An embedder, or a lexical baseline, which is sent no instructions.
     settings : config.Evaluation
-        Tasks, instructions, truncation length, tokens of a forward, documents of a chunk, threads. All tasks are
-        read and checked before the first is scored; ``scores.json`` holds these and no others, number sequences last.
+        Tasks, prompts, limit, what is kept of vectors, tokens of a forward, documents of a chunk, threads. All tasks
+        are read and checked before the first is scored.
     folder : Path
-        Receives ``scores.json``, ``mteb/results/<model>/<revision>/<task>.json``, ``per_query/<task>.json``
-        and ``embeddings/``.
+        Its :func:`folder_of` receives ``scores.json``, ``mteb/results/<model>/<revision>/<task>.json``,
+        ``per_query/<task>.json`` and ``embeddings/``.
     model_name, revision : str
         What results are filed under; :func:`~reasoning_embedding.checkpoints.scores.revision_of` makes a
         revision that changes with the weights, ``BM25().revision`` is the baseline's.
@@ -73,9 +90,10 @@ def evaluate(
         Training step, for the record.
     query_template : str
         Put before a query that has an instruction; the one of training.
-    own_prompts : mapping, optional
-        Of a model that was not made here: its prompts by name (``query``, ``document``), which stand in the place of
-        the tasks' instructions where the settings give none.
+    own_prompts : ModelPrompts, optional
+        The model's prompts, which stand in the place of the tasks' instructions where the settings give none.
+    known_as : sequence of str
+        Further revisions under which scores of these weights may lie: that of the live model they were saved from.
     report : callable
         Takes a line of progress.
     world : World, optional
@@ -95,8 +113,21 @@ def evaluate(
         When the folder cannot be written.
     """
     world = world or World()
+    folder = folder_of(folder, settings)
+    compression = Compression(settings.truncate, settings.quantize)
+    if not isinstance(model, BM25):
+        compression.dimension(model.dimension)
     say = report if world.is_main else lambda line: None
+    said: dict[str, str] = {
+        task_name(task): words
+        for task in settings.tasks
+        if isinstance(words := getattr(task, "instruction", None), str)
+    }
     instructions = Instructions(settings.instructions)
+    lexical = isinstance(model, BM25 | TfIdf)
+    if settings.prompts is not None:
+        own_prompts = ModelPrompts(settings.prompts, source="given")
+    asking = None if lexical else Asking(instructions.and_of_tasks(said), own_prompts, query_template)
     with isolation.same_random_state(), isolation.threads(settings.threads), isolation.quiet_libraries():
         loaded = _load(settings.tasks, instructions)
         scores: dict[str, Any] = {
@@ -106,27 +137,24 @@ def evaluate(
             "tasks": [],
             "failed": [],
             "suites": suite_members(settings.tasks),
-            "settings": _pinned(model, settings, query_template),
+            "settings": _pinned(model, settings, asking),
             "versions": versions(),
         }
-        known = broadcast_object(_known(folder, scores) if world.is_main else None, world)
-        lexical = isinstance(model, BM25 | TfIdf)
-        prompts: Mapping[str, str] | None = None
-        if lexical:
-            prompts = {}
-        elif settings.instructions is None:
-            prompts = own_prompts  # where the user says nothing, as its authors ask it
-        sent = instructions if prompts is None else None
+        earlier = _earlier(folder, scores, known_as, say) if world.is_main else {}
+        earlier = broadcast_object(earlier, world)
         todo = []
         for task in loaded:
-            own = identity(task, sent) if isinstance(task, AbsTask) else number_sequences.identity(task)
-            entry = known.get(own["task"], {})
-            if all(entry.get(key) == value for key, value in own.items()):
+            own = identity(task, asking) if isinstance(task, AbsTask) else number_sequences.identity(task)
+            entry = earlier.get(own["task"], {})
+            # Entries of older versions have no prompts of the model; neither has one that is sent none.
+            if all(entry.get(key) == own.get(key) for key in (*own, "own_prompts")):
                 scores["tasks"].append(entry)
             else:
                 todo.append((task, own))
         if skipped := len(scores["tasks"]):
             say(f"{model_name} {revision}: {skipped} of {len(loaded)} tasks scored before")
+        asked = {_name(task) for task in loaded}
+        scores["tasks"] += [entry for name, entry in earlier.items() if name not in asked]
         cache = EmbeddingCache(folder / CACHE_FOLDER, f"{revision} {scores['settings']}")
         search: MtebEncoder | BM25Search
         if isinstance(model, BM25):
@@ -138,21 +166,21 @@ def evaluate(
             search = MtebEncoder(
                 encoder,
                 _meta(model, scores),
-                instructions=instructions,
-                prompts=prompts,
+                asking=asking,
                 corpus_embedder=CachedEncoder(encoder, cache, world) if keep else None,
-                max_tokens=settings.max_tokens,
+                max_tokens=scores["settings"]["max_tokens"],
+                compression=compression,
                 pack_tokens=settings.pack_tokens,
                 chunk_documents=settings.chunk_documents,
-                query_template=query_template,
                 report=say,
             )
         order = {_name(task): index for index, task in enumerate(loaded)}
+        order = {name: len(order) + index for index, name in enumerate(earlier)} | order
         for task, own in todo:
             if isinstance(task, AbsTask):
                 entry = score_task(task, search, own, folder if world.is_main else None)
             else:
-                entry = _score_sequences(task, encoder, own, settings)
+                entry = _score_sequences(task, encoder, own, scores["settings"], compression)
             scores["failed" if "error" in entry else "tasks"].append(entry)
             if world.is_main:
                 _save(folder, scores, order)
@@ -183,32 +211,61 @@ def _load(
     return loaded
 
 
-def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, query_template: str) -> dict[str, Any]:
-    """Return the settings that go into the result."""
-    pooling = getattr(model, "pooling", None)
+def _pinned(model: TextEncoder | BM25, settings: config.Evaluation, asking: Asking | None) -> dict[str, Any]:
+    """Return the settings that go into the result: how texts were asked, cut and embedded, and what was kept."""
     tensor = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     pack_tokens = settings.pack_tokens
     if pack_tokens is None and tensor is not None:
         pack_tokens = default_pack_tokens(tensor.device)
+    readout = getattr(model, "readout", None)
+    compression = Compression(settings.truncate, settings.quantize)
+    whole = None if isinstance(model, BM25) else model.dimension
     return {
-        "max_tokens": settings.max_tokens,
+        "max_tokens": settings.max_tokens or _own_limit(model),
         "pack_tokens": pack_tokens,
-        "query_template": query_template,
+        "query_template": asking.template if asking else QUERY_TEMPLATE,
+        "prompts_from": _source(asking),
         "dtype": None if tensor is None else str(tensor.dtype).removeprefix("torch."),
-        "pooling": pooling.model_dump() if isinstance(pooling, config.Pooling) else None,
+        "readout": json.loads(json.dumps(asdict(readout) if isinstance(readout, Readout) else readout)),
+        "truncate": settings.truncate,
+        "quantize": settings.quantize,
+        "dimension": None if whole is None else compression.dimension(whole),
+        "bytes_per_vector": None if whole is None else compression.bytes(whole),
         "chunk_documents": settings.chunk_documents,
     }
 
 
-def _known(folder: Path, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return entries of an earlier call by task, if model, revision and what decides a score are the same."""
-    if not (folder / FILE).exists():
-        return {}
-    old = load_scores(folder)
-    same = all(old[key] == scores[key] for key in ("model", "revision")) and all(
-        old["settings"].get(key) == scores["settings"][key] for key in _DECISIVE
-    )
-    return {entry["task"]: entry for entry in old["tasks"]} if same else {}
+def _own_limit(model: TextEncoder | BM25) -> int | None:
+    """The model's own limit of tokens; None where it has none."""
+    limit = getattr(model, "max_tokens", None)
+    return None if limit is None or limit >= NO_LIMIT else limit
+
+
+def _source(asking: Asking | None) -> str:
+    """Where prompts come from, in words."""
+    if asking is None:
+        return "none"
+    if asking.own is None or (asking.own.falls_back and not asking.own.prompts):
+        return "the tasks' instructions"
+    return f"{asking.own.source}{', else the task instructions' if asking.own.falls_back else ''}"
+
+
+def _earlier(
+    folder: Path, scores: dict[str, Any], known_as: Sequence[str], say: Report
+) -> dict[str, dict[str, Any]]:
+    """Return entries of earlier calls by task, of the same weights and settings; other scores are set aside."""
+    revisions = {scores["revision"], *known_as}
+    entries: dict[str, dict[str, Any]] = {}
+    for path, old in load_all_scores(folder).items():
+        if old["revision"] in revisions and same_settings(old["settings"] or {}, scores["settings"]):
+            entries = {entry["task"]: entry for entry in old["tasks"]} | entries
+            scores["suites"] = {**(old.get("suites") or {}), **scores["suites"]}
+            if not (folder / FILE).exists():
+                path.replace(folder / FILE)
+        elif path.name == FILE:
+            set_aside(folder)
+            say(f"{scores['model']}: scores of other settings or weights were set aside in {folder}")
+    return entries
 
 
 def _meta(model: TextEncoder | BM25, scores: dict[str, Any]) -> ModelMeta:
@@ -232,13 +289,18 @@ def _score_sequences(
     task: config.NumberSequencesTask,
     model: TextEncoder | None,
     entry: dict[str, Any],
-    settings: config.Evaluation,
+    settings: dict[str, Any],
+    compression: Compression,
 ) -> dict[str, Any]:
     def score() -> dict[str, Any]:
         if model is None:
             raise InputError("BM25 ranks documents; it has no embeddings to cluster")
         found = number_sequences.score(
-            model, task, max_tokens=settings.max_tokens, pack_tokens=settings.pack_tokens
+            model,
+            task,
+            max_tokens=settings["max_tokens"],
+            compression=compression,
+            pack_tokens=settings["pack_tokens"],
         )
         return {"instruction": "", "prompt": "", **found}
 
@@ -263,4 +325,25 @@ def _save(folder: Path, scores: dict[str, Any], order: dict[str, int]) -> None:
         )
         for suite, members in scores["suites"].items()
     }
-    write_json(folder / FILE, scores)
+    write_json(folder / FILE, scores, summed=True)
+
+
+def query_texts(settings: config.Evaluation) -> dict[str, dict[str, str]]:
+    """Return task -> query id -> text, of tasks whose queries have scores of their own; ids as in ``per_query/``."""
+    found: dict[str, dict[str, str]] = {}
+    with isolation.quiet_libraries():
+        for task in _load(settings.tasks, Instructions()):
+            if isinstance(task, AbsTaskRetrieval):
+                found[task.metadata.name] = dict(_queries(task))
+    return found
+
+
+def _queries(task: AbsTaskRetrieval) -> Iterator[tuple[str, str]]:
+    if not task.data_loaded:
+        task.load_data()
+    task.convert_v1_dataset_format_to_v2(num_proc=None)
+    several = len(task.eval_splits) * len(task.hf_subsets) > 1
+    for split in task.eval_splits:
+        for subset in task.hf_subsets:
+            for row in task.dataset[subset][split]["queries"]:
+                yield f"{split}/{subset}/{row['id']}" if several else row["id"], str(row["text"])

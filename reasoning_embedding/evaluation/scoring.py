@@ -24,10 +24,11 @@ from reasoning_embedding.checkpoints.scores import METRICS
 from reasoning_embedding.errors import ReasoningEmbeddingError, SetupError
 from reasoning_embedding.files import explain_disk_errors, write_json
 
+from .asking import Asking
 from .encoder import MtebEncoder
 from .floors.bm25 import BM25Search
 from .floors.tfidf import TfIdf
-from .instructions import Instructions, is_asymmetric
+from .instructions import is_asymmetric
 from .tasks.texts import encoded_texts
 
 #: Sub-folder of mteb's own result files.
@@ -42,28 +43,28 @@ _TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": 
 _HOOK = "task_specific_scores"
 
 
-def identity(task: AbsTask, instructions: Instructions | None) -> dict[str, Any]:
+def identity(task: AbsTask, asking: Asking | None) -> dict[str, Any]:
     """Return what, beside model and settings, decides a task's score: equal identity, equal score.
 
     Parameters
     ----------
     task : AbsTask
         Any task of mteb.
-    instructions : Instructions or None
-        What its texts are asked with; None for a model that is sent no instructions.
+    asking : Asking or None
+        How the model is asked; None for one that is sent nothing but texts.
     """
     metadata = task.metadata
-    subsets = list(task.hf_subsets)
-    return {
+    sent = {subset: asking.identity(metadata, subset) if asking else ({}, {}) for subset in task.hf_subsets}
+    found = {
         "task": metadata.name,
         "type": metadata.type,
         "main_metric": metadata.main_score,
         "fingerprint": metadata.revision,
         "splits": list(task.eval_splits),
-        "instructions": {
-            subset: instructions.sent(metadata, subset) if instructions else {} for subset in subsets
-        },
+        "instructions": {subset: instructions for subset, (instructions, _) in sent.items()},
     }
+    prompts = {subset: own for subset, (_, own) in sent.items() if own}
+    return {**found, "own_prompts": prompts} if prompts else found
 
 
 def score_task(
@@ -130,7 +131,7 @@ def _scores(
         rows = _rows(found.task_results[0])
         single = single or (experiments(rows[0], entry["main_metric"]) if len(rows) == 1 else {})
         if single.get("scores"):
-            write_json(path_of(folder, entry["task"]), single)
+            write_json(path_of(folder, entry["task"]), single, summed=True)
     if not isinstance(model, MtebEncoder):
         return values
     sent = model.sent.pop(task.metadata.name, {})
@@ -139,8 +140,10 @@ def _scores(
 
 @contextlib.contextmanager
 def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
-    """Let a TF-IDF model count the task's texts first; it is transductive."""
-    if not isinstance(model, MtebEncoder) or not isinstance(model.embedder, TfIdf):
+    """Let a TF-IDF model count the task's texts first, and an int8 code find their range, where texts have no sides."""
+    counts = isinstance(model, MtebEncoder) and isinstance(model.embedder, TfIdf)
+    ranges = isinstance(model, MtebEncoder) and model.compression.quantize == "int8"
+    if not isinstance(model, MtebEncoder) or not (counts or (ranges and not is_asymmetric(task.metadata))):
         yield
         return
     loaded = task.data_loaded
@@ -148,7 +151,11 @@ def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
         task.load_data()
     if isinstance(task, AbsTaskRetrieval):
         task.convert_v1_dataset_format_to_v2(num_proc=None)
-    model.embedder.fit(encoded_texts(task))
+    if isinstance(model.embedder, TfIdf):
+        model.embedder.fit(encoded_texts(task))
+    else:
+        subset = next(iter(task.hf_subsets), "default")
+        model.calibrate(list(encoded_texts(task)), task.metadata, subset)
     try:
         yield
     finally:
@@ -159,11 +166,11 @@ def _fitted(model: MtebEncoder | BM25Search, task: AbsTask) -> Generator[None]:
 def _described(task: AbsTask, model: MtebEncoder | BM25Search) -> dict[str, Any]:
     """Return what a reader wants to see of a task: the query instruction, and numbers of texts where known."""
     described: dict[str, str] = {"instruction": "", "prompt": ""}
-    if isinstance(model, MtebEncoder) and model.prompts is None:
+    if isinstance(model, MtebEncoder) and model.asking is not None:
         subset = next(iter(task.hf_subsets), "default")
         side = PromptType.query if is_asymmetric(task.metadata) else None
-        described["instruction"] = model.instructions.for_task(task.metadata, subset, side)
-        described["prompt"] = model.prompt(task.metadata, subset, side)
+        described["instruction"] = model.asking.instruction(task.metadata, subset, side)
+        described["prompt"] = model.asking.prompt(task.metadata, subset, side)
     return {**described, **getattr(task, "sizes", {})}  # local tasks know their sizes before they run
 
 

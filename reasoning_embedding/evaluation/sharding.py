@@ -26,7 +26,7 @@ class TextEncoder(Protocol):
         texts: Sequence[str],
         *,
         prompt: str = "",
-        max_tokens: int = 512,
+        max_tokens: int | None = None,
         pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:

@@ -14,7 +14,7 @@ from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_pr
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
 from reasoning_embedding.config.references import parse
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import write_json
+from reasoning_embedding.files import require_folder, write_json
 from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def analyze_pairs(analysis: config.Analysis, folder: ExperimentFolder, report: R
     instrument = make_instrument(analysis, folder.hrsa, report)
     for pair in analysis.pairs:
         a, b = (checkpoint(resolve(reference, folder.path)) for reference in (pair.a, pair.b))
-        result = compare(pair.name, a, b, instrument)
+        twin = None if pair.sibling is None else checkpoint(resolve(pair.sibling, folder.path))
+        result = compare(pair.name, a, b, instrument, levels=analysis.reference_levels, sibling=twin)
         write_json(folder.pair(pair.name), result)
         report(f"pair {pair.name}: done")
 
@@ -159,6 +160,7 @@ def track_series(
     from reasoning_embedding.hrsa.trajectory import TrackTable, track
 
     path = output or (series.run or RunFolder(Path())).track
+    require_folder(path.parent)
     chosen = series.chosen(settings.steps)
     references = [against(name, series) for name in settings.references]
     instrument = make_instrument(settings, path.parent, report, world)

@@ -62,4 +62,4 @@ def compare_tasks(table: Table, tasks: Sequence[config.Task], target: Path, repo
         report(contamination_line(name, kinds))
     for name, reason in unchecked.items():
         report(f"contamination of {name}: not checked, {reason.splitlines()[0]}")
-    write_json(target, {**result, "unchecked": unchecked})
+    write_json(target, {**result, "unchecked": unchecked}, summed=True)

@@ -13,8 +13,9 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, read_json, write_json
+from reasoning_embedding.files import atomic_write, read_json, require_folder, write_json
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import sealed
 
 from .comparisons import checkpoint, make_instrument, series_of
 from .scoring import failures, query_template, score_model
@@ -67,14 +68,15 @@ def run_merge(
     from reasoning_embedding.merging.merge import open_models
 
     run = RunFolder(Path(settings.output_dir) / settings.name)
+    require_folder(run.path)
     named = _models(settings)
     reference = getattr(settings.method, "base", None)
-    base = (reference, resolve(reference).folder) if reference else None
+    base = (reference, resolve(reference).files) if reference else None
     points = _points(settings)
     with open_models(named, base) as models, _held(run):
         if text is not None:
             atomic_write(run.config_yaml, text)
-        write_json(run.config_json, settings.model_dump(mode="json"))
+        write_json(run.config_json, sealed(config.resolved_json(settings), run.path))
         record: dict[str, Any] = {
             "name": settings.name,
             "models": [name for name, _ in named],
@@ -107,7 +109,7 @@ def _points(settings: config.MergeConfig) -> list[MergePoint]:
 def _models(settings: config.MergeConfig) -> list[tuple[str, Path]]:
     """Return what the user calls each model, and its folder."""
     if isinstance(settings.models, list):
-        return [(reference, resolve(reference).folder) for reference in settings.models]
+        return [(reference, resolve(reference).files) for reference in settings.models]
     wanted = settings.models
     if not RunFolder(Path(wanted.run)).checkpoints.is_dir():
         raise InputError("there is no run here", where=wanted.run, todo="models.run is a run's folder")

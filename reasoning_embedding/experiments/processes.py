@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -13,11 +14,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from reasoning_embedding.files import explain_disk_errors
+from reasoning_embedding.isolation import SERIAL
+from reasoning_embedding.orphans import works_for_this_process
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import known_secrets, mask
 
 #: Keeps libraries' own progress bars and advice out of what a process prints.
-QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"}
+QUIET = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": SERIAL, "PYTHONWARNINGS": "ignore::FutureWarning"}
+#: Seconds to wait for a process of an earlier call, which saves and ends when its parent was killed.
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class _Running:
 class ProcessPool:
     """At most `jobs` processes at a time; leaving the block asks all of them to stop and waits for them.
 
+    They, and what they start, stop by themselves when this process is killed; see :mod:`reasoning_embedding.orphans`.
+
     Parameters
     ----------
     jobs : int
@@ -76,7 +83,9 @@ class ProcessPool:
 
     def __exit__(self, *_: object) -> None:
         for job in self._running.values():
-            job.process.terminate()
+            # The group: accelerate's launcher ends without telling the process that trains.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.process.pid, signal.SIGTERM)
         for job in self._running.values():
             job.process.wait()
         if self._before is not None:
@@ -106,11 +115,14 @@ class ProcessPool:
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
+            process_group=0,
             env={
                 "OMP_NUM_THREADS": threads,
+                "RAYON_NUM_THREADS": threads,  # tokenizers
                 **QUIET,
                 **os.environ,
                 **share_of_gpus(slot, self._jobs),
+                **works_for_this_process(),
                 "PYTHONUNBUFFERED": "1",
             },
         )

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from reasoning_embedding.checkpoints import ExperimentFolder, hash_file
-from reasoning_embedding.files import read_json, write_json
+from reasoning_embedding.checkpoints import ExperimentFolder
+from reasoning_embedding.files import hash_file, read_json, write_json
 
 from .stages import Stage
 
@@ -34,7 +34,8 @@ class StageRecords:
         if not all(self.is_done(need) for need in self._stages[name].needs):
             return False
         record = self._record(name)
-        return record.get("key") == self._key(name) and record.get("output") == self._output(name)
+        keys = (self._key(name), self._key(name, as_before=True))
+        return record.get("key") in keys and record.get("output") == self._output(name)
 
     def finish(self, name: str, seconds: float) -> None:
         """Record a stage that has just ended well; those it needs are recorded."""
@@ -42,9 +43,10 @@ class StageRecords:
         record = {"key": self._key(name), "output": self._output(name), "seconds": round(seconds, 1)}
         write_json(self._folder.record(name), record)
 
-    def _key(self, name: str) -> str:
+    def _key(self, name: str, *, as_before: bool = False) -> str:
         stage = self._stages[name]
-        return stage.key({need: self._record(need).get("output") for need in stage.needs}, self._hash)
+        outputs = {need: self._record(need).get("output") for need in stage.needs}
+        return stage.key(outputs, self._hash, as_before=as_before)
 
     def _record(self, name: str) -> dict[str, Any]:
         return read_json(

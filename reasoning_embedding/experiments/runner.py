@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder
 from reasoning_embedding.checkpoints.locks import hold
-from reasoning_embedding.errors import ReasoningEmbeddingError
-from reasoning_embedding.files import atomic_write, read_json, write_json
+from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
+from reasoning_embedding.files import atomic_write, read_json, require_folder, write_json
 from reasoning_embedding.progress import Report
 
 from .processes import EndedProcess, ProcessPool
@@ -49,6 +51,7 @@ def run_experiment(
         When a stage fails; what is finished stays.
     """
     folder = ExperimentFolder.of(experiment)
+    require_folder(folder.path)
     stages = plan_stages(experiment)
     with hold(
         folder.lock, refusal="another process runs this experiment", todo="wait for it, or change name"
@@ -61,8 +64,19 @@ def run_experiment(
 
 
 def read_experiment(folder: ExperimentFolder) -> config.ExperimentConfig:
-    """Read an experiment back from its folder."""
-    return config.ExperimentConfig.model_validate(read_json(folder.config_json))
+    """Read an experiment back from its folder.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    todo = "run the experiment again with its configuration, which writes the file anew"
+    try:
+        return config.ExperimentConfig.model_validate(read_json(folder.config_json, todo=todo))
+    except ValidationError as error:
+        what = f"the file describes no experiment ({error.errors()[0]['msg']})"
+        raise InputError(what, where=str(folder.config_json), todo=todo) from error
 
 
 def stage_command(folder: ExperimentFolder, stage: Stage) -> list[str]:

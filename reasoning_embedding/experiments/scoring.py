@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash, step_name
 from reasoning_embedding.checkpoints.references import ResolvedModel, pick_step, step_of
-from reasoning_embedding.checkpoints.scores import revision_of
+from reasoning_embedding.checkpoints.run_records import read_settings
+from reasoning_embedding.checkpoints.scores import (
+    FILE,
+    live_revision,
+    revision_of,
+    revisions_of_checkpoint,
+    set_aside,
+)
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import atomic_file, explain_disk_errors
 from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
     from reasoning_embedding.backbones import Embedder
+    from reasoning_embedding.checkpoints.models import LibraryEmbedder
     from reasoning_embedding.distributed import World
-    from reasoning_embedding.training import Score
+    from reasoning_embedding.evaluation.asking import ModelPrompts
 
 #: Facts about a task, not scores of it.
 _NO_SCORES = {
@@ -75,31 +83,41 @@ def score_model(
     Raises
     ------
     InputError
-        If it is no embedder, or a Hub id without a revision: its scores could not be told from those of tomorrow's.
+        If there is no such model.
+    SetupError
+        If it is a model of the Hub, which cannot be reached.
     """
     from reasoning_embedding.checkpoints.models import open_embedder
     from reasoning_embedding.evaluation.run import evaluate
 
-    content = model.content
-    if content is None:
-        raise InputError(
-            "its revision is not named, so its scores could not be told from those of another day",
-            where=model.reference,
-            todo=f"name it: {model.path}@COMMIT",
-        )
     embedder = open_embedder(model, device=world.device, report=report if world.is_main else None)
+    known_as = revisions_of_checkpoint(model.folder) if model.run is not None and model.provenance else []
     return evaluate(
         embedder,
         evaluation,
         folder,
         model_name=name,
-        revision=revision_of(step, content),
+        revision=revision_of(step, content_hash(model.files)),
         step=step,
         query_template=template,
-        own_prompts=None if model.provenance else embedder.prompts,
+        own_prompts=_prompts(model, embedder),
+        known_as=known_as,
         report=report,
         world=world,
     )
+
+
+def _prompts(model: ResolvedModel, embedder: Embedder | LibraryEmbedder) -> ModelPrompts | None:
+    """The prompts that a model is asked with: its own, else mteb's. A bare language model has none."""
+    from reasoning_embedding.evaluation.asking import ModelPrompts, prompts_known_to_mteb
+
+    if not (model.files / "modules.json").is_file():
+        return None
+    default = embedder.prompts.get(embedder.default_prompt_name or "")
+    if model.provenance:
+        return ModelPrompts(embedder.prompts, default, made_here=True)
+    known = None if any(embedder.prompts.values()) else prompts_known_to_mteb(str(model.path))
+    return known or ModelPrompts(embedder.prompts, default)
 
 
 def evaluate_runs(
@@ -151,12 +169,9 @@ def tasks_failed(failed: list[str]) -> ReasoningEmbeddingError:
 
 def query_template(run: RunFolder) -> str:
     """Return the template that a run's queries were trained with, or the default where no configuration is kept."""
-    from reasoning_embedding.evaluation.encoder import QUERY_TEMPLATE
+    from reasoning_embedding.evaluation.asking import QUERY_TEMPLATE
 
-    try:
-        resolved = read_json(run.config_json, default={})
-    except InputError:
-        return QUERY_TEMPLATE
+    resolved = read_settings(run)
     return resolved.get("data", {}).get("query_template") or QUERY_TEMPLATE
 
 
@@ -193,9 +208,11 @@ def _score_baseline(
     report: Report,
     world: World,
 ) -> None:
+    from reasoning_embedding.evaluation.asking import ModelPrompts
     from reasoning_embedding.evaluation.run import evaluate
 
     model: Any
+    own_prompts = None
     if baseline == "bm25":
         from reasoning_embedding.data.mining.bm25 import BM25
 
@@ -209,6 +226,7 @@ def _score_baseline(
     else:
         checkpoint = folder.run(experiment.runs[0].name).checkpoint(0)
         model = _untrained_copy(checkpoint).to(world.device)
+        own_prompts = ModelPrompts(model.prompts, made_here=True)
         name, revision = f"{experiment.name}-{baseline}", f"seed-0-{content_hash(checkpoint)[:12]}"
     evaluate(
         model,
@@ -218,6 +236,7 @@ def _score_baseline(
         revision=revision,
         step=None,
         query_template=experiment.recipe.data.query_template,
+        own_prompts=own_prompts,
         report=report,
         world=world,
     )
@@ -228,6 +247,7 @@ def _untrained_copy(checkpoint: Path) -> Embedder:
     import torch
     from transformers import AutoModel
 
+    from reasoning_embedding.backbones import make_heads
     from reasoning_embedding.checkpoints.embedder import load_embedder
 
     embedder = load_embedder(checkpoint)
@@ -235,54 +255,103 @@ def _untrained_copy(checkpoint: Path) -> Embedder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         embedder.model = AutoModel.from_config(embedder.model.config, attn_implementation=implementation)
+        embedder.heads = make_heads(embedder.readout.heads, embedder.model.config.hidden_size)
     return embedder
 
 
-def training_score(settings: config.RunConfig, report: Report) -> Score | None:
-    """Return what scores a run's live model on its own tasks, or None where it has none.
+class TrainingScore:
+    """Scores a run's live model on its own tasks, and leaves the scores where those of its checkpoints lie.
 
     Parameters
     ----------
     settings : config.RunConfig
-        The run.
+        The run; it has an ``evaluation`` section.
+    section : config.TrainingEvaluation
+        That section.
     report : callable
         Takes a line for a task that fails.
 
     Notes
     -----
-    Nothing is kept between two calls: the weights have changed, so an old score or embedding would be wrong.
+    No embedding is kept between two calls: the weights have changed. Step 0 is scored before the run has a folder, so
+    that a faulty task leaves nothing behind; its scores wait until the folder is there.
     """
-    if (section := settings.evaluation) is None:
-        return None
-    evaluation = config.Evaluation(
-        tasks=section.tasks,
-        max_tokens=section.max_tokens,
-        pack_tokens=section.pack_tokens,
-        cache_embeddings=False,
-    )
 
-    def score(embedder: Embedder, step: int, world: World) -> dict[str, float]:
+    def __init__(
+        self, settings: config.RunConfig, section: config.TrainingEvaluation, report: Report
+    ) -> None:
+        data = settings.data
+        self._settings, self._report = settings, report
+        self._run = RunFolder.of(settings)
+        self._evaluation = config.Evaluation(
+            tasks=section.tasks,
+            max_tokens=section.max_tokens or max(data.query_max_tokens, data.document_max_tokens),
+            pack_tokens=section.pack_tokens,
+            cache_embeddings=False,
+        )
+        self._waiting: dict[int, tempfile.TemporaryDirectory[str]] = {}
+
+    def __call__(self, embedder: Embedder, step: int, world: World) -> dict[str, float]:
+        """Score the model at a step: ``TASK`` its main score, ``TASK:METRIC`` others, ``mean`` over the tasks.
+
+        Raises
+        ------
+        ReasoningEmbeddingError
+            If a task fails before training; later a failed task is reported, and left out.
+        """
+        from reasoning_embedding.evaluation.asking import ModelPrompts
         from reasoning_embedding.evaluation.run import evaluate
 
-        with tempfile.TemporaryDirectory(prefix="reasoning-embedding-") as folder:
-            found = evaluate(
-                embedder,
-                evaluation,
-                Path(folder),
-                model_name=settings.name,
-                revision=f"{step_name(step)}-live-{uuid.uuid4().hex}",
-                step=step,
-                query_template=settings.data.query_template,
-                world=world,
-            )
+        self.store()
+        folder = tempfile.TemporaryDirectory(prefix="reasoning-embedding-")
+        found = evaluate(
+            embedder,
+            self._evaluation,
+            Path(folder.name),
+            model_name=self._settings.name,
+            revision=live_revision(step),
+            step=step,
+            query_template=self._settings.data.query_template,
+            own_prompts=ModelPrompts(embedder.prompts, made_here=True),
+            world=world,
+        )
         failed = [f"{entry['task']}: {entry['error']}" for entry in found["failed"]]
         if failed and step == 0:
             raise ReasoningEmbeddingError("\n".join(["tasks failed before training", *failed]))
         for line in failed if world.is_main else ():
-            report(f"step {step}: evaluation failed, {line}")
+            self._report(f"step {step}: evaluation failed, {line}")
+        if world.is_main:
+            self._waiting[step] = folder
+        else:
+            folder.cleanup()
+        if step > 0:
+            self.store()
         return _main_and_other_scores(found)
 
-    return score
+    def store(self) -> None:
+        """Bring the scores that wait into the run's folder, once there is one."""
+        if not self._run.config_json.is_file():
+            return
+        for step in list(self._waiting):
+            target = self._run.evaluation / step_name(step)
+            with self._waiting.pop(step) as folder:
+                _bring(Path(folder), target)
+
+
+def _bring(folder: Path, target: Path) -> None:
+    """Copy scores into their place; scores of other weights that lie there are set aside."""
+    if (target / FILE).is_file():
+        set_aside(target)
+    with explain_disk_errors(target):
+        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FILE))
+        with atomic_file(target / FILE) as temporary:
+            shutil.copyfile(folder / FILE, temporary)
+
+
+def training_score(settings: config.RunConfig, report: Report) -> TrainingScore | None:
+    """Return what scores a run's live model on its own tasks, or None where it has none."""
+    section = settings.evaluation
+    return None if section is None else TrainingScore(settings, section, report)
 
 
 def _main_and_other_scores(found: dict) -> dict[str, float]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding import __version__, config
-from reasoning_embedding.checkpoints import ExperimentFolder, content_hash, hash_file
+from reasoning_embedding.checkpoints import ExperimentFolder, content_hash
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
 from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.config.resolved import evaluation_of_before, with_old_defaults
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import hash_file
 from reasoning_embedding.progress import Report
 
 from .contamination import compare_tasks, scored_tasks
@@ -51,7 +53,13 @@ class Stage(ABC):
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of the content of what it made, or None where that is missing."""
 
-    def key(self, outputs: Mapping[str, str | None], hash_of: Callable[[Path], str] = hash_file) -> str:
+    def key(
+        self,
+        outputs: Mapping[str, str | None],
+        hash_of: Callable[[Path], str] = hash_file,
+        *,
+        as_before: bool = False,
+    ) -> str:
         """Hash of all that decides the result: while it stays the same, the stage is not done again.
 
         Parameters
@@ -60,10 +68,13 @@ class Stage(ABC):
             Output of each stage of ``needs``.
         hash_of : callable
             Hashes the content of a file that the settings name.
+        as_before : bool
+            The key that versions before gave the stage, which knew fewer settings and had other defaults: what they
+            finished stays finished.
         """
         inputs = {
             "version": __version__,
-            "settings": self.settings,
+            "settings": _as_before(self.settings) if as_before else self.settings,
             "files": {str(path): hash_of(path) for path in sorted(set(_files_named(self.settings)))},
             "parents": {need: outputs.get(need) for need in self.needs},
         }
@@ -144,7 +155,7 @@ class Train(Stage):
         self.experiment, self.run = experiment, run.name
         settings = {
             "run": run.model_dump(mode="json"),
-            "recipe": experiment.recipe.model_dump(mode="json"),
+            "recipe": with_old_defaults(config.resolved_json(experiment.recipe)),
         }
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
         super().__init__(f"train-{run.name}", settings, needs, after)
@@ -174,7 +185,7 @@ class Evaluate(Stage):
         self, experiment: config.ExperimentConfig, evaluation: config.Evaluation, needs: tuple[str, ...]
     ) -> None:
         self.experiment, self.evaluation = experiment, evaluation
-        super().__init__("evaluate", evaluation.model_dump(mode="json"), needs)
+        super().__init__("evaluate", evaluation_of_before(evaluation.model_dump(mode="json")), needs)
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Score what is not scored yet."""
@@ -188,7 +199,11 @@ class Evaluate(Stage):
     def output(self, folder: ExperimentFolder) -> str | None:
         """Hash of all scores."""
         places = [folder.evaluation, *(folder.run(name).evaluation for name in folder.run_names())]
-        return _hash_files(folder, (file for place in places for file in place.glob(f"*/{SCORES}")))
+        # Those of compressed vectors lie one folder deeper.
+        found = (
+            file for place in places for depth in ("*", "*/*") for file in place.glob(f"{depth}/{SCORES}")
+        )
+        return _hash_files(folder, found)
 
 
 class Analyze(Stage):
@@ -269,6 +284,34 @@ def find_stage(experiment: config.ExperimentConfig, name: str) -> Stage:
             todo=f"choose one of {', '.join(stages)}",
         )
     return stages[name]
+
+
+#: Settings that versions before did not have, by the section they stand in, each with its default.
+_NEW: dict[tuple[str, str], Any] = {
+    ("", "skip_first"): "auto",
+    ("", "reference_levels"): True,
+    ("pairs", "sibling"): None,
+    ("hrsa", "skip_first"): "auto",
+    ("sources", "columns"): None,
+    ("sources", "min_score"): None,
+    ("training", "restarts"): [],
+    ("training", "device"): "auto",
+}
+#: Settings that are null by default today, with what they were by default.
+_OTHER_DEFAULTS = {"mask_same_text": False, "final_learning_rate": 0.0}
+
+
+def _as_before(settings: Any, section: str = "") -> Any:
+    """Return settings as versions before would have written them."""
+    if isinstance(settings, list):
+        return [_as_before(value, section) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: _OTHER_DEFAULTS[key] if value is None and key in _OTHER_DEFAULTS else _as_before(value, key)
+        for key, value in settings.items()
+        if (section, key) not in _NEW or value != _NEW[section, key]
+    }
 
 
 def _hash_files(folder: ExperimentFolder, paths: Iterable[Path]) -> str | None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
+from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import unsealed
 
 from .comparisons import tracking_of
 from .contamination import compare_tasks, scored_tasks
@@ -74,12 +76,13 @@ def start_training(
     )
     from reasoning_embedding.training import train
 
+    run = RunFolder.of(settings)
+    require_folder(run.path)
     tasks = scored_tasks(settings, experiment)
     if experiment is not None:
         check_siblings(experiment)
     refuse_evaluation_sources(settings.data, tasks)
     track = tracking_of(settings, report)
-    run = RunFolder.of(settings)
     if experiment is not None and set_aside:
         if _has_other_settings(run, settings) or _has_other_backbone(run, settings):
             move_aside(ExperimentFolder.of(experiment), run.path, report)
@@ -91,14 +94,12 @@ def start_training(
         if compare and tasks:
             compare_tasks(table, tasks, run.contamination, report)
 
-    train(
-        settings,
-        text=text,
-        resume=resume,
-        report=report,
-        score=training_score(settings, report),
-        examine=examine,
-    )
+    score = training_score(settings, report)
+    try:
+        train(settings, text=text, resume=resume, report=report, score=score, examine=examine)
+    finally:
+        if score is not None:
+            score.store()
     if track is not None:
         track(run)
     return run
@@ -167,21 +168,26 @@ def move_aside(folder: ExperimentFolder, path: Path, report: Report) -> None:
 
 
 def _has_other_settings(run: RunFolder, settings: config.RunConfig) -> bool:
-    """Whether a run that began was configured otherwise."""
+    """Whether a run that began was configured otherwise; where its settings are gone or damaged, training finds out."""
     if not run.steps():
         return False
-    saved = read_json(run.config_json, default={})
-    return not saved or bool(config.changed_since(saved, settings))
+    try:
+        saved = unsealed(read_settings(run), config.resolved_json(settings), run.path)
+    except InputError:
+        return False
+    return bool(saved) and bool(config.changed_since(saved, settings))
 
 
 def _has_other_backbone(run: RunFolder, settings: config.RunConfig) -> bool:
     """Whether a run that began started from other weights than lie at its backbone's path now."""
-    from reasoning_embedding.training.run_folder import parent_record
+    from reasoning_embedding.training.run_folder import first_record, parent_record
 
     if not run.steps():
         return False
-    record = read_provenance(run.checkpoint(run.steps()[0])) or {}
-    return record.get("parent") != parent_record(settings.backbone)
+    began, now = first_record(run).get("parent") or {}, parent_record(settings.backbone)
+    if began.get("content_hash") and now.get("content_hash"):  # wherever it lies
+        return began["content_hash"] != now["content_hash"]
+    return began != now
 
 
 def _refuse_another_backbone(run: RunFolder, settings: config.RunConfig) -> None:

@@ -21,7 +21,7 @@ H_inv 0.21, of a random basis 0.20
 0.46, by chance 0.01
 """
 
-from .metrics.cka import debiased_linear_cka, linear_cka, rbf_cka
+from .metrics.cka import debiased_linear_cka, linear_cka, rbf_cka, unit_row_cka
 from .metrics.correlation import DimensionCorrelation, dimension_wise_correlation
 from .metrics.distances import Gulp, ProcrustesDistance, gulp, procrustes_distance
 from .metrics.neighbours import KnnOverlap, cknna, knn_overlap
@@ -89,5 +89,6 @@ __all__ = [
     "rankme",
     "rbf_cka",
     "seed_band",
+    "unit_row_cka",
     "with_inference",
 ]

@@ -6,15 +6,25 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from reasoning_embedding.files import atomic_file
+
 from .capture import Activations, Sample
 
-_SUFFIX = ".safetensors"
+_SUFFIX, _SINKS = ".safetensors", ".sinks"
+
+
+def _crc32(tensors: list[np.ndarray]) -> int:
+    total = 0
+    for tensor in tensors:
+        total = zlib.crc32(np.ascontiguousarray(tensor).data.cast("B") if tensor.size else b"", total)
+    return total
 
 
 class ActivationCache:
@@ -39,8 +49,10 @@ class ActivationCache:
                 facts = json.loads(file.metadata()["facts"])
                 states = [file.get_tensor(f"layer.{index}") for index in range(len(facts["layers"]))]
                 last, mean = file.get_tensor("last"), file.get_tensor("mean")
+            if facts.pop("crc32", None) != _crc32([*states, last, mean]):
+                raise SafetensorError("changed after it was written, or of an older version")
             os.utime(path)
-        except SafetensorError:  # cut short by a full disk or a copy: read the model again
+        except (SafetensorError, ValueError, KeyError):  # damaged by a disk or a copy: read the model again
             path.unlink(missing_ok=True)
             return None
         except FileNotFoundError:  # dropped meanwhile by a process that shares the cache
@@ -55,7 +67,8 @@ class ActivationCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{key}.{os.getpid()}.partial"
-        facts = json.dumps({"layers": found.layers, "causal": found.causal})
+        total = _crc32([*found.states, found.last, found.mean])
+        facts = json.dumps({"layers": found.layers, "causal": found.causal, "crc32": total})
         save_file(
             {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
             partial,
@@ -63,6 +76,19 @@ class ActivationCache:
         )
         partial.replace(self.folder / f"{key}{_SUFFIX}")
         self._trim()
+
+    def get_sinks(self, key: str) -> int | None:
+        """Return how many leading sinks were measured under `key`, or None."""
+        try:
+            return int((self.folder / f"{key}{_SINKS}").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def put_sinks(self, key: str, found: int) -> None:
+        """Keep how many there are."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.folder / f"{key}{_SINKS}") as partial:
+            partial.write_text(str(found), encoding="utf-8")
 
     def _trim(self) -> None:
         found = []
@@ -84,3 +110,8 @@ def activation_key(content: str, tokens: str, sample: Sample) -> str:
     digest.update(sample.documents.astype("<i8").tobytes())
     digest.update(sample.positions.astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def sinks_key(content: str, tokens: str) -> str:
+    """Hash of all that decides how many leading sinks a model has: its content and the hash of the token ids."""
+    return hashlib.sha256(json.dumps(["sinks", content, tokens]).encode()).hexdigest()

@@ -11,13 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from reasoning_embedding.backbones import decoder_layers, make_pack, packs_for
+from reasoning_embedding.backbones import decoder_layers, is_causal, make_pack, packs_for
 from reasoning_embedding.data import tokens
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 
 Tokens = Literal["all", "last", "mean"]
 FINAL = "final norm"
+#: How much longer (squared) a sink is than other states, how many there may be, and what they are looked for in.
+_SINK, _MOST_SINKS, _SINK_TEXTS, _SINK_TOKENS = 10, 4, 16, 64
 #: Takes, for each model, the rows (b, D) of every layer, and the text of each row.
 Each = Callable[[list[list[torch.Tensor]], torch.Tensor], None]
 
@@ -34,11 +36,14 @@ class Sample:
         The text of each row.
     positions : array of int, shape (rows,)
         Its position in the text; -1 under ``mean``.
+    skipped : int
+        Leading tokens of every text that are no rows, under ``all``.
     """
 
     tokens: Tokens
     documents: np.ndarray
     positions: np.ndarray
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -85,7 +90,7 @@ def token_hash(ids: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def draw_sample(lengths: list[int], rule: Tokens, max_rows: int, seed: int) -> Sample:
+def draw_sample(lengths: list[int], rule: Tokens, max_rows: int, seed: int, *, skip: int = 0) -> Sample:
     """Choose the rows to keep: at most `max_rows` tokens (or texts), drawn without replacement.
 
     Parameters
@@ -98,18 +103,33 @@ def draw_sample(lengths: list[int], rule: Tokens, max_rows: int, seed: int) -> S
         Bound on the rows, and so on memory.
     seed : int
         The same seed and lengths give the same rows.
+    skip : int
+        Leading tokens of every text that are left out where rows are tokens.
+
+    Raises
+    ------
+    InputError
+        If no text is longer than that.
     """
     sizes = np.asarray(lengths)
     if rule == "all":
+        sizes = np.maximum(sizes - skip, 0)
         documents = np.repeat(np.arange(len(sizes)), sizes)
-        positions = np.arange(len(documents)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        positions = skip + np.arange(len(documents)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        if not len(documents):
+            raise InputError(
+                f"no text of the probe set has more than {skip} tokens, which are left out",
+                where="skip_first",
+                todo="leave out fewer tokens, or give longer texts",
+            )
     else:
+        skip = 0
         documents = np.arange(len(sizes))
         positions = sizes - 1 if rule == "last" else np.full(len(sizes), -1)
     if len(documents) > max_rows:
         kept = np.sort(np.random.default_rng(seed).choice(len(documents), size=max_rows, replace=False))
         documents, positions = documents[kept], positions[kept]
-    return Sample(rule, documents, positions)
+    return Sample(rule, documents, positions, skip)
 
 
 @contextlib.contextmanager
@@ -188,9 +208,10 @@ def read(
                 offsets = pack.cu_seqlens.long()
                 keep.add(texts, hidden, offsets)
                 if each is not None:
-                    rows.append([_rows_of(state, offsets, sample.tokens) for state in hidden])
+                    rows.append([_rows_of(state, offsets, sample.tokens, sample.skipped) for state in hidden])
             if each is not None:
-                lengths = [len(ids[0][text]) if sample.tokens == "all" else 1 for text in texts]
+                tokens_of = [max(0, len(ids[0][text]) - sample.skipped) for text in texts]
+                lengths = tokens_of if sample.tokens == "all" else np.ones(len(texts), dtype=int)
                 each(rows, torch.from_numpy(np.repeat(texts, lengths)))
     return [keep.finish(world) for keep in kept]
 
@@ -235,7 +256,7 @@ class _Kept:
                 tensor.copy_(sum_over_ranks(tensor.to(world.device), world))
         for label, state in zip(self.labels, self.states, strict=True):
             check_finite(state, self.model, label)
-        causal = bool(getattr(self.model.config, "is_causal", True))
+        causal = is_causal(self.model.config)
         states = [state.numpy() for state in self.states]
         return Activations(self.labels, states, self.last.numpy(), self.mean.numpy(), self.sample, causal)
 
@@ -256,13 +277,60 @@ def check_finite(values: torch.Tensor, model: Any, label: str) -> None:
         )
 
 
-def _rows_of(values: torch.Tensor, offsets: torch.Tensor, rule: Tokens) -> torch.Tensor:
-    """Rows of a pack under a token rule: its tokens, or one row a text."""
+def _rows_of(values: torch.Tensor, offsets: torch.Tensor, rule: Tokens, skip: int = 0) -> torch.Tensor:
+    """Rows of a pack under a token rule: its tokens but the `skip` first ones of a text, or one row a text."""
     if rule == "all":
-        return values
+        return values[_places(offsets) >= skip] if skip else values
     if rule == "last":
         return values[offsets[1:] - 1]
     lengths = offsets.diff()
     text = torch.repeat_interleave(lengths)
     sums = values.new_zeros(len(lengths), values.shape[1], dtype=torch.float64)
     return (sums.index_add_(0, text, values.double()) / lengths[:, None]).float()
+
+
+def _places(offsets: torch.Tensor) -> torch.Tensor:
+    """Position of each token of a pack in its text."""
+    lengths = offsets.diff()
+    starts = torch.repeat_interleave(offsets[:-1], lengths)
+    return torch.arange(len(starts), device=offsets.device) - starts
+
+
+@torch.inference_mode()
+def leading_sinks(model: Any, ids: Sequence[np.ndarray]) -> int:
+    """How many of the first tokens of a text are attention sinks, measured on a few texts.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        From :func:`reasoning_embedding.backbones.load_decoder`.
+    ids : sequence of array of int
+        Token ids of each text.
+
+    Returns
+    -------
+    int
+        0 to 4: leading positions whose states, after some decoder layer, are more than ten times as long (squared) as
+        those of the positions behind the fourth; 0 where no text has six tokens.
+
+    Notes
+    -----
+    Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2024), and Sun et al., "Massive Activations
+    in Large Language Models" (2024): in the middle layers the first token's state is hundreds of times as long.
+    """
+    texts = [text[:_SINK_TOKENS] for text in ids if len(text) > _MOST_SINKS + 1][:_SINK_TEXTS]
+    if not texts:
+        return 0
+    pack = make_pack(texts, [0] * len(texts)).to(next(model.parameters()).device)
+    places = _places(pack.cu_seqlens.long())
+    found = 0
+    with hooked(model) as states:
+        model(**pack.model_inputs())
+        for state in states[1:]:
+            squares = state[0].double().square().sum(dim=1)
+            usual = squares[places >= _MOST_SINKS].median()
+            for place in range(_MOST_SINKS):
+                if squares[places == place].median() <= _SINK * usual:
+                    break
+                found = max(found, place + 1)
+    return found

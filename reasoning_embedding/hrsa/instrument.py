@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +17,26 @@ from reasoning_embedding.backbones import (
     load_config,
     load_decoder,
     load_tokenizer,
+    read_readout,
     require_decoder,
-    require_packed_readout,
 )
 from reasoning_embedding.checkpoints import read_provenance
+from reasoning_embedding.checkpoints.provenance import verify_recorded
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.progress import Report
 
-from .cache import ActivationCache, activation_key
-from .capture import Activations, Sample, check_finite, draw_sample, read, token_hash, tokenize
+from .cache import ActivationCache, activation_key, sinks_key
+from .capture import (
+    Activations,
+    Sample,
+    check_finite,
+    draw_sample,
+    leading_sinks,
+    read,
+    token_hash,
+    tokenize,
+)
 from .metrics.cka import TILE
 from .metrics.layer import Layer
 from .metrics.procrustes import heldout_texts
@@ -119,6 +130,8 @@ class OpenModel:
         Texts.
     max_tokens : int
         Longer texts are cut.
+    device : torch.device or str
+        Where it computes.
 
     Raises
     ------
@@ -128,10 +141,13 @@ class OpenModel:
         If it is an embedder whose states the packed forward does not compute.
     """
 
-    def __init__(self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int) -> None:
-        self.checkpoint = checkpoint
+    def __init__(
+        self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.checkpoint, self.device = checkpoint, device
         path, revision = str(checkpoint.path), checkpoint.revision
-        require_packed_readout(path, revision=revision)
+        if (saved := read_readout(path, revision=revision)) is not None:
+            saved.refuse_wrapped_texts(path)
         self.ids = tokenize(probe.texts, load_tokenizer(path, revision=revision), max_tokens)
         self.tokens = token_hash(self.ids)
         model_config = load_config(path, revision=revision)
@@ -139,11 +155,17 @@ class OpenModel:
         text = model_config.get_text_config()
         #: Layers (embedding, decoder layers, final norm) and their width.
         self.shape: tuple[int, int] = text.num_hidden_layers + 2, text.hidden_size
+        #: All that decides the model but its weights.
+        self.architecture: str = json.dumps(
+            {**model_config.to_dict(), "_name_or_path": None}, sort_keys=True, default=str
+        )
 
     @cached_property
     def model(self) -> Any:
         """The decoder, on the device."""
         path = str(self.checkpoint.path)
+        if Path(path).is_dir():
+            verify_recorded(Path(path))
         try:
             model: Any = load_decoder(path, revision=self.checkpoint.revision)[0]
         except SafetensorError as error:
@@ -152,7 +174,7 @@ class OpenModel:
                 where=path,
                 todo="save or download the checkpoint again",
             ) from error
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(self.device)
 
     def release(self) -> None:
         """Let the weights go."""
@@ -199,6 +221,8 @@ class Instrument:
     cache: ActivationCache | None = None
     world: World = field(default_factory=World)
     report: Report = print
+    untrained: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What :mod:`.levels` measured of models with fresh weights, for further pairs of the same architectures."""
 
     def open(self, checkpoint: Checkpoint, like: OpenModel | None = None) -> OpenModel:
         """Open a checkpoint, the other side of `like`.
@@ -208,7 +232,7 @@ class Instrument:
         InputError
             If the checkpoint cannot be read, or cuts texts into other tokens than `like` while rows are tokens.
         """
-        reader = OpenModel(checkpoint, self.probe, self.settings.max_tokens)
+        reader = OpenModel(checkpoint, self.probe, self.settings.max_tokens, self.world.device)
         if like is not None and reader.tokens != like.tokens and self.settings.tokens != "mean":
             raise InputError(
                 f"{like.checkpoint.reference} and {checkpoint.reference} cut the probe texts into different tokens, "
@@ -218,25 +242,50 @@ class Instrument:
             )
         return reader
 
-    def sample(self, reader: OpenModel) -> Sample:
-        """Return the rows kept of every model that is compared with `reader`."""
+    def sample(self, *readers: OpenModel) -> Sample:
+        """Return the rows kept of every model that is compared with `readers`, whose sinks are left out."""
         settings = self.settings
-        lengths = [len(text) for text in reader.ids]
-        return draw_sample(lengths, settings.tokens, settings.max_rows, settings.seed)
+        lengths = [len(text) for text in readers[0].ids]
+        skip = max(map(self._skipped, readers)) if settings.tokens == "all" else 0
+        for reader in readers[1:]:  # the first is read next; two at once may not fit
+            reader.release()
+        return draw_sample(lengths, settings.tokens, settings.max_rows, settings.seed, skip=skip)
 
-    def states(self, a: OpenModel, b: OpenModel, known: ModelStates | None = None) -> PairStates:
-        """Measure two models; `known` is the first one, if it was measured before.
+    def _skipped(self, reader: OpenModel) -> int:
+        """Leading tokens to leave out of a text: as many as the settings say, or the model's attention sinks."""
+        if self.settings.skip_first != "auto":
+            return self.settings.skip_first
+        content, cache = reader.checkpoint.content, self.cache if self.world.size == 1 else None
+        key = None if content is None else sinks_key(content, reader.tokens)
+        if cache is not None and key is not None and (known := cache.get_sinks(key)) is not None:
+            return known
+        found = leading_sinks(reader.model, reader.ids)
+        if cache is not None and key is not None:
+            cache.put_sinks(key, found)
+        return found
+
+    def states(
+        self, a: OpenModel, b: OpenModel, known: ModelStates | None = None, *, sample: Sample | None = None
+    ) -> PairStates:
+        """Measure two models; `known` is the first one, if it was measured before, `sample` the rows to keep otherwise.
 
         Raises
         ------
         InputError
             If a state is NaN or infinite, naming the layer.
         """
-        sample = known.sample if known else self.sample(a)
+        sample = known.sample if known else sample or self.sample(a, b)
         pairs, matched = self._followed(a, b), matched_layers(a.shape[0], b.shape[0])
         if known is None:
-            self.report(self._needs(a, b, len(sample), len(pairs)))
-        if not self._streams(a):
+            if sample.skipped:
+                many = (
+                    f"first {sample.skipped} tokens of every text are"
+                    if sample.skipped > 1
+                    else "first token of every text is"
+                )
+                self.report(f"the {many} left out (attention sinks: skip_first)")
+            self.report(self._needs(a, b, sample, len(pairs)))
+        if not self._streams(a, sample):
             first = known or a.states(self._activations(a, sample))
             second = b.states(self._activations(b, sample))
             return PairStates(first, second, None)
@@ -255,13 +304,15 @@ class Instrument:
         b.release()
         return PairStates(known or a.states(found[0]), b.states(found[1]), sums)
 
-    def _rows(self, reader: OpenModel) -> int:
+    def _rows(self, reader: OpenModel, sample: Sample) -> int:
         """Rows of the probe set under the token rule."""
-        return sum(map(len, reader.ids)) if self.settings.tokens == "all" else len(reader.ids)
+        if sample.tokens != "all":
+            return len(reader.ids)
+        return sum(max(0, len(text) - sample.skipped) for text in reader.ids)
 
-    def _streams(self, reader: OpenModel) -> bool:
+    def _streams(self, reader: OpenModel, sample: Sample) -> bool:
         rule = self.settings.streaming
-        return rule == "always" or (rule == "auto" and self._rows(reader) > self.settings.max_rows)
+        return rule == "always" or (rule == "auto" and self._rows(reader, sample) > self.settings.max_rows)
 
     def _followed(self, a: OpenModel, b: OpenModel) -> list[tuple[int, int]]:
         """Pairs of layers whose sums are kept: all where they fit, else the matched ones."""
@@ -269,17 +320,18 @@ class Instrument:
         fits = needed_mib(a.shape, b.shape, len(every)) <= self.settings.memory_mib
         return every if fits else matched_layers(a.shape[0], b.shape[0])
 
-    def _needs(self, a: OpenModel, b: OpenModel, kept: int, pairs: int) -> str:
+    def _needs(self, a: OpenModel, b: OpenModel, sample: Sample, pairs: int) -> str:
         """Say how much memory the measurement takes besides the models."""
+        kept = len(sample)
         values = a.shape[0] * a.shape[1] + b.shape[0] * b.shape[1]
         rows = 2 * 4 * kept * values / 2**20  # as captured, and centred
         tiles = 4 * TILE**2 * (a.shape[0] + b.shape[0]) / 2**20
         parts = f"{kept:,} kept rows {rows:.0f}, tiles of Gram matrices {tiles:.0f}"
-        if not self._streams(a):
+        if not self._streams(a, sample):
             return f"needs about {rows + tiles:.0f} MiB: {parts}"
         sums = needed_mib(a.shape, b.shape, pairs)
         total = rows + tiles + sums
-        return f"needs about {total:.0f} MiB: {parts}, sums of {self._rows(a):,} rows {sums:.0f}"
+        return f"needs about {total:.0f} MiB: {parts}, sums of {self._rows(a, sample):,} rows {sums:.0f}"
 
     def _activations(self, reader: OpenModel, sample: Sample) -> Activations:
         """Kept rows of one model, from the cache where they are there."""

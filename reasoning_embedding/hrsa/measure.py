@@ -12,7 +12,7 @@ import numpy as np
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 
-from .metrics.cka import cka_of, debiased_cka_of, rbf_cka
+from .metrics.cka import cka_of, debiased_cka_of, rbf_cka, unit_cka_of
 from .metrics.correlation import correlation_of
 from .metrics.distances import gulp_of, procrustes_distance
 from .metrics.layer import Layer
@@ -20,13 +20,14 @@ from .metrics.neighbours import KnnOverlap, cknna_of, distinct_in_all, knn_overl
 from .metrics.permutation import permutation_match
 from .metrics.procrustes import (
     COSINE,
+    H_INV_OF_DETERMINED,
     H_INV_RESCALED,
     RESIDUAL,
     Procrustes,
     orthogonal_procrustes,
     procrustes_of_sums,
 )
-from .metrics.result import Metric
+from .metrics.result import Metric, effective_rows
 from .metrics.spectrum import (
     alpha_of,
     alpha_req,
@@ -98,6 +99,13 @@ class Measured:
     summed: int | None = None
     """Rows that the metrics of :data:`LINEAR` were computed from, where those are running sums."""
 
+    @property
+    def effective_rows(self) -> float:
+        """How many rows carry the variance; 0 where nothing could be measured."""
+        return max(
+            (m.effective_rows for m in self.metrics.values() if m.effective_rows is not None), default=0.0
+        )
+
     def add(self, compute: Callable[[], dict[str, Metric]]) -> None:
         """Add what `compute` gives, or the reason why it gives nothing."""
         try:
@@ -106,7 +114,7 @@ class Measured:
             self.warnings.append(error.what)
             return
         for metric in found.values():
-            self.warnings += metric.warnings
+            self.warnings += [text for text in metric.warnings if text not in self.warnings]
         self.metrics |= found
 
 
@@ -116,7 +124,7 @@ def metric_names(ks: Iterable[int]) -> list[str]:
     return [
         *("dimension_correlation", "permutation_match"),
         *("h_inv", "h_inv_rescaled", "procrustes_residual", "procrustes_cosine"),
-        *("cka", "cka_debiased", "procrustes_distance", "gulp"),
+        *("cka", "cka_debiased", "cka_unit", "procrustes_distance", "gulp"),
         *(f"knn_{form}@{k}" for form in ("jaccard", "mutual") for k in ks),
         "cka_rbf",
         *(f"cknna@{k}" for k in ks if k >= 2),
@@ -160,12 +168,17 @@ def measure(
     else:
         moments, held = sums[0], np.flatnonzero(sums[1])
         _add_linear(result, moments, lambda: procrustes_of_sums(moments, (a.rows[held], b.rows[held], held)))
+    result.add(lambda: {"cka_unit": unit_cka_of(a, b)})
     result.add(lambda: _with_chance("procrustes_distance", procrustes_distance, a, b, [shuffled]))
     result.add(lambda: {"gulp": gulp_of(kept)})
     for k in settings.k:
         result.add(lambda k=k: _overlap(result, a, b, rows, k, max(settings.k)))
     if len(rows) > 1:
         _add_kernels(result, a.taken(rows), b.taken(rows), documents[rows], settings)
+    carried = effective_rows(*((sums[0].x, sums[0].y) if sums else (a, b)))
+    result.metrics = {
+        name: replace(metric, effective_rows=carried) for name, metric in result.metrics.items()
+    }
     return result
 
 
@@ -211,11 +224,18 @@ def _procrustes(result: Measured, pair: PairMoments, fit: Procrustes) -> dict[st
         "h_inv": Metric(
             value=fit.value, n=fit.n, definition=fit.definition, chance=fit.floor, warnings=fit.warnings
         ),
-        "h_inv_rescaled": Metric(value=fit.rescaled, n=fit.n, definition=H_INV_RESCALED, chance=0.0),
+        "h_inv_rescaled": Metric(
+            value=fit.rescaled,
+            n=fit.n,
+            definition=H_INV_RESCALED if fit.ceiling == 1 else H_INV_OF_DETERMINED,
+            chance=0.0,
+        ),
         "procrustes_residual": Metric(
             value=fit.residual, n=held, definition=RESIDUAL, chance=fit.residual_chance
         ),
     }
+    if np.isnan(fit.rescaled):
+        del found["h_inv_rescaled"]
     if len(fit.row_cosines):
         found["procrustes_cosine"] = Metric(
             value=fit.cosine, n=len(fit.row_cosines), definition=COSINE, chance=0.0

@@ -13,6 +13,7 @@ from reasoning_embedding.isolation import threads
 
 from .capture import FINAL
 from .instrument import Checkpoint, Instrument, ModelStates, PairStates, matched_layers
+from .levels import reference_levels
 from .measure import (
     Measured,
     finite,
@@ -23,7 +24,7 @@ from .measure import (
     merged_warnings,
     metric_names,
 )
-from .metrics.cka import cka_map, cka_of
+from .metrics.cka import cka_map, cka_of, unit_cka_map
 from .metrics.correlation import correlation_map, correlation_of
 from .metrics.neighbours import knn_overlap_of
 from .metrics.probe_transfer import linear_probe_transfer
@@ -34,6 +35,8 @@ from .moments import CrossMoments, PairMoments
 from .probes import ProbeSet
 from .uncertainty.intervals import add_intervals
 
+#: Dimensions of a layer that are named, and the share of all variance from which they are worth a warning.
+_DOMINANT, _MOST = 3, 0.5
 _OF_FEATURES = ("rankme_sigma", "rankme_lambda", "participation_ratio", "isotropy", "alpha")
 
 
@@ -108,6 +111,13 @@ class Comparison:
             sums=None if self.sums is None else (self.sums.cross[i, j], self._held_rows),
         )
 
+    def _dominated(self, model: ModelStates, named: list[list[float]], held: float) -> str:
+        dimensions = ", ".join(str(dimension) for dimension, _ in named)
+        return (
+            f"dimensions {dimensions} of {model.reference} hold {100 * held:.0f} % of the variance: CKA, Procrustes and "
+            "cosines measure little else"
+        )
+
     def intervals(self) -> dict[str, list[float]]:
         """Ends of the 95 % intervals over texts at the final norm, rounded, of those metrics that have one."""
         return {
@@ -128,6 +138,15 @@ class Comparison:
         """One metric along the diagonal, None where it does not exist."""
         return [finite(layer.metrics.get(name)) for layer in self.along]
 
+    def dominant(self, index: int) -> dict[str, list[list[float]]]:
+        """Of every layer of one model (0 or 1) the dimensions that vary most, and their shares of the variance."""
+        model = (self.a, self.b)[index]
+        layers = self.sums.layers[index] if self.sums else model.layers
+        return {
+            label: _largest_shares(layer.norms)
+            for label, layer in zip(model.activations.layers, layers, strict=True)
+        }
+
     def facts(self) -> dict[str, Any]:
         """Chance levels, rows and definitions of the metrics at the final norm."""
         metrics = self.last.metrics
@@ -147,11 +166,26 @@ class Comparison:
             "kept_rows": len(self.a.sample),
             "streamed": self.sums is not None,
             "tokens": self.a.sample.tokens,
+            "skipped": self.a.sample.skipped,
             "labels": self.probe.classes,
             "knn_rows": len(self.rows.context),
             "knn_rows_embedding": len(self.rows.embedding),
             "distinct_rows": self.rows.distinct,
         }
+
+    def _bias(self) -> list[tuple[str, str]]:
+        """Say of biased CKA at the final norm how far it is from the debiased one, where that is more than its noise."""
+        biased, debiased = (self.last.metrics.get(name) for name in ("cka", "cka_debiased"))
+        if biased is None or debiased is None or biased.interval is None:
+            return []
+        bias, half = biased.value - debiased.value, (biased.interval.high - biased.interval.low) / 2
+        if bias <= half:
+            return []
+        text = (
+            f"biased CKA is {bias:.3f} above the debiased one, more than half its interval ({half:.3f}), which holds its "
+            f"mean at {biased.n} rows and not its value for all texts: quote debiased CKA"
+        )
+        return [(self.labels[-1][0], text)]
 
     def warnings(self) -> list[tuple[str, str]]:
         """What makes numbers less than they seem, and what the two sides do not share, as (place, warning)."""
@@ -161,6 +195,12 @@ class Comparison:
             for (label, _), layer in zip(self.labels, self.along, strict=True)
             for text in layer.warnings
         ]
+        found += self._bias()
+        for model, side in ((a, self.dominant(0)), (b, self.dominant(1))):
+            for label, named in side.items():
+                held = sum(share for _, share in named)
+                if held > _MOST and model.width > 4 * _DOMINANT:
+                    found.append((label, self._dominated(model, named, held)))
         if a.width != b.width:
             text = f"{a.width} against {b.width} dimensions: metrics that match dimensions are left out"
             found.append(("all layers", text))
@@ -175,12 +215,29 @@ class Comparison:
         return found
 
 
+def _largest_shares(norms: np.ndarray) -> list[list[float]]:
+    """Dimension and share of the variance, largest first, of columns with these norms (D,)."""
+    squares = np.square(norms)
+    first = np.argsort(-squares)[:_DOMINANT]
+    return [
+        [int(index), round(float(squares[index] / squares.sum()), 4)] for index in first if squares.sum() > 0
+    ]
+
+
 def features(model: ModelStates, rule: str) -> np.ndarray:
     """Final-norm states of every text, (texts, D): of its ``last`` token, or the ``mean`` over its tokens."""
     return model.activations.last if rule == "last" else model.activations.mean
 
 
-def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> dict[str, Any]:
+def compare(
+    name: str,
+    a: Checkpoint,
+    b: Checkpoint,
+    instrument: Instrument,
+    *,
+    levels: bool = True,
+    sibling: Checkpoint | None = None,
+) -> dict[str, Any]:
     """Compare two checkpoints on a probe set.
 
     Parameters
@@ -191,13 +248,18 @@ def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> 
         The models.
     instrument : Instrument
         Probe set, settings, cache, ranks.
+    levels : bool
+        Whether to measure the reference levels of :mod:`.levels` too, which takes three forwards more.
+    sibling : Checkpoint, optional
+        A model grown like `a` from other seeds: one of those levels.
 
     Returns
     -------
     dict
         Ready for JSON (no NaN; None where a metric does not exist, the reason in ``warnings``): both sides,
         probe, heat maps over all pairs of layers, metrics along the diagonal and at the final norm with
-        intervals, chance levels and definitions, probe transfer and spectra.
+        intervals, definitions and the means over shuffled rows (``chance``), reference levels, probe transfer and
+        spectra.
 
     Raises
     ------
@@ -209,8 +271,11 @@ def compare(name: str, a: Checkpoint, b: Checkpoint, instrument: Instrument) -> 
         first = instrument.open(a)
         second = instrument.open(b, like=first)
         say(f"{name}: {a.reference} against {b.reference} on {len(instrument.probe.texts)} texts")
-        found = Comparison(instrument.states(first, second), instrument.probe, settings, every_interval=True)
+        states = instrument.states(first, second)
+        found = Comparison(states, instrument.probe, settings, every_interval=True)
         record: dict[str, Any] = {"name": name, **_record(found)}
+        measured = reference_levels(first, second, states, instrument, sibling) if levels else {}
+        record["levels"] = {level: one.record() for level, one in measured.items()}
     shown = ("dimension_correlation", "cka", f"knn_jaccard@{_shown_k(found)}")
     values = ((metric, record["last"][metric]) for metric in shown)
     say(f"{name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in values if value is not None))
@@ -232,6 +297,8 @@ def _record(found: Comparison) -> dict[str, Any]:
         "heatmaps": _heat_maps(found),
         "diagonal_layers": [list(pair) for pair in found.labels],
         "diagonal": {metric: found.values(metric) for metric in found.names},
+        "effective_rows": [round(layer.effective_rows, 1) for layer in found.along],
+        "dominant_dimensions": {"a": found.dominant(0), "b": found.dominant(1)},
         "last": {metric: finite(found.last.metrics.get(metric)) for metric in found.names},
         "intervals": found.intervals(),
         **found.facts(),
@@ -274,6 +341,7 @@ def _heat_maps(found: Comparison) -> dict[str, list[list[float | None]] | None]:
     return {
         "dimension_correlation": _json(correlation) if widths else None,
         "cka": _json(cka),
+        "cka_unit": _json(unit_cka_map(a, b)),
         f"knn_jaccard@{k}": _json(neighbours),
     }
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
 
 import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.data import load_table
+from reasoning_embedding.data.lines import read_text_lines
 from reasoning_embedding.data.miniature_world import MiniatureWorld
 from reasoning_embedding.data.readers import data_files, read_records
 from reasoning_embedding.data.rows import RowProblem
@@ -113,15 +113,15 @@ def _lines(probe: config.TextProbe) -> Iterator[tuple[str, str | None]]:
         raise InputError(
             "lines of text have no label", where=probe.path, todo="remove label, or give a CSV or JSONL"
         )
-    with _opened(probe.path) as file:
-        for line in file:
-            if line.strip():
-                yield line.strip(), None
+    for _, line in read_text_lines(_file(probe.path)):
+        if line.strip():
+            yield line.strip(), None
 
 
 def _columns(probe: config.TextProbe, delimiter: str) -> Iterator[tuple[str, str | None]]:
-    with _opened(probe.path) as file:
-        reader = csv.DictReader(file, fieldnames=probe.columns, delimiter=delimiter)
+    lines = (line for _, line in read_text_lines(_file(probe.path)))
+    reader = csv.DictReader(lines, fieldnames=probe.columns, delimiter=delimiter)
+    try:
         for record in reader:
             where = f"{probe.path}:{reader.line_num}"
             if None in record or None in record.values():
@@ -132,19 +132,24 @@ def _columns(probe: config.TextProbe, delimiter: str) -> Iterator[tuple[str, str
                 )
             label = None if probe.label is None else str(_value(record, probe.label, where))
             yield _text(record, probe.text, where), label
+    except csv.Error as error:
+        where = f"{probe.path}:{reader.line_num}"
+        raise InputError(f"not a row of a table ({error})", where=where, todo="repair the row") from error
 
 
-def _opened(path: str) -> TextIO:
-    [file] = data_files(path)
-    if path.endswith(".gz"):
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-    return file.open(encoding="utf-8-sig", newline="")
+def _file(path: str) -> Path:
+    files = data_files(path)
+    if len(files) > 1:
+        raise InputError("this is a folder of several files", where=path, todo="name one of them")
+    return files[0]
 
 
 def _trace_field(path: str) -> str:
     """Field of the first record that holds its chain of thought."""
     for where, record in read_records(data_files(path)[0]):
         known = [name for name in TRACE_FIELDS if isinstance(record, dict) and record.get(name)]
+        if isinstance(record, RowProblem):
+            raise InputError(str(record), where=where, todo=record.todo)
         if known:
             return known[0]
         raise InputError(

@@ -13,6 +13,7 @@ permutation_match           ignores    ign.  ign.  ign.    ign.  not.       ign.
 orthogonal_procrustes H_inv ignores    ign.  ign.  ign.    ign.  not.       a bit   not.   not.
 linear_cka                  ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   not.
 debiased_linear_cka         ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   not.
+unit_row_cka                ignores    ign.  -     ign.    ign.  ign.       not.    not.   not.
 rbf_cka                     ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   not.
 procrustes_distance         ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   not.
 gulp                        ignores    ign.  ign.  ign.    ign.  ign.       not.    not.   not.
@@ -34,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics.cka import debiased_linear_cka, linear_cka, rbf_cka
+from .metrics.cka import debiased_linear_cka, linear_cka, rbf_cka, unit_row_cka
 from .metrics.correlation import dimension_wise_correlation
 from .metrics.distances import gulp, procrustes_distance
 from .metrics.layer import Layer
@@ -186,6 +187,7 @@ _SPECS = (
     ),
     MetricSpec(linear_cka, GEOMETRY, _SHIFT, of_layers=linear_cka),
     MetricSpec(debiased_linear_cka, GEOMETRY, _SHIFT, of_layers=debiased_linear_cka, needs_distinct=True),
+    MetricSpec(unit_row_cka, GEOMETRY, of_layers=unit_row_cka, needs_distinct=True),
     MetricSpec(rbf_cka, GEOMETRY, _SHIFT, of_layers=rbf_cka),
     MetricSpec(procrustes_distance, GEOMETRY, _SHIFT, of_layers=procrustes_distance, distance=True),
     MetricSpec(gulp, GEOMETRY, _SHIFT, of_layers=gulp, distance=True),

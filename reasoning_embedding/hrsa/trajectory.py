@@ -45,14 +45,18 @@ SCHEMA = pa.schema(
         ("chance", pa.float64()),
         ("n", pa.int64()),
         *((name, pa.string()) for name in ("tokens", "probe", "probe_kind")),
-        *((name, pa.int64()) for name in ("probe_texts", "probe_rows")),
+        *((name, pa.int64()) for name in ("probe_texts", "probe_rows", "skipped")),
+        ("effective_rows", pa.float64()),
         ("definition", pa.string()),
         ("warnings", pa.list_(pa.string())),
         *((name, pa.string()) for name in ("content", "against_content", "settings")),
     ]
 )
 #: Columns that files of older versions lack.
-_NEWER = {"trajectory", "no_interval", "probe_kind", "probe_texts", "probe_rows", "warnings"}
+_NEWER = {
+    *("trajectory", "no_interval", "probe_kind", "probe_texts", "probe_rows", "warnings"),
+    *("skipped", "effective_rows"),
+}
 #: Settings that move no number, and those that move none where steps have quick intervals only.
 _NO_NUMBER = {
     *("threads", "cache_mib", "memory_mib"),
@@ -79,6 +83,8 @@ class ProbeSummary:
         What a row is: ``all`` tokens, the ``last``, or the ``mean`` of a text.
     hash : str
         Of texts and labels.
+    skipped : int
+        Leading tokens of every text that were no rows.
     """
 
     kind: str
@@ -86,6 +92,7 @@ class ProbeSummary:
     rows: int | None
     tokens: str
     hash: str
+    skipped: int = 0
 
     def __str__(self) -> str:
         parts = [self.kind]
@@ -93,9 +100,8 @@ class ProbeSummary:
             parts.append(f"{self.texts} texts")
         if self.rows is not None:
             parts.append(f"{self.rows} rows")
-        parts.append(
-            {"all": "all tokens", "last": "last token", "mean": "text means"}.get(self.tokens, self.tokens)
-        )
+        every = f"all tokens but the first {self.skipped} of a text" if self.skipped else "all tokens"
+        parts.append({"all": every, "last": "last token", "mean": "text means"}.get(self.tokens, self.tokens))
         return ", ".join(part for part in parts if part)
 
 
@@ -205,7 +211,7 @@ def read_trajectories(path: Path) -> list[MeasuredTrajectory]:
 def _read_rows(path: Path) -> list[Row]:
     """Rows of a table; what older files lack is null, and a trajectory without a name gets one."""
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         for name in _NEWER - set(table.column_names):
             column = pa.nulls(len(table), SCHEMA.field(name).type)
             table = table.append_column(SCHEMA.field(name), column)
@@ -265,7 +271,12 @@ def _probe_of(rows: list[Row]) -> ProbeSummary:
     first = rows[0]
     known = first["probe_rows"] if first["probe_rows"] is not None else max(row["n"] for row in rows)
     return ProbeSummary(
-        first["probe_kind"] or "probe", first["probe_texts"], known, first["tokens"], first["probe"]
+        first["probe_kind"] or "probe",
+        first["probe_texts"],
+        known,
+        first["tokens"],
+        first["probe"],
+        first["skipped"] or 0,
     )
 
 
@@ -413,7 +424,8 @@ class TrackTable:
         """Write the file through a temporary sibling, sorted by run, reference and step."""
         self.rows.sort(key=lambda row: (row["run"], row["against"] or "", row["step"]))
         with atomic_file(self.path) as partial:
-            pq.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA), partial, compression="zstd")
+            table = pa.Table.from_pylist(self.rows, schema=SCHEMA)
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
 def track(
@@ -479,7 +491,10 @@ def track(
                     continue
                 if base is None or base[0].checkpoint != target[1]:
                     base = instrument.open(target[1]), None
-                states = instrument.states(base[0], instrument.open(model, like=base[0]), base[1])
+                # The reference alone says which rows are kept, so that steps measured on another day have the same.
+                sample = base[1].sample if base[1] else instrument.sample(base[0])
+                other = instrument.open(model, like=base[0])
+                states = instrument.states(base[0], other, base[1], sample=sample)
                 base = base[0], states.a
                 every = instrument.settings.intervals == "all"
                 pair = Comparison(states, instrument.probe, instrument.settings, every_interval=every)
@@ -527,6 +542,7 @@ def _rows(pair: Comparison, common: Row) -> list[Row]:
                     "no_interval": metric.no_interval,
                     "chance": metric.chance,
                     "n": metric.n,
+                    "effective_rows": metric.effective_rows,
                     "definition": metric.definition,
                 }
             )
@@ -558,6 +574,7 @@ def _described(pair: Comparison) -> Row:
         "probe_kind": probe.kind,
         "probe_texts": len(probe.texts),
         "probe_rows": pair.n,
+        "skipped": pair.a.sample.skipped,
     }
 
 

@@ -25,7 +25,7 @@ from reasoning_embedding.backbones import compute_dtype
 from reasoning_embedding.config.lineage import FineTuneStage
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, SetupError, TrainingError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import hash_file, read_json, write_json
 from reasoning_embedding.progress import Report, Throttle
 
 from .pretrain import SECONDS_A_LINE
@@ -170,28 +170,55 @@ def run_trainer(
         model=start.model,
         processing_class=start.tokenizer,
         train_dataset=rows,
-        callbacks=[progress, SaveSteps(start.saver)],
+        callbacks=[progress, SaveSteps(start.saver), _SumStates()],
         args=arguments,
         **own,
     )
     running.remove_callback(PrinterCallback)
     running.remove_callback(ProgressCallback)
-    running.train(resume_from_checkpoint=_last_state(start.state))
+    running.train(resume_from_checkpoint=_last_state(start.state, start.report))
     return progress.log
 
 
-def _last_state(folder: Path) -> str | None:
-    """Return the newest complete state: the trainer writes its own record last."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}") if _is_complete(path)]
-    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+#: Name -> SHA-256 of the other files of a trainer's state.
+_SUMS = "sums.json"
 
 
-def _is_complete(record: Path) -> bool:
+def _last_state(folder: Path, report: Report) -> str | None:
+    """Return the newest whole state; one that is damaged is said."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
+    for state in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        damage = _damage(state)
+        if damage is None:
+            return str(state)
+        report(f"{state} is left out: {damage}")
+    return None
+
+
+def _damage(state: Path) -> str | None:
+    """Say what is wrong with a trainer's state; one of an older version, or whose last step was killed, has no sums."""
     try:
-        read_json(record)
-    except InputError:
-        return False
-    return True
+        read_json(state / TRAINER_STATE_NAME)  # the trainer writes its own record last
+        sums = read_json(state / _SUMS, default={"files": {}})["files"]
+        changed = [name for name, wanted in sums.items() if hash_file(state / name) != wanted]
+    except (InputError, OSError, KeyError, AttributeError, TypeError) as error:
+        return error.what if isinstance(error, InputError) else f"it is not whole ({error})"
+    return f"{', '.join(changed)} was changed after it was written" if changed else None
+
+
+class _SumStates(TrainerCallback):
+    """Writes the sums of each state that the trainer has written; other ranks' random numbers may come later."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        files = [
+            path for path in folder.iterdir() if path.is_file() and not path.name.startswith("rng_state_")
+        ]
+        write_json(folder / _SUMS, {"files": {path.name: hash_file(path) for path in files}}, summed=True)
 
 
 class TrainerProgress(TrainerCallback):

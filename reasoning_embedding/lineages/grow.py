@@ -26,7 +26,14 @@ from reasoning_embedding.config.lineage import (
 )
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, SetupError
-from reasoning_embedding.files import atomic_folder, atomic_write, read_json, remove_folder, write_json
+from reasoning_embedding.files import (
+    atomic_folder,
+    atomic_write,
+    read_json,
+    remove_folder,
+    require_folder,
+    write_json,
+)
 from reasoning_embedding.isolation import quiet_libraries, threads
 from reasoning_embedding.progress import Report
 
@@ -73,6 +80,7 @@ def grow(config: LineageConfig, report: Report, world: World | None = None) -> d
         When a stage, grown now or earlier, misses a gate.
     """
     place = ExperimentFolder.of(config)
+    require_folder(place.path)
     folders = {stage.name: place.stage(stage.name).path for stage in config.stages}
     for stage in config.stages:
         needed = None if stage.needs is None else folders[stage.needs]

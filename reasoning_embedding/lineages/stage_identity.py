@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reasoning_embedding.checkpoints import RunFolder, content_hash, hash_file, read_provenance
+from reasoning_embedding.checkpoints import RunFolder, content_hash, read_provenance
 from reasoning_embedding.config.lineage import (
     ExistingTokenizer,
     GivenStage,
@@ -18,6 +18,7 @@ from reasoning_embedding.config.lineage import (
     TextCorpus,
 )
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import hash_file
 
 from .corpus import existing_file
 from .step_checkpoints import wanted_steps
@@ -85,7 +86,7 @@ def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -
     record = read_provenance(folder)
     if record is None or record.get("settings_hash") != settings_hash(lineage, name):
         return False
-    if record["content_hash"] != content_hash(folder):
+    if record.get("content_hash") != content_hash(folder):
         return False
     stage = find_stage(lineage, name)
     if not set(wanted_steps(stage)) <= set(RunFolder(folder).steps()):

@@ -144,6 +144,8 @@ class ContrastiveLoss:
             slope = slope + weight * found.temperature_gradient / queries
             if width == full:
                 sums["accuracy"] = found.correct / queries
+                if self._settings.masks_same_text:
+                    sums["masked"] = found.masked
             if self._widths or self._terms:
                 sums["infonce" if width == full else f"infonce_{width}"] = found.loss / queries
         return sums | ({"temperature_gradient": slope} if self._temperature.learnt else {})
@@ -154,8 +156,9 @@ class ContrastiveLoss:
         Returns
         -------
         dict of str to float
-            ``loss``; ``accuracy``, the share of queries whose positive scores higher than every candidate that
-            is not known to answer; the value of each term and each further width, unweighted; ``temperature``
+            ``loss``; ``accuracy``, the share of queries whose positive scores higher than every other document of
+            their softmax, ties not counted; ``masked``, how many documents ``mask_same_text`` left out of the softmax
+            of a query; the value of each term and each further width, unweighted; ``temperature``
             where it is learnt.
         """
         measures = dict(sums)

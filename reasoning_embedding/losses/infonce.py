@@ -28,7 +28,8 @@ def infonce(
     total : Tensor
         Scalar, sum of -log softmax_c(q . d_c / temperature)[positive] over the queries, nats.
     correct : Tensor
-        Scalar, queries whose positive scores higher than every other candidate.
+        Scalar, queries whose positive scores higher than every other candidate: a tie is none, and neither is a query
+        without another candidate.
 
     Notes
     -----
@@ -38,5 +39,9 @@ def infonce(
     dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
     logits = queries.to(dtype) @ documents.to(dtype).T / temperature
     total = F.cross_entropy(logits, positive, reduction="sum")
-    correct = (logits.detach().argmax(dim=1) == positive).sum()
+    scores, others = logits.detach(), logits.detach().clone()
+    own = (torch.arange(len(positive), device=positive.device), positive)
+    others[own] = -torch.inf
+    best = others.amax(dim=1)
+    correct = ((scores[own] > best) & (best > -torch.inf)).sum()
     return total, correct

@@ -28,13 +28,17 @@ class InfoNCESums(NamedTuple):
     loss : Tensor
         Nats.
     correct : Tensor
-        Rows whose positive scores higher than every candidate that is not known to answer the query.
+        Rows whose positive scores higher than every other document of their softmax: a tie is none, and neither is a
+        row without another one. What ``mask_same_text`` leaves out is no other; what ``false_negatives`` does is.
+    masked : Tensor
+        Documents that ``mask_same_text`` leaves out of the softmax of a query.
     temperature_gradient : Tensor
         d loss / d log(temperature), if it was asked for.
     """
 
     loss: Tensor
     correct: Tensor
+    masked: Tensor
     temperature_gradient: Tensor
 
 
@@ -98,7 +102,7 @@ def tiled_infonce(
     one tile of 65,536 queries with 4 candidates each at D = 1024: 5393 MiB with embeddings and gradient, where
     this count gives 5376, 256 of them for the tile; one copy of the scores would take 65,536.
     """
-    total = torch.zeros(3, dtype=torch.float64, device=embeddings.device)
+    total = torch.zeros(4, dtype=torch.float64, device=embeddings.device)
     queries, documents = _SlotVectors.of(embeddings, batch.query), _SlotVectors.of(embeddings, batch.document)
     for tile_rows in rows.split(settings.tile_rows) if len(rows) else ():
         tile = _Tile(queries, documents, batch, tile_rows, settings)
@@ -146,13 +150,13 @@ class _Tile:
         self._masses: list[Tensor] = []
 
     def exponentiate(self, temperature: float) -> Tensor:
-        """Fill the buffer with exp(logit - largest of its softmax); return the three sums of the rows."""
+        """Fill the buffer with exp(logit - largest of its softmax); return the sums of the rows."""
         for name, (anchors, candidates) in self._directions.items():
             # Rows index queries and documents: candidate i is the positive of query i.
             scaled = anchors.vectors[self._rows] / temperature
             torch.mm(scaled, candidates.vectors.T, out=self._blocks[name])
         positive = self._blocks["query_document"][self._places, self._rows]
-        correct = self._mask(positive, temperature)
+        correct, masked = self._mask(positive, temperature)
         loss, slope = -positive.double(), positive.double()
         for span in self._spans:
             top = span.amax(dim=1, keepdim=True)
@@ -163,7 +167,7 @@ class _Tile:
             if self._settings.learn_temperature is not None:
                 mean = torch.special.xlogy(span, span).sum(dim=1, keepdim=True) / mass + top
                 slope = slope - mean.squeeze(1).double() / len(self._spans)
-        return torch.stack([loss.sum(), correct.sum().double(), slope.sum()])
+        return torch.stack([loss.sum(), correct.sum().double(), masked.double(), slope.sum()])
 
     def add_gradient(self, scale: float) -> None:
         """Add `scale` times the gradient with respect to the similarities, sent to both of their vectors."""
@@ -176,19 +180,27 @@ class _Tile:
         query.gradient.index_add_(0, self._rows, document.vectors[self._rows], alpha=-scale)
         document.gradient.index_add_(0, self._rows, query.vectors[self._rows], alpha=-scale)
 
-    def _mask(self, positive: Tensor, temperature: float) -> Tensor:
-        """Put -inf where the settings leave entries out; return which rows are hits."""
+    def _mask(self, positive: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Put -inf where the settings leave entries out; return which rows are hits, and how many texts are left out."""
         own, settings = self._blocks["query_document"], self._settings
         place = (self._places, self._rows)
         known = known_answers(self._batch, self._rows)
         own[place] = -torch.inf
-        others = own if known is None else own.masked_fill(known, -torch.inf)
-        correct = positive > others.amax(dim=1)
-        if known is not None and settings.mask_same_text:
+        masked = torch.zeros((), dtype=torch.int64, device=own.device)
+        if known is not None:
             known[place] = False
-            for block in self._blocks.values():
-                # Candidate j < B is the positive of query j, which is left out with it.
-                block.masked_fill_(known[:, : block.shape[1]], -torch.inf)
+            if settings.masks_same_text:
+                masked = known.sum()
+                for block in self._blocks.values():
+                    # Candidate j < B is the positive of query j, which is left out with it.
+                    block.masked_fill_(known[:, : block.shape[1]], -torch.inf)
+        best = own.amax(dim=1)
+        correct = (positive > best) & (best > -torch.inf)
+        if known is not None and not settings.masks_same_text:
+            # Rounding may tell two products of one vector apart; its text does not.
+            document = self._batch.document
+            copies = (document[None, :] == document[self._rows][:, None]) & known
+            correct &= ~copies.any(dim=1)
         if settings.false_negatives is not None:
             self._mask_false_negatives(settings.false_negatives, positive, temperature)
         if "query_query" in self._blocks:
@@ -198,7 +210,7 @@ class _Tile:
         own[place] = positive
         if "document_query" in self._blocks:
             self._blocks["document_query"][place] = positive
-        return correct
+        return correct, masked
 
     def _mask_false_negatives(
         self, rule: config.FalseNegatives, positive: Tensor, temperature: float

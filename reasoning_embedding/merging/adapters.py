@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from reasoning_embedding.backbones import load_decoder, load_tokenizer
+from reasoning_embedding.backbones import load_decoder, load_tokenizer, read_readout
 from reasoning_embedding.checkpoints import content_hash
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json, read_json_value
@@ -50,8 +50,8 @@ def merge_adapter(folder: Path, target: Path) -> dict[str, Any]:
 
     Notes
     -----
-    An adapter's folder has no config.json, so what it was trained on reloads causal; the embedder written here
-    says ``is_causal: false``, as that of its training did.
+    An adapter's folder has no config.json, so a language model that it was trained on reloads causal; the embedder
+    written here says ``is_causal: false``, as that of its training did.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -63,7 +63,9 @@ def merge_adapter(folder: Path, target: Path) -> dict[str, Any]:
             where=str(folder / CONFIG),
             todo="set base_model_name_or_path",
         )
-    model, _ = load_decoder(base, bidirectional=True, implementation="sdpa")
+    # A language model became bidirectional when adapters were trained on it; an embedder attends as it says itself.
+    own = True if read_readout(base) is None else None
+    model, _ = load_decoder(base, bidirectional=own, implementation="sdpa")
     todo = "set base_model_name_or_path to the model it was trained on"
     try:
         with warnings.catch_warnings(), safe_open(folder / WEIGHTS, framework="pt") as file:

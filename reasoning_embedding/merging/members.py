@@ -16,8 +16,8 @@ from reasoning_embedding.files import read_json_value
 from .adapters import MODULES, is_adapter, merge_adapter
 from .tensors import TensorFolder
 
-#: Modules without weights of their own, after the transformer.
-_KNOWN = ("Transformer", "Pooling", "Normalize")
+#: Modules whose weights are merged, or that have none.
+_KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
 #: Keys of config.json that move no number of an embedder.
 _NO_NUMBER = {
     "architectures",
@@ -83,7 +83,7 @@ def open_member(reference: str, path: Path, scratch: Path) -> Member:
             todo="a language model becomes one by training; name a step-NNNNNN folder of a run's checkpoints",
         )
     _check_modules(reference, folder)
-    tensors = TensorFolder(folder)
+    tensors = TensorFolder(folder, _heads(folder))
     if (record := read_provenance(path)) is not None:
         verify_content(path)
         parent["content_hash"] = record["content_hash"]
@@ -130,6 +130,12 @@ def module_folders(folder: Path) -> list[Path]:
 def layer_count(member: Member) -> int:
     """Number of decoder layers."""
     return int(load_config(str(member.folder)).get_text_config().num_hidden_layers)
+
+
+def _heads(folder: Path) -> list[str]:
+    """Folders of the modules that have weights of their own."""
+    modules = _json(folder / MODULES)
+    return [Path(item["path"]).name for item in modules if item["type"].rpartition(".")[2] == "Dense"]
 
 
 def _check_modules(reference: str, folder: Path) -> None:

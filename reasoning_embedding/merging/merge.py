@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+from torch import Tensor
+
 from reasoning_embedding import config
 from reasoning_embedding.backbones import check_attention
 from reasoning_embedding.checkpoints import read_provenance, write_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, read_json, require_space, size_of, write_json
 
 from .distances import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member
 from .tensor_merge import TensorMerge
-from .tensors import INDEX, SHARD_BYTES, TensorFolder, TensorWriter
+from .tensors import INDEX, SHARD_BYTES, WHOLE, TensorFolder, TensorWriter
 
 #: Files that make an embedder's folder what it is, beside its weights and records.
 _INHERITED = {".json", ".txt", ".model", ".jinja"}
@@ -120,6 +123,7 @@ def merge(
     made_from = {"parents": models.parents, **prepared.describe()}
     if (old := _made_before(folder, report, made_from)) is not None:
         return {**old, "made": False}
+    require_space(folder, size_of(first.folder), "the merged model")
     with atomic_folder(folder) as temporary:
         _inherit(first.folder, temporary)
         records = _write_weights(models, prepared, temporary, shard_bytes)
@@ -128,7 +132,7 @@ def merge(
         write_provenance(temporary, kind="merge", parent=None, **made_from, merge=total)
         found = {
             **made_from,
-            "content_hash": (read_provenance(temporary) or {})["content_hash"],
+            "content_hash": (read_provenance(temporary) or {}).get("content_hash"),
             "summary": total,
             "warnings": list(models.warnings),
             "tensors": records,
@@ -161,7 +165,9 @@ def _write_weights(
 ) -> list[dict[str, Any]]:
     sources: list[TensorFolder] = [member.tensors for member in models.members]
     first = sources[0]
-    writer = TensorWriter(folder, {name: first.size(name) for name in first.names}, shard_bytes)
+    sizes = {name: first.size(name) for name in first.names if first.head_of(name) is None}
+    writer = TensorWriter(folder, sizes, shard_bytes)
+    heads: dict[str, dict[str, Tensor]] = {head: {} for head in first.heads}
     records = []
     for name in first.names:
         tensors = [source.read(name) for source in sources]
@@ -174,13 +180,18 @@ def _write_weights(
         if isinstance(prepared.method, config.Slerp):
             record |= {**prepared.parameters(name), "lerp": fell_back(record)}
         records.append(record)
-        writer.add(name, merged)
+        if (head := first.head_of(name)) is None:
+            writer.add(name, merged)
+        else:
+            heads[head][name.partition("/")[2]] = merged.contiguous()
     writer.close()
+    for head, tensors in heads.items():
+        save_file(tensors, folder / head / WHOLE)
     return records
 
 
 def _check(first: Member, folder: Path) -> None:
-    """Load what was written and hold it to the attention contract, if the models attend both ways."""
+    """Load what was written and hold it to the attention contract."""
     embedder = load_embedder(folder)
-    if getattr(embedder.model.config, "is_causal", True) is False:
-        check_attention(embedder.model, where=f"the merge of {first.reference} and others")
+    causal = embedder.readout.causal
+    check_attention(embedder.model, where=f"the merge of {first.reference} and others", causal=causal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ class TensorFolder:
     ----------
     path : Path
         Holds ``model.safetensors``, or its shards and their index.
+    heads : sequence of str
+        Folders below it that hold the weights of heads; a tensor there is named with its folder before it
+        (``2_Dense/linear.weight``).
 
     Raises
     ------
@@ -48,8 +51,9 @@ class TensorFolder:
         If the weights are not there, incomplete, or not safetensors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, heads: Sequence[str] = ()) -> None:
         self.path = path
+        self.heads = tuple(heads)
         if (path / INDEX).is_file():
             self._files: dict[str, str] = self._read_index()
         elif (path / WHOLE).is_file():
@@ -60,6 +64,16 @@ class TensorFolder:
                 where=str(path),
                 todo="name a complete checkpoint in safetensors; one that is still being written has another name",
             )
+
+        for head in self.heads:
+            file = f"{head}/{WHOLE}"
+            if not (path / file).is_file():
+                raise InputError(
+                    f"the weights of this head are missing ({WHOLE})",
+                    where=str(path / head),
+                    todo="save or download the model again",
+                )
+            self._files |= {f"{head}/{name}": file for name in dict.fromkeys(self._open(file).keys())}
 
     @property
     def names(self) -> list[str]:
@@ -91,14 +105,23 @@ class TensorFolder:
 
     def read(self, name: str) -> Tensor:
         """Read one tensor."""
-        return self._open(self._files[name]).get_tensor(name)
+        return self._open(self._files[name]).get_tensor(self._within(name))
 
     def size(self, name: str) -> int:
         """Return the bytes of a tensor."""
         return math.prod(self.shapes[name]) * self.dtypes[name].itemsize
 
     def _slice(self, name: str) -> Any:
-        return self._open(self._files[name]).get_slice(name)
+        return self._open(self._files[name]).get_slice(self._within(name))
+
+    def _within(self, name: str) -> str:
+        """A tensor's name in its own file."""
+        return name if self.head_of(name) is None else name.partition("/")[2]
+
+    def head_of(self, name: str) -> str | None:
+        """Return the folder of the head that a tensor belongs to; None of the decoder's."""
+        folder = name.partition("/")[0]
+        return folder if folder in self.heads else None
 
     def _open(self, file: str) -> Any:
         try:

@@ -17,8 +17,8 @@ OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}
 
 
 def trained_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
-    """Return the parameters that have a gradient: all, or those of the adapters."""
-    return shape.parameters if lora is None else adapter_parameters(shape, lora)
+    """Return the parameters that have a gradient: all, or those of adapters and heads."""
+    return shape.parameters if lora is None else adapter_parameters(shape, lora) + shape.readout_heads
 
 
 def all_parameters(shape: DecoderShape, lora: config.Lora | None) -> int:
@@ -289,14 +289,14 @@ def loss_tile(loss: config.InfoNCE, load: RankLoad) -> float:
     Notes
     -----
     Similarities of each row with all queries or documents of each direction, in float32. Where texts of a batch repeat,
-    a mask of the documents that are known to answer and a copy without them, counted always; after that, all of them
+    three masks of the documents that are known to answer, a byte each, counted always; after that, all similarities
     once more for the gradient of a learnt temperature.
     """
     columns = sum(
         load.documents if direction.endswith("_document") else load.queries for direction in loss.directions
     )
     again = 0.0 if loss.learn_temperature is None else 4.0 * columns
-    return min(loss.tile_rows, load.queries) * (4.0 * columns + max(5.0 * load.documents, again))
+    return min(loss.tile_rows, load.queries) * (4.0 * columns + max(3.0 * load.documents, again))
 
 
 def offloaded_activations(shape: DecoderShape, training: config.Training, load: RankLoad) -> float:

@@ -98,9 +98,7 @@ def cost(
             where="training.batch_size",
             todo=f"raise it to at least {gpus}, or plan with fewer GPUs",
         )
-    steps = settings.training.steps or (
-        max(1, round((settings.training.epochs or 1) * (texts.rows // batch))) if texts.rows else None
-    )
+    steps = planned_steps(settings.training, texts)
     engines = [engine] if engine is not None else _choice(gpus, settings.training)
     found = {one.name: _step_cost(settings, shape, texts, device, gpus, one) for one in engines}
     for one in found.values():
@@ -120,6 +118,13 @@ def cost(
     }
 
 
+def planned_steps(training: config.Training, texts: TextLengths) -> int | None:
+    """Return the steps of a run; None where neither they nor its rows are known."""
+    if training.steps or not texts.rows:
+        return training.steps
+    return max(1, round((training.epochs or 1) * (texts.rows // training.batch_size)))
+
+
 def _choice(gpus: int, training: config.Training) -> list[EngineSettings]:
     """Engines that the trainer would not refuse."""
     every = gpus > 1 and training.optimizer.kind == "adamw"
@@ -137,7 +142,7 @@ def _step_cost(
     """Memory, traffic and time of one step on one rank under one engine."""
     training, anchored = settings.training, settings.loss.anchor is not None
     capacity = min(device.memory_gb * 1e9, (training.memory_gib or math.inf) * 2**30)
-    memory, load, mode = _memory_and_mode(settings, shape, texts, gpus, engine, capacity)
+    memory, load, mode = memory_and_mode(settings, shape, texts, gpus, engine, capacity)
     tokens, squares = load.tokens, load.tokens * texts.mean_square / texts.mean
     compute, last_pass = _compute(training, shape, load, squares, device)
     compute["loss"] = loss_seconds(load, shape.hidden, gpus, device) / DERATING
@@ -174,7 +179,7 @@ def _step_cost(
     }
 
 
-def _memory_and_mode(
+def memory_and_mode(
     settings: config.RunConfig,
     shape: DecoderShape,
     texts: TextLengths,

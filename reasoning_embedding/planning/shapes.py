@@ -5,7 +5,8 @@ Pure Python, so that a plan for a thousand GPUs needs neither torch nor a GPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import mul
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +80,8 @@ class DecoderShape:
         Rows of the token embedding.
     gated : bool
         Whether the MLP has three matrices (SwiGLU, GeGLU) or two.
+    readout_heads : int
+        Parameters of linear heads after pooling; they are trained beside adapters, too.
     """
 
     layers: int
@@ -89,6 +92,7 @@ class DecoderShape:
     head_dim: int
     vocabulary: int
     gated: bool = True
+    readout_heads: int = 0
 
     @property
     def widths(self) -> dict[str, int]:
@@ -113,8 +117,8 @@ class DecoderShape:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the encoder: body and token embedding, without LM head (vectors are left out)."""
-        return self.body_parameters + self.vocabulary * self.hidden
+        """Parameters of the encoder: body, token embedding and heads, without LM head (vectors are left out)."""
+        return self.body_parameters + self.vocabulary * self.hidden + self.readout_heads
 
 
 def training_flops(shape: DecoderShape, tokens: float, squares: float, *, full: bool = True) -> float:
@@ -211,6 +215,22 @@ def backbone_shape(backbone: config.Backbone) -> DecoderShape:
             todo="download the model (its config.json is enough) and name its folder",
         )
     return shape
+
+
+def with_readout(
+    shape: DecoderShape, backbone: config.Backbone, readout: config.ReadoutSettings
+) -> DecoderShape:
+    """Return the sizes with the heads that a run trains: its own, else those of a local embedder."""
+    if readout.heads is not None:
+        widths = [shape.hidden, *(head.out_features for head in readout.heads)]
+        biases = sum(head.out_features for head in readout.heads if head.bias)
+        return replace(shape, readout_heads=sum(map(mul, widths[:-1], widths[1:])) + biases)
+    if isinstance(backbone, config.RandomBackbone) or not Path(backbone.path).expanduser().is_dir():
+        return shape
+    folder = Path(backbone.path).expanduser()
+    heads = [read_json(file) for file in sorted(folder.glob("*_Dense/config.json"))]
+    sizes = [head["out_features"] * (head["in_features"] + head.get("bias", True)) for head in heads]
+    return replace(shape, readout_heads=sum(sizes))
 
 
 def _vocabulary(folder: Path) -> int:

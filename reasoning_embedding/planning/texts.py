@@ -15,7 +15,7 @@ from reasoning_embedding.data.order import epoch_rows
 _SAMPLE = 2000
 #: Batches that are looked at: with one source a batch, few would miss some.
 _BATCHES = 32
-_CHARACTERS = 4.0  # a token of English text, in vocabularies of 32,000 and more
+CHARACTERS = 4.0  # a token of English text, in vocabularies of 32,000 and more
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,25 @@ def run_texts(settings: config.RunConfig) -> TextLengths:
     """
     if not all(_is_local(source) for source in settings.data.sources):
         return assumed_texts(settings.data)
-    table = load_table(settings.data)
+    table = load_table(settings.data, prompts=_prompts(settings))
     plan = Plan(table, settings.training, settings.data, settings.seed)
     texts, limits, each = _drawn(plan, settings)
     lengths, source = _lengths(table, texts, settings.backbone)
     cut = np.minimum(lengths, limits)
     rows = int(epoch_rows(table, settings.data.caps).sum())
     return TextLengths(float(cut.mean()), float((cut**2).mean()), each, rows, source)
+
+
+def _prompts(settings: config.RunConfig) -> config.Prompts | None:
+    """What the run puts before its texts, as far as the configuration and local files say it."""
+    backbone = settings.backbone
+    if settings.readout.prompts is not None:
+        return settings.readout.prompts
+    if not isinstance(backbone, config.PretrainedBackbone) or not Path(backbone.path).is_dir():
+        return None
+    from reasoning_embedding.backbones.inherited import run_readout
+
+    return run_readout(settings.readout, backbone).prompts
 
 
 def _drawn(plan: Plan, settings: config.RunConfig) -> tuple[np.ndarray, np.ndarray, float]:
@@ -108,9 +120,9 @@ def _drawn(plan: Plan, settings: config.RunConfig) -> tuple[np.ndarray, np.ndarr
 def _lengths(table: Table, texts: np.ndarray, backbone: config.Backbone) -> tuple[np.ndarray, str]:
     """Tokens of some texts, and how they were counted."""
     whole = ["".join(table.texts[index]) for index in texts]
-    folder = _tokenizer_folder(backbone)
+    folder = tokenizer_folder(backbone)
     if folder is None:
-        counted = np.array([max(1.0, len(text) / _CHARACTERS) for text in whole])
+        counted = np.array([max(1.0, len(text) / CHARACTERS) for text in whole])
         return counted, "from the data, four characters a token"
     from reasoning_embedding.backbones.load import load_tokenizer
 
@@ -126,6 +138,7 @@ def _is_local(source: config.Source) -> bool:
     return isinstance(source, config.WorldSource)
 
 
-def _tokenizer_folder(backbone: config.Backbone) -> str | None:
+def tokenizer_folder(backbone: config.Backbone) -> str | None:
+    """Return the local folder of a backbone's tokenizer; None where it is not at hand."""
     name = backbone.path if isinstance(backbone, config.PretrainedBackbone) else backbone.tokenizer
     return name if (Path(name) / "tokenizer.json").is_file() else None

@@ -17,7 +17,8 @@ from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, read_json, write_json
+from reasoning_embedding.files import atomic_file, read_json, require_output_file, write_json
+from reasoning_embedding.secrets import masked, sealed, unsealed
 
 _YAML = (".yaml", ".yml")
 _OUTPUT = (".jsonl", ".jsonl.gz")
@@ -91,7 +92,7 @@ class RowOutput:
     Raises
     ------
     InputError
-        If the file exists, or is not to be JSON Lines.
+        If the file exists and no report or progress beside it tells what made it, or it is not to be JSON Lines.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,13 +100,39 @@ class RowOutput:
             raise InputError(
                 "rows are written as JSON Lines", where=str(path), todo="end it in .jsonl or .jsonl.gz"
             )
-        if path.exists():
-            raise InputError(
-                "this file exists and is not overwritten", where=str(path), todo="name another, or remove it"
-            )
+        require_output_file(path)
         self.path = path
         self.progress = path.with_name(path.name + ".progress")
         self.report = path.with_name(path.name + ".report.json")
+        self._claims = self.progress / "settings.json"
+        if path.exists() and not (self.report.exists() or self._claims.exists()):
+            raise self._exists()
+
+    def _exists(self) -> InputError:
+        return InputError(
+            "this file exists and is not overwritten", where=str(self.path), todo="name another, or remove it"
+        )
+
+    def made_before(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the report of a file that an earlier job wrote with these settings; None where work is left to do.
+
+        A job that was killed between the file and its report has work left: it writes both again.
+
+        Raises
+        ------
+        InputError
+            If the file is there and was made with other settings.
+        """
+        if not self.path.exists():
+            return None
+        settings = json.loads(json.dumps(settings))
+        if (found := read_json(self.report, default={})).get("settings") == masked(settings):
+            shutil.rmtree(self.progress, ignore_errors=True)
+            return found
+        claimed = unsealed(read_json(self._claims, default={}), settings, self.progress)
+        if found or claimed != settings:
+            raise self._exists()
+        return None
 
     def claim(self, settings: dict[str, Any], free: tuple[str, ...] = ()) -> None:
         """Check that what an earlier process left in the progress folder was made with these settings.
@@ -122,9 +149,8 @@ class RowOutput:
         InputError
             If it was made with other settings.
         """
-        file = self.progress / "settings.json"
         settings = json.loads(json.dumps(settings))
-        found = read_json(file, default=settings)
+        found = unsealed(read_json(self._claims, default=settings), settings, self.progress)
         changed = [name for name, value in settings.items() if name not in free and found.get(name) != value]
         if changed:
             raise InputError(
@@ -132,7 +158,8 @@ class RowOutput:
                 where=str(self.progress),
                 todo="give its command again, remove the folder, or name another output",
             )
-        write_json(file, settings)
+        self.report.unlink(missing_ok=True)  # of a file that was removed since
+        write_json(self._claims, sealed(settings, self.progress))
 
     @contextlib.contextmanager
     def open(self) -> Generator[BinaryIO | gzip.GzipFile]:

@@ -104,7 +104,7 @@ def filter_file(
     Raises
     ------
     InputError
-        If `output` exists, nothing would be left, scores or a model are missing.
+        If `output` exists and was not made by this very command, nothing would be left, scores or a model are missing.
     SetupError
         If the disk is full or a library is missing.
 
@@ -128,6 +128,9 @@ def filter_file(
         "corpus": documents and {"path": str(corpus), "sha256": texts_digest(documents)},
         "rows": table.fingerprint,
     }
+    if (before := target.made_before(settings)) is not None:
+        report("done before")
+        return before
     if searcher is not None:
         target.claim(settings, ("rule",))
     if rule.margin is not None and searcher is not None:
@@ -144,6 +147,7 @@ def filter_file(
             where=str(output),
             todo="loosen the rules; nothing was written",
         )
+    target.claim(settings, ("rule",))  # killed before its report is written, the file is known for ours
     with target.open() as file:
         for line in row_lines(table.row(row) for row in np.flatnonzero(kept).tolist()):
             file.write(line)

@@ -60,8 +60,8 @@ def mine_file(
     Raises
     ------
     InputError
-        If `output` exists, the corpus is too small, no row finds a negative, or what an earlier process left
-        was made with other settings.
+        If `output` exists and was not made by this very command, the corpus is too small, no row finds a negative, or
+        what an earlier process left was made with other settings.
     SetupError
         If the disk is full or a library is missing.
 
@@ -87,6 +87,9 @@ def mine_file(
             "sha256": texts_digest(pool.documents),
         },
     }
+    if (before := target.made_before(settings)) is not None:
+        report("done before")
+        return before
     # Vectors do not depend on the rule: without rows yet, another rule may go on with them.
     started = any(folder.glob("rows-*.jsonl"))
     target.claim(settings, () if started else ("rule",))

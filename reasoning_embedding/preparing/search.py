@@ -36,8 +36,8 @@ class Searcher:
         Of a Hub id.
     faiss : str or None
         FAISS's description of an index, such as ``Flat`` or ``IVF1024,Flat``; None: exact search in blocks.
-    max_tokens : int
-        Longer texts are cut.
+    max_tokens : int, optional
+        Longer texts are cut. Absent: at the model's own limit.
     query_template : str
         Prompt of a query that has an instruction; holds ``{instruction}``.
     document_prompt : str
@@ -47,7 +47,7 @@ class Searcher:
     model: str
     revision: str | None = None
     faiss: str | None = None
-    max_tokens: int = 512
+    max_tokens: int | None = None
     query_template: str = config.Data.model_fields["query_template"].default
     document_prompt: str = ""
 

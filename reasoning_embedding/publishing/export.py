@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
 from reasoning_embedding.checkpoints.provenance import MODEL_FILES
 from reasoning_embedding.checkpoints.scores import scores_of_checkpoint
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, explain_disk_errors, write_json
+from reasoning_embedding.files import atomic_folder, explain_disk_errors, require_space, write_json
 from reasoning_embedding.progress import Report
 
 from .card import write_card
@@ -62,6 +60,8 @@ def export(release: Release, about: About, report: Report) -> None:
             )
         facts = Facts(release, revision, record, run, scored, about)
         target = release.exported(revision)
+        needed = sum(path.stat().st_size for path in _model_files(revision.checkpoint))
+        require_space(target, needed, f"the export of {revision.name}")
         with atomic_folder(target) as folder:
             _place(revision.checkpoint, folder)
             write_json(folder / PROVENANCE, public(record))
@@ -76,24 +76,21 @@ def export(release: Release, about: About, report: Report) -> None:
         report(f"{revision.name}: {len(files)} files, {size / 1e6:.1f} MB, from {revision.checkpoint.name}")
 
 
+def _model_files(checkpoint: Path) -> list[Path]:
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return [path for path in files if path.suffix in MODEL_FILES and path.name != PROVENANCE]
+
+
 def _place(checkpoint: Path, folder: Path) -> None:
-    """Bring the checkpoint's model into the folder; weights in any other format are never published."""
-    for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and path.suffix in MODEL_FILES and path.name != PROVENANCE:
-            target = folder / path.relative_to(checkpoint)
-            with explain_disk_errors(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _link(path.resolve(), target)
+    """Copy the checkpoint's model into the folder; weights in any other format are never published.
 
-
-def _link(source: Path, target: Path) -> None:
-    """Hard-link, so that weights lie on the disk once; copy where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
-            raise
-        shutil.copyfile(source, target)
+    No links: what somebody edits in the export must not change the run.
+    """
+    for path in _model_files(checkpoint):
+        target = folder / path.relative_to(checkpoint)
+        with explain_disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def _place_figures(facts: Facts, folder: Path) -> None:

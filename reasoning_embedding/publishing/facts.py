@@ -9,6 +9,7 @@ from typing import Any
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.layout import ResultFolder
 from reasoning_embedding.checkpoints.provenance import Ancestor, ancestors, parents
+from reasoning_embedding.checkpoints.run_records import read_manifest, read_settings
 from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.files import read_json
 
@@ -55,8 +56,8 @@ def read_run(run: RunFolder | None) -> RunRecord:
     experiment = run.experiment
     compared = run.contamination if run.contamination.exists() else experiment.contamination
     return RunRecord(
-        settings=read_json(run.config_json, default={}, todo=_RESTORE),
-        manifest=read_json(run.manifest, default={}, todo=_RESTORE),
+        settings=read_settings(run),
+        manifest=read_manifest(run),
         contamination=read_json(compared, default={}, todo=_RESTORE),
         figures=_figures(run) or _figures(experiment),
         lineage=experiment.lineage,

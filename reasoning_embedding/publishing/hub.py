@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import functools
 import hashlib
+import json
+import math
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from reasoning_embedding.checkpoints import hash_file
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError, SetupError
-from reasoning_embedding.progress import Report
+from reasoning_embedding.files import hash_file
+from reasoning_embedding.progress import Report, duration
 from reasoning_embedding.secrets import mask
 
 from .masking import refuse_secrets
@@ -29,8 +33,12 @@ T = TypeVar("T")
 _TRIES = 3
 _LOGIN = "make a token with write permission at https://huggingface.co/settings/tokens, then `hf auth login`"
 _PASSING = {408, 429, 500, 502, 503, 504}
-#: Seconds within which the Hub must answer the first request.
+#: Seconds within which the Hub must answer the first request, and any connection must stand.
 _PATIENCE = 10.0
+#: Seconds without a byte, sent or received, after which a request counts as unanswered.
+_SILENCE = 60.0
+#: The longest wait that the Hub may ask for, in seconds; one that asks for more ends the command with a message.
+_LONGEST_WAIT = 300.0
 #: Files that the Hub itself puts into a new repository.
 _HUBS_OWN = {".gitattributes"}
 
@@ -197,7 +205,30 @@ class Hub:
 
     def is_private(self) -> bool:
         """Whether the existing repository is private."""
-        return bool(self._call("reading the repository", lambda: self._api.model_info(self.repo)).private)
+        return bool(
+            self._call(
+                "reading the repository", lambda: self._api.model_info(self.repo, timeout=_SILENCE)
+            ).private
+        )
+
+    def confirm(self, name: str, folder: Path) -> None:
+        """Read a revision again after its upload, and compare the hash of every file with the folder's.
+
+        Raises
+        ------
+        SetupError
+            If the Hub holds other files, or other bytes, than were sent.
+        """
+        there = (self.revisions() or {}).get(name)
+        remote = Remote("", {}) if there is None else self.remote(there[1])
+        local = files_in(folder)
+        wrong = sorted({*remote.changed(local), *(remote.files.keys() - local.keys())})
+        if wrong:
+            raise SetupError(
+                f"the Hub holds other bytes than were sent, in {len(wrong)} files: {', '.join(wrong[:5])}",
+                where=f"{name} of {self.repo} at {mask(self.endpoint, self._token)}",
+                todo="run this again, which sends them anew; if it stays so, tell the Hub's operators",
+            )
 
     def remote(self, commit: str) -> Remote:
         """Read the files of a commit."""
@@ -294,7 +325,7 @@ class Hub:
         attempt = 1
         while True:
             try:
-                with _quiet_client():
+                with _quiet_client(), bounded_client():
                     return ask()
             except ReasoningEmbeddingError:
                 raise
@@ -302,8 +333,9 @@ class Hub:
                 explained, passing = _explain(error, doing, where, self._token)
                 if not passing or attempt == tries:
                     raise explained from None  # the cause's text may hold addresses with signatures
-                self._report(f"{explained.what}; trying again ({attempt + 1} of {tries})")
-                time.sleep(2.0 ** (attempt - 1))
+                wait = max(2.0 ** (attempt - 1), _asked_to_wait(error))
+                self._report(f"{explained.what}; trying again in {wait:.0f} s ({attempt + 1} of {tries})")
+                time.sleep(wait)
                 attempt += 1
 
 
@@ -320,14 +352,123 @@ def _quiet_client() -> Generator[None]:
         logging.set_verbosity(before)
 
 
+class _NoAnswer(OSError):
+    """The Hub kept silent; the client, which would ask five times more by itself, does not know this error."""
+
+
+@contextlib.contextmanager
+def bounded_client() -> Generator[None]:
+    """Let the client's requests end: its own wait for ever, and as long as any ``Retry-After`` asks them to.
+
+    Within another one it does nothing: the client is made anew at either end, which takes a while.
+
+    Raises
+    ------
+    SetupError
+        Within, where a page for people answers in the Hub's place, or the Hub asks for too long a wait.
+    """
+    from huggingface_hub.utils import _http, set_client_factory
+
+    before: Any = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
+    if getattr(before, "bounded", False):  # a request within another
+        yield
+        return
+
+    def bounded() -> Any:
+        client: Any = before()
+        send = client.send
+
+        def send_once(request: Any, **options: Any) -> Any:
+            # In the request: some of the client's methods ask for no limit, whatever the session has.
+            given = request.extensions.get("timeout") or {}
+            most = {"connect": _PATIENCE, "read": _SILENCE, "write": _SILENCE, "pool": _SILENCE}
+            limits = {part: min(given.get(part) or limit, limit) for part, limit in most.items()}
+            request.extensions = {**request.extensions, "timeout": limits}
+            try:
+                response = send(request, **options)
+            except Exception as error:
+                # By name: the client's HTTP library is another in each of its versions.
+                if not any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__):
+                    raise
+                raise _NoAnswer(f"no answer within {_SILENCE:.0f} s") from error
+            _refuse_page(response)
+            _limit_wait(response)
+            return response
+
+        client.send = send_once
+        return client
+
+    bounded.bounded = True  # ty: ignore[missing-attribute]
+    set_client_factory(bounded)
+    try:
+        yield
+    finally:
+        set_client_factory(before)
+
+
+def _refuse_page(response: Any) -> None:
+    """Refuse a page for people: the login of a hotel's network, a proxy's notice. The Hub's failures are pages too."""
+    kind = response.headers.get("content-type", "")
+    if kind.startswith("text/html") and response.status_code not in _PASSING:
+        raise SetupError(
+            f"a web page ({response.status_code}) came in the place of the Hub's answer",
+            where=f"{response.url.scheme}://{response.url.netloc.decode()}",
+            todo="this network may want a login (open any page in a browser); check HF_ENDPOINT and HTTPS_PROXY too",
+        )
+
+
+def _limit_wait(response: Any) -> None:
+    """Write the wait that an answer asks for in seconds, as the client reads it, and refuse too long a one."""
+    wait = _wait_of(response)
+    if wait > _LONGEST_WAIT:
+        raise SetupError(
+            f"the Hub asks to wait {duration(wait)} ({response.status_code})",
+            where=f"{response.url.scheme}://{response.url.netloc.decode()}",
+            todo="run this again after that",
+        )
+    if wait and response.headers.get("retry-after"):
+        response.headers["retry-after"] = str(math.ceil(wait))
+
+
+def _wait_of(response: Any) -> float:
+    """Seconds that an answer asks to wait, by ``Retry-After`` (seconds or a date) or ``RateLimit``; 0 where it does not."""
+    if response.status_code not in _PASSING:
+        return 0.0
+    given = response.headers.get("retry-after", "").strip()
+    if given.isdecimal():
+        return float(given)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
+    limit = re.search(r";\s*r=0\s*;\s*t=(\d+)", response.headers.get("ratelimit", ""))
+    return float(limit[1]) if limit else 0.0
+
+
+def _asked_to_wait(error: BaseException) -> float:
+    """Seconds that the answer which an error comes from asks to wait."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    refusals = [item for item in _causes(error) if isinstance(item, HfHubHTTPError)]
+    return _wait_of(refusals[0].response) if refusals else 0.0
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what it was raised from: uploads run in threads, which wrap what went wrong."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return chain
+
+
 def _explain(error: Exception, doing: str, where: str, token: str) -> tuple[ReasoningEmbeddingError, bool]:
     """Say what went wrong, and whether it may pass."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    # Uploads of files run in threads, which wrap what went wrong.
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
+    chain = _causes(error)
+    if (own := next((item for item in chain if isinstance(item, ReasoningEmbeddingError)), None)) is not None:
+        return own, False
+    if (silent := next((item for item in chain if isinstance(item, _NoAnswer)), None)) is not None:
+        todo = "look at https://status.huggingface.co and the network, and run this again"
+        return SetupError(f"{silent} while {doing}", where=where, todo=todo), True
     if any(isinstance(item, OfflineModeIsEnabled) for item in chain):
         return SetupError("HF_HUB_OFFLINE is set", where=where, todo="unset it and run this again"), False
     refusal = next((item for item in chain if isinstance(item, HfHubHTTPError)), None)
@@ -337,6 +478,9 @@ def _explain(error: Exception, doing: str, where: str, token: str) -> tuple[Reas
         return _refused(status, f"{status} while {doing}", where, line), status in _PASSING
     if isinstance(error, PermissionError) and type(error).__module__.startswith("hf_xet"):
         return _refused(401, f"401 while {doing}", where, _line(error, token)), False
+    if isinstance(error, json.JSONDecodeError):
+        todo = "check HF_ENDPOINT, HTTPS_PROXY and the network, and run this again"
+        return SetupError(f"what answers is not the Hub, while {doing}", where=where, todo=todo), False
     if isinstance(error, (ValueError, FileNotFoundError, PermissionError)):
         return InputError(f"{doing}: {_line(error, token)}", where=where), False
     what = f"the connection failed while {doing} ({_line(chain[-1], token)})"

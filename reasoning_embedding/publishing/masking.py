@@ -8,10 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.secrets import mask, with_texts
+from reasoning_embedding.secrets import TOKEN, known_secrets, mask, with_texts
 
-#: What is certainly a token of the Hub, wherever it stands in a file.
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 _TEXT = {".json", ".jsonl", ".md", ".txt", ".jinja", ".yaml", ".yml"}
 
 
@@ -23,7 +21,7 @@ def public(value: Any) -> Any:
 def _public_text(value: str) -> str:
     if value.startswith(("/", "~", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", value):
         value = PurePath(value.replace("\\", "/")).name
-    return mask(value)
+    return mask(value, *known_secrets())
 
 
 def refuse_secrets(files: Iterable[Path], *known: str | None) -> None:
@@ -39,7 +37,7 @@ def refuse_secrets(files: Iterable[Path], *known: str | None) -> None:
         if path.suffix not in _TEXT:
             continue
         content = path.read_bytes()
-        if _TOKEN.search(content) or any(secret in content for secret in secrets):
+        if TOKEN.search(content.decode(errors="replace")) or any(secret in content for secret in secrets):
             raise InputError(
                 "this file holds an access token; nothing was uploaded",
                 where=str(path),

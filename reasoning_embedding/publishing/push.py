@@ -5,7 +5,7 @@ from __future__ import annotations
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 from reasoning_embedding.progress import Report
 
-from .hub import Hub
+from .hub import Hub, bounded_client
 from .release import MAIN, Release, ReleaseRecord, Revision, files_in
 
 _AGAIN = "the same command goes on: what is complete is left as it is"
@@ -48,32 +48,8 @@ def push(
         hub.refuse_secrets(files_in(release.exported(revision)).values())
     done: list[str] = []
     try:
-        hub.check_access()
-        there = hub.revisions()
-        if there is not None and private and not hub.is_private():
-            raise InputError(
-                f"{release.repo} exists and is public",
-                where="--private",
-                todo="make it private in its settings, or leave --private out",
-            )
-        waiting: list[Revision] = []
-        for revision in release.revisions:
-            if not _is_complete(release, revision, hub, record, there or {}, overwrite=overwrite):
-                waiting.append(revision)
-                continue
-            branch = _working_branch(revision)
-            if release.tags and branch in (there or {}):  # stopped just before its deletion
-                hub.delete_branch(branch)
-            report(f"{revision.name}: complete already")
-            done.append(revision.name)
-        if there is None:
-            hub.create(private=private)
-            report(f"created {release.repo} ({'private' if private else 'public'})")
-        for revision in waiting:
-            report(f"{revision.name}: uploading to {release.repo}")
-            _upload(release, revision, hub, record)
-            report(f"{revision.name}: uploaded")
-            done.append(revision.name)
+        with bounded_client():
+            _push(release, hub, record, done, private=private, overwrite=overwrite, report=report)
     except ReasoningEmbeddingError as error:
         what = f"{error.what}\n{_state(release, done)}"
         todo = f"{error.todo}; {_AGAIN}" if error.todo else _AGAIN
@@ -81,6 +57,45 @@ def push(
     except KeyboardInterrupt:
         report(f"interrupted\n{_state(release, done)}\n  {_AGAIN}")
         raise
+
+
+def _push(
+    release: Release,
+    hub: Hub,
+    record: ReleaseRecord,
+    done: list[str],
+    *,
+    private: bool,
+    overwrite: bool,
+    report: Report,
+) -> None:
+    """Bring every revision there; `done` takes the name of each that is complete."""
+    hub.check_access()
+    there = hub.revisions()
+    if there is not None and private and not hub.is_private():
+        raise InputError(
+            f"{release.repo} exists and is public",
+            where="--private",
+            todo="make it private in its settings, or leave --private out",
+        )
+    waiting: list[Revision] = []
+    for revision in release.revisions:
+        if not _is_complete(release, revision, hub, record, there or {}, overwrite=overwrite):
+            waiting.append(revision)
+            continue
+        branch = _working_branch(revision)
+        if release.tags and branch in (there or {}):  # stopped just before its deletion
+            hub.delete_branch(branch)
+        report(f"{revision.name}: complete already")
+        done.append(revision.name)
+    if there is None:
+        hub.create(private=private)
+        report(f"created {release.repo} ({'private' if private else 'public'})")
+    for revision in waiting:
+        report(f"{revision.name}: uploading to {release.repo}")
+        _upload(release, revision, hub, record)
+        report(f"{revision.name}: uploaded")
+        done.append(revision.name)
 
 
 def _is_complete(
@@ -125,6 +140,8 @@ def _upload(release: Release, revision: Revision, hub: Hub, record: ReleaseRecor
     record.add_commit(revision.name, commit)
     if as_tag:
         hub.move_tag(revision.name, commit)
+    hub.confirm(revision.name, release.exported(revision))
+    if as_tag:
         hub.delete_branch(branch)
 
 

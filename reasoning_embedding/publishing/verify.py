@@ -149,7 +149,13 @@ def _expected(folder: Path, revision: Revision, inputs: dict[str, Any], report: 
         raise ContractError("the exported files differ from the checkpoint's", where=str(folder))
     _refuse_code(folder)
     embedder = load_embedder(folder)
-    check_attention(embedder.model, where=str(folder))
+    if record.get("readout", str(embedder.readout)) != str(embedder.readout):
+        raise ContractError(
+            f"the readout of the saved model is {embedder.readout}; it was trained with {record['readout']}",
+            where=str(folder),
+            todo="restore the checkpoint's files",
+        )
+    check_attention(embedder.model, where=str(folder), causal=embedder.readout.causal)
     contract = input_contract(embedder.tokenizer)
     if inputs and inputs["token_hash"] != contract.token_hash:
         raise ContractError(

@@ -13,14 +13,15 @@ DARK_COLOURS = ("#56B4E9", "#E69F00", "#2BC49A", "#E59BC4", "#F0E442", "#D55E00"
 BASELINE_GREYS = ("#666666", "#AAAAAA", "#CCCCCC")
 DARK_GREYS = ("#B0B0B0", "#808080", "#606060")
 
-#: HRSA metrics of the main table: representation, then geometry.
+#: HRSA metrics of the main table: representation, then geometry, the form that holds in most places first.
 HEADLINE = (
     "dimension_correlation",
     "h_inv",
     "h_inv_rescaled",
     "procrustes_residual",
-    "cka",
     "cka_debiased",
+    "cka_unit",
+    "cka",
     "knn_jaccard@10",
 )
 #: Headline metrics under names short enough for a terminal, or for a table of many columns.
@@ -28,13 +29,17 @@ SHORT = {
     "dimension_correlation": "dim. corr.",
     "h_inv": "H_inv",
     "procrustes_residual": "residual",
+    "cka_debiased": "debiased CKA",
+    "cka_unit": "unit-row CKA",
     "cka": "CKA",
     "knn_jaccard@10": "kNN@10",
 }
+#: CKA in the order of preference: what a record has of it depends on its age.
+CKA = ("cka_debiased", "cka")
 #: Metrics that texts and papers speak of, by level.
 LEVELS = {
     "representation": ("dimension_correlation", "h_inv", "procrustes_cosine"),
-    "geometry": ("cka", "cka_debiased", "knn_jaccard@10"),
+    "geometry": ("cka_debiased", "cka_unit", "cka", "knn_jaccard@10"),
 }
 SCORE = "nDCG@10"
 #: Its key in the files of scores.
@@ -69,6 +74,7 @@ _METRICS = {
     "procrustes_cosine": MetricLabel("Procrustes cosine", True, (-1, 1)),
     "cka": MetricLabel("Linear CKA", True, (0, 1)),
     "cka_debiased": MetricLabel("Debiased CKA", True, None),
+    "cka_unit": MetricLabel("Debiased CKA of unit rows", True, None),
     "cka_rbf": MetricLabel("RBF CKA", True, (0, 1)),
     "procrustes_distance": MetricLabel("Procrustes distance", False, (0, 2)),
     "gulp": MetricLabel("GULP (squared)", False, None),

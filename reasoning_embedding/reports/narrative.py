@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import combinations
 
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 
-from .labels import SCORE, brackets, metric_label, number, signed
+from .labels import CKA, SCORE, brackets, metric_label, number, signed
 from .records import AnalysedPair, Band, Experiment, Run, Scores, shared_probe, verdict
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
-_METRICS = ("cka", "knn_jaccard@10")
+_METRICS = (CKA, ("knn_jaccard@10",))
 #: Changes smaller than this are called "hardly changed"; it is a matter of words, not a test.
 _SMALL = 0.01
 
@@ -127,8 +127,19 @@ def _between_runs(experiment: Experiment) -> list[str]:
     return found
 
 
+def _forms(values: Container[str], with_interval: Container[str]) -> list[str]:
+    """Of each of the metrics the form that a record has with an interval, or has at all, the preferred one first."""
+    return [
+        next((form for known in (with_interval, values) for form in forms if form in known), forms[-1])
+        for forms in _METRICS
+    ]
+
+
 def _pair(pair: AnalysedPair, band: Band | None) -> str:
-    found = last_values(pair, band, _METRICS) or "neither CKA nor k-NN overlap was computed"
+    found = (
+        last_values(pair, band, _forms(pair.last, pair.intervals))
+        or "neither CKA nor k-NN overlap was computed"
+    )
     role = ""
     if band and pair in band.pairs:
         role = ", the seed band itself" if len(band.pairs) == 1 else ", of the seed band"
@@ -169,7 +180,8 @@ def _against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
 
 def _track(track: MeasuredTrajectory) -> str:
     parts = []
-    for metric in _METRICS:
+    with_interval = [metric for metric, ends in track.intervals.items() if any(ends)]
+    for metric in _forms(track.series, with_interval):
         points = [
             (s, v) for s, v in zip(track.steps, track.series.get(metric, []), strict=False) if v is not None
         ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder, step_name
+from reasoning_embedding.checkpoints.run_records import read_manifest, read_settings
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
 from reasoning_embedding.checkpoints.scores import (
     WHILE_TRAINING,
@@ -18,7 +18,7 @@ from reasoning_embedding.checkpoints.scores import (
     scores_by_step,
 )
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import read_json
+from reasoning_embedding.files import read_json, read_json_lines
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary, find_trajectories
 
 from .labels import SCORE_KEY
@@ -147,7 +147,7 @@ def _read_merge_file(path: Path) -> dict[str, Any]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the configuration with all defaults filled in; empty where there is none."""
-    return read_json(RunFolder(folder).config_json, default={})
+    return read_settings(RunFolder(folder))
 
 
 # --- scores ----------------------------------------------------------------------------------------
@@ -188,6 +188,11 @@ def _scores(record: dict[str, Any], folder: Path, missing: list[str]) -> Scores:
 def read_checkpoint_scores(run: RunFolder) -> dict[int, Scores]:
     """Read the scores of a run's evaluated checkpoints, by step."""
     return _of_steps(run, evaluated_scores(run), [])
+
+
+def scores_of_record(record: dict[str, Any], folder: Path) -> Scores:
+    """Return what :func:`~reasoning_embedding.checkpoints.scores.load_scores` read as the scores of one model."""
+    return _scores(record, folder, [])
 
 
 def _of_steps(run: RunFolder, records: dict[int, dict[str, Any]], missing: list[str]) -> dict[int, Scores]:
@@ -232,22 +237,9 @@ def _read_log(path: Path, missing: list[str]) -> tuple[dict[str, Any], ...]:
     if not path.exists():
         missing.append(f"{path.parent.name}: no training log ({path.name})")
         return ()
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    rows: dict[int, dict[str, Any]] = {}
-    for index, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if index == len(lines):
-                missing.append(
-                    f"{path.parent.name}: the last line of {path.name} was cut short and is left out"
-                )
-                break
-            raise InputError(
-                f"not JSON: {error.msg}", where=f"{path}:{index}", todo="repair or delete the line"
-            ) from error
-        if isinstance(row, dict):
-            rows[int(row.get("step", index))] = row
+    said = f"{path.parent.name}: the last line of {path.name} was cut short and is left out"
+    records = read_json_lines(path, cut=lambda _: missing.append(said))
+    rows = {int(row.get("step", index)): row for index, row in enumerate(records, start=1)}
     return tuple(rows[step] | {"step": step} for step in sorted(rows))
 
 
@@ -298,7 +290,11 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         seed=entry.get("seed"),
         metrics=_read_log(paths.metrics, missing),
         scores=scores,
-        manifest=read_json(paths.manifest, default={}),
+        manifest=read_manifest(paths),
+        compressed=tuple(
+            _scores(load_scores(file.parent), file.parent, missing)
+            for file in sorted(paths.evaluation.glob(f"step-*/*/{SCORES}"))
+        ),
         best_step=(read_best(paths) or {}).get("step"),
     )
 
@@ -440,6 +436,7 @@ def _probe_set(record: dict[str, Any]) -> ProbeSummary:
         rows=record.get("rows"),
         tokens=str(record.get("tokens", "")),
         hash=str(record.get("hash", "")),
+        skipped=record.get("skipped") or 0,
     )
 
 

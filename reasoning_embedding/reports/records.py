@@ -63,6 +63,8 @@ class Run:
     metrics: tuple[dict[str, Any], ...]
     scores: dict[int, Scores]
     manifest: dict[str, Any] = field(default_factory=dict)
+    compressed: tuple[Scores, ...] = ()
+    """Of truncated and quantized vectors, whose ``settings`` say what was kept."""
     best_step: int | None = None
     """Step that the run's own evaluation chose; None where it was not scored while it trained."""
 

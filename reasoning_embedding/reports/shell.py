@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.secrets import written
+
 from .grid import Grid, to_html
 from .labels import COLOURS, DARK_COLOURS
 from .resources import page_part
@@ -75,7 +77,7 @@ def write_page(
     title, subtitle, sections, explored
         As :func:`page` takes them.
     """
-    path.write_text(page(title, subtitle, sections, explored=explored), encoding="utf-8")
+    path.write_text(written(page(title, subtitle, sections, explored=explored)), encoding="utf-8")
     if explored:
         from plotly.offline import get_plotlyjs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,6 +102,73 @@ def score_details(experiment: Experiment) -> Grid:
         title="All retrieval metrics",
         caption="Every evaluated checkpoint. Seconds are the evaluation's wall time on the machine that ran it.",
         columns=named_columns("model", "task", *(_SCORE_KEYS[key] for key in present)),
+        rows=tuple(rows),
+    )
+
+
+def compression_table(experiment: Experiment) -> Grid:
+    """What truncated and quantized vectors cost in bytes and in score, beside whole ones."""
+    tasks = experiment.tasks
+    rows = []
+    for run in experiment.runs:
+        for step in sorted({scores.step for scores in run.compressed if scores.step is not None}):
+            whole = run.scores.get(step)
+            kept = [scores for scores in run.compressed if scores.step == step]
+            kept.sort(key=lambda scores: -(scores.settings.get("bytes_per_vector") or 0))
+            for scores in [*([whole] if whole else []), *kept]:
+                cells = []
+                for task in tasks:
+                    score, before = task_score(scores, task), task_score(whole, task)
+                    change = None if score is None or before is None or scores is whole else score - before
+                    cells.append(Cell(number(score), "" if change is None else signed(change)))
+                size = scores.settings.get("bytes_per_vector")
+                rows.append(
+                    (Cell(run.name, f"step {step}"), Cell(_kept(scores)), Cell(str(size or "–")), *cells)
+                )
+    return Grid(
+        key="compressed",
+        title="Compressed vectors",
+        caption=f"{SCORE} of what is kept of a vector, with its bytes and the change from whole vectors. int8: steps "
+        "between the least and largest value of each entry over documents; binary: Hamming distance of signs.",
+        columns=named_columns("model", "kept", "bytes", *tasks),
+        rows=tuple(rows),
+    )
+
+
+def _kept(scores: Scores) -> str:
+    settings = scores.settings
+    entries = settings.get("dimension")
+    return f"{entries or 'all'} entries, {settings.get('quantize') or 'float32'}"
+
+
+def asking_table(experiment: Experiment) -> Grid:
+    """How the models were asked and read: prompts, limit, precision and readout of each one's last scores."""
+    rows = []
+    models = [(run.name, run.last or run.first) for run in experiment.runs]
+    for name, scores in [*models, *experiment.baselines.items()]:
+        if scores is None or "prompts_from" not in scores.settings:
+            continue  # of a version that did not write it down
+        settings = scores.settings
+        prompts = dict.fromkeys(entry.get("prompt") or "" for entry in scores.entries)
+        shown = "; ".join(json.dumps(prompt, ensure_ascii=False) if prompt else "none" for prompt in prompts)
+        readout = settings.get("readout") or {}
+        words = [str(readout[key]) for key in ("attention", "pooling") if readout.get(key)]
+        rows.append(
+            (
+                Cell(name),
+                Cell(str(settings["prompts_from"])),
+                Cell(shown if len(prompts) < 3 else f"{len(prompts)} prompts, one a task"),
+                Cell(str(settings.get("max_tokens") or "–")),
+                Cell(str(settings.get("dtype") or "–")),
+                Cell(", ".join(words) or "–"),
+            )
+        )
+    return Grid(
+        key="asked",
+        title="How the models were asked",
+        caption="Where prompts come from, what stood before queries (and texts of tasks without queries), where texts "
+        "were cut, the precision and the readout: with others, a score is another score.",
+        columns=named_columns("model", "prompts", "before a query", "most tokens", "precision", "readout"),
         rows=tuple(rows),
     )
 

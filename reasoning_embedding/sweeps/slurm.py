@@ -10,7 +10,9 @@ from typing import Any
 from reasoning_embedding import config
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.experiments.processes import QUIET, EndedProcess
+from reasoning_embedding.orphans import works_for_this_process
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import known_secrets, mask
 
 from .ledger import SweepLedger
 
@@ -37,10 +39,17 @@ class TrainJob:
         ledger = SweepLedger(Path(self.folder))
         log = ledger.folder.log(self.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as file:
+        secrets = known_secrets()
+        with log.open("w", encoding="utf-8", buffering=1) as file:
             self._process = subprocess.Popen(
-                self.command, stdout=file, stderr=subprocess.STDOUT, env={**QUIET, **os.environ}
+                self.command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**QUIET, "PYTHONUNBUFFERED": "1", **os.environ, **works_for_this_process()},
             )
+            assert self._process.stdout is not None
+            for line in self._process.stdout:
+                file.write(mask(line.decode(errors="replace"), *secrets))
             code = self._process.wait()
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         ended = EndedProcess(self.name, code, lines, log, 0.0)

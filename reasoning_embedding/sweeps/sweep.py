@@ -6,15 +6,17 @@ import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import SweepFolder
-from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.checkpoints.locks import hold, is_held
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
-from reasoning_embedding.experiments.processes import EndedProcess, ProcessPool
+from reasoning_embedding.experiments.processes import PATIENCE, EndedProcess, ProcessPool
+from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
 
 from .ledger import SweepLedger
@@ -22,7 +24,7 @@ from .slurm import submit_runs
 
 
 class SweepError(ReasoningEmbeddingError):
-    """Runs of a sweep failed; the others are finished. Exit code 1."""
+    """Runs of a sweep failed or are not finished; the others are. Exit code 1."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,11 @@ def run_sweep(
     SetupError
         If the sweep's launcher is not there.
     SweepError
-        If runs failed; all others are finished first.
+        If runs failed or are not finished: another process trains them, or they were stopped. All others are finished
+        first. Runs that a cluster's queue holds are no error.
     """
     ledger = SweepLedger(SweepFolder.of(sweep).path)
+    require_folder(ledger.folder.path)
     jobs = jobs or sweep.jobs
     with hold_sweep(ledger.folder, shard):
         ledger.write(sweep, runs, text)
@@ -112,14 +116,45 @@ def run_sweep(
             submit_runs(ledger, sweep.launch, commands, name=sweep.name, jobs=jobs, report=report)
         else:
             _run_here(ledger, sweep.launch, todo, jobs, report)
-    failed = [run.name for run in shard.of(runs) if ledger.state(run)[0] == "failed"]
-    if failed:
-        raise SweepError(
-            f"{len(failed)} of {len(shard.of(runs))} runs failed: {', '.join(failed[:10])}",
-            where=str(ledger.folder.path),
-            todo="`rembed sweep CONFIG --list` says why; repair it and add --retry",
-        )
+            started = {run.name for run in todo}
+            others = [run for run in shard.of(runs) if run.name not in started]
+            _run_here(ledger, sweep.launch, _freed(ledger, others, report), jobs, report)
+    states = {run.name: ledger.state(run)[0] for run in shard.of(runs)}
+    queued = {"submitted", "running", "interrupted", "waiting"}
+    accepted = {"finished"} | (queued if isinstance(sweep.launch, config.SlurmLaunch) else set())
+    if set(states.values()) - accepted:
+        raise _not_finished(states, accepted, ledger.folder.path)
     return ledger.folder.path
+
+
+def _freed(ledger: SweepLedger, others: Sequence[config.SweepRun], report: Report) -> list[config.SweepRun]:
+    """Wait for processes that this call did not start, and return the runs that they let go unfinished.
+
+    They may be of a sweep that was killed: then they save and end.
+    """
+    held = {run.name: run for run in others if is_held(ledger.folder.run(run.name).lock)}
+    if held:
+        report(f"waiting up to {PATIENCE:.0f} s for other processes that train {', '.join(held)}")
+    deadline = time.monotonic() + PATIENCE
+    while held and time.monotonic() < deadline:
+        time.sleep(0.2)
+        held = {name: run for name, run in held.items() if is_held(ledger.folder.run(name).lock)}
+    return [run for run in others if ledger.state(run)[0] in ("waiting", "interrupted")]
+
+
+def _not_finished(states: Mapping[str, str], accepted: set[str], folder: Path) -> SweepError:
+    failed = [name for name, state in states.items() if state == "failed"]
+    rest = [
+        f"{name} ({state})" for name, state in states.items() if state not in accepted and state != "failed"
+    ]
+    said, todo = [], []
+    if failed:
+        said.append(f"{len(failed)} of {len(states)} runs failed: {', '.join(failed[:10])}")
+        todo.append("`rembed sweep CONFIG --list` says why; repair it and add --retry")
+    if rest:
+        said.append(f"{len(rest)} of {len(states)} runs are not finished: {', '.join(rest[:10])}")
+        todo.append("run the same command again to go on; one that another process trains must end first")
+    return SweepError("; ".join(said), where=str(folder), todo="; ".join(todo))
 
 
 def runs_to_start(

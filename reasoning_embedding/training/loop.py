@@ -14,7 +14,7 @@ from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps
 from reasoning_embedding.checkpoints.locks import hold
 from reasoning_embedding.data import Table
 from reasoning_embedding.distributed import World, explain_lost_ranks, joined_world, max_over_ranks
-from reasoning_embedding.errors import InputError, TrainingError
+from reasoning_embedding.errors import InputError, SetupError, TrainingError
 from reasoning_embedding.isolation import threads
 from reasoning_embedding.progress import Report
 
@@ -22,7 +22,7 @@ from .memory_mode import choose_memory_mode
 from .metrics import Metrics, Throughput
 from .optimizers import learning_rate_at
 from .out_of_memory import explain_out_of_memory
-from .run_folder import describe_run, first_step
+from .run_folder import describe_run, repair, starting_point
 from .selection import Score, Selection
 from .setup import prepare
 from .signals import StoppedError, StopRequest
@@ -72,18 +72,28 @@ def train(
     ------
     InputError
         For data, backbone, folder or evaluation that cannot be used.
+    SetupError
+        If this machine lacks the device.
     TrainingError
         If loss or gradient stop being finite, naming the step, if memory runs out, naming what to set, or if
         another rank is gone; the last good checkpoint stays.
     StoppedError
         After SIGTERM or SIGINT, when the state is saved.
     """
+    if settings.training.device == "mps":
+        raise SetupError(
+            "training sums its loss in float64, which MPS does not have",
+            where="training.device",
+            todo="train on cpu or cuda; evaluate, embed and analyze take --device mps",
+        )
     run = RunFolder.of(settings)
     refusal = "another process is training in this run folder"
     lock = hold(run.lock, refusal=refusal, todo="wait for it, or change name")
     with (
         threads(settings.training.threads),
-        joined_world(timeout_minutes=settings.training.timeout_minutes) as world,
+        joined_world(
+            timeout_minutes=settings.training.timeout_minutes, device=settings.training.device
+        ) as world,
         explain_lost_ranks(world),
         explain_out_of_memory(settings.training),
         lock if world.is_main else nullcontext(),
@@ -107,12 +117,15 @@ def _train(
     # Whatever can be refused is refused here, before anything is written.
     if settings.evaluation is not None and score is None:
         raise InputError("this run is scored while it trains", todo="give train() a score, or no evaluation")
-    start = first_step(run, settings, resume=resume)
+    begin = starting_point(run, settings, world, resume=resume, report=report)
+    settings, start = begin.settings, begin.step
     world.barrier()  # every rank has looked before the main one writes
     require_trackers(settings)
-    prepared = prepare(settings, run, world, start=start, report=report)
+    prepared = prepare(begin, run, world, report=report)
     engine, loss, training, steps = prepared.engine, prepared.loss, settings.training, prepared.plan.steps
     if start >= steps:
+        if world.is_main:
+            repair(prepared, text, report)
         report(f"finished before: {run.path}")
         return
     if examine is not None and start == 0 and world.is_main:
@@ -128,14 +141,13 @@ def _train(
         selection = Selection(settings.evaluation, score, run, world, steps=steps, report=report)
         if start == 0:
             first_scores = selection.begin(engine.full_embedder())
-        else:
-            selection.resume(start)
 
+    saved = set(checkpoint_steps(settings.checkpoints, steps))
     if world.is_main:
+        prepared.require_space([step for step in {0, *saved} if step > start or start == step == 0])
         describe_run(prepared, text, memory)
     if start == 0:
         prepared.save(0)
-    saved = set(checkpoint_steps(settings.checkpoints, steps))
     metrics = None
     if world.is_main:
         trackers = open_trackers(settings, run, first=start, report=report)
@@ -144,6 +156,8 @@ def _train(
         if selection is not None and first_scores is not None:
             metrics.write({"step": 0, "evaluation": first_scores})
             selection.write()
+    if selection is not None and start > 0:
+        selection.resume(start)
     throughput = Throughput(prepared.embedder, settings, world)
 
     timers = Timers(world.device)

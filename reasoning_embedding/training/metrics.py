@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
@@ -16,7 +15,12 @@ from reasoning_embedding.backbones import Embedder, stock_model
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
-from reasoning_embedding.files import atomic_write, explain_disk_errors, read_json_lines
+from reasoning_embedding.files import (
+    atomic_write,
+    explain_disk_errors,
+    json_line,
+    read_json_lines_as_written,
+)
 from reasoning_embedding.planning.devices import find_device
 from reasoning_embedding.planning.shapes import decoder_shape, training_flops
 from reasoning_embedding.progress import Report, Throttle, seconds_left
@@ -60,8 +64,7 @@ class Metrics:
         self._path, self._steps, self._first, self._every = run.metrics, steps, first, every
         if run.metrics.exists():
             # A run that begins again logs its step 0 again.
-            kept = [line for line in read_json_lines(run.metrics) if first and line["step"] <= first]
-            atomic_write(run.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+            cut_log(run, first, report)
         self._trackers, self._report = trackers, report
         self._throttle = Throttle(_INTERVAL)
 
@@ -73,15 +76,16 @@ class Metrics:
         if self._throttle.is_due(last=step == self._steps):
             elapsed = time.monotonic() - self._throttle.started
             left = seconds_left(elapsed, step - self._first, self._steps - step)
+            left_out = f"{record['masked']:,.0f} known answers left out  " if record.get("masked") else ""
             self._report(
-                f"step {step}/{self._steps}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2f}  "
+                f"step {step}/{self._steps}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2f}  {left_out}"
                 f"{record['tokens_per_second']:,.0f} tokens/s  {left:.0f} s left"
             )
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one step's record; its numbers also go to the trackers."""
         with explain_disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.write(json_line(record))
         parts = {
             f"{part}/{name}": value
             for part in ("evaluation", "time")
@@ -99,6 +103,31 @@ class Metrics:
         """Let the trackers finish."""
         for tracker in self._trackers:
             tracker.close()
+
+
+def cut_log(run: RunFolder, last: int, report: Report) -> None:
+    """Keep the lines of ``metrics.jsonl`` up to a step, as they are, and say which were damaged.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    last : int
+        The last step that stays; 0: none does.
+    report : callable
+        Takes a line a damaged one.
+    """
+    kept = []
+
+    def left_out(where: str) -> None:
+        report(f"{where}; the line is left out")
+
+    for line, record in read_json_lines_as_written(run.metrics, damaged=left_out):
+        if not isinstance(record.get("step"), int):
+            left_out(f"{run.metrics}: a line names no step")
+        elif last and record["step"] <= last:
+            kept.append(line)
+    atomic_write(run.metrics, "".join(kept))
 
 
 class Throughput:

@@ -10,7 +10,7 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import RunFolder
-from reasoning_embedding.checkpoints.scores import scores_while_training, write_best
+from reasoning_embedding.checkpoints.scores import read_best, scores_while_training, write_best
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.distributed import World, max_over_ranks
 from reasoning_embedding.errors import InputError, TrainingError
@@ -82,13 +82,11 @@ class Selection:
         return self._shown(scores)
 
     def resume(self, start: int) -> None:
-        """Find the best step up to `start` again; what came after it is trained anew."""
+        """Find the best step up to `start` again, once the log is cut there; what came after it is trained anew."""
         self._best = None
         if not self._world.is_main:
             return
-        for step, scores in scores_while_training(self._run).items():
-            if step <= start:
-                self._consider(step, scores)
+        self._best = best_so_far(self._run, self._settings.select, start, self._report)
         self.write()
 
     def due(self, step: int) -> bool:
@@ -145,3 +143,31 @@ class Selection:
         return {
             name: value for name, value in scores.items() if ":" not in name or name == self._settings.select
         }
+
+
+def best_so_far(run: RunFolder, select: str, until: int, report: Report) -> tuple[float, int] | None:
+    """Return the best score up to a step, and its step; None where there is none.
+
+    Parameters
+    ----------
+    run : RunFolder
+        Whose log and ``best.json`` are read: a line of the log that was damaged may have held the best score.
+    select : str
+        Which score counts.
+    until : int
+        The last step that counts.
+    report : callable
+        Told where ``best.json`` is damaged.
+    """
+    found = {step: scores[select] for step, scores in scores_while_training(run).items() if select in scores}
+    try:
+        best = read_best(run)
+        if best is not None and best.get("select") == select and "score" in best:
+            found.setdefault(best["step"], best["score"])
+    except InputError as error:
+        report(f"{error.where}: {error.what}; it is written anew from {run.metrics.name}")
+    among = [step for step in sorted(found) if step <= until]
+    if not among:
+        return None
+    step = max(among, key=found.__getitem__)  # of equal ones the earlier
+    return found[step], step

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,24 @@ from reasoning_embedding.backbones import (
     SOFTWARE_BFLOAT16,
     Embedder,
     InputContract,
+    RunReadout,
     add_lora,
-    build_backbone,
+    build_embedder,
     check_attention,
     compile_layers,
     compute_dtype,
     fuse_layers,
     input_contract,
+    run_readout,
     stock_model,
     use_text_dropout,
 )
-from reasoning_embedding.checkpoints import RunFolder
-from reasoning_embedding.checkpoints.embedder import save_checkpoint, verify_content
+from reasoning_embedding.checkpoints import RunFolder, read_provenance
+from reasoning_embedding.checkpoints.embedder import save_checkpoint
+from reasoning_embedding.checkpoints.provenance import verify_recorded
 from reasoning_embedding.checkpoints.retention import prune_states
 from reasoning_embedding.checkpoints.state import (
+    check_groups,
     explain_damage,
     put_parameters,
     read_state,
@@ -43,15 +47,18 @@ from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
     refuse_evaluation_sources,
 )
+from reasoning_embedding.data.rows import BELOW_SCORE
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import require_space
 from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
 from reasoning_embedding.progress import Report
+from reasoning_embedding.secrets import masked
 
 from .engines import Engine, build_engine
 from .optimizers import build_optimizer
 from .recompute import recompute_activations
-from .run_folder import parent_record
+from .run_folder import StartingPoint, parent_record, schedule_record
 
 
 @dataclass
@@ -82,6 +89,8 @@ class PreparedRun:
         Tokens of the texts.
     inputs : InputContract
         What the tokenizer makes of a text.
+    readout : dict
+        How the embedder reads out, and what of that its backbone does otherwise.
     parent : dict
         What the run starts from, for the provenance of its checkpoints.
     compute : torch.dtype or None
@@ -99,6 +108,7 @@ class PreparedRun:
     plan: Plan
     store: TokenStore
     inputs: InputContract
+    readout: dict[str, Any]
     parent: dict[str, Any]
     compute: torch.dtype | None
 
@@ -106,42 +116,59 @@ class PreparedRun:
         """What a step trains on."""
         return Batch.from_plan(self.plan.at(step), self.store)
 
+    def require_space(self, steps: Sequence[int]) -> None:
+        """Refuse a run whose checkpoints of `steps`, and the states kept beside them, find no room on the disk.
+
+        Raises
+        ------
+        SetupError
+            Saying how much is needed; an engine that shards the parameters away (ZeRO-3) counts less than there is.
+        """
+        kept = self.settings.checkpoints.keep_states + 1  # the oldest goes when the newest is whole
+        moments = 2 * sum(4 * value.numel() for value in trainable(self.embedder).values())
+        model = sum(value.numel() * value.element_size() for value in self.embedder.parameters())
+        what = f"saving {len(steps)} checkpoints and {min(kept, len(steps))} states"
+        require_space(self.run.path, len(steps) * model + min(kept, len(steps)) * moments, what)
+
     def save(self, step: int) -> None:
         """Write checkpoint, then state: a process killed in between resumes from the state before."""
         weights, optimizer = self.engine.weights(), self.engine.optimizer_state()  # all ranks gather
         if self.world.is_main:
-            data = self.settings.data
             save_checkpoint(
                 self.run.checkpoint(step),
                 self.embedder,
-                max_tokens=max(data.query_max_tokens, data.document_max_tokens),
                 parent=self.parent,
                 weights=weights,
                 run=self.settings.name,
                 step=step,
+                **self.readout,
             )
             adapters = trainable(self.embedder) if self.settings.training.lora is not None else {}
             kept = {name: weights[name] for name in adapters}
-            write_state(self.run.state(step), optimizer, kept, step=step, loss=self.loss.state())
-            prune_states(self.run, self.settings.checkpoints.keep_states)
+            record = {
+                "step": step,
+                "loss": self.loss.state(),
+                "checkpoint": (read_provenance(self.run.checkpoint(step)) or {})["content_hash"],
+                "settings": config.digests(masked(config.resolved_json(self.settings))),
+                "data": self.table.fingerprint,
+                "schedule": schedule_record(self.settings.training, self.plan.steps),
+            }
+            write_state(self.run.state(step), optimizer, kept, **record)
+            prune_states(self.run, self.settings.checkpoints.keep_states, newest=step)
         self.world.barrier()
 
 
-def prepare(
-    settings: config.RunConfig, run: RunFolder, world: World, *, start: int, report: Report
-) -> PreparedRun:
-    """Load data and backbone, check the attention contract, build the optimizer, and restore step `start`.
+def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Report) -> PreparedRun:
+    """Load data and backbone, check the attention contract, build the optimizer, and restore the step to go on from.
 
     Parameters
     ----------
-    settings : config.RunConfig
-        The run.
+    start : StartingPoint
+        The run, and the step whose saved state it goes on from.
     run : RunFolder
         Its folder.
     world : World
         The job's ranks.
-    start : int
-        0, or the step whose saved state the run goes on from.
     report : callable
         Takes lines of progress.
 
@@ -152,6 +179,7 @@ def prepare(
         loss's anchor; for data, a backbone or a saved state that cannot be used, and for data that models are scored
         with.
     """
+    settings = start.settings
     training = settings.training
 
     # The launch fits the recipe, and the data are none that models are scored with.
@@ -162,24 +190,34 @@ def prepare(
 
     # The data. A folder a machine: a lock need not hold between two of them.
     data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
-    table = load_table(data)
+    chosen = run_readout(settings.readout, settings.backbone)
+    table = load_table(data, report, prompts=chosen.prompts)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
     plan = Plan(table, training, settings.data, settings.seed)
+    start.check_data(table.fingerprint)
+    start.check_schedule(plan.steps)
     _check_anchor(settings.loss.anchor, plan, training.batch_size)
-    skipped = f", {sum(table.skipped.values())} bad rows skipped" if table.skipped else ""
+    for note in table.notes:
+        report(note)
+    bad = sum(count for reason, count in table.skipped.items() if reason != BELOW_SCORE)
+    skipped = f", {bad} bad rows skipped" if bad else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
 
     # The backbone, its tokens and its loss.
-    embedder = _embedder(settings, run, table, start)
+    embedder = _embedder(settings, chosen, run, table, start.step)
+    for line in chosen.lines(_name(settings.backbone)):
+        report(line)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
-    store = table_tokens(table, embedder.tokenizer, data)
+    documents = chosen.prompts.of_documents
+    store = table_tokens(table, embedder.tokenizer, data, report=report, document_prompts=documents)
+    embedder.require_known(int(store.values.max(initial=0)))
     report(f"tokens: {len(store.values):,}, {store.lengths.mean():.0f} a text")
     check_budget(store.lengths, training.pack_tokens)
     embedder.to(world.device)
-    check_attention(stock_model(embedder), where=_name(settings.backbone))
+    check_attention(stock_model(embedder), where=_name(settings.backbone), causal=embedder.readout.causal)
 
     # How its layers compute.
     embedder.train()
@@ -204,12 +242,12 @@ def prepare(
             compute=compute,
         )
 
-    if start:
-        engine = _resumed(run.state(start), embedder, new_engine, loss)
-        report(f"resumed after step {start}")
+    if start.step:
+        engine = _resumed(run.state(start.step), embedder, new_engine, loss)
+        report(f"resumed after step {start.step}")
     else:
         engine = new_engine()
-    anchor = _untrained(settings).to(world.device) if loss.needs_anchor else None
+    anchor = _untrained(settings, chosen).to(world.device) if loss.needs_anchor else None
     return PreparedRun(
         settings=settings,
         run=run,
@@ -222,6 +260,7 @@ def prepare(
         plan=plan,
         store=store,
         inputs=inputs,
+        readout=chosen.record(embedder),
         parent=parent_record(settings.backbone),
         compute=compute,
     )
@@ -233,24 +272,41 @@ def _resumed(folder: Path, embedder: Embedder, build: Callable[[], Engine], loss
         optimizer, parameters, record = read_state(folder)
         put_parameters(embedder, parameters)
     engine = build()
+    now = engine.optimizer_state()  # all ranks gather; nothing is in it yet
     with explain_damage(folder):
+        check_groups(optimizer["param_groups"], now["param_groups"])
         engine.load_optimizer_state(optimizer)
     loss.restore(record.get("loss", {}))
     return engine
 
 
-def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: int) -> Embedder:
+def _embedder(
+    settings: config.RunConfig, chosen: RunReadout, run: RunFolder, table: Table, start: int
+) -> Embedder:
     lora = settings.training.lora
-    backbone = settings.backbone
+    backbone, weights = settings.backbone, chosen
     if start:
-        verify_content(run.checkpoint(start))
+        weights = run_readout(
+            config.ReadoutSettings(), config.PretrainedBackbone(path=str(run.checkpoint(start)))
+        )
+        _check_same_readout(weights, chosen, run.checkpoint(start))
         if lora is None:
             backbone = config.PretrainedBackbone(path=str(run.checkpoint(start)))
-    model, tokenizer = build_backbone(backbone)
+        else:
+            weights = chosen
+    own = settings.backbone  # the run's checkpoint was looked at when it was chosen
+    if backbone is own and isinstance(own, config.PretrainedBackbone) and Path(own.path).is_dir():
+        verify_recorded(Path(own.path))
+    embedder = build_embedder(
+        backbone,
+        weights,
+        seed=settings.seed,
+        prompts=chosen.saved_prompts(_prompts(table)),
+        max_tokens=max(settings.data.query_max_tokens, settings.data.document_max_tokens),
+    )
     recompute = settings.training.activation_checkpointing
     if recompute and not (recompute == "selective" and settings.training.compile):  # the compiler does that
-        recompute_activations(model, recompute)
-    embedder = Embedder(model, tokenizer, settings.pooling, _prompts(table))
+        recompute_activations(stock_model(embedder), recompute)
     if lora is not None:
         # Adapters start from the run's seed, whatever was drawn before.
         torch.manual_seed(settings.seed)
@@ -259,10 +315,20 @@ def _embedder(settings: config.RunConfig, run: RunFolder, table: Table, start: i
     return embedder
 
 
-def _untrained(settings: config.RunConfig) -> Embedder:
+def _check_same_readout(saved: RunReadout, chosen: RunReadout, folder: Path) -> None:
+    """Refuse to go on from a checkpoint that reads out otherwise than the run, as when its backbone was changed."""
+    old, new = (replace(one.readout, end_token=False) for one in (saved, chosen))
+    if old != new:
+        raise InputError(
+            f"the run reads out by {new}, its checkpoint by {old}",
+            where=str(folder),
+            todo="say in readout what the checkpoint has, or start a run of another name",
+        )
+
+
+def _untrained(settings: config.RunConfig, chosen: RunReadout) -> Embedder:
     """Return the run's embedder before its first step, frozen."""
-    model, tokenizer = build_backbone(settings.backbone)
-    return Embedder(model, tokenizer, settings.pooling).eval().requires_grad_(False)
+    return build_embedder(settings.backbone, chosen, seed=settings.seed).eval().requires_grad_(False)
 
 
 def _prompts(table: Table) -> dict[str, str]:

@@ -32,7 +32,7 @@ class StepOutput:
     loss : float
         Mean loss of the queries, nats, and what else the loss adds.
     accuracy : float
-        Share of queries whose positive scores higher than every candidate that is not known to answer.
+        Share of queries whose positive scores higher than every other document of their softmax; a tie is no hit.
     tokens : int
         Tokens of the distinct texts, over all ranks.
     computed_tokens : int

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.config.resolved import with_old_defaults
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import known_secrets, mask, masked
@@ -195,7 +196,7 @@ def _identity(settings: config.RunConfig) -> dict[str, Any]:
 
 
 def _run_id(settings: config.RunConfig) -> str:
-    text = json.dumps(config.resolved_json(settings), sort_keys=True)
+    text = json.dumps(with_old_defaults(config.resolved_json(settings)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

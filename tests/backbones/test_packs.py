@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning_embedding import config
 from reasoning_embedding.backbones import (
     Embedder,
+    Readout,
     load_decoder,
     make_pack,
     make_packs,
-    mean_pool,
     packs_for,
+    pool,
     streams_for,
 )
 
@@ -85,7 +85,7 @@ def test_mean_pool_equals_a_loop(include_prompt: bool) -> None:
     texts = [rng.integers(0, 9, n) for n in (5, 3, 7)]
     pack = make_pack(texts, [2, 0, 6])
     states = torch.randn(15, 4, dtype=torch.float64)
-    pooled = mean_pool(states, pack, include_prompt=include_prompt)
+    pooled = pool(states, pack, include_prompt=include_prompt)
     for row, (start, stop, prompt) in enumerate([(0, 5, 2), (5, 8, 0), (8, 15, 6)]):
         expected = states[start + (0 if include_prompt else prompt) : stop].mean(0)
         torch.testing.assert_close(pooled[row], expected)
@@ -102,20 +102,20 @@ def test_dummy_texts_are_left_out_of_the_pool() -> None:
     states = torch.randn(20, 4)
     for include_prompt in (True, False):
         torch.testing.assert_close(
-            mean_pool(states, padded, include_prompt=include_prompt),
-            mean_pool(states[:8], plain, include_prompt=include_prompt),
+            pool(states, padded, include_prompt=include_prompt),
+            pool(states[:8], plain, include_prompt=include_prompt),
         )
 
 
 def test_half_precision_states_are_summed_in_float32() -> None:
     pack = make_pack([np.zeros(4096, dtype=np.int32)], [0])
     states = torch.full((4096, 1), 1.01, dtype=torch.bfloat16)
-    assert mean_pool(states, pack, include_prompt=True).item() == pytest.approx(float(states[0]), abs=1e-4)
+    assert pool(states, pack, include_prompt=True).item() == pytest.approx(float(states[0]), abs=1e-4)
 
 
 @pytest.fixture(scope="module")
 def embedder(tiny_backbone: Path) -> Embedder:
-    return Embedder(*load_decoder(str(tiny_backbone), bidirectional=True), config.Pooling())
+    return Embedder(*load_decoder(str(tiny_backbone), bidirectional=True))
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -160,7 +160,7 @@ def test_a_very_long_text_is_cut(embedder: Embedder) -> None:
 def test_the_prompt_is_seen_but_not_pooled(embedder: Embedder) -> None:
     plain, prompted = embedder.encode(["red cat"]), embedder.encode(["red cat"], prompt="find the ")
     assert np.abs(plain - prompted).max() > 1e-4
-    counted = Embedder(embedder.model, embedder.tokenizer, config.Pooling(include_prompt=True))
+    counted = Embedder(embedder.model, embedder.tokenizer, Readout(include_prompt=True))
     np.testing.assert_allclose(
         counted.encode(["red cat"], prompt="find the "), counted.encode(["find the red cat"]), atol=1e-6
     )

@@ -8,25 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from reasoning_embedding.backbones import Embedder, load_config, load_decoder
-from reasoning_embedding.backbones.readout import pooling_mode, require_decoder, require_packed_readout
+from reasoning_embedding.backbones.readout import pooling_mode, read_readout, require_decoder
 from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.files import write_json
 from tests.factories import write_lines, write_tiny_bert
+from tests.library_models import write_library_model
 
 _DENSE = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Path:
-    """A checkpoint of ours."""
+    """A checkpoint of ours, whose files tests may change: nothing records what they were."""
     folder = tmp_path_factory.mktemp("readout") / "checkpoint"
     save_checkpoint(folder, Embedder(*load_decoder(str(tiny_backbone))), max_tokens=64, parent=None)
+    (folder / "provenance.json").unlink()
     return folder
 
 
@@ -45,14 +48,12 @@ def _edited(source: Path, target: Path, file: str, edit: Callable[[Any], Any]) -
 
 
 EDITS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
-    "a dense head": ("modules.json", lambda modules: [*modules, _DENSE], r"Normalize \+ Dense"),
-    "not normalised": ("modules.json", lambda modules: modules[:2], r"Transformer \+ Pooling;"),
-    "last token": ("1_Pooling/config.json", lambda old: {**old, "pooling_mode": "lasttoken"}, "'lasttoken'"),
-    "an old form of cls": (
-        "1_Pooling/config.json",
-        lambda _: {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
-        "'cls'",
+    "a dense head after the normalisation": (
+        "modules.json",
+        lambda modules: [*modules, _DENSE],
+        r"Normalize \+ Dense",
     ),
+    "largest values": ("1_Pooling/config.json", lambda old: {**old, "pooling_mode": "max"}, "'max'"),
     "two poolings": (
         "1_Pooling/config.json",
         lambda _: {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True},
@@ -69,7 +70,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
 @pytest.mark.parametrize("what", EDITS)
 def test_another_readout_is_refused(tmp_path: Path, checkpoint: Path, what: str) -> None:
     file, edit, words = EDITS[what]
-    assert require_packed_readout(str(checkpoint))
+    assert read_readout(str(checkpoint))
     other = _edited(checkpoint, tmp_path / "other", file, edit)
     with pytest.raises(ContractError, match=words) as caught:
         load_embedder(other)
@@ -80,7 +81,7 @@ def test_a_chat_template_that_would_wrap_texts_is_refused(tmp_path: Path, checkp
     other = tmp_path / "chat"
     shutil.copytree(checkpoint, other)
     (other / "chat_template.jinja").write_text("{{ messages }}")
-    assert require_packed_readout(str(other))  # pinned to plain text
+    load_embedder(other)  # pinned to plain text
     settings = json.loads((other / "sentence_bert_config.json").read_text())
     del settings["modality_config"]
     write_json(other / "sentence_bert_config.json", settings)
@@ -97,15 +98,17 @@ def test_a_chat_template_of_the_hub_is_refused_too(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     (repository / "snapshots" / commit / "chat_template.jinja").write_text("{{ messages }}")
-    assert require_packed_readout("owner/name")
+    assert not read_readout("owner/name").wraps_texts  # type: ignore[union-attr]
     write_json(repository / "snapshots" / commit / "sentence_bert_config.json", {})
     with pytest.raises(ContractError, match="chat template"):
-        require_packed_readout("owner/name")
+        read_readout("owner/name").refuse_wrapped_texts("owner/name")  # type: ignore[union-attr]
 
 
 def test_an_old_form_of_mean_pooling_is_known(tmp_path: Path, checkpoint: Path) -> None:
     old = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False, "word_embedding_dimension": 32}
     assert pooling_mode(old) == "mean"
+    assert pooling_mode({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}) == "cls"
+    assert pooling_mode({"pooling_mode_mean_sqrt_len_tokens": True}) == "mean_sqrt_len_tokens"
     same = _edited(checkpoint, tmp_path / "old", "1_Pooling/config.json", lambda _: old)
     assert torch.equal(
         torch.from_numpy(load_embedder(same).encode(["red cat"])),
@@ -126,7 +129,7 @@ def test_encoders_are_refused_and_decoders_are_not(encoder: Path, tiny_backbone:
     require_decoder(load_config(str(tiny_backbone)), "decoder")
     with pytest.raises(ContractError, match="bert is no decoder language model"):
         load_decoder(str(encoder))
-    assert not require_packed_readout(str(tiny_backbone))  # a language model has no modules
+    assert read_readout(str(tiny_backbone)) is None  # a language model has no modules
 
 
 @pytest.mark.parametrize("verb", ["analyze", "track"])
@@ -148,3 +151,103 @@ def test_a_published_encoder_is_refused(real_models: Path) -> None:
     """It scored .179 on cranfield where it has .503."""
     with pytest.raises(ContractError, match="bert is no decoder language model"):
         load_embedder(real_models / "minilm")
+
+
+#: File of a model with one head, what is done to it, and the words of the error.
+DAMAGED: dict[str, tuple[type[Exception], Callable[[Path], Any], str]] = {
+    "no weights": (
+        InputError,
+        lambda head: (head / "model.safetensors").unlink(),
+        r"2_Dense: the weights of this head are missing",
+    ),
+    "weights of a pickle": (
+        ContractError,
+        lambda head: (head / "model.safetensors").rename(head / "pytorch_model.bin"),
+        "no safetensors",
+    ),
+    "half of the weights": (
+        InputError,
+        lambda head: (head / "model.safetensors").write_bytes(
+            (head / "model.safetensors").read_bytes()[:-40]
+        ),
+        "cannot be read",
+    ),
+    "another width": (
+        InputError,
+        lambda head: _set(head / "config.json", in_features=16),
+        "takes vectors of 16",
+    ),
+    "another shape": (InputError, lambda head: _set(head / "config.json", out_features=9), "cannot be read"),
+    "no config": (
+        InputError,
+        lambda head: (head / "config.json").unlink(),
+        "not a file of a sentence-transformers",
+    ),
+    "code of its own": (
+        ContractError,
+        lambda head: _set(head / "config.json", activation_function="mine.Act"),
+        "not torch's",
+    ),
+    "no such activation": (
+        ContractError,
+        lambda head: _set(head / "config.json", activation_function="torch.nn.Nothing"),
+        "no activation",
+    ),
+    "a residual": (
+        ContractError,
+        lambda head: _set(head / "config.json", use_residual=True),
+        "more than a linear map",
+    ),
+    "no such pooling": (
+        InputError,
+        lambda head: _set(head.parent / "1_Pooling" / "config.json", pooling_mode="medium"),
+        "there is no pooling 'medium'",
+    ),
+}
+
+
+def _set(file: Path, **changes: Any) -> None:
+    write_json(file, {**json.loads(file.read_text()), **changes})
+
+
+@pytest.fixture(scope="module")
+def with_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_library_model(
+        tmp_path_factory.mktemp("head") / "model", bidirectional=True, heads=[(8, "Tanh")]
+    )
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_head_is_named(tmp_path: Path, with_head: Path, what: str) -> None:
+    kind, damage, words = DAMAGED[what]
+    shutil.copytree(with_head, tmp_path / "model")
+    damage(tmp_path / "model" / "2_Dense")
+    with pytest.raises(kind, match=words):
+        load_embedder(tmp_path / "model")
+
+
+def test_a_token_the_model_does_not_embed_is_refused_when_it_is_used(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    """Gemma's tokenizer has one entry more than the model has rows, and no text uses it."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "spare"
+    shutil.copytree(checkpoint, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["spare"])
+    tokenizer.save_pretrained(folder)
+    embedder = load_embedder(folder)
+    np.testing.assert_array_equal(embedder.encode(["red cat"]), load_embedder(checkpoint).encode(["red cat"]))
+    with pytest.raises(ContractError, match=r"token \d+ \('spare'\)"):
+        embedder.encode(["red spare"])
+
+
+def test_a_prompt_is_chosen_as_the_library_chooses_it(checkpoint: Path) -> None:
+    embedder = load_embedder(checkpoint)
+    embedder.prompts, embedder.default_prompt_name = {"query": "q ", "document": ""}, "query"
+    assert [embedder.prompt(), embedder.prompt(""), embedder.prompt("x"), embedder.prompt(None, "document")] == [
+        "q ", "", "x", "",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no prompt named 'passage'"):
+        embedder.encode(["red cat"], prompt_name="passage")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from reasoning_embedding.checkpoints import RunFolder
-from reasoning_embedding.checkpoints.state import load_state, read_state, save_state, write_state
+from reasoning_embedding.checkpoints.state import (
+    load_state,
+    read_state,
+    save_state,
+    verify_state,
+    write_state,
+)
 from reasoning_embedding.errors import InputError
 
 
@@ -41,8 +48,53 @@ def test_a_damaged_state_is_an_input_error(tmp_path: Path) -> None:
     model, optimizer = _trained()
     save_state(run.state(3), model, optimizer, parameters=True, step=3)
     (run.state(3) / "state.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="was changed after it was written"):
+        load_state(run.state(3), model, optimizer)
+    (run.state(3) / "state.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be used"):
         load_state(run.state(3), model, optimizer)
+
+
+def _edit(file: Path, **changes: object) -> None:
+    """Change a record; None takes a key away."""
+    record = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+
+
+def test_a_state_of_an_older_version_has_no_sums_and_one_of_today_cannot_lose_them(tmp_path: Path) -> None:
+    model, optimizer = _trained()
+    file = tmp_path / "state" / "state.json"
+
+    def saved() -> None:
+        save_state(tmp_path / "state", model, optimizer, parameters=True, step=3)
+
+    saved()
+    assert verify_state(tmp_path / "state")
+    _edit(file, sha256=None, format=None, sums=None)
+    assert not verify_state(tmp_path / "state")
+    assert load_state(tmp_path / "state", model, optimizer) == {"step": 3}
+    for change in ({"sums": None}, {"format": None}, {"format": 1}, {"param_groups": None}):
+        saved()
+        _edit(file, sha256=None, **change)
+        with pytest.raises(InputError, match="lacks what every state has"):
+            load_state(tmp_path / "state", model, optimizer)
+    saved()
+    _edit(file, step=4)
+    with pytest.raises(InputError, match="was changed after it was written"):
+        load_state(tmp_path / "state", model, optimizer)
+
+
+def test_the_settings_of_another_optimizer_are_refused(tmp_path: Path) -> None:
+    model, optimizer = _trained()
+    save_state(tmp_path / "state", model, optimizer, parameters=True)
+    same = torch.optim.AdamW(model.parameters(), lr=0.7, fused=True)
+    load_state(tmp_path / "state", model, same)
+    other = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.3, fused=True)
+    with pytest.raises(InputError, match=r"its weight_decay is 0\.01, and the run's 0\.3"):
+        load_state(tmp_path / "state", model, other)
+    fewer = torch.optim.AdamW([model.weight], lr=0.1, fused=True)
+    with pytest.raises(InputError, match="other parameters"):
+        load_state(tmp_path / "state", model, fewer)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list what is mapped")

@@ -156,7 +156,7 @@ def test_variables_that_cannot_be_filled_in(tmp_path, monkeypatch, written, expe
         ("evaluation.baselines=[bm25]", lambda c: c.evaluation.baselines, ["bm25"]),
         ("recipe.training.lora.rank=4", lambda c: c.recipe.training.lora.rank, 4),
         ("recipe.training.lora=", lambda c: c.recipe.training.lora, None),
-        ("recipe.pooling={include_prompt: true}", lambda c: c.recipe.pooling.include_prompt, True),
+        ("recipe.pooling={include_prompt: true}", lambda c: c.recipe.readout.include_prompt, True),
         ("recipe.data.weights.a-b=0.5", lambda c: c.recipe.data.weights, {"a-b": 0.5}),
         ("title=a=b", lambda c: c.title, "a=b"),
         ("runs.0.backbone={kind: pretrained, path: x}", lambda c: c.runs[0].backbone.path, "x"),

@@ -1,9 +1,19 @@
 """Written configurations read back equal, and a diff names exactly what differs."""
 
+import copy
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning_embedding.config import changed_since, diff, load_config, resolved_json, to_yaml
+from reasoning_embedding.config import (
+    as_begun,
+    changed_since,
+    diff,
+    digests,
+    load_config,
+    resolved_json,
+    to_yaml,
+)
 from reasoning_embedding.config.resolved import ABSENT
 from tests.config.config_files import EXPERIMENT, RUN
 from tests.factories import run_config
@@ -63,9 +73,46 @@ def test_a_configuration_of_an_older_version_is_the_same_with_the_defaults_of_it
     now = load(tmp_path, RUN)
     saved = resolved_json(now)
     del saved["logging"]
-    del saved["training"]["memory"]
+    del saved["training"]["precision"]
     assert changed_since(saved, now) == []
-    saved["training"]["memory"] = "replay"
-    assert changed_since(saved, now) == ["training.memory"]
-    saved["training"]["memory"] = "a mode of long ago"
-    assert "training.memory" in changed_since(saved, now)
+    saved["training"]["precision"] = "fp32"
+    assert changed_since(saved, now) == ["training.precision"]
+    saved["training"]["precision"] = "a kind of long ago"
+    assert "training.precision" in changed_since(saved, now)
+
+
+def test_resources_may_change_when_a_run_is_resumed_and_what_moves_the_gradient_may_not(tmp_path):
+    now = load(tmp_path, RUN)
+    saved = resolved_json(now)
+    saved |= {"name": "other", "output_dir": "elsewhere", "logging": {"every": 7}, "hrsa": None}
+    saved["data"]["cache_dir"] = "cache"
+    saved["training"] |= {"threads": 3, "pack_tokens": 77, "memory": "replay", "fused_layers": False}
+    assert changed_since(saved, now) == []
+    assert digests(saved) == digests(resolved_json(now))
+    for section, key, value in (
+        ("training", "batch_size", 3),
+        ("training", "weight_decay", 0.3),
+        ("data", "query_max_tokens", 9),
+        ("loss", "temperature", 0.7),
+        ("loss", "directions", ["query_document", "document_query"]),
+    ):
+        other = copy.deepcopy(saved)
+        other[section][key] = value
+        changed = changed_since(other, now)
+        assert changed[0].startswith(f"{section}.{key}")
+        old, new = digests(other), digests(resolved_json(now))
+        assert next(name for name in old if old[name] != new.get(name)).startswith(f"{section}.{key}")
+
+
+def test_a_run_keeps_the_default_it_was_begun_with(tmp_path):
+    now = load(tmp_path, RUN)
+    saved = resolved_json(now)
+    assert as_begun(saved, now) == (now, [])
+    saved["training"]["final_learning_rate"] = 0.0  # what the version before wrote
+    kept, said = as_begun(saved, now)
+    assert kept.training.final_learning_rate == 0.0
+    assert said == ["training.final_learning_rate = 0.0"]
+    assert changed_since(saved, now) == []
+    chosen = load(tmp_path, RUN, "training.final_learning_rate=0.1")
+    assert as_begun(saved, chosen) == (chosen, [])
+    assert changed_since(saved, chosen) == ["training.final_learning_rate"]

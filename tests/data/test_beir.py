@@ -106,7 +106,7 @@ def test_broken_json_and_broken_gzip_are_named(tmp_path: Path) -> None:
     packed = gzip.compress((write(tmp_path / "task") / "corpus.jsonl").read_bytes())
     (folder / "corpus.jsonl").unlink()
     (folder / "corpus.jsonl.gz").write_bytes(packed[:-12])
-    with pytest.raises(InputError, match="cannot be read on") as error:
+    with pytest.raises(InputError, match="broken gzip") as error:
         read_beir(folder)
     assert "corpus.jsonl.gz" in str(error.value.where)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from reasoning_embedding.cli.main import main
 from reasoning_embedding.data import Plan, Table, cache, load_table, numbering, table_tokens
 from reasoning_embedding.data.texts import TextFile, TextList, TextWriter
 from reasoning_embedding.errors import InputError, SetupError
+from tests.factories import flip
 
 RECORDS = [
     {"query": ["find", "the cat"], "pos": ["a dog", "fish"], "neg": ["the cat", "red moon"], "source": "a"},
@@ -145,6 +147,70 @@ def test_what_was_stopped_half_way_is_made_again(
     assert len(load_table(data())) == 3
     with pytest.raises(InputError, match="query is empty"):
         load_table(data(bad_rows="stop"))
+
+
+def _folder(cache: Path, kind: str) -> Path:
+    [found] = [path for path in cache.glob(f"{kind}-*") if path.is_dir()]
+    return found
+
+
+def test_a_byte_of_any_file_of_a_cache_is_missed_and_the_cache_made_again(
+    data: Callable[..., config.Data], tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    memory = load_table(data(cache_dir=None))
+    tokens = table_tokens(memory, tokenizer, data(cache_dir=None))
+    load_table(data())
+    table_tokens(memory, tokenizer, data())
+    tried = 0
+    for kind in ("rows", "tokens"):
+        folder = _folder(tmp_path / "cache", kind)
+        for number, name in enumerate(sorted(file.name for file in folder.iterdir())):
+            if not (size := (folder / name).stat().st_size):
+                continue
+            flip(folder / name, (0, size // 2, size - 1)[number % 3])
+            said: list[str] = []
+            table = load_table(data(), said.append)
+            store = table_tokens(table, tokenizer, data(), report=said.append)
+            same(memory, table)
+            np.testing.assert_array_equal(store.values, tokens.values)
+            assert len(said) == 1, name
+            assert "it is made again" in said[0]
+            tried += 1
+    assert tried > 12
+
+
+@pytest.mark.parametrize("kind", ["rows", "tokens"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: next(folder.glob("*.bin")).unlink(),
+        lambda folder: (folder / "sums.json").unlink(),
+        lambda folder: (folder / "sums.json").write_text("[]"),
+        lambda folder: (folder / "sums.json").write_text('{"files": {"x": 3}}'),
+        lambda folder: [file.write_bytes(file.read_bytes()[:-4]) for file in folder.glob("*.bin")],
+        shutil.rmtree,
+        lambda folder: (shutil.rmtree(folder), folder.write_text("a file")),
+    ],
+)
+def test_a_cache_that_lacks_something_is_made_again(
+    data: Callable[..., config.Data],
+    tiny_tokenizer: Path,
+    tmp_path: Path,
+    kind: str,
+    damage: Callable[[Path], Any],
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    store = table_tokens(load_table(data()), tokenizer, data())
+    values = store.values.copy()
+    damage(_folder(tmp_path / "cache", kind))
+    for said_now in (1, 0):
+        said: list[str] = []
+        table = load_table(data(), said.append)
+        again = table_tokens(table, tokenizer, data(), report=said.append)
+        np.testing.assert_array_equal(again.values, values)
+        assert len(said) <= said_now
+    same(load_table(data(cache_dir=None)), table)
 
 
 def test_large_files_are_kept_on_disk_unasked(

@@ -103,7 +103,7 @@ def test_bad_files(tmp_path: Path) -> None:
         rows(tmp_path / "missing.jsonl")
     with pytest.raises(InputError, match="no data files"):
         rows(tmp_path)
-    for name, what in (("rows.csv", "unknown kind"), ("rows.parquet", "cannot read the parquet file")):
+    for name, what in (("rows.xlsx", "unknown kind"), ("rows.parquet", "cannot read the parquet file")):
         (tmp_path / name).write_bytes(b"query,pos\nq,p\n")
         with pytest.raises(InputError, match=what):
             rows(tmp_path / name)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from reasoning_embedding.data import tokenize
+from reasoning_embedding.data.tokens import chosen_encoder
 from reasoning_embedding.errors import InputError
 
 PROMPT = "Instruct: find the answer\nQuery: "
@@ -159,3 +160,38 @@ def test_no_texts(tiny_tokenizer: Path) -> None:
     store = tokenize([], tokenizer, query_max_tokens=8, document_max_tokens=8)
     assert len(store) == 0
     assert store.lengths.tolist() == []
+
+
+class Lowering(PreTrainedTokenizerFast):
+    """Does to a text what its backend knows nothing of."""
+
+    def __call__(self, text, *words, **settings):
+        return super().__call__([one.lower() for one in text], *words, **settings)
+
+
+def test_the_fast_encoder_gives_what_the_slow_one_gives() -> None:
+    tokenizer = make_bpe(bos=True, eos=True)
+    texts = ["".join(pair) for pair in random_texts(200, seed=5)]
+    fast = chosen_encoder(tokenizer, texts, 24)
+    assert fast.__name__ == "fast"
+    for limit in (4, 24, 500):
+        for side in ("right", "left"):
+            tokenizer.truncation_side = side
+            slow = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+            assert fast(texts, limit) == slow
+            assert max(map(len, slow)) <= limit
+
+
+def test_a_tokenizer_that_does_more_than_its_backend_keeps_its_own_way() -> None:
+    """The control: the backend alone would give other tokens."""
+    plain = make_bpe(bos=True, eos=True)
+    tokenizer = Lowering(tokenizer_object=plain.backend_tokenizer, pad_token="<pad>")
+    texts = [text.upper() for _, text in random_texts(20)]
+    encode = chosen_encoder(tokenizer, texts, 24)
+    assert encode.__name__ == "slow"
+    assert (
+        encode(texts, 24)
+        == plain([text.lower() for text in texts], truncation=True, max_length=24)["input_ids"]
+    )
+    store = tokenize([("", text) for text in texts], tokenizer, query_max_tokens=24, document_max_tokens=24)
+    assert store[0].tolist() == encode(texts[:1], 24)[0]

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, add_lora, fuse_layers, use_text_dropout
+from reasoning_embedding.backbones import Embedder, Readout, add_lora, fuse_layers, use_text_dropout
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
 from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, StepOutput, contrastive_step
 from reasoning_embedding.training.embedding_pass import EmbeddingPass
+from reasoning_embedding.training.optimizers import build_optimizer
 from tests.factories import random_batch
 from tests.models import exact_norms, gradients, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
@@ -26,11 +28,14 @@ from tests.padded_oracle import TEMPERATURE, padded_loss
 ENGINES = ["replicated", "fsdp2", "zero1", "zero2", "zero3"]
 #: What DeepSpeed tells of a gradient, it tells in float32; its stage 3 computes in float32 here, too (see build).
 TOLERANCE = {"replicated": 1e-9, "fsdp2": 1e-9, "zero1": 1e-6, "zero2": 1e-6, "zero3": 1e-5}
-LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE, tile_rows=2))
+#: The oracle knows no masks.
+LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE, tile_rows=2, mask_same_text=False))
 DROPOUT = (7, 3)
 STORE = {"store": None, "hybrid": 30, "replay": 0}
 
 logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+
+MEAN = Readout()
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Case:
     """Two texts only: every further rank has nothing to do."""
     fused: bool = False
     """Layers run as one function each, which knows no dropout; the oracle's do not."""
+    readout: Readout = MEAN
 
     def batch(self) -> Batch:
         batch = random_batch(7)
@@ -75,7 +81,9 @@ class Case:
 
     def embedder(self) -> Embedder:
         """In float64, with dropout in attention and adapters."""
-        embedder = tiny_embedder(self.family, double=True, attention_dropout=0.0 if self.fused else 0.2)
+        embedder = tiny_embedder(
+            self.family, double=True, readout=self.readout, attention_dropout=0.0 if self.fused else 0.2
+        )
         if self.checkpointing:
             embedder.model.activation_checkpointing_enable()
         if self.lora:
@@ -116,10 +124,10 @@ def _padded(case: Case) -> tuple[float, torch.Tensor]:
 
 
 def build(kind: str, embedder: Embedder, world: World, **options: Any) -> Engine:
-    """An engine with AdamW over what is trained."""
+    """An engine with the optimizer of a recipe over what is trained."""
 
     def adamw(module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
+        return build_optimizer(module, config.Training(learning_rate=1e-3, weight_decay=0.01))
 
     if kind == "fsdp2":
         from reasoning_embedding.training.engines.fsdp2 import FSDP2
@@ -148,7 +156,7 @@ def gradient(engine: Engine, kind: str) -> torch.Tensor:
             parts.append(safe_get_full_grad(parameter).reshape(-1).double())
         else:
             found: Any = parameter.grad
-            parts.append((found.full_tensor() if kind == "fsdp2" else found).reshape(-1))
+            parts.append((found.full_tensor() if isinstance(found, DTensor) else found).reshape(-1))
     return torch.cat(parts)
 
 

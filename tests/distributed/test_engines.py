@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reasoning_embedding.backbones import Pack, make_pack
+from reasoning_embedding.backbones import Head, Pack, Readout, make_pack
 from reasoning_embedding.backbones.cpu.decoder_block import DecoderBlock
 from reasoning_embedding.distributed import World, explain_lost_ranks
 from reasoning_embedding.distributed.harness import run_ranks
@@ -45,6 +46,15 @@ SAMPLE = [
     Case("llama", "hybrid", idle=True),
     Case("qwen3", "hybrid", pack_tokens=5),
 ]
+HEADS = (Head(32, 24, activation="tanh"), Head(24, 16, bias=False))
+#: Every pooling, both directions, prompt in and out, trained heads; adapters leave heads trained.
+READOUTS = [
+    Case("qwen3", "hybrid", readout=Readout("causal", "last", heads=HEADS)),
+    Case("llama", "replay", lora=True, readout=Readout("causal", "weighted_mean", heads=HEADS[:1])),
+    Case("llama", "store", readout=Readout("bidirectional", "first", heads=HEADS[:1])),
+    Case("qwen3", "replay", checkpointing=True, readout=Readout("causal", "mean", include_prompt=True)),
+    Case("qwen3", "hybrid", idle=True, readout=Readout("bidirectional", "weighted_mean", heads=HEADS)),
+]
 #: Every rank runs these by other functions than the oracle.
 FUSED = [
     Case("qwen3", "store", fused=True),
@@ -70,6 +80,48 @@ def test_every_engine_gives_the_gradient_of_one_padded_forward(
     kind: str, size: int, cases: list[Case]
 ) -> None:
     _check(kind, size, cases)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("replicated", 1),
+        ("fsdp2", 2),
+        *(pytest.param(kind, 2, marks=pytest.mark.slow) for kind in ("replicated", "zero2")),
+    ],
+)
+def test_every_readout_gives_the_gradient_of_one_padded_forward(kind: str, size: int) -> None:
+    _check(kind, size, READOUTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SLOW)
+def test_every_readout_gives_it_at_the_other_stages_too(kind: str) -> None:
+    _check(kind, 2, READOUTS)
+
+
+def test_another_readout_has_another_gradient() -> None:
+    """The controls: each word of a readout moves the gradient, and so does a head that is left out or frozen."""
+    case = READOUTS[0]
+    _, exact = wanted(case)
+    others: list[dict[str, Any]] = [{"pooling": pooling} for pooling in ("mean", "weighted_mean", "first")]
+    with exact_norms():
+        for change in (*others, {"attention": "bidirectional"}):
+            embedder = case.embedder()
+            readout = replace(case.readout, **change)
+            padded_loss(embedder, case.batch(), dropout=DROPOUT, readout=readout).backward()
+            assert relative(gradients(embedder), exact) > 0.05, change
+        inside = [replace(case.readout, pooling="mean", include_prompt=include) for include in (True, False)]
+        moved = []
+        for readout in inside:
+            embedder = case.embedder()
+            padded_loss(embedder, case.batch(), dropout=DROPOUT, readout=readout).backward()
+            moved.append(gradients(embedder))
+        assert relative(*moved) > 0.05
+        embedder = case.embedder()
+        embedder.heads.requires_grad_(False)
+        contrastive_step(embedder, case.batch(), LOSS, World(), dropout=DROPOUT)
+        assert relative(gradients(embedder), exact) > 1e-3
 
 
 @pytest.mark.slow

@@ -68,11 +68,11 @@ def test_the_recipe_is_the_papers() -> None:
     assert recipe.loss.temperature == 0.02
     assert recipe.loss.directions == ("query_document",)
     assert recipe.loss.false_negatives is None
-    assert not recipe.loss.mask_same_text
+    assert recipe.loss.mask_same_text is False
     assert (recipe.data.negatives, recipe.data.batching) == (3, "one_source")
     assert (recipe.data.query_max_tokens, recipe.data.document_max_tokens) == (512, 512)
     assert recipe.data.query_template == "Instruct: {instruction}\nQuery: "
-    assert not recipe.pooling.include_prompt
+    assert not recipe.readout.include_prompt
     assert recipe.checkpoints.every == 200
     assert experiment.evaluation is not None
     assert [task.name for task in experiment.evaluation.tasks] == [

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import Result
 
 from reasoning_embedding.checkpoints.embedder import load_embedder
-from tests.publishing.hub_server import HubServer
+from tests.hub_server import HubServer
 
 REPO = "lab/tiny"
 TEXTS = ["the red fox jumps", "find a river", "king and queen , 3 + 4 = 7"]

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -23,10 +22,11 @@ from safetensors.torch import load_file
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, SweepFolder
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
+from reasoning_embedding.checkpoints.locks import is_held
 from reasoning_embedding.checkpoints.state import read_state
 from reasoning_embedding.training import train
 from tests.factories import read_lines
-from tests.processes import Forked, Job
+from tests.processes import Forked, Job, torchrun
 
 KILLS = int(os.environ.get("SOAK_KILLS", "3"))
 SEED = int(os.environ.get("SOAK_SEED", str(random.randrange(10**6))))
@@ -153,8 +153,32 @@ def test_merging(write_run: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ranks_end_with_their_launcher(write_run: Write, tmp_path: Path) -> None:
+    """torchrun's agent is killed: its ranks, which it would leave training, save and end, and the run goes on."""
+    path = write_run("pair", {"checkpoints": {"every": 1}}, steps=2000)
+    run = RunFolder(tmp_path / "runs" / "pair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        agent = Forked(torchrun(2, "train", path, "--resume"), tmp_path / "said.txt")
+        deadline = time.monotonic() + 120
+        while len(run.steps()) < 3:
+            assert agent.poll() is None, agent.said
+            assert time.monotonic() < deadline, agent.said
+            time.sleep(0.05)
+        agent.send(signal.SIGKILL)
+        agent.wait()
+        while is_held(run.lock):
+            assert time.monotonic() < deadline, "a rank trains on"
+            time.sleep(0.05)
+    check_run(run)
+    last = max(run.steps())
+    time.sleep(1.0)
+    assert max(run.steps()) == last < 2000
+
+
+@pytest.mark.slow
 def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scheduler and its runs are killed together; real runs, started as the sweep starts them."""
+    """The scheduler alone is killed, and its runs end with it; real runs, started as the sweep starts them."""
     from reasoning_embedding.sweeps.ledger import SweepLedger
     from reasoning_embedding.sweeps.sweep import run_sweep
 
@@ -178,9 +202,12 @@ def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for _ in range(max(2, KILLS // 5)):  # each start imports everything anew
         child = Forked(sweep)
         time.sleep(chance.uniform(0.0, 12.0))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        child.send(signal.SIGKILL)
         child.wait()
+        deadline = time.monotonic() + 60
+        while any(ledger.state(run)[0] == "running" for run in runs):
+            assert time.monotonic() < deadline, "a run trains on"
+            time.sleep(0.1)
         for run in runs:
             check_run(ledger.folder.run(run.name))
     assert Forked(sweep).wait() == 0

@@ -20,11 +20,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reasoning_embedding import config
 from reasoning_embedding.backbones import precision
 from reasoning_embedding.checkpoints import RunFolder, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.checkpoints.run_records import read_settings
+from reasoning_embedding.config.resolved import differences
 from reasoning_embedding.losses import ContrastiveLoss
+from reasoning_embedding.secrets import unsealed
 from tests.factories import read_lines, write_lines
 from tests.processes import Forked, accelerate_launch, torchrun, verb
 
@@ -451,3 +455,39 @@ def test_a_compiler_makes_elementwise_work_again_itself(
     options = ("training.steps=1", "training.compile=true", f"training.activation_checkpointing={kind}")
     rembed("train", write_run(), *options)
     assert found == asked
+
+
+def test_secrets_are_in_no_file_of_a_run_and_its_settings_are_known_again(
+    write_run: Write, rembed: Rembed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Literal tokens and a variable's value, in the text as written, the settings, the manifest and the metrics."""
+    github, gitlab, password = "ghp_" + "a1B2" * 9, "glpat-" + "x9Yz" * 5, "correct-horse-7"
+    monkeypatch.setenv("PGPASSWORD", password)
+    path = write_run(extra={"logging": {"tensorboard": False, "project": github, "group": password}})
+    path.write_text(path.read_text() + f"# once it was {gitlab}\n")
+    rembed("train", path, "training.steps=3")
+    run = RunFolder(tmp_path / "runs" / "run")
+    secrets = [secret.encode() for secret in (github, gitlab, password)]
+    files = [file for file in run.path.rglob("*") if file.is_file()]
+    assert {run.config_yaml, run.config_json, run.manifest, run.metrics} <= set(files)
+    leaks = {file.name for file in files if any(secret in file.read_bytes() for secret in secrets)}
+    assert leaks == set()
+    assert (run.path / ".secret-key").stat().st_mode & 0o777 == 0o600
+    saved = json.loads(run.config_json.read_text())
+    assert saved["logging"]["project"] != saved["logging"]["group"]
+    assert saved["name"] == "run"
+
+    shutil.move(run.path, tmp_path / "runs" / "moved")
+    shutil.rmtree(
+        RunFolder(tmp_path / "runs" / "moved").checkpoint(3)
+    )  # so that there is something to do again
+    shutil.move(tmp_path / "runs" / "moved", run.path)
+    monkeypatch.delenv("PGPASSWORD")  # what was sealed is known again by its digest, not by its variable
+    rembed("train", path, "training.steps=3", "--resume")
+    another = f"logging.project=ghp_{'a1B3' * 9}"
+    for words, changed in ((), []), ((another,), ["logging.project"]):
+        now = config.resolved_json(config.load_config(path, ["training.steps=3", *words]).config)
+        found = differences(unsealed(read_settings(run), now, run.path), now)
+        assert [key for key, *_ in found] == changed
+    named = f"data.sources.0.name={gitlab}"  # it becomes the name of a prompt in every checkpoint
+    assert "name holds an access token" in rembed("train", path, named, code=2).output

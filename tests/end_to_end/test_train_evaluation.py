@@ -16,12 +16,14 @@ from reasoning_embedding import config, training
 from reasoning_embedding.backbones import Embedder
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.references import pick_step, resolve
+from reasoning_embedding.checkpoints.scores import load_scores, scores_by_step, scores_of_checkpoint
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError, TrainingError
 from reasoning_embedding.experiments.runner import read_experiment
 from reasoning_embedding.experiments.scoring import chosen_steps
 from reasoning_embedding.experiments.stages import find_stage
-from reasoning_embedding.files import write_json
+from reasoning_embedding.files import read_json, write_json
+from tests.conftest import REPOSITORY
 from tests.factories import read_lines, write_beir
 
 Write = Callable[..., Path]
@@ -62,7 +64,7 @@ def _metrics(run: RunFolder) -> dict[int, dict[str, Any]]:
 
 
 def _best(run: RunFolder) -> dict[str, Any]:
-    return json.loads(run.best.read_text())
+    return read_json(run.best)
 
 
 def scored(curve: dict[int, float]) -> training.Score:
@@ -186,11 +188,11 @@ def test_the_command_line_scores_and_compares(
     best = _best(run)
     assert best["score"] == max(score["tiny"] for score in scores.values())
     shown = rembed("runs", "show", run.path).output
-    assert f"  step 3, while training: tiny {scores[3]['tiny']:.4f}\n" in shown
+    assert f"  evaluation/step-000003: tiny {scores[3]['tiny']:.4f}\n" in shown
     rembed("report", run.path)
     page = (run.path / "report" / "index.html").read_text()
-    assert "the scores are those taken while it trained" in page
     assert "was not evaluated" not in page
+    assert "no checkpoint was evaluated" not in page
 
     refused = rembed("train", write_run("other", section), "evaluation.select=tiny:ndcg_at_1o", code=2).output
     assert "no score is named 'tiny:ndcg_at_1o'" in refused
@@ -198,6 +200,48 @@ def test_the_command_line_scores_and_compares(
     absent = rembed("train", write_run("other", section), "evaluation.tasks.0.path=absent", code=2).output
     assert "absent" in absent
     assert not RunFolder(tmp_path / "runs" / "other").steps()
+
+
+def test_a_score_taken_in_training_and_the_same_taken_afterwards_are_one(
+    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path
+) -> None:
+    """The run asks with one instruction; its tasks bring another, which nobody asks with."""
+    write_json(leaking / "meta.json", {"instruction": "something else"})
+    section = {"tasks": [{"kind": "beir", "path": str(leaking)}], "every": 3}
+    rembed("train", write_run(extra={"evaluation": section}))
+    run = RunFolder(tmp_path / "runs" / "run")
+    logged = {step: record["evaluation"]["tiny"] for step, record in _metrics(run).items() if step % 3 == 0}
+    taken = {step: found["tasks"] for step, found in scores_by_step(run).items()}
+    assert {step: entry["main_score"] for step, [entry] in taken.items()} == pytest.approx(logged, abs=1e-9)
+    assert {entry["prompt"] for [entry] in taken.values()} == {"Instruct: find the answer\nQuery: "}
+
+    # By name of the run, its own tasks and settings: nothing is computed again, nothing stands twice.
+    said = rembed("evaluate", run.path, "--steps", "all").output
+    assert said.count("1 of 1 tasks scored before") == 3
+    assert {step: found["tasks"] for step, found in scores_by_step(run).items()} == taken
+    best = rembed("evaluate", run.path, "--steps", "best").output
+    assert f"step-{_best(run)['step']:06d}  tiny  nDCG@10 {_best(run)['score']:.4f}" in best
+    # Computed anew elsewhere, it is the same number.
+    rembed("evaluate", f"{run.path}@3", "-t", leaking, "-o", tmp_path / "again")
+    again = load_scores(tmp_path / "again")
+    [[entry], [new]] = taken[3], again["tasks"]
+    assert {k: v for k, v in new.items() if k != "seconds"} == {
+        k: v for k, v in entry.items() if k != "seconds"
+    }
+    assert scores_of_checkpoint(run, run.checkpoint(3)) is not None
+    # Of other settings: the old scores are set aside, and come back when they are asked for.
+    rembed("evaluate", f"{run.path}@3", "--max-tokens", "8")
+    assert scores_by_step(run)[3]["settings"]["max_tokens"] == 8
+    assert "1 of 1 tasks scored before" in rembed("evaluate", f"{run.path}@3").output
+    assert scores_by_step(run)[3]["tasks"] == taken[3]
+    # Another task joins those that are there.
+    other = write_beir(tmp_path / "other")
+    rembed("evaluate", f"{run.path}@3", "-t", other)
+    assert [entry["task"] for entry in scores_by_step(run)[3]["tasks"]] == ["other", "tiny"]
+    # Of changed weights nothing is taken over.
+    with (run.checkpoint(0) / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert scores_of_checkpoint(run, run.checkpoint(0)) is None
 
 
 def test_training_on_a_listed_set_is_refused_unless_forced(
@@ -256,3 +300,53 @@ def test_rows_that_name_a_listed_set_are_refused(write_run: Write, rembed: Rembe
     path = tmp_path / "rows.jsonl"
     path.write_text('{"query": "red cat", "pos": ["red cat dog"], "source": "rarb_arc"}\n' * 9)
     assert "RAR-b" in rembed("train", write_run(), f"data.sources.0.path={path}", code=2).output
+
+
+def test_what_an_adapted_embedder_gained_and_forgot_is_one_table(
+    write_run: Write, rembed: Rembed, tmp_path: Path, leaking: Path
+) -> None:
+    section = {"tasks": [{"kind": "beir", "path": str(leaking)}], "every": 6}
+    rembed("train", write_run(extra={"evaluation": section}, learning_rate=1e-2))
+    run = RunFolder(tmp_path / "runs" / "run")
+    general = write_beir(tmp_path / "general")
+    words = ["evaluate", f"{run.path}@first", f"{run.path}@last", "--compare", "-t", leaking, "-t", general]
+    said = rembed(*words, "-o", tmp_path / "out").output
+    assert said.count("1 of 2 tasks scored before") == 2, "those that the run took itself"
+    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [task["task"] for task in record["tasks"]] == ["tiny", "general", "mean over tasks"]
+    scores = scores_by_step(run)
+    for task in record["tasks"][:2]:
+        found = [
+            next(entry["main_score"] for entry in scores[step]["tasks"] if entry["task"] == task["task"])
+            for step in (0, 6)
+        ]
+        assert [task["a"], task["b"]] == found
+    assert record["tasks"][0]["a"] != record["tasks"][0]["b"]
+    assert "where is" in (tmp_path / "out" / "comparison.csv").read_text(), "the texts of the queries"
+    again = rembed("evaluate", f"{run.path}@first", "--compare", code=2).output
+    assert "1 models" in again
+    same = rembed("evaluate", f"{run.path}@last", f"{run.path}@6", "--compare", "-t", general, code=2).output
+    assert "are one model" in same
+
+    rembed("evaluate", f"{run.path}@last", "-t", leaking, "--truncate", "8")
+    rembed("evaluate", f"{run.path}@last", "-t", leaking, "--truncate", "8", "--quantize", "binary")
+    said = " ".join(rembed("report", run.path).output.split())
+    for kept in ("32 entries, float32 128", "8 entries, float32 32", "8 entries, binary 1"):
+        assert kept in said
+    page = (run.path / "report" / "index.html").read_text()
+    assert "How the models were asked" in page
+    assert "bidirectional, mean" in page
+    assert [entry["task"] for entry in scores_by_step(run)[6]["tasks"]] == ["tiny", "general"], "none is lost"
+
+    # The way back toward the start, scored on both tasks: the file of the documentation, with another run and tasks.
+    example = (REPOSITORY / "configs" / "merges" / "toward-start.yaml").read_text()
+    path = tmp_path / "toward-start.yaml"
+    path.write_text(example.replace("runs/quickstart/runs/base", str(run.path)))
+    tasks = json.dumps([{"kind": "beir", "path": str(task)} for task in (leaking, general)])
+    changes = [f"evaluation.tasks={tasks}", f"output_dir={tmp_path / 'merges'}"]
+    rembed("merge", path, *changes, "path.t=[0.0, 1.0]", "path.beside=[]")
+    points = json.loads((tmp_path / "merges" / "toward-start" / "merge.json").read_text())["points"]
+    ends = {point["name"]: point["scores"] for point in points if point["name"] in ("slerp-0", "slerp-1")}
+    for task in record["tasks"][:2]:
+        for end, side in (("slerp-0", "a"), ("slerp-1", "b")):
+            assert ends[end][task["task"]]["main_score"] == pytest.approx(task[side], abs=1e-5)

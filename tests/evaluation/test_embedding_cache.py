@@ -14,7 +14,7 @@ from reasoning_embedding.errors import SetupError
 from reasoning_embedding.evaluation.embedding_cache import CachedEncoder, EmbeddingCache
 from reasoning_embedding.evaluation.run import evaluate
 from tests.encoders import HashingEncoder
-from tests.factories import write_beir
+from tests.factories import flip, write_beir
 
 TEXTS = ["the red cat sleeps", "a blue fish eats", "the old dog runs"]
 CORPUS = {f"d{i}": text for i, text in enumerate(TEXTS)}
@@ -31,7 +31,7 @@ def test_the_same_texts_are_encoded_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, HashingEncoder().encode(TEXTS))
     count, size = cache.size
-    assert (count, size) == (1, 3 * 64 * 4 + 128)
+    assert (count, size) == (1, 3 * 64 * 4 + 128 + 4)
     assert str(cache) == f"1 corpus chunks, 0.0 MB in {tmp_path / 'embeddings'}"
     assert [path.suffix for path in (tmp_path / "embeddings").iterdir()] == [".npy"], "nothing half-written"
 
@@ -61,15 +61,20 @@ def test_anything_else_is_no_hit(tmp_path: Path, change: dict) -> None:
         lambda path: path.write_bytes(path.read_bytes()[:200]),
         lambda path: path.write_bytes(b""),
         lambda path: np.save(path, np.zeros((3, 5), np.float32)),
+        lambda path: flip(path, 200),
+        lambda path: flip(path, -1),
     ],
 )
-def test_a_damaged_array_is_encoded_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_a_damaged_array_is_encoded_again(
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = HashingEncoder()
     cached = CachedEncoder(encoder, EmbeddingCache(tmp_path, "rev"))
     first = cached.encode(TEXTS)
     damage(next(tmp_path.glob("*.npy")))
     np.testing.assert_array_equal(cached.encode(TEXTS), first)
     assert len(encoder.calls) == 2
+    assert "embedded again" in caplog.text
     np.testing.assert_array_equal(cached.encode(TEXTS), first)
     assert len(encoder.calls) == 2
 

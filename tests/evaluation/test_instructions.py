@@ -13,9 +13,11 @@ import pytest
 from datasets import Dataset, DatasetDict
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models.abs_encoder import get_prompt_name
 from mteb.types import PromptType
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.asking import Asking, ModelPrompts, prompts_known_to_mteb
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.instructions import Instructions
 from reasoning_embedding.evaluation.tasks.local import local_metadata
@@ -71,8 +73,8 @@ def test_tasks_of_mteb_ask_with_their_prompts() -> None:
         if not task.metadata.prompt
     )
     assert none.for_task(unasked) == AbsTaskSTS.abstask_prompt, "the default of its type"
-    assert none.sent(biology) == {"query": biology.prompt["query"]}
-    assert none.sent(banking) == {"text": banking.prompt}
+    assert Asking().identity(biology, "default") == ({"query": biology.prompt["query"]}, {})
+    assert Asking().identity(banking, "default") == ({"text": banking.prompt}, {})
 
 
 def test_documents_are_asked_only_where_it_is_said() -> None:
@@ -80,7 +82,7 @@ def test_documents_are_asked_only_where_it_is_said() -> None:
     both = Instructions({"pets": {"query": "find", "document": "a page: "}})
     assert both.prompt(metadata(), "default", QUERY, TEMPLATE) == "I: find Q: "
     assert both.prompt(metadata(), "default", DOCUMENT, TEMPLATE) == "a page: ", "not a query"
-    assert both.sent(metadata()) == {"query": "find", "document": "a page: "}
+    assert Asking(both).identity(metadata(), "default") == ({"query": "find", "document": "a page: "}, {})
     assert Instructions({"document": "page"}).for_task(metadata(), "default", DOCUMENT) == "page"
 
 
@@ -127,8 +129,7 @@ def test_an_instruction_for_a_subset_reaches_its_texts_and_no_others() -> None:
     encoder = MtebEncoder(
         recorder,
         model_meta("recorder", "1"),
-        instructions=Instructions({"two:de": "Finde", "STS": "Match"}),
-        query_template=TEMPLATE,
+        asking=Asking(Instructions({"two:de": "Finde", "STS": "Match"}), template=TEMPLATE),
     )
     TwoLanguages().evaluate(encoder, "test", encode_kwargs={"batch_size": 2, "show_progress_bar": False})
     german = {"Katze", "Hund hier", "Baum", "See"}
@@ -174,3 +175,58 @@ def test_faulty_files_are_said(tmp_path: Path, content: str | None, said: str) -
         path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=said):
         Instructions(str(path))
+
+
+#: What a model has prompts for, and who is asked: side of the text -> what stands before it.
+MODELS: dict[str, tuple[ModelPrompts | None, dict[PromptType | None, str]]] = {
+    "no prompts": (None, {QUERY: "I: own Q: ", DOCUMENT: "", None: "I: own Q: "}),
+    "by side": (ModelPrompts({"query": "q: ", "document": "d: "}), {QUERY: "q: ", DOCUMENT: "d: ", None: ""}),
+    "by task": (ModelPrompts({"pets": "p: ", "query": "q: "}), {QUERY: "p: ", DOCUMENT: "p: ", None: "p: "}),
+    "by type": (ModelPrompts({"Retrieval-query": "r: "}), {QUERY: "r: ", DOCUMENT: "", None: ""}),
+    "a default": (ModelPrompts({}, default="all: "), {QUERY: "all: ", DOCUMENT: "all: ", None: "all: "}),
+    "none of its own": (ModelPrompts({}), {QUERY: "", DOCUMENT: "", None: ""}),
+    "trained with one": (
+        ModelPrompts({"query": "t: "}, made_here=True),
+        {QUERY: "t: ", DOCUMENT: "", None: ""},
+    ),
+    "trained with none": (ModelPrompts({"query": ""}, made_here=True), {QUERY: "", DOCUMENT: "", None: ""}),
+    "trained with several": (
+        ModelPrompts({"query": "", "document": "", "a": "a: ", "b": "b: "}, made_here=True),
+        {QUERY: "I: own Q: ", DOCUMENT: "", None: "I: own Q: "},
+    ),
+    "trained on its namesake": (
+        ModelPrompts({"pets": "p: ", "b": "b: "}, made_here=True),
+        {QUERY: "p: ", DOCUMENT: "", None: "p: "},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_models_own_prompt_comes_before_the_tasks_instruction(name: str) -> None:
+    own, expected = MODELS[name]
+    asking = Asking(own=own, template=TEMPLATE)
+    said = Asking(Instructions({"pets": "said", "document": ""}), own, TEMPLATE)
+    for side, prompt in expected.items():
+        assert asking.prompt(metadata(), "default", side) == prompt
+        found = "" if side == DOCUMENT else "I: said Q: "
+        assert said.prompt(metadata(), "default", side) == found, "what the user says comes first"
+
+
+def test_prompts_of_a_model_of_others_are_those_that_mteb_sends() -> None:
+    own = {
+        name: name
+        for name in ("pets-query", "pets", "Retrieval-document", "Retrieval", "STS", "query", "document")
+    }
+    for left_out in range(len(own)):
+        given = dict(list(own.items())[left_out:])
+        for kind, side in (("Retrieval", QUERY), ("Retrieval", DOCUMENT), ("STS", None)):
+            task = metadata(kind=kind)
+            expected = get_prompt_name(given, task, side)
+            assert ModelPrompts(given).find(task, side) == (expected if expected is None else given[expected])
+
+
+def test_prompts_that_only_mteb_knows_are_found_without_a_network() -> None:
+    found = prompts_known_to_mteb("intfloat/multilingual-e5-small")
+    assert found is not None
+    assert (found.find(metadata(), QUERY), found.find(metadata(), DOCUMENT)) == ("query: ", "passage: ")
+    assert prompts_known_to_mteb("nobody/knows-this") is None

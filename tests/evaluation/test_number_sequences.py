@@ -113,7 +113,7 @@ def baselines() -> dict[str, dict[str, float]]:
 def test_score_of_perfect_clusters() -> None:
     model = Fixed(perfect())
     entry = score(model, SMALL, max_tokens=99, pack_tokens=77)
-    assert model.asked == [{"max_tokens": 99, "pack_tokens": 77}]  # no prompt
+    assert model.asked == [{"prompt": "", "max_tokens": 99, "pack_tokens": 77}]
     assert entry["main_score"] == entry["silhouette_true"] > 0.95
     assert entry["davies_bouldin_true"] < 0.05
     assert entry["silhouette_kmeans"] == entry["silhouette_true"]

@@ -16,10 +16,10 @@ from reasoning_embedding import config
 from reasoning_embedding.data.beir import RetrievalData
 from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.asking import Asking
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.floors.bm25 import BM25Search
 from reasoning_embedding.evaluation.floors.tfidf import TfIdf
-from reasoning_embedding.evaluation.instructions import Instructions
 from reasoning_embedding.evaluation.run import evaluate
 from reasoning_embedding.evaluation.scoring import identity, query_metric, score_task
 from reasoning_embedding.evaluation.tasks.local import local_metadata
@@ -75,7 +75,7 @@ def encoder_of(model: Any, **kwargs: Any) -> MtebEncoder:
 
 
 def score(task: Any, model: MtebEncoder | BM25Search, folder: Path | None = None) -> dict[str, Any]:
-    entry = score_task(task, model, identity(task, Instructions()), folder)
+    entry = score_task(task, model, identity(task, Asking()), folder)
     assert "error" not in entry, entry["error"]
     return entry
 
@@ -193,8 +193,13 @@ def test_what_decides_a_score_is_pinned_and_asks_for_a_rerun(tiny_backbone: Path
         "max_tokens": 512,
         "pack_tokens": 2048,
         "query_template": "Instruct: {instruction}\nQuery: ",
+        "prompts_from": "the tasks' instructions",
         "dtype": "float32",
-        "pooling": embedder.pooling.model_dump(),
+        "readout": {**vars(embedder.readout), "heads": []},
+        "truncate": None,
+        "quantize": None,
+        "dimension": 32,
+        "bytes_per_vector": 128,
         "chunk_documents": 50_000,
     }
     [entry] = base["tasks"]

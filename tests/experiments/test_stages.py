@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, content_hash
 from reasoning_embedding.checkpoints.locks import hold
+from reasoning_embedding.cli import main as verbs
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.experiments import __main__ as stage_process
 from reasoning_embedding.experiments import read_experiment, run_experiment
 from reasoning_embedding.experiments import stages as stages_module
 from reasoning_embedding.experiments.records import StageRecords
@@ -225,7 +228,8 @@ KEYS = {
 def test_keys_are_those_of_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages_module, "__version__", "0.1.0")
     with contextlib.chdir(tmp_path):
-        assert {stage.name: stage.key({}) for stage in plan_stages(_experiment())} == KEYS
+        stages = plan_stages(_experiment())
+        assert {stage.name: stage.key({}, as_before=True) for stage in stages} == KEYS
 
 
 def test_a_stored_experiment_has_nothing_left_to_measure(
@@ -240,7 +244,7 @@ def test_a_stored_experiment_has_nothing_left_to_measure(
             record = read_json(folder.record(stage.name))
             if not stage.name.startswith("train-"):  # the weights of its runs were not stored
                 outputs = {need: read_json(folder.record(need))["output"] for need in stage.needs}
-                assert stage.key(outputs) == record["key"], stage.name
+                assert record["key"] in (stage.key(outputs), stage.key(outputs, as_before=True)), stage.name
                 assert stage.output(folder) == record["output"], stage.name
                 checked.append(stage.name)
     assert checked == ["contamination", "evaluate", "analyze", "track"]
@@ -265,3 +269,63 @@ def test_a_second_process_on_an_experiment_is_refused(tmp_path: Path) -> None:
     ):
         run_experiment(experiment)
     assert not (tmp_path / "e" / "config.resolved.json").exists()
+
+
+@pytest.mark.parametrize("let_go", [True, False])
+def test_a_stage_waits_for_a_process_of_an_earlier_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], let_go: bool
+) -> None:
+    folder, worked = ExperimentFolder(tmp_path), []
+    stage = Write("x", {})
+    monkeypatch.setattr(stage, "work", lambda folder, report: worked.append(folder.path))
+    monkeypatch.setattr(stage_process, "read_experiment", lambda folder: None)
+    monkeypatch.setattr(stage_process, "find_stage", lambda experiment, name: stage)
+    monkeypatch.setattr(stage_process, "PATIENCE", 10.0 if let_go else 0.3)
+    monkeypatch.setattr("sys.argv", ["stage", str(tmp_path), "x"])
+    with contextlib.ExitStack() as held:
+        held.enter_context(hold(folder.records / ".x.lock", refusal="", todo=""))
+        if let_go:
+            threading.Timer(0.3, held.close).start()
+        code = stage_process.main()
+    assert code == (0 if let_go else 2)
+    assert worked == ([tmp_path] if let_go else [])
+    if not let_go:
+        assert "another process still works on stage x" in capsys.readouterr().out
+
+
+def test_a_full_disk_in_a_stage_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Write("x", {})
+
+    def full(folder: ExperimentFolder, report: Callable[[str], None]) -> None:
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(stage, "work", full)
+    monkeypatch.setattr(stage_process, "read_experiment", lambda folder: None)
+    monkeypatch.setattr(stage_process, "find_stage", lambda experiment, name: stage)
+    monkeypatch.setattr("sys.argv", ["stage", str(tmp_path), "x"])
+    assert stage_process.main() == 3
+    assert "error: cannot write: the disk is full" in capsys.readouterr().out
+
+
+def test_a_stage_and_a_verb_end_with_their_parent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(stage_process, "end_with_parent", lambda: called.append("stage"))
+    monkeypatch.setattr("sys.argv", ["stage", str(tmp_path), "x"])
+    with contextlib.suppress(Exception):
+        stage_process.main()
+    monkeypatch.setattr(verbs, "end_with_parent", lambda: called.append("verb"))
+    with pytest.raises(SystemExit):
+        verbs.main(["--version"])
+    assert called == ["stage", "verb"]
+
+
+def test_what_a_setting_says_today_is_told_from_its_earlier_default(finished: tuple[Path, str]) -> None:
+    """Null means another thing than it did: a run of today is not done because one that says `false` would be."""
+    folder, rows = finished
+    experiment = _experiment(rows)
+    loss = experiment.recipe.loss.model_copy(update={"mask_same_text": False})
+    recipe = experiment.recipe.model_copy(update={"loss": loss})
+    done = _done(folder, experiment.model_copy(update={"recipe": recipe}))
+    assert not done["train-a"]

@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 from reasoning_embedding import config
-from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
+from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, write_provenance
 from reasoning_embedding.cli.main import app
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 from reasoning_embedding.experiments import run_config, start_training
@@ -154,8 +154,8 @@ def test_a_run_is_not_resumed_on_a_backbone_that_has_changed(pair: dict[str, Any
     settings = run_config(experiment, "two")
     run = start_training(settings, report=lambda _: None)
     first = (run.checkpoint(0) / "model.safetensors").read_bytes()
-    write_json(tmp_path / "other" / "provenance.json", {"kind": "sft", "content_hash": "0" * 64})
     write_tiny_backbone(tmp_path / "other", seed=1)
+    write_provenance(tmp_path / "other", kind="sft", parent=None)
     with pytest.raises(InputError, match="started from another model than the one in"):
         start_training(settings, resume=True)
     other = settings.model_copy(update={"seed": 5})

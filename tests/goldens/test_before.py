@@ -127,8 +127,12 @@ def test_its_stopped_run_goes_on_to_the_weights_of_one_that_nothing_stopped(befo
     stopped = RunFolder(Path("runs/run"))
     assert (stopped.steps(), stopped.state_steps()) == ([0, 3, 5], [5])
     first = stopped.metrics.read_text()
-    rembed("train", "run.yaml", "--resume")
-    rembed("train", "run.yaml", "output_dir=whole")
+    said = rembed("train", "run.yaml", "--resume").output
+    assert "begun with training.final_learning_rate = 0.0, loss.mask_same_text = false" in said
+    assert "of an older version and has no sums: it is taken as it is" in said
+    rembed(
+        "train", "run.yaml", "output_dir=whole", "training.final_learning_rate=0", "loss.mask_same_text=false"
+    )
     assert stopped.steps() == [0, 3, 5, 6, 9, 10]
     assert stopped.metrics.read_text().startswith(first)
 

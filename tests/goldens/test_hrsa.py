@@ -276,7 +276,6 @@ def _bands() -> Any:
         "replicates": hrsa.equivalence_of_replicates(0.02, replicates, 0.05),
         "replicates, different": hrsa.equivalence_of_replicates(0.12, replicates + 0.1, 0.05),
         "replicates, ratio": hrsa.equivalence_of_replicates(1.02, replicates + 1, 1.03, ratio=True),
-        "replicates, band": hrsa.equivalence_of_replicates(0.962, replicates + 0.942, band, alpha=0.025),
     }
     return {
         "band": band,

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from reasoning_embedding import config
-from reasoning_embedding.backbones import add_lora, fuse_layers, use_text_dropout
+from reasoning_embedding.backbones import Readout, add_lora, fuse_layers, use_text_dropout
 from reasoning_embedding.data import Plan, load_table, tokenize
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.distributed import World
@@ -89,6 +89,10 @@ def model(family: str = "qwen3", **settings: Any) -> Any:
     return embedder
 
 
+#: As the default was when these numbers were taken, and as the paper's loss is.
+UNMASKED = {"mask_same_text": False}
+
+
 def steps(
     world: World,
     *,
@@ -109,10 +113,16 @@ def steps(
 ) -> dict[str, Any]:
     """Some steps of a tiny model of two layers; every rank returns the same."""
     settings = config.Training.model_validate(
-        {"optimizer": {"kind": optimizer}, "learning_rate": 2e-3, "steps": count, "warmup_ratio": 0.4}
+        {
+            "optimizer": {"kind": optimizer},
+            "learning_rate": 2e-3,
+            "steps": count,
+            "warmup_ratio": 0.4,
+            "final_learning_rate": 0.0,  # the default then
+        }
     )
     embedder = model(family, double=double, attention_dropout=dropout, **sizes)
-    embedder.pooling = config.Pooling(include_prompt=include_prompt)
+    embedder.readout = Readout(include_prompt=include_prompt)
     if recompute:
         recompute_activations(embedder.model, recompute)
     if lora:
@@ -125,7 +135,9 @@ def steps(
     embedder.train()
     trained = [parameter for parameter in embedder.parameters() if parameter.requires_grad]
     engine = Replicated(embedder, world, lambda module: build_optimizer(module, settings), max_norm=max_norm)
-    objective = build_loss(config.InfoNCE.model_validate(loss or {"temperature": 0.05}), embedder.dimension)
+    objective = build_loss(
+        config.InfoNCE.model_validate(UNMASKED | (loss or {"temperature": 0.05})), embedder.dimension
+    )
     anchor = None
     if objective.needs_anchor:
         anchor = model(double=double, num_hidden_layers=1).eval().requires_grad_(False)
@@ -339,7 +351,9 @@ CASES["exact/tokens"] = tokens
 
 def rates(**settings: Any) -> list[float]:
     """Learning rates of 12 steps, in units of the highest."""
-    training = config.Training.model_validate({"learning_rate": 1.0, "warmup_ratio": 0.2, **settings})
+    training = config.Training.model_validate(
+        {"learning_rate": 1.0, "warmup_ratio": 0.2, "final_learning_rate": 0.0, **settings}
+    )
     return [learning_rate_at(step, 12, training) for step in range(1, 13)]
 
 
@@ -373,6 +387,7 @@ def run(
         )
         Qwen3ForCausalLM(shape).save_pretrained(folder / "backbone")
         recipe = {"batch_size": 8, "steps": 4, "learning_rate": 1e-3, "precision": "fp32", "memory": "store"}
+        recipe["final_learning_rate"] = 0.0  # the default then
         settings = config.RunConfig.model_validate(
             {
                 "name": "run",
@@ -380,7 +395,7 @@ def run(
                 "seed": 11,
                 "backbone": {"kind": "pretrained", "path": str(folder / "backbone")},
                 "data": {"sources": write_rows(folder), "negatives": 2, **(data or {})},
-                "loss": loss or {},
+                "loss": UNMASKED | (loss or {}),
                 "training": {**recipe, "fused_layers": False, "pack_tokens": 100, **training},
                 "checkpoints": {"every": 2, "log_spaced": False},
                 "logging": {"trackers": []},
@@ -392,7 +407,7 @@ def run(
         for step in done.steps():
             tensors = load_file(done.checkpoint(step) / "model.safetensors")
             weights[str(step)] = projection([tensors[key] for key in sorted(tensors)])
-    times = {"seconds", "time", "tokens_per_second", "mfu", "memory", "step", "learning_rate"}
+    times = {"seconds", "time", "tokens_per_second", "mfu", "memory", "step", "learning_rate", "crc32"}
     kept = [key for key in log[0] if key not in times and not _measures_the_machine(key)]
     return {key: [line[key] for line in log] for key in sorted(kept)} | {"weights": weights}
 

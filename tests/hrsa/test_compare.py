@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from reasoning_embedding import config, hrsa
+from reasoning_embedding.checkpoints import content_hash, write_provenance
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
 from reasoning_embedding.hrsa.measure import metric_names
@@ -52,7 +53,7 @@ def folder(tmp_path_factory):
     with torch.no_grad():
         broken.model.layers[2].mlp.up_proj.weight[0, 0] = float("inf")
     save(broken, root / "broken")
-    (root / "a" / "provenance.json").write_text(json.dumps({"content_hash": "abc"}))
+    write_provenance(root / "a", kind="test", parent=None)
     return root
 
 
@@ -70,14 +71,14 @@ def near(folder) -> dict:
     return pair(folder, "a", "near")
 
 
-def test_record_has_what_reports_read(near):
+def test_record_has_what_reports_read(folder, near):
     labels = ["embedding", "layer 1", "layer 2", "layer 3 (pre-norm)", "final norm"]
     assert near["layers_a"] == near["layers_b"] == labels
     assert near["a"] | {"path": ""} == {
         "reference": "lineage:a",
         "path": "",
         "revision": None,
-        "content_hash": "abc",
+        "content_hash": content_hash(folder / "a"),
         "attention": "causal",
         "dimension": 64,
         "layers": 3,
@@ -85,7 +86,7 @@ def test_record_has_what_reports_read(near):
     assert near["b"]["content_hash"] is None
     assert near["probe"]["kind"] == "world"
     assert (near["probe"]["rows"], near["probe"]["tokens"], near["probe"]["labels"]) == (600, "all", 5)
-    assert set(near["heatmaps"]) == {"dimension_correlation", "cka", "knn_jaccard@10"}
+    assert set(near["heatmaps"]) == {"dimension_correlation", "cka", "cka_unit", "knn_jaccard@10"}
     assert all(np.shape(heat) == (5, 5) for heat in near["heatmaps"].values())
     assert list(near["diagonal"]) == metric_names([5, 10, 50])
     assert all(len(values) == 5 for values in near["diagonal"].values())

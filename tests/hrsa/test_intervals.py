@@ -18,10 +18,10 @@ from reasoning_embedding.hrsa.moments import PairSums
 from reasoning_embedding.hrsa.uncertainty import intervals as module
 from reasoning_embedding.hrsa.uncertainty.intervals import (
     add_intervals,
-    cknna_replicates,
     kernel_intervals,
     rbf_replicates,
 )
+from reasoning_embedding.hrsa.uncertainty.neighbour_halves import cknna_of_halves, knn_of_halves
 from reasoning_embedding.hrsa.uncertainty.resampling import halves, interval, resampled_counts
 
 SETTINGS = config.Analysis.model_validate({"probe": {"kind": "world"}, "k": [5], "bootstrap": 20})
@@ -64,7 +64,7 @@ def test_quick_ones_hold_their_values(layers: tuple[Layer, Layer], found: Measur
     assert not reasons
     assert set(made) == {
         *("cka", "dimension_correlation", "procrustes_cosine", "procrustes_residual"),
-        *("knn_jaccard@5", "knn_mutual@5"),
+        *("knn_jaccard@5", "knn_mutual@5", "cka_debiased", "cka_unit"),
     }
     for name, ends in made.items():
         assert ends.low < found.metrics[name].value < ends.high, name
@@ -103,7 +103,7 @@ def test_recomputed_ones_are_those_of_the_library(layers: tuple[Layer, Layer], f
     made, reasons = made_of(layers, found)
     assert reasons == {}
     assert set(made) - set(made_of(layers, found, every=False)[0]) == {
-        *("permutation_match", "h_inv", "h_inv_rescaled", "cka_debiased", "procrustes_distance", "gulp"),
+        *("permutation_match", "h_inv", "h_inv_rescaled", "procrustes_distance", "gulp"),
         *("cka_rbf", "cknna@5"),
     }
     x, y = (side.rows for side in layers)
@@ -179,11 +179,39 @@ def test_replicates_within_a_kernel_are_those_of_resampled_rows(layers: tuple[La
         slow.append((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
     assert rbf_replicates(a, b, DOCUMENTS, 6, 1) == pytest.approx(np.array(slow), abs=1e-12)
     assert rbf_replicates(a, b, DOCUMENTS, 6, 2) != pytest.approx(np.array(slow), abs=1e-6)
-    fast = cknna_replicates(a.rows, b.rows, DOCUMENTS, [2, 5], 6, 1)
+    fast = cknna_of_halves(a.rows, b.rows, DOCUMENTS, [2, 5], 6, 1)
     for k in (2, 5):
-        values = [float(hrsa.cknna(a.rows[rows], b.rows[rows], k=k)) for rows in halves(DOCUMENTS, 6, 1)]
+        values = [
+            [float(hrsa.cknna(a.rows[rows], b.rows[rows], k=k)) for rows in pair]
+            for pair in halves(DOCUMENTS, 6, 1)
+        ]
         assert fast[k] == pytest.approx(np.array(values), abs=1e-12)
-    assert fast[5] != pytest.approx(cknna_replicates(a.rows, b.rows, DOCUMENTS, [5], 6, 2)[5], abs=1e-6)
+    assert fast[5] != pytest.approx(cknna_of_halves(a.rows, b.rows, DOCUMENTS, [5], 6, 2)[5], abs=1e-6)
+
+
+def test_neighbours_within_halves_are_those_found_anew(layers: tuple[Layer, Layer]) -> None:
+    a, b = layers
+    rows = np.arange(0, 200, 2)
+    documents = DOCUMENTS[rows]
+    fast = knn_of_halves(a, b, rows, documents, [5, 12, 20], 5, 1)
+    # More than an eighth of all rows: half of the neighbours in half of the rows.
+    for k, inside in ((5, 5), (12, 12), (20, 10)):
+        for found, pair in zip(
+            fast[k], halves(np.unique(documents, return_inverse=True)[1], 5, 1), strict=True
+        ):
+            slow = [hrsa.knn_overlap(a.rows[rows[half]], b.rows[rows[half]], inside) for half in pair]
+            assert found[0] == pytest.approx([one.value for one in slow])
+            assert found[1] == pytest.approx([one.mutual for one in slow])
+    # A row all of whose near neighbours are of one long document, which may lie in the other half.
+    directions = np.repeat(np.eye(2, 6), 120, axis=0)
+    clustered = directions + 1e-3 * np.random.default_rng(0).standard_normal((240, 6))
+    codes = np.repeat(np.arange(4), [1, 119, 1, 119])
+    found = knn_of_halves(
+        Layer(clustered), b := Layer(clustered * [1, 1, 2, 0.5, 1, 1]), np.arange(240), codes, [3], 5, 1
+    )
+    for values, pair in zip(found[3], [p for p in halves(codes, 5, 1) if min(map(len, p)) > 3], strict=True):
+        slow = [hrsa.knn_overlap(clustered[half], b.rows[half], 3).value for half in pair]
+        assert values[0] == pytest.approx(slow)
 
 
 def test_documents_need_not_be_rows_and_rows_not_all(layers: tuple[Layer, Layer]) -> None:

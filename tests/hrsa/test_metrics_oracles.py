@@ -164,7 +164,7 @@ def test_h_inv_of_the_leading_components_sees_through_noise():
     x = random.randn(600, 24) * np.geomspace(1, 1e-4, 24) @ ortho_group.rvs(24, random_state=1)
     y = x + 0.01 * random.randn(600, 24)
     assert float(hrsa.linear_cka(x, y)) > 0.99
-    assert hrsa.orthogonal_procrustes(x, y).rescaled < 0.7
+    assert hrsa.orthogonal_procrustes(x, y).rescaled < 0.75
     leading = hrsa.orthogonal_procrustes(x, y, components=8)
     assert leading.rescaled > 0.95
     assert leading.residual < 0.01

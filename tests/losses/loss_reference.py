@@ -32,7 +32,7 @@ def infonce(x: Tensor, batch: Batch, settings: config.InfoNCE, temperature: Tens
             return bool(value > (limit + rule.margin if rule.margin is not None else limit * rule.ratio))
 
         def answering(text: int, i: int = i) -> bool:
-            return settings.mask_same_text and (int(batch.query[i]), int(text)) in known
+            return settings.masks_same_text and (int(batch.query[i]), int(text)) in known
 
         def left_out(c: int, i: int = i) -> bool:
             exempt = rule is not None and rule.exempt_hard_negatives and batch.owner[c] == i

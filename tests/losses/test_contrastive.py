@@ -59,7 +59,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def _settings(name: str, **more: Any) -> config.InfoNCE:
-    return config.InfoNCE.model_validate({"temperature": 0.1, **OPTIONS[name], **more})
+    plain = {"temperature": 0.1, "mask_same_text": False}
+    return config.InfoNCE.model_validate({**plain, **OPTIONS[name], **more})
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -102,12 +103,13 @@ def test_equals_its_formula_whatever_is_combined(
     check(batch, loss, seed=seed)
 
 
-def test_the_default_is_plain_cross_entropy() -> None:
+def test_without_a_mask_it_is_plain_cross_entropy() -> None:
     batch = random_slots(0)
     x = unit_vectors(len(batch.texts), 8, 0).requires_grad_()
     plain, _ = infonce(x[batch.query], x[batch.document], torch.arange(len(batch.query)), temperature=0.02)
     (plain / len(batch.query)).backward()
-    gradient, sums = build_loss(config.InfoNCE()).compute(x.detach(), batch)
+    settings = config.InfoNCE(mask_same_text=False)
+    gradient, sums = build_loss(settings).compute(x.detach(), batch)
     assert float(sums["loss"]) == pytest.approx(plain.item() / len(batch.query), rel=1e-13)
     torch.testing.assert_close(gradient, x.grad, rtol=1e-12, atol=1e-13)
 
@@ -173,15 +175,33 @@ def test_equals_sentence_transformers(directions: list[str], softmax: str) -> No
     torch.testing.assert_close(tangent, torch.cat([column.grad for column in columns]), rtol=1e-9, atol=1e-12)
 
 
-def test_a_copy_of_the_answer_is_no_miss() -> None:
-    """Both queries have one text as positive; another text at the same place is a miss."""
-    texts, prompts = [np.zeros(1, np.int32)] * 4, np.zeros(4, np.int32)
-    x = torch.eye(4, dtype=torch.float64)[[0, 0, 0, 0]]
-    one = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 2]))
-    two = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 3]))
-    loss = build_loss(config.InfoNCE())
-    assert float(loss.compute(x, one)[1]["accuracy"]) == 1
-    assert float(loss.compute(x, two)[1]["accuracy"]) == 0
+@pytest.mark.parametrize(("mask", "copied", "other"), [(True, 1, 0), (False, 0, 0)])
+def test_a_copy_of_the_answer_is_a_tie_unless_it_is_left_out(mask: bool, copied: float, other: float) -> None:
+    """Both queries have one text as positive; a text of its own at the same place ties whatever is masked."""
+    texts, prompts = [np.zeros(1, np.int32)] * 5, np.zeros(5, np.int32)
+    x = torch.eye(5, dtype=torch.float64)[[0, 0, 0, 0, 1]]
+    one = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 2, 4]))
+    two = Batch.from_arrays(texts, prompts, np.array([0, 1]), np.array([2, 3, 4]))
+    loss = build_loss(config.InfoNCE(mask_same_text=mask))
+    found = loss.compute(x, one)[1]
+    assert float(found["accuracy"]) == copied
+    assert found.get("masked") == (2 if mask else None)
+    assert float(loss.compute(x, two)[1]["accuracy"]) == other
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_equal_rows_teach_nothing_and_are_no_success(mask: bool) -> None:
+    """40 rows of one question and one answer, 16 a batch."""
+    x = unit_vectors(2, 8, 0)
+    rows = Batch.from_arrays([np.zeros(1, np.int32)] * 2, np.zeros(2, np.int32), np.zeros(16), np.ones(16))
+    gradient, sums = build_loss(config.InfoNCE(mask_same_text=mask)).compute(x, rows)
+    assert float(sums["loss"]) == pytest.approx(0.0 if mask else np.log(16))
+    assert float(sums["accuracy"]) == 0
+    assert sums.get("masked") == (16 * 15 if mask else None)
+    assert float(gradient.abs().max()) == pytest.approx(0, abs=1e-12)
+    plain, correct = infonce(x[[0] * 16], x[[1] * 16], torch.arange(16), temperature=0.02)
+    assert float(plain) == pytest.approx(16 * np.log(16))
+    assert int(correct) == 0
 
 
 def test_half_precision_is_scored_in_float32() -> None:

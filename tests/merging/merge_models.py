@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, load_decoder
+from reasoning_embedding.backbones import Embedder, Readout, load_decoder
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
 
 PROMPTS = {"query": "Instruct: find the answer\nQuery: ", "document": ""}
@@ -34,7 +33,8 @@ def save_embedder(
             parameter.add_(change * size * torch.randn(parameter.shape, generator=chance))
     if edit is not None:
         edit(model, tokenizer)
-    embedder = Embedder(model, tokenizer, config.Pooling(include_prompt=include_prompt), prompts or PROMPTS)
+    readout = Readout("causal" if causal else "bidirectional", include_prompt=include_prompt)
+    embedder = Embedder(model, tokenizer, readout, prompts or PROMPTS)
     step = int(folder.name.partition("-")[2] or 0)
     save_checkpoint(folder, embedder, max_tokens=64, parent=None, run=folder.parent.parent.name, step=step)
     return folder

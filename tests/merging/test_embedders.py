@@ -62,7 +62,7 @@ def test_a_merge_reloads_with_pooling_prompts_tokenizer_and_attention(models, tm
     embedder = load_embedder(tmp_path / "m")
     assert embedder.model.config.is_causal is False
     assert embedder.prompts == PROMPTS
-    assert embedder.pooling.include_prompt is False
+    assert embedder.readout.include_prompt is False
     ours = embedder.encode(TEXTS, prompt=PROMPTS["query"])
     library = SentenceTransformer(str(tmp_path / "m"), device="cpu")
     assert [type(module).__name__ for module in library] == ["Transformer", "Pooling", "Normalize"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from reasoning_embedding.data.mining.hard_negatives import MiningRule
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 from reasoning_embedding.preparing import filtering, mining
 from reasoning_embedding.preparing.files import data_section
 from reasoning_embedding.preparing.search import Searcher
@@ -55,6 +57,46 @@ def test_a_killed_miner_goes_on_and_writes_the_same(
     assert len(calls) == 6
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("verb", ["mine", "filter"])
+@pytest.mark.parametrize("moment", ["before its report", "amid clearing up", "at the very end"])
+def test_killed_when_its_output_is_there_the_same_command_counts_as_done(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, moment: str
+) -> None:
+    data, output = data_section(rows), tmp_path / "out.jsonl"
+    said: list[str] = []
+
+    def work(number: int = 2) -> dict[str, Any]:
+        if verb == "mine":
+            rule = MiningRule(negatives=number, last=10, positive_share=None)
+            return mining.mine_file(data, output, Searcher("bm25"), rule, report=said.append)
+        rule = filtering.FilterRule(min_length=number)
+        return filtering.filter_file(data, output, rule, report=said.append)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment == "before its report":
+            patch.setattr("reasoning_embedding.preparing.files.RowOutput.finish", killed)
+        elif moment == "amid clearing up":
+            patch.setattr("reasoning_embedding.preparing.files.shutil.rmtree", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            work()
+    content = output.read_bytes()
+    said.clear()
+    result = work()
+    assert ("done before" in said) == (moment != "before its report")
+    assert output.read_bytes() == content
+    assert read_json(tmp_path / "out.jsonl.report.json") == result
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.jsonl", "out.jsonl.report.json", "rows.jsonl",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="not overwritten"):
+        work(3)
+    output.unlink()
+    assert work(3)["settings"] != result["settings"], "an old report speaks for no new file"
 
 
 def test_a_model_scores_rows_for_the_filter_and_its_vectors_outlive_a_stop(

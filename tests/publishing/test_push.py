@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import email.utils
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from reasoning_embedding.errors import InputError, ReasoningEmbeddingError, SetupError
 from reasoning_embedding.publishing import Release, export, plan_release
+from reasoning_embedding.publishing import hub as hub_module
 from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.publishing.hub import Hub, find_token
 from reasoning_embedding.publishing.push import push
 from reasoning_embedding.publishing.release import ReleaseRecord
-from tests.publishing.hub_server import Commit, Fault, HubServer
+from tests.hub_server import Commit, Fault, HubServer
 from tests.publishing.published_run import write_run
 
 REPO = "lab/small"
@@ -385,3 +389,127 @@ def test_a_file_with_a_token_never_leaves(pusher: Pusher, server: HubServer) -> 
     with pytest.raises(InputError, match="holds an access token"):
         pusher()
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "doing"),
+    [
+        ("GET /api/whoami", "asking who"),
+        ("GET .*/refs", "reading the repository's revisions"),
+        ("GET .*/tree/", "reading the repository's files|uploading"),
+        ("POST .*/preupload/", "uploading step-000000"),
+        ("POST .*/objects/batch", "uploading step-000000"),
+        ("PUT /lfs/", "uploading step-000000"),
+        ("POST .*/commit/", "uploading step-000000"),
+        ("POST .*/branch/", "creating branch"),
+    ],
+)
+def test_a_hub_that_stops_answering_ends_in_a_message(
+    pusher: Pusher, server: HubServer, monkeypatch: pytest.MonkeyPatch, pattern: str, doing: str
+) -> None:
+    monkeypatch.setattr(hub_module, "_SILENCE", 0.2)
+    monkeypatch.setattr(hub_module, "_PATIENCE", 0.2)
+    server.faults = [Fault(pattern, "hang")]
+    started = time.monotonic()
+    message = pusher.fails(SetupError, f"no answer within 0 s while ({doing})")
+    assert time.monotonic() - started < 5
+    assert server.count(pattern) <= 3, "the client's own five tries are not added to ours"
+    assert "status.huggingface.co" in message
+    server.faults = []
+    monkeypatch.undo()
+    online_again(monkeypatch)
+    pusher()
+    assert_whole(pusher.release, server)
+
+
+def online_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+
+
+def test_the_clients_own_settings_are_as_they_were(pusher: Pusher) -> None:
+    from huggingface_hub.utils import get_session
+
+    before = get_session().timeout
+    pusher()
+    assert get_session().timeout == before
+
+
+@pytest.mark.parametrize("pattern", ["GET .*/refs", "PUT /lfs/"])
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (429, {"Retry-After": "60"}),
+        (503, {"Retry-After": "60"}),
+        (429, {"Retry-After": "a date"}),
+        (429, {"RateLimit": '"api";r=0;t=60'}),
+    ],
+)
+def test_the_wait_that_the_hub_asks_for_is_kept(
+    pusher: Pusher,
+    server: HubServer,
+    waits: list[float],
+    pattern: str,
+    status: int,
+    headers: dict[str, str],
+) -> None:
+    if headers.get("Retry-After") == "a date":
+        in_a_minute = datetime.now(UTC) + timedelta(seconds=61)
+        headers = {"Retry-After": email.utils.format_datetime(in_a_minute, usegmt=True)}
+    server.faults = [Fault(pattern, status, 1, headers=headers)]
+    pusher()
+    assert_whole(pusher.release, server)
+    assert len(waits) == 1
+    assert 40 <= waits[0] <= 62
+    assert len(server.repos[REPO].commits) == 5
+
+
+@pytest.mark.parametrize("pattern", ["GET .*/refs", "PUT /lfs/"])
+def test_a_wait_of_hours_is_said_not_slept(
+    pusher: Pusher, server: HubServer, waits: list[float], pattern: str
+) -> None:
+    server.faults = [Fault(pattern, 429, headers={"Retry-After": "7200"})]
+    pusher.fails(SetupError, "the Hub asks to wait 2.0 h .429")
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "action"),
+    [
+        (".*", "page"),
+        (".*", 511),
+        (".*", "text"),
+        ("GET .*/refs", 403),
+        ("POST .*/preupload/", "text"),
+        ("PUT /lfs/", "page"),
+        ("POST .*/commit/", "page"),
+    ],
+)
+def test_a_page_in_the_hubs_place_is_the_networks_fault(
+    pusher: Pusher, server: HubServer, pattern: str, action: str | int
+) -> None:
+    server.faults = [Fault(pattern, action, page=action != "text")]
+    message = pusher.fails(SetupError, "a web page .(200|403|511). came|what answers is not the Hub")
+    assert "HF_ENDPOINT" in message
+    assert server.count(pattern) == 1
+
+
+def test_a_page_that_tells_of_a_failure_passes(pusher: Pusher, server: HubServer) -> None:
+    server.faults = [Fault("GET .*/refs", 502, 1, page=True)]
+    pusher()
+    assert_whole(pusher.release, server)
+
+
+@pytest.mark.parametrize("tags", [False, True])
+def test_a_server_that_stores_other_bytes_is_found_out(
+    released: Release, server: HubServer, tags: bool
+) -> None:
+    pusher = Pusher(replace(released, tags=tags), server)
+    server.faults = [Fault("POST .*/commit/.*step-000003", "corrupt")]
+    message = pusher.fails(SetupError, "the Hub holds other bytes than were sent, in 1 files: .*tokenizer")
+    assert "complete on the Hub: step-000000\n" in message
+    assert server.repos[REPO].files() == {}, "main does not point to it"
+    assert not any("step-000003: uploaded" in line for line in pusher.said)
+    server.faults = []
+    pusher()
+    assert_whole(pusher.release, server)

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from reasoning_embedding import config
-from reasoning_embedding.backbones import Embedder, load_decoder
+from reasoning_embedding.backbones import Embedder, Readout, load_decoder
 from reasoning_embedding.checkpoints import content_hash, write_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
@@ -54,15 +53,15 @@ def publish(tmp_path: Path, tiny_backbone: Path) -> Callable[..., Release]:
 
     def make(change: Callable[[Path], None] | None = None, *, include_prompt: bool = False) -> Release:
         model, tokenizer = load_decoder(str(tiny_backbone), bidirectional=True)
-        pooling = config.Pooling(include_prompt=include_prompt)
+        readout = Readout(include_prompt=include_prompt)
         folder = tmp_path / "model"
         prompts = {"query": PROMPT, "other": "what is "}
         save_checkpoint(
-            folder, Embedder(model, tokenizer, pooling, prompts), max_tokens=32, parent=None, step=6
+            folder, Embedder(model, tokenizer, readout, prompts), max_tokens=32, parent=None, step=6
         )
         if change:
             change(folder)
-            write_provenance(folder, kind="contrastive", parent=None, step=6)
+            write_provenance(folder, kind="contrastive", parent=None, step=6, readout=str(readout))
         release = plan_release(folder, "me/model")
         export(release, About(), quiet)
         return release
@@ -216,7 +215,7 @@ def test_a_model_too_large_for_float64_is_said(
 
 def test_a_model_left_causal_is_refused(publish: Callable[..., Release]) -> None:
     release = publish(lambda folder: rewrite(folder / "config.json", is_causal=True))
-    with pytest.raises(ContractError, match="not bidirectional"):
+    with pytest.raises(ContractError, match=r"saved model is causal, .* trained with bidirectional"):
         verify(release, ReleaseRecord(release.folder), quiet, run_here)
 
 

@@ -1,18 +1,24 @@
 """Stands in for ``rembed train CONFIG --resume`` in tests of sweeps: the same folder, lock and exit codes, no torch.
 
-A run whose name stands in ``<sweep>/fail`` fails at its second step. Every step made is a line of ``made.log``.
+A run whose name stands in ``<sweep>/fail`` fails at its second step, and ends itself there with a signal if it stands
+in ``<sweep>/killed``. With a file ``<sweep>/slow`` a step takes seconds. Every step made is a line of ``made.log``.
 """
 
 import fcntl
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
+
+from reasoning_embedding.orphans import end_with_parent
 
 STEPS = 4
 
 
 def main() -> int:
+    end_with_parent()
     file = Path(sys.argv[sys.argv.index("train") + 1])
     sweep = file.parent.parent
     run = sweep / "runs" / file.stem
@@ -30,7 +36,9 @@ def main() -> int:
             checkpoint = run / "checkpoints" / f"step-{step:06d}"
             if checkpoint.exists():
                 continue
-            time.sleep(0.02)
+            time.sleep(3.0 if (sweep / "slow").exists() else 0.02)
+            if step == 2 and (sweep / "killed" / file.stem).exists():
+                os.kill(os.getpid(), signal.SIGKILL)
             if step == 2 and (sweep / "fail" / file.stem).exists():
                 print("error: the data are gone, token=hf_abcdefghijklmnop\n  -> bring them back", flush=True)
                 return 2

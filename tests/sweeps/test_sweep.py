@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from reasoning_embedding.sweeps.sweep import (
     parse_shard,
     run_sweep,
 )
+from tests.processes import Forked
 from tests.sweeps import fake_train
 
 SWEEP = """\
@@ -173,14 +176,84 @@ def test_a_second_process_is_refused(sweep: Sweep) -> None:
     assert states(sweep).count("finished") == 2
 
 
-def test_a_run_that_another_process_trains_is_left_to_it(sweep: Sweep) -> None:
+def test_a_run_that_another_process_trains_is_left_to_it(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, runs, ledger = sweep
+    monkeypatch.setattr(sweeping, "PATIENCE", 0.3)
     said: list[str] = []
     with hold(ledger.folder.run(runs[2].name).lock, refusal="", todo=""):
         assert states(sweep)[2] == "running"
-        run_sweep(settings, runs, report=said.append)
+        with pytest.raises(SweepError, match=f"1 of 4 runs are not finished: {runs[2].name} .running."):
+            run_sweep(settings, runs, report=said.append)
     assert f"[{runs[2].name}] another process is training it" in said
     assert states(sweep) == ["finished", "finished", "waiting", "finished"]
+
+
+def test_a_run_that_another_process_lets_go_is_taken_up(sweep: Sweep) -> None:
+    settings, runs, ledger = sweep
+    said: list[str] = []
+    lock = ledger.folder.run(runs[2].name).lock
+    with contextlib.ExitStack() as held:
+        held.enter_context(hold(lock, refusal="", todo=""))
+
+        def listen(line: str) -> None:
+            said.append(line)
+            if line.startswith("waiting up to"):
+                threading.Timer(0.3, held.close).start()
+
+        run_sweep(settings, runs, report=listen)
+    assert any(line.startswith("waiting up to 60 s") and runs[2].name in line for line in said)
+    assert states(sweep) == ["finished"] * 4
+
+
+def test_a_run_that_was_killed_is_no_success(sweep: Sweep) -> None:
+    settings, runs, ledger = sweep
+    bad = ledger.folder.path / "killed" / runs[1].name
+    bad.parent.mkdir(parents=True)
+    bad.write_text("")
+    with pytest.raises(SweepError, match=f"1 of 4 runs are not finished: {runs[1].name} .interrupted."):
+        run_sweep(settings, runs, report=lambda line: None)
+    bad.unlink()
+    run_sweep(settings, runs, report=lambda line: None)
+    assert made(sweep) == every_step_once(sweep)
+
+
+#: Starts what it is given and waits, as accelerate's launcher does, which tells it of nothing.
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+
+
+@pytest.mark.parametrize("launcher", ["children", "grandchildren"])
+def test_nothing_trains_on_when_the_sweep_is_killed(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    settings, runs, ledger = sweep
+    if launcher == "grandchildren":
+
+        def launched(launch: Any, file: Path) -> list[str]:
+            return [sys.executable, "-c", LAUNCHER, *fake_command(launch, file)]
+
+        monkeypatch.setattr(sweeping, "launch_command", launched)
+    ledger.folder.path.mkdir(parents=True)
+    slow = ledger.folder.path / "slow"
+    slow.write_text("")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        scheduler = Forked(lambda: run_sweep(settings, runs, report=lambda line: None))
+        wait_for(lambda: states(sweep).count("running") == 2)
+        scheduler.send(number)
+        assert scheduler.wait() in (-signal.SIGKILL, 128 + signal.SIGTERM)
+        wait_for(lambda: "running" not in states(sweep))
+    assert not made(sweep), "none came to its first step"
+    slow.unlink()
+    run_sweep(settings, runs, report=lambda line: None)
+    assert states(sweep) == ["finished"] * 4
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
 
 
 def in_a_process(job: Callable[[], object]) -> int:
@@ -207,9 +280,7 @@ def test_the_ledger_survives_sigkill_of_the_scheduler(sweep: Sweep) -> None:
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         assert set(states(sweep)) <= {"waiting", "running", "interrupted", "finished"}
     assert killed
-    deadline = time.monotonic() + 30
-    while set(states(sweep)) != {"finished"} and time.monotonic() < deadline:
-        run_sweep(settings, runs, report=lambda line: None)  # orphans may still hold a run
+    run_sweep(settings, runs, report=lambda line: None)
     assert states(sweep) == ["finished"] * 4
     assert all(count == 1 for count in made(sweep).values()), "no step was made twice"
     assert {run.name for run in ledger.runs()} == {run.name for run in runs}

@@ -16,7 +16,7 @@ from tests.factories import random_batch
 from tests.models import exact_norms, gradients, relative, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
-LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))
+LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE, mask_same_text=False))
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -79,7 +79,7 @@ def test_the_loss_in_tiles_is_the_loss(tile_rows: int) -> None:
         whole = contrastive_step(embedder, batch, LOSS, World())
         wanted = gradients(embedder)
         embedder.zero_grad()
-        tiles = build_loss(config.InfoNCE(temperature=0.05, tile_rows=tile_rows))
+        tiles = build_loss(config.InfoNCE(temperature=0.05, tile_rows=tile_rows, mask_same_text=False))
         tiled = contrastive_step(embedder, batch, tiles, World())
         assert tiled.loss == pytest.approx(whole.loss, rel=1e-13)
         assert tiled.accuracy == whole.accuracy

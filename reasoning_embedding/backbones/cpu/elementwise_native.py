@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reasoning_embedding.errors import SetupError
+
+from .built_library import load_library
 from .layout import Layout
 
 _log = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("elementwise.cpp")
+_TRIAL = Path(__file__).with_name("trial.py")
 #: Without them a comparison in a loop keeps it scalar; NaN and infinity stay what they are.
 _MATH = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 _WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
@@ -35,34 +39,33 @@ _SECONDS = 120
 def native_kernels(dtype: torch.dtype) -> Native | None:
     """Return the kernels of a compute dtype, or None where they cannot be built or there are none.
 
-    The shared object is kept in the user's cache, under a name made of its source, flags, compiler and
-    processor; building takes seconds, loading none.
+    The library is kept in the user's cache, under a name made of its source, flags, compiler and processor; building
+    takes seconds, loading none. See :func:`.built_library.load_library`.
     """
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if dtype not in _DEFINED or not compiler:
         return None
     try:
-        return Native(ctypes.CDLL(str(_built(compiler, _DEFINED[dtype]))), dtype)
-    except (OSError, subprocess.SubprocessError) as error:
+        return Native(_library(compiler, dtype), dtype)
+    except (OSError, subprocess.SubprocessError, SetupError) as error:
         _log.warning("no fused kernels, layers run as transformers has them: %s", error)
         return None
 
 
-def _built(compiler: str, defined: tuple[str, ...]) -> Path:
-    command = [*compiler.split(), *_FLAGS, *defined]
+def _library(compiler: str, dtype: torch.dtype) -> ctypes.CDLL:
+    command = [*compiler.split(), *_FLAGS, *_DEFINED[dtype]]
     version = subprocess.run([*compiler.split(), "--version"], capture_output=True, check=True).stdout
     key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), repr(command).encode(), version, _processor()]))
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reasoning_embedding"
-    path = root / f"elementwise-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:  # ranks may build at once: the last one renames
-            made = Path(folder) / path.name
-            subprocess.run(
-                [*command, str(_SOURCE), "-o", str(made)], capture_output=True, check=True, timeout=_SECONDS
-            )
-            made.replace(path)
-    return path
+
+    def build(path: Path) -> None:
+        words = [*command, str(_SOURCE), "-o", str(path)]
+        subprocess.run(words, capture_output=True, check=True, timeout=_SECONDS)
+
+    def trial(path: Path) -> int:
+        words = [sys.executable, "-I", "-S", str(_TRIAL), str(path), str(dtype.itemsize)]
+        return subprocess.run(words, capture_output=True, check=False, timeout=_SECONDS).returncode
+
+    return load_library(f"elementwise-{key.hexdigest()[:16]}", build, trial)
 
 
 def _processor() -> bytes:

@@ -10,6 +10,9 @@ from .suggestions import did_you_mean
 from .tree import Node, Place, Problems, child
 from .yaml_file import parse_yaml
 
+_LARGEST = 4 * 2**20
+_LONGEST_CHAIN = 20
+
 
 def read_tree(path: Path, problems: Problems) -> tuple[Node | None, list[Path], str]:
     """Read a file and, below it, what its ``extends:`` names (relative to the file).
@@ -35,7 +38,7 @@ def read_tree(path: Path, problems: Problems) -> tuple[Node | None, list[Path], 
     """
     files: list[Path] = []
     text = _text(path, Place(str(path)), problems)
-    tree = None if text is None else _merged(path, text, problems, files, ())
+    tree = None if text is None else _Files(problems, files).merged(path, text, ())
     return tree, files, text or ""
 
 
@@ -56,7 +59,7 @@ def read_base(tree: Node, problems: Problems, files: list[Path]) -> Node:
         return tree
     # An override is written where the user stands, and no file.
     source = Path(named.place.source if named.place.line is not None else "base")
-    found = _parent(source, named, problems, files, ())
+    found = _Files(problems, files).parent(source, named, ())
     if found is None or not isinstance(tree.value, dict):
         return tree
     return replace(tree, value={**tree.value, "base": replace(found, key_place=named.key_place)})
@@ -64,7 +67,13 @@ def read_base(tree: Node, problems: Problems, files: list[Path]) -> Node:
 
 def _text(path: Path, place: Place, problems: Problems) -> str | None:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST + 1)
+        if len(raw) > _LARGEST:
+            problems.add(
+                place, f"{_named(path, place)}more than {_LARGEST // 2**20} MiB; this is no configuration"
+            )
+            return None
     except FileNotFoundError:
         problems.add(place, f"{_named(path, place)}no such file{_neighbours(path)}")
     except IsADirectoryError:
@@ -89,38 +98,15 @@ def _named(path: Path, place: Place) -> str:
 
 def _neighbours(path: Path) -> str:
     folder = path.parent
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be read
+        there = False
+    if not there:
         return f" (nor a folder {str(folder)!r})"
     return did_you_mean(
         path.name, [item.name for item in folder.iterdir() if item.suffix in (".yaml", ".yml")]
     )
-
-
-def _merged(
-    path: Path, text: str, problems: Problems, files: list[Path], above: tuple[Path, ...]
-) -> Node | None:
-    if path not in files:
-        files.append(path)
-    before = len(problems)
-    tree = parse_yaml(text, str(path), problems)
-    if tree is None:
-        if len(problems) == before:
-            problems.add(Place(str(path), 1), "the file is empty")
-        return None
-    if not isinstance(tree.value, dict):
-        problems.add(tree.place, "a configuration is a mapping of keys to values")
-        return None
-    named = tree.value.get("extends")
-    own = replace(tree, value={key: node for key, node in tree.value.items() if key != "extends"})
-    if named is None:
-        return own
-    base: Node | None = None
-    for node in _names(named, problems):
-        found = _parent(path, node, problems, files, (*above, path))
-        if found is None:
-            return None
-        base = found if base is None else merge(base, found, top=True)
-    return own if base is None else merge(base, own, top=True)
 
 
 def _names(named: Node, problems: Problems) -> list[Node]:
@@ -131,16 +117,61 @@ def _names(named: Node, problems: Problems) -> list[Node]:
     return nodes
 
 
-def _parent(
-    path: Path, node: Node, problems: Problems, files: list[Path], above: tuple[Path, ...]
-) -> Node | None:
-    target = Path(os.path.normpath(path.parent / str(node.value)))
-    if target.resolve() in [item.resolve() for item in above]:
-        chain = " -> ".join(str(item) for item in (*above, target))
-        problems.add(node.place, f"extends goes round in a circle: {chain}")
-        return None
-    text = _text(target, node.place, problems)
-    return None if text is None else _merged(target, text, problems, files, above)
+class _Files:
+    """Files and what they extend, each read once.
+
+    Parameters
+    ----------
+    problems : Problems
+        Receives what is wrong.
+    files : list of Path
+        Receives every file read.
+    """
+
+    def __init__(self, problems: Problems, files: list[Path]) -> None:
+        self.problems, self.files = problems, files
+        self._trees: dict[Path, Node | None] = {}
+
+    def merged(self, path: Path, text: str, above: tuple[Path, ...]) -> Node | None:
+        """Return a file's mapping, laid on those that it extends; `above` are the files that extend it."""
+        if path not in self.files:
+            self.files.append(path)
+        before = len(self.problems)
+        tree = parse_yaml(text, str(path), self.problems)
+        if tree is None:
+            if len(self.problems) == before:
+                self.problems.add(Place(str(path), 1), "the file is empty")
+            return None
+        if not isinstance(tree.value, dict):
+            self.problems.add(tree.place, "a configuration is a mapping of keys to values")
+            return None
+        named = tree.value.get("extends")
+        own = replace(tree, value={key: node for key, node in tree.value.items() if key != "extends"})
+        if named is None:
+            return own
+        base: Node | None = None
+        for node in _names(named, self.problems):
+            found = self.parent(path, node, (*above, path))
+            if found is None:
+                return None
+            base = found if base is None else merge(base, found, top=True)
+        return own if base is None else merge(base, own, top=True)
+
+    def parent(self, path: Path, node: Node, above: tuple[Path, ...]) -> Node | None:
+        """Return the merged mapping of the file that `node` names, relative to `path`."""
+        target = Path(os.path.normpath(path.parent / str(node.value)))
+        if target.resolve() in [item.resolve() for item in above]:
+            chain = " -> ".join(str(item) for item in (*above, target))
+            self.problems.add(node.place, f"extends goes round in a circle: {chain}")
+            return None
+        if len(above) >= _LONGEST_CHAIN:
+            self.problems.add(node.place, f"more than {_LONGEST_CHAIN} files extend one another")
+            return None
+        # Files that share a base would else read it again for every way that leads there.
+        if target not in self._trees:
+            text = _text(target, node.place, self.problems)
+            self._trees[target] = None if text is None else self.merged(target, text, above)
+        return self._trees[target]
 
 
 def merge(base: Node, over: Node, *, top: bool = False) -> Node:

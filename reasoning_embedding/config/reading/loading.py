@@ -20,12 +20,18 @@ from reasoning_embedding.config.reading.sweep_runs import SweepRun, expand_sweep
 from reasoning_embedding.config.sweep import SweepConfig
 from reasoning_embedding.config.training import RunConfig
 from reasoning_embedding.errors import ConfigError
+from reasoning_embedding.secrets import holds_secret, known_secrets
 
 from .extends import read_base, read_tree
 from .messages import bad_kind, validated
 from .overrides import apply_overrides
 from .suggestions import closest
 from .tree import Node, Problems, find
+
+#: Keys whose texts stand in checkpoints as they are: what models read, and what it is called.
+_KEPT = frozenset(
+    {"name", "query_template", "instruction", "prompt", "query_prompt", "document_prompt", "prompts"}
+)
 
 Config = RunConfig | LineageConfig | ExperimentConfig | MergeConfig | SweepConfig
 
@@ -104,6 +110,8 @@ def load_config(
         tree = _with_base(apply_overrides(tree, overrides, problems), problems, files)
         model = _model(tree, expect, problems)
         config = validated(model, tree, problems) if model else None
+        if config is not None:
+            _refuse_secrets(tree, problems, anywhere=isinstance(config, ExperimentConfig | SweepConfig))
         if isinstance(config, SweepConfig):
             expand_sweep(config, tree, problems)
         problems.raise_if_any()
@@ -147,6 +155,32 @@ def _model(
         problems.add(node.place, f"kind is {node.value}; this command takes a file of kind {names}")
         return None
     return model
+
+
+def _refuse_secrets(tree: Node, problems: Problems, *, anywhere: bool) -> None:
+    """Refuse secrets that could not be masked without changing what is done.
+
+    A run's and a merge's record puts a digest in the place of a secret. Prompts and their names are written into
+    every checkpoint as they are, and the processes of experiments and sweeps read their settings from files.
+    """
+    known = known_secrets()
+
+    def look(node: Node, key: str) -> None:
+        if isinstance(node.value, dict):
+            for name, item in node.value.items():
+                look(item, name)
+        elif isinstance(node.value, list):
+            for item in node.value:
+                look(item, key)
+        elif isinstance(node.value, str) and (anywhere or key in _KEPT) and holds_secret(node.value, known):
+            why = "its processes read from files" if anywhere else "is written into every checkpoint as it is"
+            problems.add(
+                node.place,
+                f"{key} holds an access token or a password, and this text {why}; take it out (and revoke it, where "
+                "others may have read it)",
+            )
+
+    look(tree, "")
 
 
 def _misspelt_extends(tree: Node, problems: Problems) -> bool:

@@ -44,7 +44,9 @@ def validated(model: type[M], tree: Node, problems: Problems) -> M | None:
 
 
 def _explain(model: type[BaseModel], tree: Node, errors: list[Any], problems: Problems) -> None:
-    targets = [(error, follow(model, tree, error["loc"])) for error in errors]
+    shown = errors[: problems.most]
+    problems.count(len(errors) - len(shown))
+    targets = [(error, follow(model, tree, error["loc"])) for error in shown]
     fitting = [pair for pair in targets if pair[1].fits] or targets
     misspelt = {
         (target.path[:-1], closest(str(target.path[-1]), target.section.model_fields))
@@ -73,7 +75,7 @@ def _unknown_key(model: type[BaseModel], tree: Node, target: Target) -> str:
     key = str(target.path[-1])
     here = f"in {section}" if (section := dotted(target.path[:-1])) else "at the top level"
     known = [name for name in target.section.model_fields if not _present(tree, (*target.path[:-1], name))]
-    text = f"unknown key {key!r} {here}"
+    text = f"unknown key {_short(key)!r} {here}"
     if len(target.path) == 1:
         known.append("extends")
     near = did_you_mean(key, known) or did_you_mean(key, target.section.model_fields)
@@ -87,6 +89,10 @@ def _unknown_key(model: type[BaseModel], tree: Node, target: Target) -> str:
     if found:
         return f"{text}; did you mean {found!r} of {elsewhere[found]}?"
     return f"{text}; it has {', '.join(target.section.model_fields)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _present(tree: Node, path: tuple[str | int, ...]) -> bool:
@@ -180,5 +186,4 @@ def show(value: object) -> str:
         return "a section"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _short(json.dumps(value, ensure_ascii=False))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from .tree import Node, Place, Problems, dotted
 from .yaml_file import parse_yaml
 
+_DEEPEST = 30
 _FORM = re.compile(r"(?P<path>[A-Za-z_][\w-]*(?:\.[\w-]+)*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -59,7 +60,11 @@ def set_value(tree: Node, path: str, value: Node, problems: Problems) -> Node:
     problems : Problems
         Receives an index out of range, and a key of something that is no section.
     """
-    return _set(tree, path.split("."), 0, value, problems)
+    steps = path.split(".")
+    if len(steps) > _DEEPEST:
+        problems.add(value.start, f"a key path of {len(steps)} parts; no section lies that deep")
+        return tree
+    return _set(tree, steps, 0, value, problems)
 
 
 def _set(node: Node, path: list[str], depth: int, value: Node, problems: Problems) -> Node:

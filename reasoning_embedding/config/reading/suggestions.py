@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: No word that anyone meant is longer, and comparing takes the square of it.
+_LONGEST = 100
+
 
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word most like `word`, or None when nothing is near.
@@ -15,6 +18,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     'learning_rate'
     """
     known = list(known)
+    if len(word) > _LONGEST:
+        return None
     exact_but_case = [item for item in known if item.lower() == word.lower()]
     found = exact_but_case or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return found[0] if found else None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reasoning_embedding.config.resolved import diff, resolved_json, unpaired
+from reasoning_embedding.config.resolved import diff, resolved_json, unpaired, with_old_defaults
 from reasoning_embedding.config.sweep import OWN, SweepConfig
 from reasoning_embedding.config.training import RunConfig
 
@@ -60,10 +60,14 @@ def expand_sweep(sweep: SweepConfig, tree: Node, problems: Problems) -> list[Swe
         problems.add(tree.place, f"this sweep has {count:,} runs; {_MOST_RUNS:,} are the most")
         return []
     runs: dict[str, SweepRun] = {}
+    failed = 0
     for combination in itertools.product(*axes):
         point = {key: node for part in combination for key, node in part.items()}
         run = _run(sweep, base, point, problems)
         if run is None:
+            failed += 1
+            if failed == problems.most:
+                break
             continue
         if run.name in runs:
             at = next(iter(point.values()))
@@ -110,7 +114,9 @@ def _run(sweep: SweepConfig, base: Node, point: dict[str, Node], problems: Probl
     config = validated(RunConfig, tree, problems)
     if config is None or len(problems) > before:
         return None
-    decisive = {key: value for key, value in resolved_json(config).items() if key not in OWN}
+    decisive = {
+        key: value for key, value in with_old_defaults(resolved_json(config)).items() if key not in OWN
+    }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config.name[:110]}-{digest}"
     logging = config.logging.model_copy(update={"group": config.logging.group or sweep.name})

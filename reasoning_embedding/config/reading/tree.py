@@ -48,13 +48,23 @@ class Node:
 class Problems:
     """Collects what is wrong, so that one run shows all of it."""
 
+    #: How many are shown; whoever has more repairs these first.
+    most = 100
+
     def __init__(self) -> None:
-        self._found: list[tuple[Place, str]] = []
+        self._found: dict[tuple[Place, str], None] = {}
+        self._more = 0
 
     def add(self, place: Place, text: str) -> None:
         """Note one problem at its place."""
-        if (place, text) not in self._found:
-            self._found.append((place, text))
+        if len(self._found) < self.most:
+            self._found[place, text] = None
+        elif (place, text) not in self._found:
+            self._more += 1
+
+    def count(self, more: int) -> None:
+        """Note that there are more, which will not be shown."""
+        self._more += more
 
     def __len__(self) -> int:
         return len(self._found)
@@ -73,7 +83,10 @@ class Problems:
                 self._found,
                 key=lambda item: (order.index(item[0].source), item[0].line or 0, item[0].column or 0),
             )
-            raise ConfigError([f"{place}: {text}" for place, text in ordered])
+            lines = [f"{place}: {text}" for place, text in ordered]
+            if self._more:
+                lines.append(f"{ordered[-1][0].source}: and {self._more} more, of which nothing is shown")
+            raise ConfigError(lines)
 
 
 def plain(node: Node) -> Any:

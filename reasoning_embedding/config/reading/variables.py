@@ -41,8 +41,8 @@ def expand(text: str, place: Place, problems: Problems) -> str:
         if is_secret_name(inside["name"]):
             problems.add(
                 place,
-                f"{inside['name']} is a secret, and configurations are written into run folders; leave it in the "
-                "environment, where libraries find it by themselves",
+                f"{inside['name']} is a secret by its name, and configurations are written into run folders; leave it in "
+                "the environment, where libraries find it by themselves, or give what is no secret another name",
             )
             return match[0]
         found = os.environ.get(inside["name"])

@@ -15,7 +15,13 @@ from .tree import Node, Place, Problems, Scalar
 from .variables import expand
 
 _TAG = "tag:yaml.org,2002:"
+#: What no configuration needs, and what takes minutes, gigabytes or the stack of a parser: libyaml recurses in C.
 _MOST_NODES = 20_000
+_DEEPEST = 60
+_LONGEST = 4 * 2**20
+_MOST_DIGITS = 100
+_TOO_DEEP = f"nested more than {_DEEPEST} levels deep; this is not a configuration"
+_TOO_MANY = f"more than {_MOST_NODES} values; this is not a configuration"
 _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -63,6 +69,11 @@ def parse_yaml(text: str, source: str, problems: Problems, *, place: Place | Non
     Node or None
         None when the text is empty or its syntax is broken (then `problems` says so).
     """
+    if len(text) > _LONGEST:
+        problems.add(
+            place or Place(source), f"more than {_LONGEST // 2**20} MiB of text; this is not a configuration"
+        )
+        return None
     odd = _NOT_YAML.search(text)
     if odd:
         line = text.count("\n", 0, odd.start()) + 1
@@ -70,6 +81,8 @@ def parse_yaml(text: str, source: str, problems: Problems, *, place: Place | Non
         problems.add(place or Place(source, line, column), f"the character {odd[0]!r} is not allowed in YAML")
         return None
     try:
+        if _refused(text, place, source, problems):
+            return None
         root = yaml.compose(text, Loader=_Loader)
         return None if root is None else _Reader(source, problems, place).node(root)
     except yaml.MarkedYAMLError as error:
@@ -79,9 +92,24 @@ def parse_yaml(text: str, source: str, problems: Problems, *, place: Place | Non
         mark = next(filter(None, marks if unclosed else reversed(marks)), None)
         where = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
         problems.add(place or where, _syntax(error))
-    except RecursionError:
-        problems.add(place or Place(source), "the document is nested too deeply")
     return None
+
+
+def _refused(text: str, place: Place | None, source: str, problems: Problems) -> bool:
+    """Whether a document is too deep or too long to be composed: its events come without recursion."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        what = None
+        if depth > _DEEPEST:
+            what = _TOO_DEEP
+        elif count > 3 * _MOST_NODES:
+            what = _TOO_MANY
+        if what:
+            where = Place(source, event.start_mark.line + 1, event.start_mark.column + 1)
+            problems.add(place or where, what)
+            return True
+    return False
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
@@ -116,7 +144,10 @@ class _Reader:
             return Node(None, place, key_place)
         if self.count > _MOST_NODES:
             if self.count == _MOST_NODES + 1:
-                self.problems.add(place, f"more than {_MOST_NODES} values; this is not a configuration")
+                self.problems.add(place, _TOO_MANY)
+            return Node(None, place, key_place)
+        if len(self.open) >= _DEEPEST:  # through aliases
+            self.problems.add(place, _TOO_DEEP)
             return Node(None, place, key_place)
         self.open.add(id(raw))
         try:
@@ -159,6 +190,9 @@ class _Reader:
             if _SURROGATE.search(text):
                 self.problems.add(place, "an escape that is not a character (half of a surrogate pair)")
                 return None
+            if "\0" in text:
+                self.problems.add(place, "a NUL character, which no name, path or text may hold")
+                return None
             return expand(text, place, self.problems)
         patterns = {tag: pattern for tag, pattern, _ in SCALARS}
         if raw.tag not in patterns:
@@ -166,6 +200,9 @@ class _Reader:
             return text
         if not patterns[raw.tag].match(text):
             self.problems.add(place, f"{_short(text)!r} is not a {raw.tag.removeprefix(_TAG)}")
+            return None
+        if len(text) > _MOST_DIGITS:
+            self.problems.add(place, f"a number of {len(text)} digits; this is not a configuration")
             return None
         return _convert(raw.tag.removeprefix(_TAG), text)
 
@@ -177,7 +214,7 @@ def _convert(kind: str, text: str) -> Scalar:
         return text.lower() == "true"
     if kind == "int":
         base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-        return int(text[2:] if base != 10 else text, base) if len(text) < 4000 else float(text)
+        return int(text[2:] if base != 10 else text, base)
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import explain_disk_errors, read_json, write_json
+from reasoning_embedding.files import explain_disk_errors, read_json, require_space, write_json
 from reasoning_embedding.progress import Countdown, Report
 
 #: Texts and their prompt -> (n, D) unit vectors.
@@ -69,9 +70,18 @@ def embed_texts(
         with explain_disk_errors(file):
             if vectors is None:
                 shape = (len(texts), found.shape[1])
+                require_space(file, 4 * shape[0] * shape[1], f"{name} of {len(texts):,} texts")
                 vectors = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+                _allocate(file)
             vectors[start : start + len(part)] = found
             vectors.flush()
         write_json(record, {"done": start + len(part)})
         countdown(start + len(part), len(texts))
     return np.load(file, mmap_mode="r")
+
+
+def _allocate(file: Path) -> None:
+    """Give a file all of its blocks now: a mapped page that finds the disk full ends the process with SIGBUS."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)

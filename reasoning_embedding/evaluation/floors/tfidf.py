@@ -84,7 +84,7 @@ class TfIdf:
         texts: Sequence[str],
         *,
         prompt: str = "",
-        max_tokens: int = 512,
+        max_tokens: int | None = None,
         pack_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:

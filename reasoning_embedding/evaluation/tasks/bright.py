@@ -10,6 +10,7 @@ from mteb.get_tasks import TASK_LIST
 
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.data.beir import RetrievalData, read_objects
+from reasoning_embedding.data.readers import read_records
 from reasoning_embedding.errors import InputError
 
 from .retrieval import LocalRetrieval, WrappedSearch, as_search
@@ -148,18 +149,10 @@ def _rows(folder: Path, kind: str, subject: str) -> Iterator[tuple[str, dict[str
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in table.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                yield f"{path} row {number}", row
-                number += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"cannot be read: {error}", where=str(path), todo="fetch the file again") from error
+    for where, record in read_records(path):
+        if not isinstance(record, dict):
+            raise InputError(str(record)[:200], where=where, todo="fetch the file again")
+        yield where, record
 
 
 def _text(row: Mapping[str, Any], field: str, where: str) -> str:

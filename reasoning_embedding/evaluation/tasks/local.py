@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.data.lines import read_text_lines
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.evaluation.instructions import LOCAL
 
@@ -90,24 +90,23 @@ def read_columns(path: Path, columns: tuple[str | int, ...]) -> Iterator[tuple[s
     """
     if not path.is_file():
         raise InputError("no such file", where=str(path), todo="give a .csv or .tsv file (.gz too)")
-    opener = gzip.open if path.suffix == ".gz" else open
     tabs = Path(path.name.removesuffix(".gz")).suffix in (".tsv", ".txt")
     # Without quotes a tab file's text may hold any quote mark, as in the SemEval files.
     delimiter, quoting = ("\t", csv.QUOTE_NONE) if tabs else (",", csv.QUOTE_MINIMAL)
     rows = 0
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True, delimiter=delimiter, quoting=quoting)
-            where = _positions(columns, reader, path)
-            for row in reader:
-                if not any(row):
-                    continue
-                place = f"{path}:{reader.line_num}"
-                if len(row) <= max(where):
-                    raise InputError(f"{len(row)} columns where {max(where) + 1} are needed", where=place)
-                rows += 1
-                yield place, [row[position] for position in where]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        lines = (line for _, line in read_text_lines(path))
+        reader = csv.reader(lines, strict=True, delimiter=delimiter, quoting=quoting)
+        where = _positions(columns, reader, path)
+        for row in reader:
+            if not any(row):
+                continue
+            place = f"{path}:{reader.line_num}"
+            if len(row) <= max(where):
+                raise InputError(f"{len(row)} columns where {max(where) + 1} are needed", where=place)
+            rows += 1
+            yield place, [row[position] for position in where]
+    except csv.Error as error:
         raise InputError(
             f"cannot be read on after {rows} rows: {error}", where=str(path), todo="save it again as UTF-8"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,19 @@ import numpy as np
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.moments import PairMoments, RowMoments
 
-from .layer import Layer, frobenius_square, layer_of
+from .layer import Layer, frobenius_square, layer_of, unit_rows
 from .linear_algebra import product
-from .result import Metric, same_rows, varies
+from .result import Metric, effective_rows, few_rows_carry, same_rows, varies
 
 CKA = (
     "biased linear CKA: |Xc'Yc|_F^2 / (|Xc'Xc|_F |Yc'Yc|_F); chance is its mean over permutations of the rows"
 )
 DEBIASED_CKA = (
     "debiased linear CKA (HSIC_1 of Song 2012, zero-diagonal Gram matrices); may be negative, chance 0"
+)
+UNIT_CKA = (
+    "debiased linear CKA (HSIC_1 of Song 2012) of rows scaled to length 1, so that a few long rows (attention sinks) do "
+    "not decide it; may be negative, chance 0"
 )
 RBF_CKA = "biased CKA of Gaussian kernels whose width is {} times the median distance"
 #: Rows of a tile of the Gram matrices: a tile of one layer has as many squared.
@@ -83,6 +88,46 @@ def debiased_linear_cka(x: Any, y: Any) -> Metric:
     return debiased_cka_of(RowMoments(layer_of(x, "X"), layer_of(y, "Y")))
 
 
+def unit_row_cka(x: Any, y: Any) -> Metric:
+    """Debiased linear CKA of rows scaled to length 1: every row weighs the same.
+
+    Parameters
+    ----------
+    x : array, tensor or Layer, shape (n, D_x), n >= 4
+    y : array, tensor or Layer, shape (n, D_y)
+        The same rows in two models; widths may differ.
+
+    Raises
+    ------
+    InputError
+        On NaN rows, different numbers of rows, n < 4, or a side without variation.
+
+    Notes
+    -----
+    :func:`debiased_linear_cka` of ``x_i / |x_i|``. Like cosine neighbours it is not translation-invariant. The first
+    tokens of decoders can be a hundred times as long as all others: they alone then decide CKA of raw rows.
+
+    Examples
+    --------
+    >>> x, y = np.random.RandomState(0).randn(2, 200, 16)
+    >>> x[:2], y[:2] = 100, 100  # two rows that are long in both models; the others have nothing in common
+    >>> print(f"{float(debiased_linear_cka(x, y)):.2f} {abs(float(unit_row_cka(x, y))):.2f}")
+    1.00 0.00
+    """
+    return unit_cka_of(layer_of(x, "X"), layer_of(y, "Y"))
+
+
+def unit_cka_of(a: Layer, b: Layer) -> Metric:
+    """:func:`unit_row_cka` of prepared layers."""
+    found = debiased_cka_of(RowMoments(unit_layer(a), unit_layer(b)))
+    return replace(found, definition=UNIT_CKA, effective_rows=effective_rows(a, b))
+
+
+def unit_layer(layer: Layer) -> Layer:
+    """The layer's rows, before centring, scaled to length 1 and centred."""
+    return Layer(unit_rows(layer.rows), layer.name, dtype=layer.centred.dtype)
+
+
 def cka_of(pair: PairMoments) -> Metric:
     """:func:`linear_cka` from the moments of a pair, of rows or of sums alike."""
     a, b = pair.x, pair.y
@@ -95,7 +140,8 @@ def cka_of(pair: PairMoments) -> Metric:
         n=pair.n,
         definition=CKA,
         chance=float(chance),
-        warnings=(few,) if chance > 0.5 else (),
+        warnings=(*((few,) if chance > 0.5 else ()), *few_rows_carry(a, b)),
+        effective_rows=effective_rows(a, b),
     )
 
 
@@ -117,7 +163,14 @@ def debiased_cka_of(pair: PairMoments) -> Metric:
     if own_a * own_b <= 0:
         raise InputError("too few rows to debias CKA (a self-similarity is not positive)", where=pair.names)
     shared = unbiased(pair.cross_square, pair.row_square_product, a.row_square_sum * b.row_square_sum)
-    return Metric(value=float(shared / np.sqrt(own_a * own_b)), n=n, definition=DEBIASED_CKA, chance=0.0)
+    return Metric(
+        value=float(shared / np.sqrt(own_a * own_b)),
+        n=n,
+        definition=DEBIASED_CKA,
+        chance=0.0,
+        warnings=few_rows_carry(a, b),
+        effective_rows=effective_rows(a, b),
+    )
 
 
 def rbf_cka(x: Any, y: Any, *, width: float = 0.5) -> Metric:
@@ -226,18 +279,73 @@ def cka_map(a: Sequence[Layer], b: Sequence[Layer], *, gram: bool | None = None)
     return np.minimum(cross / np.outer(norms[: len(a)], norms[len(a) :]), 1.0)
 
 
-def inner_products(layers: Sequence[Layer]) -> np.ndarray:
+def unit_cka_map(a: Sequence[Layer], b: Sequence[Layer]) -> np.ndarray:
+    """:func:`unit_row_cka` of every pair of layers.
+
+    Parameters
+    ----------
+    a, b : sequence of Layer
+        The same n >= 4 rows in two models.
+
+    Returns
+    -------
+    array, shape (len(a), len(b)), float64
+        NaN where a layer does not vary, or too few rows debias it.
+
+    Notes
+    -----
+    :func:`inner_products` of rows that are scaled and centred a tile at a time, and not kept; debiasing needs the
+    products of the Gram matrices' diagonals beside them.
+    """
+    layers = [_UnitRows(layer) for layer in (*a, *b)]
+    squares = np.array([layer.row_squares for layer in layers])
+    n, both, traces = squares.shape[1], squares @ squares.T, squares.sum(axis=1)
+    if n < 4:
+        return np.full((len(a), len(b)), np.nan)
+    unbiased = inner_products(layers) - both * n / (n - 2) + np.outer(traces, traces) / ((n - 1) * (n - 2))
+    own = np.diagonal(unbiased)
+    norms = np.sqrt(np.where((own > 0) & (traces > n * 1e-12), own, np.nan))
+    return unbiased[: len(a), len(a) :] / np.outer(norms[: len(a)], norms[len(a) :])
+
+
+class _UnitRows:
+    """Rows of a layer scaled to length 1 and centred when they are looked at."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.rows, self.dtype = layer.rows, layer.centred.dtype
+        norms = np.sqrt(np.einsum("nd,nd->n", self.rows, self.rows, dtype=np.float64))
+        self.scale = 1 / np.maximum(norms, np.finfo(np.float64).tiny)
+        self.mean = (self.scale @ self.rows) / len(self.rows)
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.rows)
+
+    def tile(self, start: int, stop: int) -> np.ndarray:
+        """Some of the rows."""
+        part = slice(start, stop)
+        return (self.rows[part] * self.scale[part, None] - self.mean).astype(self.dtype)
+
+    @property
+    def row_squares(self) -> np.ndarray:
+        """Squared lengths of the centred rows, float64 (n,)."""
+        pieces = (self.tile(i, i + TILE) for i in range(0, self.n, TILE))
+        return np.concatenate([np.einsum("nd,nd->n", one, one, dtype=np.float64) for one in pieces])
+
+
+def inner_products(layers: Sequence[Layer] | Sequence[_UnitRows]) -> np.ndarray:
     """``<K_i, K_j>`` of the centred Gram matrices of all layers, float64; the diagonal is ``|Xc'Xc|_F^2``."""
-    n = len(layers[0])
+    n = layers[0].n
     found = np.zeros((len(layers), len(layers)))
-    kind = np.result_type(*(layer.centred for layer in layers))
+    kind = np.result_type(*(layer.dtype for layer in layers))
     memory = np.empty((len(layers), min(TILE, n) ** 2), dtype=kind)
     for i in range(0, n, TILE):
         for j in range(i, n, TILE):
             rows, columns = min(TILE, n - i), min(TILE, n - j)
             stack = memory[:, : rows * columns]
             for tile, layer in zip(stack, layers, strict=True):
-                left, right = layer.centred[i : i + TILE], layer.centred[j : j + TILE]
+                left, right = layer.tile(i, i + TILE), layer.tile(j, j + TILE)
                 product(left, right.T, out=tile.reshape(rows, columns))
             found += (1 if i == j else 2) * product(stack, stack.T)
     return found

@@ -13,7 +13,7 @@ from reasoning_embedding.hrsa.moments import PairMoments, RowMoments
 
 from .layer import Layer, layer_of
 from .linear_algebra import product
-from .result import Metric, same_width
+from .result import Metric, effective_rows, few_rows_carry, same_width
 
 CORRELATION = "mean over dimensions of the Pearson correlation of dimension j in X with dimension j in Y"
 #: Rows of all layers that a map of correlations takes at once.
@@ -71,7 +71,8 @@ def correlation_of(pair: PairMoments) -> DimensionCorrelation:
         n=pair.n,
         definition=CORRELATION,
         chance=0.0,
-        warnings=warnings,
+        warnings=(*warnings, *few_rows_carry(a, b)),
+        effective_rows=effective_rows(a, b),
         per_dimension=rho,
     )
 

@@ -53,6 +53,15 @@ class Layer:
         """Dimensions D."""
         return self.rows.shape[1]
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the centred rows."""
+        return self.centred.dtype
+
+    def tile(self, start: int, stop: int) -> np.ndarray:
+        """Some of the centred rows."""
+        return self.centred[start:stop]
+
     @cached_property
     def row_squares(self) -> np.ndarray:
         """Squared norms of the centred rows, shape (n,), float64: the diagonal of the Gram matrix."""

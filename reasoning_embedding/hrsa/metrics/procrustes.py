@@ -13,17 +13,23 @@ from reasoning_embedding.hrsa.moments import CrossMoments, Moments
 
 from .layer import Layer, frobenius_square, layer_of
 from .linear_algebra import eigh, product, svd
-from .result import Metric, same_rows, same_width, varies
+from .result import Metric, effective_rows, same_rows, same_width, varies
 
 H_INV = (
     "inverse row entropy of the orthogonal Procrustes map O fitted on centred rows: 1 - mean row entropy of "
     "O_ij^2 / ln D; 1 = signed permutation"
 )
 H_INV_RESCALED = "(H_inv - floor) / (1 - floor), floor = H_inv of a random orthogonal map"
+H_INV_OF_DETERMINED = (
+    "(H_inv - floor) / (ceiling - floor), floor = H_inv of a random orthogonal map, ceiling = of the same axes in the "
+    "directions that the rows determine"
+)
 RESIDUAL = "|XO - Y|_F^2 / |Y|_F^2 on centred rows of held-out texts"
 COSINE = "mean cosine of the rows of XO and Y, centred rows of held-out texts"
 #: Ceiling and floor nearer than this cannot be told apart on a few hundred rows.
 _NARROW = 0.02
+#: Of so small a share of the directions H_inv is that of the directions, not of the map.
+_FEWEST = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,7 +43,8 @@ class Procrustes(Metric):
     ceiling : float
         H_inv of the same axes up to order and sign: 1, or less where only some principal components are mapped.
     rescaled : float
-        ``(H_inv - floor) / (ceiling - floor)``: 0 = random basis, 1 = same axes up to order and sign.
+        ``(H_inv - floor) / (ceiling - floor)``: 0 = random basis, 1 = same axes up to order and sign; NaN where the
+        rows determine so few directions that both are nearly one.
     residual : float
         ``|XO - Y|_F^2 / |Y|_F^2`` on held-out rows, centred by the means of the fitted rows.
     cosine : float
@@ -149,7 +156,8 @@ def orthogonal_procrustes(
     variance: with a steep spectrum, noise decides most of O, and H_inv falls while CKA stays near 1. Then
     `components` keeps the r directions that carry variance: with their bases P, Q (D x r) and ``P'X'YQ = U S V'``
     the map is ``O = P U V' Q'``. Permutations and signs are still ignored; the same axes give the H_inv of the
-    projector ``P P'``, the ceiling.
+    projector ``P P'``, the ceiling. Where fewer rows than dimensions leave directions without shared variance, O is
+    likewise that of the others: which rotation the rest gets is decided by rounding.
 
     Examples
     --------
@@ -171,13 +179,13 @@ def orthogonal_procrustes(
         raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
     cross = product(fit_x.T, fit_y).astype(np.float64)
     if components is None:
-        found = _Map(*nearest_rotation(cross), len(fit), a.width)
+        found = _whole_map(cross, len(fit), effective_rows(a, b))
     else:
         p, q = (_principal(side, components, where) for side in (fit_x, fit_y))
         small, free = nearest_rotation(p.T @ cross @ q)
         target = target @ q @ q.T
         ceiling = (inverse_entropy(p @ p.T) + inverse_entropy(q @ q.T)) / 2
-        found = _Map(p @ small @ q.T, free, len(fit), components, ceiling, "components")
+        found = _Map(p @ small @ q.T, free, len(fit), components, effective_rows(a, b), ceiling, "components")
     moved = product(x_out, found.rotation.astype(x_out.dtype))
     gap, spread, scale = (frobenius_square(rows) for rows in (moved - target, moved, target))
     return _result(found, gap, spread, scale, where, out, row_cosines(moved, target))
@@ -205,7 +213,7 @@ def procrustes_of_sums(
     fitted = x.n - x.held
     if fitted < 2 or not x.held:
         raise InputError("no rows are left to fit the map on", where=where, todo="give more texts")
-    found = _Map(*nearest_rotation(sums.fitted_cross()), fitted, x.width)
+    found = _whole_map(sums.fitted_cross(), fitted, effective_rows(x, y))
     spread, scale = x.held_spread(), y.held_spread()
     gap = max(0.0, spread + scale - 2 * float(np.einsum("ij,ij->", found.rotation, sums.held_cross())))
     rows_x, rows_y, rows = kept or (np.empty((0, x.width)), np.empty((0, y.width)), np.empty(0, dtype=int))
@@ -231,8 +239,22 @@ class _Map:
     free: int
     fitted: int
     size: int
+    effective_rows: float
     ceiling: float = 1.0
     unit: str = "dimensions"
+
+
+def _whole_map(cross: np.ndarray, fitted: int, effective: float) -> _Map:
+    """The map of all dimensions, or of the directions that the rows determine; its ceiling is then below 1."""
+    rotation, free = nearest_rotation(cross)
+    ceiling = 1.0
+    if free > 1:
+        same = [
+            inverse_entropy(product(one, other))
+            for one, other in ((rotation, rotation.T), (rotation.T, rotation))
+        ]
+        ceiling = sum(same) / 2
+    return _Map(rotation, free, fitted, len(cross), effective, ceiling)
 
 
 def _result(
@@ -252,24 +274,29 @@ def _result(
         warnings.append(f"{found.fitted} fitted rows for {found.size} {found.unit}: H_inv needs N >= 4 D")
     if found.free > 1:
         warnings.append(
-            f"the map is not determined in {found.free} of {found.size} directions (no shared variance)"
+            f"the map is not determined in {found.free} of {found.size} directions (no shared variance), "
+            "which H_inv leaves out"
         )
+    free = found.free if found.free > 1 else 0
     value, floor = inverse_entropy(found.rotation), h_inv_floor(len(found.rotation))
-    if found.ceiling - floor < _NARROW:
+    narrow = found.ceiling - floor < _NARROW or (found.size - free) < _FEWEST * found.size
+    if narrow:
         warnings.append(
-            f"{found.size} components lie so oblique to the axes that H_inv is {found.ceiling:.3f} at best and "
+            f"{found.size - free} {found.unit} lie so oblique to the axes that H_inv is {found.ceiling:.3f} at best and "
             f"{floor:.3f} for a random basis: it tells little"
         )
-    whole = found.unit == "dimensions"
+    part = "" if found.unit == "dimensions" else f"; on {found.size} principal components a side"
+    part += f"; in the {found.size - free} of {found.size} directions that the rows determine" if free else ""
     return Procrustes(
         value=value,
         n=found.fitted,
-        definition=H_INV if whole else f"{H_INV}; on {found.size} principal components a side",
+        definition=H_INV + part,
         chance=floor,
         warnings=tuple(warnings),
+        effective_rows=found.effective_rows,
         floor=floor,
         ceiling=found.ceiling,
-        rescaled=(value - floor) / (found.ceiling - floor),
+        rescaled=float("nan") if narrow and free else (value - floor) / (found.ceiling - floor),
         residual=gap / scale,
         cosine=float(cosines.mean()) if len(cosines) else float("nan"),
         row_cosines=cosines,
@@ -287,9 +314,15 @@ def _centred_by(layer: Layer, fit: np.ndarray, out: np.ndarray) -> tuple[np.ndar
 
 
 def nearest_rotation(cross: np.ndarray) -> tuple[np.ndarray, int]:
-    """``O = U V'`` of ``X'Y = U S V'`` (D, D) in float64, and in how many directions no shared variance fixes it."""
+    """``O = U V'`` of ``X'Y = U S V'`` (D, D) in float64, and in how many directions no shared variance fixes it.
+
+    One such direction is determined up to its sign, which H_inv does not see. Where there are more, any rotation among
+    them fits as well and H_inv would be that of the rounding: O is then the partial isometry of the other directions.
+    """
     left, singular, right = svd(cross)
-    return product(left, right), int((singular < 1e-6 * singular[0]).sum())
+    free = int((singular < 1e-6 * singular[0]).sum())
+    kept = len(singular) - free if free > 1 else len(singular)
+    return product(left[:, :kept], right[:kept]), free
 
 
 def row_cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from reasoning_embedding.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A percentile bootstrap interval, recentred on the estimate, and the level it holds at.
+    """An interval over documents, and the level it holds at: of resampled or left-out documents, or of their halves.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Interval:
     level : float
         In (0, 1).
     replicates : array, shape (B,), or None
-        The recentred replicates. Those of two metrics drawn with one seed over the same documents belong
+        Replicates about the estimate. Those of two metrics drawn with one seed over the same documents belong
         together: their difference, row by row, is the bootstrap of the difference.
     """
 
@@ -35,7 +35,8 @@ class Interval:
 class NullTest:
     """A permutation test: the mean of the null, its standard deviation and ``p = (1 + #>=) / (1 + B)``.
 
-    Of a distance, where small means similar, p counts the permutations that are as small or smaller.
+    Of a distance, where small means similar, p counts the permutations that are as small or smaller. `value` and the
+    null are of `rows` rows: documents of different lengths lose some, so that each row can take the place of another.
     """
 
     value: float
@@ -43,6 +44,7 @@ class NullTest:
     sd: float
     p: float
     permutations: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +69,10 @@ class Metric:
         Why there is none, where one was asked for.
     null : NullTest or None
         Its permutation test, where asked for.
+    effective_rows : float or None
+        How many rows carry the variance, of the side that has fewer: ``(sum l)^2 / sum l^2`` of the squared lengths l
+        of the centred rows, n where all are as long. Far fewer than n: a few long rows decide CKA, correlations and
+        Procrustes.
     """
 
     value: float
@@ -77,6 +83,7 @@ class Metric:
     interval: Interval | None = None
     no_interval: str | None = None
     null: NullTest | None = None
+    effective_rows: float | None = None
 
     def __float__(self) -> float:
         return float(self.value)
@@ -163,6 +170,40 @@ class HasDimensions(Protocol):
     @property
     def constant(self) -> np.ndarray:
         """Which dimensions do not vary, bool (D,)."""
+
+
+class HasRowSquares(Protocol):
+    """A layer of rows, or of sums over rows, that knows how long its centred rows are."""
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+
+    @property
+    def row_square_sum(self) -> float:
+        """Sum of the squared lengths."""
+
+    @property
+    def row_fourth_sum(self) -> float:
+        """Sum of their squares."""
+
+
+def effective_rows(*layers: HasRowSquares) -> float:
+    """``(sum l)^2 / sum l^2`` of the squared lengths l of centred rows, of the layer where it is least; 0 of equal rows."""
+    return min(
+        one.row_square_sum**2 / one.row_fourth_sum if one.row_fourth_sum > 0 else 0.0 for one in layers
+    )
+
+
+def few_rows_carry(*layers: HasRowSquares) -> tuple[str, ...]:
+    """Say where fewer than a tenth of the rows carry the variance."""
+    found, n = effective_rows(*layers), layers[0].n
+    if found >= n / 10:
+        return ()
+    return (
+        f"{max(1, round(found))} of {n} rows carry the variance (attention sinks?): CKA, correlation and Procrustes "
+        "measure those; read CKA of unit rows and k-NN overlap",
+    )
 
 
 def varies(*layers: HasDimensions) -> None:

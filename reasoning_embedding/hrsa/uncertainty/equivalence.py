@@ -16,7 +16,7 @@ from scipy.special import stdtr, stdtrit
 
 from reasoning_embedding.errors import InputError
 
-from .seed_band import SeedBand, finite_values
+from .seed_band import finite_values
 
 #: Level of the tests.
 ALPHA = 0.05
@@ -41,7 +41,7 @@ class Equivalence:
     p_lower, p_upper : float
         Against lying at or below the lower end of the margin, and at or above the upper.
     p_difference : float
-        Two-sided, against no difference (against lying within the band, where the margin is one).
+        Two-sided, against no difference.
     alpha : float
         Level of all tests.
     method : str
@@ -86,22 +86,23 @@ class Equivalence:
 def equivalence_of_replicates(
     estimate: float,
     replicates: np.ndarray,
-    margin: float | SeedBand,
+    margin: float,
     *,
     ratio: bool = False,
     alpha: float = ALPHA,
     n: int | None = None,
 ) -> Equivalence:
-    """Test from bootstrap replicates whether a difference or ratio is none, or a value lies in a seed band.
+    """Test from bootstrap replicates whether a difference or ratio is none.
 
     Parameters
     ----------
     estimate : float
-        The difference, the ratio, or with a band the value itself.
+        The difference or the ratio.
     replicates : array, shape (B,)
         Of the same quantity, such as ``a.interval.replicates - b.interval.replicates`` of one seed.
-    margin : float or SeedBand
-        Differences below it count as none, > 0; ratios between 1 / margin and margin, > 1; or the band.
+    margin : float
+        Differences below it count as none, > 0; ratios between 1 / margin and margin, > 1. Chosen before the
+        values are seen: a seed band is no margin, since few seeds make it wide and anything equivalent.
     ratio : bool
         Whether `estimate` is a ratio.
     alpha : float
@@ -264,7 +265,7 @@ def _decide_by_t(
     difference: float,
     error: float,
     degrees: float,
-    bounds: tuple[float, float, float, float],
+    bounds: tuple[float, float, float],
     *,
     ratio: bool,
     alpha: float,
@@ -300,7 +301,7 @@ def _decide(
     below: Callable[[float], float],
     above: Callable[[float], float],
     quantile: Callable[[float], float],
-    bounds: tuple[float, float, float, float],
+    bounds: tuple[float, float, float],
     *,
     alpha: float,
     method: str,
@@ -309,7 +310,7 @@ def _decide(
     """Run the tests from the chances that the quantity lies at or below, or at or above, a bound."""
     if not 0 < alpha < 0.5:
         raise InputError(f"a test's level lies in (0, 0.5), not at {alpha}")
-    low, high, null_low, null_high = bounds
+    low, high, none = bounds
     p_lower, p_upper = below(low), above(high)
     return Equivalence(
         estimate=float(estimate),
@@ -320,21 +321,19 @@ def _decide(
         p_value=max(p_lower, p_upper),
         p_lower=p_lower,
         p_upper=p_upper,
-        p_difference=min(1.0, 2 * min(below(null_high), above(null_low))),
+        p_difference=min(1.0, 2 * min(below(none), above(none))),
         alpha=alpha,
         method=method,
         n=n,
     )
 
 
-def _bounds(margin: float | SeedBand, ratio: bool) -> tuple[float, float, float, float]:
-    """The margin's ends, and the range of "no difference": a point, or the whole of a band."""
-    if isinstance(margin, SeedBand):
-        return margin.low, margin.high, margin.low, margin.high
+def _bounds(margin: float, ratio: bool) -> tuple[float, float, float]:
+    """The margin's ends, and "no difference"."""
     if not (np.isfinite(margin) and margin > (1 if ratio else 0)):
         raise InputError(
             f"no {'ratio' if ratio else 'difference'} lies within a margin of {margin}",
             where="margin",
             todo="give a ratio above 1, such as 1.25" if ratio else "give a number above 0",
         )
-    return (1 / margin, margin, 1.0, 1.0) if ratio else (-margin, margin, 0.0, 0.0)
+    return (1 / margin, margin, 1.0) if ratio else (-margin, margin, 0.0)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.hrsa.metrics.cka import unit_layer
 from reasoning_embedding.hrsa.metrics.layer import Layer
-from reasoning_embedding.hrsa.metrics.neighbours import distinct_in_all
+from reasoning_embedding.hrsa.metrics.neighbours import KnnOverlap, distinct_in_all
 from reasoning_embedding.hrsa.metrics.result import Interval, Metric, NullTest, as_rows, same_rows
 from reasoning_embedding.hrsa.registry import METRICS, Level, MetricSpec
 
+from .jackknife import debiased_cka_interval
+from .neighbour_halves import knn_of_halves
 from .resampling import (
+    aligned_rows,
     bootstrap_mean,
     bootstrap_similarity,
     halves,
     interval,
+    interval_of_halves,
     null_test,
     resampled_counts,
     shuffles,
@@ -26,6 +31,8 @@ from .resampling import (
 
 #: Metrics whose bootstrap needs sufficient statistics only, and what they are called there.
 _FROM_SUMS = {"linear_cka": "cka", "dimension_wise_correlation": "dimension_correlation"}
+#: Metrics that leave every document out once.
+_LEAVE_ONE_OUT = {"debiased_linear_cka", "unit_row_cka"}
 #: Percentile intervals of fewer documents are too short.
 _FEW = 20
 #: Fewer documents than this cannot be resampled.
@@ -79,10 +86,10 @@ def with_inference(
 
     Notes
     -----
-    Means over rows (k-NN overlap, probe accuracy) resample the rows' values; CKA and dimension-wise correlation
-    use sums per document; the rest are recomputed, B times. Metrics that repeated rows spoil are recomputed on
-    random halves of the documents, whose spread is that of the whole sample (McCarthy 1969). Work on a layer is
-    done once for all permutations.
+    Means over rows (probe accuracy) resample the rows' values; CKA and dimension-wise correlation use sums per
+    document; debiased CKA leaves every document out once; the rest are recomputed, B times. Metrics that repeated rows
+    spoil (k-NN overlap, CKNNA) are recomputed on both halves of random splits of the documents. The null shuffles
+    documents position by position (:func:`.resampling.aligned_rows`). Work on a layer is done once for all permutations.
 
     Examples
     --------
@@ -99,7 +106,7 @@ def with_inference(
     if bootstrap:
         changes["interval"] = _interval(job, result, bootstrap, seed, level)
     if null and len(sides) == 2:
-        changes["null"] = _null(job, result.value, null, seed)
+        changes["null"] = _null(job, null, seed)
         if result.chance is None:
             changes["chance"] = changes["null"].mean
     count = int(codes.max()) + 1
@@ -155,61 +162,99 @@ def _codes(documents: np.ndarray | None, n: int) -> np.ndarray:
 
 
 def _interval(job: _Job, result: Metric, replicates: int, seed: int, level: float) -> Interval:
-    if result.row_values is not None:
+    if result.row_values is not None and not job.spec.needs_distinct:
         values, rows = result.row_values
         return bootstrap_mean(values, job.codes[rows], replicates=replicates, seed=seed, level=level)
-    if job.spec.name in _FROM_SUMS:
+    if job.spec.name in _FROM_SUMS or job.spec.name in _LEAVE_ONE_OUT:
         order = np.argsort(job.codes, kind="stable")
         a, b = (Layer(side[order]) for side in job.sides)
-        found = bootstrap_similarity(a, b, job.codes[order], replicates=replicates, seed=seed, level=level)
-        return found[_FROM_SUMS[job.spec.name]]
-    return _recomputed(job, result.value, replicates, seed, level)
+        options: dict[str, Any] = {"replicates": replicates, "seed": seed, "level": level}
+        if job.spec.name == "unit_row_cka":
+            a, b = unit_layer(a), unit_layer(b)
+        if job.spec.name in _LEAVE_ONE_OUT:
+            return debiased_cka_interval(a, b, job.codes[order], **options)
+        return bootstrap_similarity(a, b, job.codes[order], **options)[_FROM_SUMS[job.spec.name]]
+    return _recomputed(job, result, replicates, seed, level)
 
 
 def recomputed_interval(
     metric: Callable[..., Metric],
     x: Any,
     y: Any,
-    value: float,
+    result: Metric,
     documents: np.ndarray,
     options: dict[str, Any],
     *,
     bootstrap: int,
     seed: int,
 ) -> Interval:
-    """Interval of the `value` that a metric gives with `options`, computed anew for every replicate.
+    """Interval of the `result` that a metric gives with `options`, computed anew for every replicate.
 
     The other parameters are those of :func:`with_inference`.
     """
-    return _recomputed(_Job.of(metric, x, y, documents, options), value, bootstrap, seed)
+    return _recomputed(_Job.of(metric, x, y, documents, options), result, bootstrap, seed)
 
 
-def _recomputed(job: _Job, value: float, replicates: int, seed: int, level: float = 0.95) -> Interval:
-    draws = _resampled(job.codes, replicates, seed, halve=job.spec.needs_distinct)
-    return interval(value, np.array([float(job.compute(rows)) for rows in draws]), level)
-
-
-def _resampled(codes: np.ndarray, replicates: int, seed: int, *, halve: bool) -> Iterator[np.ndarray]:
-    """Rows of resampled documents: as many as there are, with replacement, or half of them, without."""
-    if halve:
-        yield from halves(codes, replicates, seed)
-        return
-    for times in resampled_counts(int(codes.max()) + 1, replicates, seed):
-        yield np.repeat(np.arange(len(codes)), times[codes])
-
-
-def _null(job: _Job, value: float, permutations: int, seed: int) -> NullTest:
-    x, y = job.sides
-    of_layers, codes = job.spec.of_layers, job.codes
-    if of_layers is None:
-        orders = shuffles(codes, permutations, seed)
-        return null_test(value, [float(job.spec.function(x, y[order], **job.options)) for order in orders])
-    a, b = Layer(x, "X"), Layer(y, "Y")
+def _recomputed(job: _Job, result: Metric, replicates: int, seed: int, level: float = 0.95) -> Interval:
+    count = int(job.codes.max()) + 1
+    if isinstance(result, KnnOverlap):
+        a, b = (Layer(side) for side in job.sides)
+        k = job.options.get("k", 10)
+        centred = job.options.get("centred", False)
+        rows = result.rows
+        pairs = knn_of_halves(a, b, rows, job.codes[rows], [k], replicates, seed, centred=centred)[k][:, 0]
+        if not len(pairs):
+            raise InputError(
+                f"half of the documents have too few rows for k = {k} neighbours",
+                where="documents",
+                todo="give more documents, or a smaller k",
+            )
+        return interval_of_halves(result.value, pairs, count, level)
     if job.spec.needs_distinct:
-        rows = distinct_in_all([a, b])
-        a, b, codes = a.taken(rows), b.taken(rows), codes[rows]
+        pairs = [
+            (float(job.compute(one)), float(job.compute(other)))
+            for one, other in halves(job.codes, replicates, seed)
+        ]
+        return interval_of_halves(result.value, pairs, count, level)
+    drawn = (
+        np.repeat(np.arange(len(job.codes)), times[job.codes])
+        for times in resampled_counts(count, replicates, seed)
+    )
+    return interval(result.value, np.array([float(job.compute(rows)) for rows in drawn]), level)
+
+
+def _null(job: _Job, permutations: int, seed: int) -> NullTest:
+    """Shuffle documents position by position; what is shuffled is fewer rows where documents differ in length."""
+    x, y = job.sides
+    of_layers, codes, distance = job.spec.of_layers, job.codes, job.spec.distance
+    if of_layers is None:
+        rows = aligned_rows(codes)
+        x, y, codes = x[rows], y[rows], codes[rows]
+        orders = shuffles(codes, permutations, seed)
+        value, *values = (
+            float(job.spec.function(x, other, **_of_rows(job.options, rows, len(job.codes))))
+            for other in (y, *(y[order] for order in orders))
+        )
+        return null_test(value, values, rows=len(rows), distance=distance)
+    a, b = Layer(x, "X"), Layer(y, "Y")
+    rows = distinct_in_all([a, b]) if job.spec.needs_distinct else np.arange(len(codes))
+    rows = rows[aligned_rows(codes[rows])]
+    a, b, codes = a.taken(rows), b.taken(rows), codes[rows]
     options = ({"documents": codes} if job.spec.takes_documents else {}) | job.options
-    of_layers(a, b, **options)  # what belongs to one layer is computed before rows are shuffled
-    orders = shuffles(codes, permutations, seed)
-    values = [float(of_layers(a, b.reordered(order), **options)) for order in orders]
-    return null_test(value, values, distance=job.spec.distance)
+    value = float(
+        of_layers(a, b, **options)
+    )  # what belongs to one layer is computed before rows are shuffled
+    values = [
+        float(of_layers(a, b.reordered(order), **options)) for order in shuffles(codes, permutations, seed)
+    ]
+    return null_test(value, values, rows=len(rows), distance=distance)
+
+
+def _of_rows(options: dict[str, Any], rows: np.ndarray, n: int) -> dict[str, Any]:
+    """Options of some of n rows: what holds one entry a row, such as labels, holds theirs."""
+    return {
+        name: [value[row] for row in rows]
+        if isinstance(value, (list, tuple, np.ndarray)) and len(value) == n
+        else value
+        for name, value in options.items()
+    }

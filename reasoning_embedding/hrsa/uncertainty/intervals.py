@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.measure import LINEAR, Measured
-from reasoning_embedding.hrsa.metrics.cka import debiased_linear_cka, gaussian_kernel
+from reasoning_embedding.hrsa.metrics.cka import gaussian_kernel, unit_layer
 from reasoning_embedding.hrsa.metrics.distances import gulp, procrustes_distance
-from reasoning_embedding.hrsa.metrics.layer import Layer, largest, products, unit_rows
-from reasoning_embedding.hrsa.metrics.neighbours import alignment, neighbour_kernel
+from reasoning_embedding.hrsa.metrics.layer import Layer
 from reasoning_embedding.hrsa.metrics.permutation import permutation_match
 from reasoning_embedding.hrsa.metrics.procrustes import Procrustes, h_inv_floor, orthogonal_procrustes
 from reasoning_embedding.hrsa.metrics.result import Interval, Metric
 
 from .inference import FEWEST, recomputed_interval
-from .resampling import bootstrap_mean, bootstrap_similarity, halves, interval, resampled_counts
+from .jackknife import debiased_cka_interval
+from .neighbour_halves import cknna_of_halves, knn_of_halves
+from .resampling import (
+    bootstrap_mean,
+    bootstrap_similarity,
+    interval,
+    interval_of_halves,
+    resampled_counts,
+)
 
 #: A replicate of a metric that is computed anew costs n D^2 and D^3; wider models go without.
 WIDEST = 512
+#: Splits of the texts into halves behind the intervals of k-NN overlap.
+SPLITS = 60
 #: Metrics that are computed anew, which the sums and row values below do not give.
 _ANEW: dict[str, Callable[..., Metric]] = {
     "permutation_match": permutation_match,
     "h_inv": orthogonal_procrustes,
-    "cka_debiased": debiased_linear_cka,
     "procrustes_distance": procrustes_distance,
     "gulp": gulp,
 }
@@ -92,15 +101,46 @@ def quick_intervals(
         reasons = {name: why for name in LINEAR if name in found.metrics and name != "procrustes_cosine"}
     elif "cka" in found.metrics:
         made |= bootstrap_similarity(a, b, documents, seed=seed)
+        if "cka_debiased" in found.metrics:
+            _try("cka_debiased", made, reasons, lambda: debiased_cka_interval(a, b, documents, seed=seed))
+    if "cka_unit" in found.metrics:
+        of_unit_rows = partial(debiased_cka_interval, unit_layer(a), unit_layer(b), documents, seed=seed)
+        _try("cka_unit", made, reasons, of_unit_rows)
     if fit is not None and len(fit.row_cosines):
         made["procrustes_cosine"] = bootstrap_mean(fit.row_cosines, documents[fit.heldout], seed=seed)
         if found.summed is None:
             made["procrustes_residual"] = _residual(a, b, documents, fit, seed)
-    for k, overlap in found.overlaps.items():
-        jaccard, of = overlap.per_row, documents[overlap.rows]
-        made[f"knn_jaccard@{k}"] = bootstrap_mean(jaccard, of, seed=seed)
-        made[f"knn_mutual@{k}"] = bootstrap_mean(2 * jaccard / (1 + jaccard), of, seed=seed)
+    if found.overlaps:
+        of_knn, why_not = knn_intervals(found, a, b, documents, seed)
+        made |= of_knn
+        reasons |= why_not
     return made, reasons
+
+
+def _try(name: str, made: Intervals, reasons: Reasons, make: Callable[[], Interval]) -> None:
+    try:
+        made[name] = make()
+    except InputError as error:
+        reasons[name] = error.what
+
+
+def knn_intervals(
+    found: Measured, a: Layer, b: Layer, documents: np.ndarray, seed: int
+) -> tuple[Intervals, Reasons]:
+    """Intervals of k-NN overlap, whose neighbours are looked for anew in both halves of random splits of the texts."""
+    rows = next(iter(found.overlaps.values())).rows
+    names = [f"knn_{form}@{k}" for k in found.overlaps for form in ("jaccard", "mutual")]
+    if (count := len(np.unique(documents[rows]))) < FEWEST:
+        return {}, dict.fromkeys(names, f"{count} different documents")
+    made: Intervals = {}
+    for k, shares in knn_of_halves(a, b, rows, documents[rows], list(found.overlaps), SPLITS, seed).items():
+        if len(shares) <= SPLITS // 2:
+            continue
+        for form, values in (("jaccard", shares[:, 0]), ("mutual", shares[:, 1])):
+            name = f"knn_{form}@{k}"
+            made[name] = interval_of_halves(found.metrics[name].value, values, count)
+    undefined = "half of the texts have too few rows for so many neighbours"
+    return made, {name: undefined for name in names if name not in made}
 
 
 def recomputed_intervals(
@@ -114,12 +154,15 @@ def recomputed_intervals(
     ]
     if (width := max(a.width, b.width)) > WIDEST:
         return {}, dict.fromkeys(names, f"{width} dimensions are more than {WIDEST}")
+    if found.procrustes is not None and found.procrustes.ceiling < 1 and "h_inv" in names:
+        names.remove("h_inv")
+        why = "other texts would determine other directions of the map"
+        reasons |= {name: why for name in ("h_inv", "h_inv_rescaled") if name in found.metrics}
     for name in names:
         options = {"heldout": settings.heldout, "seed": settings.seed} if name == "h_inv" else {}
-        value = found.metrics[name].value
         try:
             made[name] = recomputed_interval(
-                *(_ANEW[name], a.rows, b.rows, value, documents, options),
+                *(_ANEW[name], a.rows, b.rows, found.metrics[name], documents, options),
                 bootstrap=settings.bootstrap,
                 seed=settings.seed,
             )
@@ -150,12 +193,12 @@ def kernel_intervals(
         made["cka_rbf"] = interval(metric.value, values)
     ks = [k for k in settings.k if f"cknna@{k}" in found.metrics]
     if ks:
-        draws = cknna_replicates(
+        draws = cknna_of_halves(
             a.rows[rows], b.rows[rows], documents[rows], ks, settings.bootstrap, settings.seed
         )
         for k, values in draws.items():
             if len(values) > settings.bootstrap // 2:
-                made[f"cknna@{k}"] = interval(found.metrics[f"cknna@{k}"].value, values)
+                made[f"cknna@{k}"] = interval_of_halves(found.metrics[f"cknna@{k}"].value, values, count)
     undefined = "most halves of the texts do not define it"
     return made, {name: undefined for name in names if name not in made}
 
@@ -202,29 +245,3 @@ def rbf_replicates(a: Layer, b: Layer, documents: np.ndarray, replicates: int, s
         return np.einsum("bd,bd->b", draws @ blocks, draws) - 2 * mixed / total + first * second / total**2
 
     return hsic(0, 1) / np.sqrt(hsic(0, 0) * hsic(1, 1))
-
-
-def cknna_replicates(
-    x: np.ndarray, y: np.ndarray, documents: np.ndarray, ks: list[int], replicates: int, seed: int
-) -> dict[int, np.ndarray]:
-    """CKNNA by k of random halves of the documents, shape (replicates,) or shorter where it is not defined.
-
-    Notes
-    -----
-    A row that is drawn twice would be its own nearest neighbour, so halves are drawn without repetition, whose spread
-    is that of the whole sample (McCarthy 1969). All cosines are computed once; a replicate sorts those among its rows.
-    """
-    _, codes = np.unique(documents, return_inverse=True)
-    cosines = [products(unit_rows(rows)) for rows in (x, y)]
-    for matrix in cosines:
-        np.fill_diagonal(matrix, -np.inf)
-    found: dict[int, list[float]] = {k: [] for k in ks}
-    for rows in halves(codes, replicates, seed):
-        reach = min(max(ks), len(rows) - 1)
-        near = [largest(matrix[np.ix_(rows, rows)], reach) for matrix in cosines]
-        for k in ks:
-            kernels = [neighbour_kernel(index[:, :k], values[:, :k]) for index, values in near]
-            value = alignment(*kernels) if k <= reach and len(rows) > 3 else None
-            if value is not None:
-                found[k].append(value)
-    return {k: np.array(values) for k, values in found.items()}

@@ -54,12 +54,15 @@ from reasoning_embedding.reports.shell import bullets, explored_chart, folded, f
 from reasoning_embedding.reports.svg import bar_chart, line_chart, point_chart
 from reasoning_embedding.reports.tables import (
     SEQUENCES_KEY,
+    asking_table,
+    compression_table,
     contamination_table,
     gate_table,
     score_details,
     score_table,
     sequence_tables,
 )
+from reasoning_embedding.secrets import written
 
 
 def build_experiment(folder: Path, report: Report) -> Path:
@@ -87,7 +90,7 @@ def build_experiment(folder: Path, report: Report) -> Path:
     experiment, compared = _compared(experiment)
     tables = [*build_tables(experiment), *(grids(compared) if compared else [])]
     with atomic_folder(ExperimentFolder(folder).report) as target:
-        (target / "table.md").write_text(_markdown(experiment, tables), encoding="utf-8")
+        (target / "table.md").write_text(written(_markdown(experiment, tables)), encoding="utf-8")
         beside = ["table.md"]
         if compared:
             beside += [path.name for path in write_score_table(target, compared)]
@@ -112,7 +115,8 @@ def experiment_summary(folder: Path) -> str:
         As :func:`build_experiment`.
     """
     experiment = read_experiment(folder)
-    tables = [table for make in (score_table, gate_table, hrsa_summary) if (table := make(experiment)).rows]
+    makers = (score_table, compression_table, gate_table, hrsa_summary)
+    tables = [table for make in makers if (table := make(experiment)).rows]
     if not tables:
         return "Nothing to compare yet: no checkpoint was evaluated and no pair analysed."
     return "\n\n".join(to_text(table, terminal_width()) for table in tables)
@@ -170,6 +174,8 @@ def build_tables(experiment: Experiment) -> list[Grid]:
     """Every table the experiment has data for, in the order of the page."""
     makers = (
         score_table,
+        compression_table,
+        asking_table,
         score_details,
         gate_table,
         hrsa_table,
@@ -254,8 +260,9 @@ def _sections(
         "Retrieval": table("scores")
         + chart("scores")
         + chart("scores-by-step")
+        + table("compressed")
         + table("score-pairs")
-        + more("score-tests", "published", "score-details"),
+        + more("score-tests", "published", "asked", "score-details"),
         "Number sequences": sequences,
         "Training": chart("losses"),
         "Representation (HRSA)": table("hrsa")

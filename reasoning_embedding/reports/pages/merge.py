@@ -26,6 +26,7 @@ from reasoning_embedding.reports.reading import read_merge, read_merge_tensors
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, write_page
 from reasoning_embedding.reports.svg import line_chart
+from reasoning_embedding.secrets import written
 
 FIGURE = "path.png"
 #: Above this many tensors, those of all layers share a row.
@@ -69,7 +70,7 @@ def build_merge(folder: Path) -> Path:
 
             draw_lines(chart, target / FIGURE)
         text = "\n".join(to_markdown(grid) for grid in grids)
-        (target / "table.md").write_text(text, encoding="utf-8")
+        (target / "table.md").write_text(written(text), encoding="utf-8")
         body = (line_chart(chart) if chart else "") + "".join(map(to_html, grids)) + bullets(notes)
         write_page(
             target / "index.html", f"Merge: {record['name']}", " and ".join(record["models"]), {"": body}

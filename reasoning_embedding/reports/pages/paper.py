@@ -17,6 +17,7 @@ from reasoning_embedding.reports.reading import read_experiment
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, write_page
 from reasoning_embedding.reports.style import SavedFigure
+from reasoning_embedding.secrets import written
 
 
 def build_paper(folder: Path, report: Report) -> list[Path]:
@@ -64,8 +65,8 @@ def build_paper(folder: Path, report: Report) -> list[Path]:
                 (".tex", to_latex(table, f"tab:{table.key}")),
                 (".csv", to_csv(table)),
             ):
-                stem.with_suffix(suffix).write_text(text, encoding="utf-8")
-        (made / "appendix.md").write_text(_markdown(sections, tables), encoding="utf-8")
+                stem.with_suffix(suffix).write_text(written(text), encoding="utf-8")
+        (made / "appendix.md").write_text(written(_markdown(sections, tables)), encoding="utf-8")
         write_page(
             made / "appendix.html",
             f"{experiment.title}: what training does to the representation",

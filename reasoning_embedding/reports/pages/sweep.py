@@ -26,6 +26,7 @@ from reasoning_embedding.reports.reading import read_sweep
 from reasoning_embedding.reports.records import SEED, SweepRecord, half_width
 from reasoning_embedding.reports.shell import paragraphs, write_page
 from reasoning_embedding.reports.svg import parallel_coordinates
+from reasoning_embedding.secrets import written
 
 
 def build_sweep(folder: Path, report: Report) -> Path:
@@ -45,7 +46,9 @@ def build_sweep(folder: Path, report: Report) -> Path:
     states = [outcome.state for outcome in record.outcomes]
     counts = "".join(f", {states.count(state)} {state}" for state in sorted(set(states)))
     with atomic_folder(SweepFolder(folder).report) as target:
-        (target / "table.md").write_text("\n".join(map(to_markdown, tables.values())), encoding="utf-8")
+        (target / "table.md").write_text(
+            written("\n".join(map(to_markdown, tables.values()))), encoding="utf-8"
+        )
         found = {key: to_html(table) for key, table in tables.items()}
         sections = {
             "Best run": paragraphs(_best(record)),

@@ -30,7 +30,8 @@ from reasoning_embedding.reports.style import (
 
 from .backbones import accuracies, backbone_pairs, training_pairs
 
-_MAPS = ("dimension_correlation", "cka", "knn_jaccard")
+#: Maps from left to right; of CKA the form that attention sinks do not decide, where a record has it.
+_MAPS = (("dimension_correlation",), ("cka_unit", "cka"), ("knn_jaccard",))
 #: Groups of bars that stand side by side without their names touching.
 _GROUPS = 4
 
@@ -77,7 +78,9 @@ def draw_heat_maps(
 
 
 def _chosen(maps: list[HeatMap]) -> list[HeatMap]:
-    return [m for start in _MAPS for m in maps if m.metric.split("@")[0] == start][:3]
+    by_start = {m.metric.split("@")[0]: m for m in reversed(maps)}
+    found = [next((by_start[start] for start in forms if start in by_start), None) for forms in _MAPS]
+    return [m for m in found if m is not None]
 
 
 def _heat_map(figure: Any, axis: Any, heat_map: HeatMap, pair: AnalysedPair, words: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reasoning_embedding.backbones import Embedder, Pack, merged_state_dict, stock_model
+from reasoning_embedding.backbones import Embedder, Pack, head_state_dicts, merged_state_dict, stock_model
 from reasoning_embedding.distributed import World
 
 #: Makes the optimizer of a module's trainable parameters, as the engine left them.
@@ -71,8 +71,7 @@ class Engine(ABC):
             The gradient's norm before clipping, equal on all ranks. Where it is not finite the weights
             stay as they are.
         """
-        trained = [p for p in self.embedder.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.max_norm)
+        norm = self._clip()
         value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # ty: ignore[not-callable]
         if math.isfinite(value):
             for group in self.optimizer.param_groups:
@@ -80,6 +79,11 @@ class Engine(ABC):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return value
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient to the longest norm, if it is longer; return its norm before."""
+        trained = [p for p in self.embedder.parameters() if p.requires_grad]
+        return torch.nn.utils.clip_grad_norm_(trained, self.max_norm)
 
     @abstractmethod
     def weights(self, *, everywhere: bool = False) -> dict[str, Tensor]:
@@ -125,11 +129,22 @@ def full_copy(engine: Engine) -> Embedder:
     from accelerate import init_empty_weights
 
     stock = stock_model(engine.embedder)
-    weights = merged_state_dict(engine.embedder, engine.weights(everywhere=True))
+    complete = engine.weights(everywhere=True)
+    weights = merged_state_dict(engine.embedder, complete)
     settings = copy.deepcopy(stock.config)
     with init_empty_weights(include_buffers=False):
         model = type(stock)(settings)
     model.load_state_dict(weights, assign=True)
     model.set_attn_implementation(stock.config._attn_implementation)
-    embedder = Embedder(model, engine.embedder.tokenizer, engine.embedder.pooling, engine.embedder.prompts)
+    own = engine.embedder
+    embedder = Embedder(
+        model,
+        own.tokenizer,
+        own.readout,
+        own.prompts,
+        default_prompt_name=own.default_prompt_name,
+        max_tokens=own.max_tokens,
+    )
+    for head, tensors in zip(embedder.heads, head_state_dicts(own, complete), strict=True):
+        head.load_state_dict(tensors, assign=True)
     return embedder.to(engine.world.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -12,8 +14,9 @@ from torch.distributed.tensor import DTensor
 
 from reasoning_embedding.backbones import Embedder, decoder_layers
 from reasoning_embedding.config import EngineSettings
-from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed import World, sum_over_ranks
 
+from ..timers import phase
 from .base import Engine, MakeOptimizer, full_copy
 
 
@@ -33,6 +36,8 @@ class FSDP2(Engine):
     -----
     Until a step's last backward pass gradients stay unsharded on each rank, in float32, and are reduced once:
     communication is the same whatever the number of packs. The price is 4 bytes a trained parameter.
+
+    Heads stay whole on every rank, in their own precision; their gradients are summed once a step.
     """
 
     equal_forwards = True
@@ -56,13 +61,42 @@ class FSDP2(Engine):
         }
         for layer in decoder_layers(embedder):
             fully_shard(layer, **options)
-        self._root: Any = fully_shard(embedder, **options)
+        self._heads = list(embedder.heads.parameters())
+        self._root: Any = fully_shard(embedder, **options, ignored_params=set(self._heads))
         for module in self._root.modules():
             if hasattr(module, "set_gradient_divide_factor"):
                 # FSDP means over ranks; a step's gradient is the ranks' sum (gloo knows no scaled sum).
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
         self._optimizer = make_optimizer(embedder)
+
+    @contextlib.contextmanager
+    def summing(self) -> Generator[None]:
+        """Add up the backward passes inside, then sum those of the heads over ranks."""
+        yield
+        with phase("communication"):
+            for parameter in self._heads:
+                if parameter.requires_grad:
+                    own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                    parameter.grad = sum_over_ranks(own, self.world)
+
+    def _clip(self) -> Tensor:
+        """Clip shards and whole heads by the norm of all."""
+        trained = [p for p in self.embedder.parameters() if p.requires_grad]
+        heads = [p for p in trained if not isinstance(p, DTensor)]
+        if not heads:
+            return super()._clip()
+        sharded = [p.grad for p in trained if isinstance(p, DTensor) and p.grad is not None]
+        parts = [torch.nn.utils.get_total_norm([p.grad for p in heads if p.grad is not None])]
+        if sharded:
+            norm: Any = torch.nn.utils.get_total_norm(sharded)
+            parts.append(norm.full_tensor().to(parts[0].device))
+        total = torch.stack(parts).norm()
+        factor = float(torch.clamp(self.max_norm / (total + 1e-6), max=1.0))
+        for parameter in trained:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+        return total
 
     def backward(self, embeddings: Tensor, gradient: Tensor, *, last: bool) -> None:
         """Accumulate unsharded gradients; reduce them to shards with the last pass."""

@@ -16,6 +16,7 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from reasoning_embedding import config
 from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.asking import Asking
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.floors.bm25 import BM25Search
 from reasoning_embedding.evaluation.tasks.bright import read_bright
@@ -148,7 +149,7 @@ def test_queries_are_asked_as_mteb_asks_them(bright: Path) -> None:
         [task] = load_tasks([entry(bright, **more)])
         assert task.data.instruction == expected
         embedder = Counts()
-        score(task, MtebEncoder(embedder, model_meta("counts", "1"), query_template="{instruction}"))
+        score(task, MtebEncoder(embedder, model_meta("counts", "1"), asking=Asking(template="{instruction}")))
         assert embedder.prompts == {"", expected or ""}
 
 
@@ -193,5 +194,5 @@ def test_faulty_folders_are_said(bright: Path, tmp_path: Path) -> None:
         read_bright(bright, "biology")
     (bright / "documents" / "biology.jsonl").unlink()
     (bright / "documents" / "biology-00000-of-00001.parquet").write_bytes(b"PAR1, or not")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot read the parquet file"):
         read_bright(bright, "biology")

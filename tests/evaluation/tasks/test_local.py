@@ -20,6 +20,7 @@ from reasoning_embedding import config
 from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.data.mining.bm25 import BM25
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.evaluation.asking import Asking
 from reasoning_embedding.evaluation.encoder import MtebEncoder, model_meta
 from reasoning_embedding.evaluation.floors.bm25 import BM25Search
 from reasoning_embedding.evaluation.floors.tfidf import TfIdf
@@ -45,7 +46,7 @@ class RandomVectors:
 
 
 def as_mteb(model: Any) -> MtebEncoder:
-    return MtebEncoder(model, model_meta("test", "1"), query_template=TEMPLATE)
+    return MtebEncoder(model, model_meta("test", "1"), asking=Asking(template=TEMPLATE))
 
 
 def score(task: Any, model: Any) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def test_real_pairs_are_read_whole(real_data: Path) -> None:
         ("p.csv", "", (0, 1, 2), "the table has no rows"),
         ("p.csv", 'a,"b\n', (0, 1, 2), "cannot be read on"),
         ("p.tsv", "left\tright\tscore\n", ("left", "rihgt", "score"), "'rihgt'; did you mean 'right'"),
-        ("p.csv.gz", "not compressed", (0, 1, 2), "cannot be read on"),
+        ("p.csv.gz", "not compressed", (0, 1, 2), "broken gzip"),
         ("p.csv", "a,b,1\n", (0, 1, -1), "position -1 is below 0"),
     ],
 )

@@ -65,14 +65,18 @@ class Repo:
 class Fault:
     """What happens to requests whose ``METHOD path`` matches, `times` times after the first `after`.
 
-    `action` is a status, ``drop`` (the connection is cut while the body arrives) or ``lose`` (the request is
-    carried out and the connection cut before the answer).
+    `action` is a status, ``drop`` (the connection is cut while the body arrives), ``lose`` (the request is carried out
+    and the connection cut before the answer), ``hang`` (no answer ever comes), ``corrupt`` (a commit holds other bytes
+    than were sent), ``page`` (a web page answers with 200) or ``text`` (words answer with 200, called JSON).
+    `headers` come with a status, and `page` makes its body a web page.
     """
 
     pattern: str
     action: int | str
     times: int = 1_000_000
     after: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    page: bool = False
 
     def takes(self, line: str) -> bool:
         if not re.search(self.pattern, line):
@@ -96,6 +100,8 @@ class HubServer:
         #: ``METHOD path`` of every request.
         self.requests: list[str] = []
         self.lock = threading.RLock()
+        #: Set when the server ends, so that those who hang go home.
+        self.closing = threading.Event()
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -126,6 +132,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -145,6 +152,7 @@ class _Refused(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
+    corrupt = False
     protocol_version = "HTTP/1.1"
     #: Head and body leave together: apart, each answer would wait 40 ms for the client's acknowledgement.
     wbufsize = -1
@@ -186,6 +194,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         body = self._body()
+        if fault and fault.action == "hang":
+            self.hub.closing.wait(30)
+            self._cut()
+            return
+        if fault and (fault.page or fault.action in ("page", "text")):
+            self._say_page(fault)
+            return
+        self.corrupt = fault is not None and fault.action == "corrupt"
         try:
             if fault and isinstance(fault.action, int):
                 expired = "Invalid credentials in Authorization header" if fault.action == 401 else "fault"
@@ -197,6 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Message": refused.message, "Content-Type": "application/json"}
             headers |= {"X-Error-Code": refused.code} if refused.code else {}
             status = refused.status
+            headers |= fault.headers if fault else {}
         if fault and fault.action == "lose":
             self._cut()
             return
@@ -205,6 +222,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _say_page(self, fault: Fault) -> None:
+        content = b"<!DOCTYPE html><title>Welcome to the hotel</title>"
+        self.send_response(fault.action if isinstance(fault.action, int) else 200)
+        self.send_header(
+            "Content-Type", "application/json" if fault.action == "text" else "text/html; charset=utf-8"
+        )
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -382,6 +410,9 @@ class _Handler(BaseHTTPRequestHandler):
                 del files[value["path"]]
         if header.get("parentCommit") not in (None, tip):
             raise _Refused(412, "A commit has happened since. Please refresh and try again.")
+        if self.corrupt:
+            name = max(path for path in files if path.endswith((".safetensors", ".json")))
+            files[name] = files[name][:-1] + bytes([files[name][-1] ^ 1])
         user = self._user()
         oid = found.add(revision, Commit(files, header["summary"], user or "", tip))
         return {"commitUrl": f"{self.hub.url}/{repo}/commit/{oid}", "commitOid": oid, "pullRequestUrl": None}
