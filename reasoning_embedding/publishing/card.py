@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.backbones import Head, Readout, read_readout
 from reasoning_embedding.checkpoints import step_name
 from reasoning_embedding.checkpoints.scores import WHILE_TRAINING
 from reasoning_embedding.errors import InputError
@@ -17,12 +18,24 @@ from .markdown import fenced, table, text
 from .release import MAIN
 from .usage import TITLES, snippets
 
-_INTRODUCTION = """\
+_CAUSAL = """\
+Attention is causal, as in the language model it was made from; no remote code is needed.
+
+**Minimum versions: `transformers >= 5.2`, `sentence-transformers >= 6.0`.**"""
+
+_BIDIRECTIONAL = """\
 Attention is bidirectional by the stock architecture's own switch, `is_causal: false` in `config.json`; no
 remote code is needed.
 
 **Minimum versions: `transformers >= 5.2`, `sentence-transformers >= 6.0`.** Earlier versions of transformers
 ignore the switch without a word: attention stays causal and the embeddings are others."""
+
+_POOLED = {
+    "mean": "the mean of its last states",
+    "last": "the last state of a text",
+    "first": "the first state of a text",
+    "weighted_mean": "the mean of its last states weighted by position",
+}
 
 _CHECKED = """\
 Both blocks were run in a fresh process before this model was uploaded, and gave the trainer's own embeddings
@@ -87,11 +100,14 @@ def _sections(facts: Facts, folder: Path) -> Iterator[str]:
     step = "" if facts.revision.step is None else f", step {facts.revision.step}"
     named = facts.record.get("run") or facts.revision.checkpoint.resolve().name
     yield f"# {text(facts.release.repo.partition('/')[2])}"
+    saved = read_readout(str(folder))
+    readout = saved.readout if saved else Readout()
+    heads = "".join(f", a linear head to {head.out_features} dimensions" for head in readout.heads)
     yield (
-        f"A text embedder: a {text(config['model_type'])} decoder{layers} with bidirectional attention, the mean "
-        f"of its last states, unit length ({text(named)}{step}). Similarity is the cosine."
+        f"A text embedder: a {text(config['model_type'])} decoder{layers} with {readout.attention} attention, "
+        f"{_POOLED[readout.pooling]}{heads}, unit length ({text(named)}{step}). Similarity is the cosine."
     )
-    yield _INTRODUCTION
+    yield _CAUSAL if readout.causal else _BIDIRECTIONAL
     yield "## Usage"
     for library, code in snippets(folder, facts.release.repo, facts.revision.name).items():
         yield f"### {TITLES[library]}\n\n{fenced(code, 'python')}"
@@ -100,7 +116,7 @@ def _sections(facts: Facts, folder: Path) -> Iterator[str]:
     yield _lineage(facts)
     yield _recipe(facts)
     yield _data(facts)
-    yield _results(facts)
+    yield _results(facts, saved.prompts if saved else {})
     yield _contamination(facts.run.contamination)
     if facts.revision.name == MAIN:
         yield _figures(facts)
@@ -191,7 +207,7 @@ def _data(facts: Facts) -> str:
     return "## Training data\n\n" + table(("source", "from", "licence"), rows) + note
 
 
-def _results(facts: Facts) -> str:
+def _results(facts: Facts, prompts: dict[str, str]) -> str:
     scores = facts.scores.get(facts.revision.name)
     if not scores:
         return "## Results\n\nThis checkpoint was not scored."
@@ -208,7 +224,64 @@ def _results(facts: Facts) -> str:
     header = ("task", "metric", "score", "before training")[:columns]
     live = any(entry.get(WHILE_TRAINING) for entry in scores["tasks"])
     note = "\n\nTaken of the model while it trained, on the run's own light evaluation." if live else ""
-    return "## Results\n\n" + table(header, (row[:columns] for row in rows)) + note
+    shown = table(header, (row[:columns] for row in rows))
+    return "\n\n".join(["## Results", shown + note, *_how_scored(scores, prompts)])
+
+
+def _how_scored(scores: dict[str, Any], prompts: dict[str, str]) -> Iterator[str]:
+    """Say what was put before the texts, where they were cut, in which precision and readout they were embedded."""
+    settings = scores.get("settings") or {}
+    entries = [entry for entry in scores["tasks"] if "prompts" in entry or "prompt" in entry]
+    if not settings and not entries:
+        yield "How these texts were asked, cut and embedded is not recorded."
+        return
+    limit = settings.get("max_tokens")
+    parts = ["not cut" if limit is None else f"cut at {limit} tokens"]
+    parts += [f"embedded in {settings['dtype']}"] if settings.get("dtype") else []
+    if settings.get("truncate"):
+        parts.append(f"vectors truncated to {settings['truncate']} dimensions")
+    parts += [f"kept as {settings['quantize']}"] if settings.get("quantize") else []
+    readout = _readout_in_words(settings.get("readout"))
+    yield f"Texts were {', '.join(parts)}{f'; readout: {readout}' if readout else ''}."
+    asked: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        for pair in _sent(entry):
+            asked.setdefault(pair, []).append(str(entry["task"]))
+    if not asked:
+        return
+    lines = []
+    for (query, document), tasks in asked.items():
+        sides = [
+            f"{side} {f'after {text(json.dumps(prompt, ensure_ascii=False))}' if prompt else 'as they are'}"
+            for side, prompt in (("queries", query), ("documents", document))
+        ]
+        lines.append(f"- {text(', '.join(dict.fromkeys(tasks)))}: {', '.join(sides)}.")
+    yield "Scored with these prompts:\n\n" + "\n".join(lines)
+    used = {prompt for pair in asked for prompt in pair if prompt}
+    if unused := [name for name, prompt in prompts.items() if prompt and prompt not in used]:
+        names = ", ".join(map(text, unused))
+        yield f"No score was taken with the model's own prompt {names}: what it does to scores was not measured."
+
+
+def _sent(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Prompts of queries and of documents that a task's texts were embedded with, by subset."""
+    sent = entry.get("prompts") or {}
+    subsets = [sides for name, sides in sent.items() if name != "tasks" and isinstance(sides, dict)]
+    for sides in subsets:
+        texts = sides.get("query", next(iter(sides.values()), ""))
+        yield str(texts or ""), str(sides.get("document", texts) or "")
+    if not subsets:
+        yield str(entry.get("prompt") or ""), ""
+
+
+def _readout_in_words(record: Any) -> str:
+    """A readout as the store of scores holds it: of the packed forward, or of sentence-transformers."""
+    if not isinstance(record, dict):
+        return ""
+    if "modules" in record:
+        return f"{' + '.join(record['modules'])}, pooling {record.get('pooling')}"
+    known: dict[str, Any] = {**record, "heads": tuple(Head(**head) for head in record.get("heads", ()))}
+    return str(Readout(**known))
 
 
 def _contamination(found: dict[str, Any]) -> str:

@@ -25,7 +25,9 @@ def main() -> None:
                 exec(compile(code, f"<code for {library} on the model card>", "exec"), names)
             for number, (prompt, texts) in enumerate(job["probes"][index]):
                 if library == "sentence-transformers":
-                    vectors = names["model"].encode(texts, prompt=prompt or None, show_progress_bar=False)
+                    # An empty prompt is no prompt; without one the model's default would be put before the text.
+                    unit = {"normalize_embeddings": True} if "normalize_embeddings=True" in code else {}
+                    vectors = names["model"].encode(texts, prompt=prompt, show_progress_bar=False, **unit)
                 else:
                     vectors = names["embed"](texts, prompt).float().numpy()
                 arrays[f"{index}/{library}/{number}"] = np.asarray(vectors, dtype=np.float32)

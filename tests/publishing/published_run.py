@@ -14,6 +14,19 @@ from reasoning_embedding.files import write_json
 PROMPT = "Instruct: find the answer\nQuery: "
 
 
+def write_modules(folder: Path, **pooling: Any) -> None:
+    """The small files that make a folder an embedder with mean pooling, the prompt left out."""
+    kinds = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"library.{kind}"}
+        for place, (kind, path) in enumerate(kinds)
+    ]
+    write_json(folder / "modules.json", modules)
+    write_json(
+        folder / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False} | pooling
+    )
+
+
 def write_checkpoint(
     folder: Path, *, step: int | None = None, prompts: dict[str, str] | None = None, **provenance: Any
 ) -> Path:
@@ -31,8 +44,7 @@ def write_checkpoint(
         },
     )
     write_json(folder / "tokenizer_config.json", {"model_max_length": 64})
-    write_json(folder / "modules.json", [])
-    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False})
+    write_modules(folder)
     named = {"query": PROMPT, "document": ""} if prompts is None else prompts
     write_json(folder / "config_sentence_transformers.json", {"prompts": named})
     details = {"run": "small", "step": step} if step is not None else {}

@@ -26,7 +26,7 @@ from reasoning_embedding.publishing.markdown import fenced, table, text
 from reasoning_embedding.publishing.masking import mask, public, refuse_secrets
 from reasoning_embedding.publishing.release import ReleaseRecord, Verified, check_repo_name
 from reasoning_embedding.publishing.usage import TITLES, snippets, snippets_of_card
-from tests.publishing.published_run import PROMPT, read_jsonl, write_checkpoint, write_run
+from tests.publishing.published_run import PROMPT, read_jsonl, write_checkpoint, write_modules, write_run
 
 TOKEN = "hf_" + "a1B2" * 8
 PNG = b"\x89PNG\r\n\x1a\n rest"
@@ -156,6 +156,7 @@ def test_the_card_says_what_the_model_is_made_of(tmp_path: Path) -> None:
         "2601.21192",
         "2509.23024",
         "Please cite the base model ([Qwen/Qwen3-0.6B-Base]",
+        "How these texts were asked, cut and embedded is not recorded.",
         "## Limits",
         json.dumps(PROMPT),
     ):
@@ -165,6 +166,41 @@ def test_the_card_says_what_the_model_is_made_of(tmp_path: Path) -> None:
     step = card(release.exported(release.steps[0]))
     assert 'revision="step-000000"' in step
     assert "## Checkpoints" not in step
+
+
+def test_scores_stand_beside_how_they_were_taken(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    path = run.evaluation / "step-000006" / "scores.json"
+    scores = json.loads(path.read_text())
+    scores["settings"] = {
+        "max_tokens": 48,
+        "dtype": "bfloat16",
+        "readout": {
+            "attention": "bidirectional",
+            "pooling": "mean",
+            "include_prompt": False,
+            "end_token": False,
+            "heads": [],
+            "normalize": True,
+        },
+        "truncate": 16,
+        "quantize": None,
+    }
+    scores["tasks"][0]["prompts"] = {"default": {"query": "own *words*: ", "document": ""}}
+    path.write_text(json.dumps(scores))
+    release = plan_release(run.path, "me/small")
+    export(release, About(), quiet)
+    said = card(release.exported(release.main))
+    words = "Texts were cut at 48 tokens, embedded in bfloat16, vectors truncated to 16 dimensions; readout: "
+    assert f"{words}bidirectional, mean, prompt out." in said
+    assert '- own: queries after "own \\*words\\*: ", documents as they are.' in said
+    assert "No score was taken with the model's own prompt query" in said
+    scores["tasks"][0]["prompts"]["default"]["query"] = PROMPT
+    path.write_text(json.dumps(scores))
+    export(release, About(), quiet)
+    said = card(release.exported(release.main))
+    assert "No score was taken" not in said
+    assert "How these texts" not in said
 
 
 def test_a_figure_that_is_no_picture_is_refused(tmp_path: Path) -> None:
@@ -254,6 +290,7 @@ NASTY = st.sampled_from(
 @given(prompt=st.lists(AWKWARD | NASTY, max_size=4).map("".join), name=AWKWARD.filter(bool))
 def test_no_prompt_breaks_out_of_the_code(prompt: str, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        write_modules(Path(folder))
         settings_file = Path(folder) / "config_sentence_transformers.json"
         settings_file.write_text(json.dumps({"prompts": {name: prompt}}))
         codes = snippets(Path(folder), "me/model", "main")

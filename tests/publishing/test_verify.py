@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from reasoning_embedding.backbones import Embedder, Readout, load_decoder
+from reasoning_embedding.backbones import Embedder, Head, Readout, add_end_token, load_decoder
 from reasoning_embedding.checkpoints import content_hash, write_provenance
 from reasoning_embedding.checkpoints.embedder import save_checkpoint
 from reasoning_embedding.errors import ContractError, InputError
@@ -32,18 +33,24 @@ def quiet(line: str) -> None:
     pass
 
 
-def run_here(codes: Sequence[dict[str, str]], probes: Sequence[list[Any]]) -> dict[str, np.ndarray]:
-    """The card's code for transformers in this process, also in place of the slower library's."""
+def run_here(
+    codes: Sequence[dict[str, str]], probes: Sequence[list[Any]], *, both: bool = False
+) -> dict[str, np.ndarray]:
+    """The card's code in this process; that for transformers in place of the slower library's, unless `both`."""
     arrays = {}
     for index, code in enumerate(codes):
-        names: dict[str, Any] = {}
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(code[TRANSFORMERS], names)
+        names: dict[str, dict[str, Any]] = {}
+        for library in code if both else (TRANSFORMERS,):
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(code[library], names.setdefault(library, {}))
         for number, (prompt, texts) in enumerate(probes[index]):
-            vectors = names["embed"](texts, prompt).float().numpy()
+            vectors = names[TRANSFORMERS]["embed"](texts, prompt).float().numpy()
             arrays |= {
                 f"{index}/{library}/{number}": vectors for library in (TRANSFORMERS, SENTENCE_TRANSFORMERS)
             }
+            if both:
+                key = f"{index}/{SENTENCE_TRANSFORMERS}/{number}"
+                arrays[key] = names[SENTENCE_TRANSFORMERS]["model"].encode(texts, prompt=prompt)
     return arrays
 
 
@@ -51,9 +58,13 @@ def run_here(codes: Sequence[dict[str, str]], probes: Sequence[list[Any]]) -> di
 def publish(tmp_path: Path, tiny_backbone: Path) -> Callable[..., Release]:
     """Save, change and export a checkpoint; `change` sees the folder before its hash is recorded."""
 
-    def make(change: Callable[[Path], None] | None = None, *, include_prompt: bool = False) -> Release:
-        model, tokenizer = load_decoder(str(tiny_backbone), bidirectional=True)
-        readout = Readout(include_prompt=include_prompt)
+    def make(change: Callable[[Path], None] | None = None, *, left: bool = False, **settings: Any) -> Release:
+        readout = Readout(**settings)
+        model, tokenizer = load_decoder(str(tiny_backbone), bidirectional=not readout.causal)
+        if readout.end_token:
+            add_end_token(tokenizer, "here")
+        if left:
+            tokenizer.padding_side = "left"
         folder = tmp_path / "model"
         prompts = {"query": PROMPT, "other": "what is "}
         save_checkpoint(
@@ -92,6 +103,25 @@ def test_the_cards_code_gives_the_trainers_embeddings(
     export(release, About("mit"), quiet)  # another card
     with pytest.raises(AssertionError, match="verified twice"):
         verify(release, ReleaseRecord(release.folder), quiet, never)
+
+
+READOUTS = {
+    "last": {"attention": "causal", "pooling": "last", "end_token": True, "include_prompt": True},
+    "last, padded left": {"attention": "causal", "pooling": "last", "left": True, "include_prompt": True},
+    "weighted": {"attention": "causal", "pooling": "weighted_mean"},
+    "weighted, prompt in": {"pooling": "weighted_mean", "include_prompt": True},
+    "first": {"pooling": "first", "include_prompt": True},
+    "heads": {"heads": (Head(32, 48, activation="tanh"), Head(48, 16, bias=False))},
+}
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_the_cards_code_follows_the_readout(publish: Callable[..., Release], name: str) -> None:
+    release = publish(**READOUTS[name])
+    verify(release, ReleaseRecord(release.folder), quiet, partial(run_here, both=True))
+    said = (release.exported(release.main) / "README.md").read_text()
+    assert ("Attention is causal" in said) == (READOUTS[name].get("attention") == "causal")
+    assert ("a linear head to 16 dimensions" in said) == (name == "heads")
 
 
 def in_bfloat16(folder: Path) -> None:
@@ -274,3 +304,19 @@ def embed(texts, prompt):
 def test_the_export_has_the_checkpoints_hash(publish: Callable[..., Release]) -> None:
     release = publish()
     assert content_hash(release.exported(release.main)) == content_hash(release.main.checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma-3-270m"])
+def test_real_models_are_fit_to_be_published(real_models: Path, tmp_path: Path, name: str) -> None:
+    """Of thirty layers, with a chat template; of a tokenizer with more entries than the model embeds."""
+    model, tokenizer = load_decoder(str(real_models / name), bidirectional=True)
+    folder, embedder = tmp_path / "model", Embedder(model, tokenizer, Readout(), {"query": PROMPT})
+    save_checkpoint(folder, embedder, max_tokens=64, parent=None, step=1, readout=str(embedder.readout))
+    release = plan_release(folder, "me/model")
+    export(release, About(), quiet)
+    verify(release, ReleaseRecord(release.folder), quiet)
+    measured = json.loads((release.folder / "ledger.json").read_text())["revisions"]["main"]["verified"]
+    assert max(measured["differences"].values()) > 0
+    with pytest.raises(ContractError, match="differs from the trainer's"):
+        verify(release, ReleaseRecord(tmp_path), quiet, loaded_with(prompt_counted, tmp_path / "copy"))
