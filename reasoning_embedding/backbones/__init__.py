@@ -27,6 +27,7 @@ from .readout import (
     Head,
     Readout,
     SavedReadout,
+    is_decoder,
     read_readout,
     refuse_contradiction,
     require_decoder,

@@ -169,6 +169,18 @@ class SavedReadout:
             )
 
 
+def is_decoder(config: PreTrainedConfig) -> bool:
+    """Whether an architecture is a decoder language model."""
+    from transformers.models.auto import modeling_auto
+
+    kind = config.get_text_config().model_type
+    # BERT and architectures like it have a causal form too; they are published in the masked one.
+    return (
+        kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
+
+
 def require_decoder(config: PreTrainedConfig, where: str) -> None:
     """Refuse an encoder (BERT, MPNet, ...) and every architecture that is no decoder language model.
 
@@ -184,14 +196,10 @@ def require_decoder(config: PreTrainedConfig, where: str) -> None:
     ContractError
         Naming the architecture.
     """
-    from transformers.models.auto import modeling_auto
-
-    kind = config.get_text_config().model_type
-    decoders = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    # BERT and architectures like it have a causal form too; they are published in the masked one.
-    if kind not in decoders or kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if not is_decoder(config):
         raise ContractError(
-            f"{kind} is no decoder language model, and packed attention does not compute what it computes",
+            f"{config.get_text_config().model_type} is no decoder language model, and packed attention does not compute "
+            "what it computes",
             where=where,
             todo=f"name a decoder (qwen3, llama, gemma, ...), or {_ADVICE}",
         )

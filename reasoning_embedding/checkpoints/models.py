@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -184,7 +184,7 @@ def open_embedder(
         return load_embedder(model.folder).to(device)
     with contextlib.suppress(ContractError):  # the library may know what the packed forward does not
         read_readout(str(model.files))
-    library = LibraryEmbedder(_load_library(model)).to(device)
+    library = LibraryEmbedder(load_library(model)).to(device)
     if library.model.similarity_fn_name not in (None, "cosine"):
         say(
             f"{model.reference}: its similarity is {library.model.similarity_fn_name!r}; vectors are brought to unit "
@@ -244,7 +244,14 @@ def _compare(packed: Embedder, library: LibraryEmbedder) -> tuple[float, float]:
     return difference, noise
 
 
-def _load_library(model: ResolvedModel) -> SentenceTransformer:
+def load_library(model: ResolvedModel) -> SentenceTransformer:
+    """Load a model as sentence-transformers does, on the CPU; one without modules gets its mean pooling.
+
+    Raises
+    ------
+    InputError
+        If it cannot be loaded.
+    """
     from sentence_transformers import SentenceTransformer
 
     try:
@@ -261,3 +268,17 @@ def _load_library(model: ResolvedModel) -> SentenceTransformer:
             where=model.reference,
             todo="name a checkpoint folder, or a SentenceTransformer (folder or Hub id)",
         ) from error
+
+
+def library_tokens(model: SentenceTransformer, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
+    """Return the token ids of each text, int64, as sentence-transformers gives them to the model, cut at `max_tokens`.
+
+    What the library does to a text before (lower case, a chat template) is done.
+    """
+    own, first = model.max_seq_length, cast("Any", model[0])
+    try:
+        model.max_seq_length = max_tokens if own is None else min(max_tokens, own)
+        found = [first.preprocess([text])["input_ids"][0] for text in texts]
+    finally:
+        model.max_seq_length = own
+    return [ids.numpy().astype(np.int64) for ids in found]

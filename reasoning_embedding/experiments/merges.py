@@ -192,7 +192,7 @@ def _analyze(
     settings: config.Measuring, run: RunFolder, record: dict[str, Any], models: Models, report: Report
 ) -> None:
     """Compare every merge with every model; ``hrsa/track.parquet`` has all layers, the record the final norm."""
-    from reasoning_embedding.hrsa.capture import FINAL
+    from reasoning_embedding.hrsa.forward import FINAL
     from reasoning_embedding.hrsa.trajectory import Against, TrackTable, track
 
     instrument = make_instrument(settings, run.hrsa, report)

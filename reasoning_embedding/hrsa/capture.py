@@ -1,23 +1,24 @@
-"""Capturing a decoder's states on a probe set, by hooks that are always removed."""
+"""Capturing a model's states on a probe set, by hooks that are always removed."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from reasoning_embedding.backbones import decoder_layers, is_causal, make_pack, packs_for
+from reasoning_embedding.backbones import make_pack, packs_for
 from reasoning_embedding.data import tokens
 from reasoning_embedding.distributed import World, sum_over_ranks
 from reasoning_embedding.errors import InputError
 
+from .forward import attends_causally, hooked, layer_labels, states_of_pack, without_final_norm
+
 Tokens = Literal["all", "last", "mean"]
-FINAL = "final norm"
 #: How much longer (squared) a sink is than other states, how many there may be, and what they are looked for in.
 _SINK, _MOST_SINKS, _SINK_TEXTS, _SINK_TOKENS = 10, 4, 16, 64
 #: Takes, for each model, the rows (b, D) of every layer, and the text of each row.
@@ -132,30 +133,6 @@ def draw_sample(lengths: list[int], rule: Tokens, max_rows: int, seed: int, *, s
     return Sample(rule, documents, positions, skip)
 
 
-@contextlib.contextmanager
-def hooked(model: Any) -> Generator[list[torch.Tensor]]:
-    """Record the input of the first decoder layer and the output of each, in order, of the next forward.
-
-    The list is cleared by whoever reads it. The hooks go when the block ends, by an error too.
-    """
-    recorded: list[torch.Tensor] = []
-    layers = decoder_layers(model)
-
-    def before(module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        recorded.append(inputs[0] if inputs else named["hidden_states"])
-
-    def after(module: Any, inputs: Any, output: Any) -> None:
-        recorded.append(output[0] if isinstance(output, tuple) else output)
-
-    handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
-    handles += [layer.register_forward_hook(after) for layer in layers]
-    try:
-        yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.inference_mode()
 def read(
     models: Sequence[Any],
@@ -166,12 +143,12 @@ def read(
     world: World | None = None,
     each: Each | None = None,
 ) -> list[Activations]:
-    """Run the probe set through decoders in lockstep, once, and keep the sampled rows of every layer.
+    """Run the probe set through models in lockstep, once, and keep the sampled rows of every layer.
 
     Parameters
     ----------
     models : sequence of PreTrainedModel
-        From :func:`reasoning_embedding.backbones.load_decoder`: no head, packed attention.
+        Without a language-model head; see :mod:`.forward`.
     ids : sequence of list of array of int
         For each model, token ids of each text.
     sample : Sample
@@ -201,10 +178,8 @@ def read(
         for texts in packs[world.rank :: world.size]:
             rows = []
             for model, mine, states, keep in zip(models, ids, recorded, kept, strict=True):
-                states.clear()
                 pack = make_pack([mine[text] for text in texts], [0] * len(texts)).to(keep.device)
-                final = model(**pack.model_inputs()).last_hidden_state
-                hidden = [state[0].float() for state in (*states, final)]
+                hidden = states_of_pack(model, pack, states)
                 offsets = pack.cu_seqlens.long()
                 keep.add(texts, hidden, offsets)
                 if each is not None:
@@ -222,13 +197,7 @@ class _Kept:
     def __init__(self, model: Any, texts: int, sample: Sample) -> None:
         self.model, self.sample = model, sample
         self.device = next(model.parameters()).device
-        depth, width = len(decoder_layers(model)), model.config.hidden_size
-        self.labels = [
-            "embedding",
-            *(f"layer {i}" for i in range(1, depth)),
-            f"layer {depth} (pre-norm)",
-            FINAL,
-        ]
+        self.labels, width = layer_labels(model), model.config.hidden_size
         self.states = [torch.zeros(len(sample), width) for _ in self.labels]
         self.last, self.mean = (torch.zeros(texts, width) for _ in range(2))
         self.first = np.searchsorted(sample.documents, np.arange(texts + 1))
@@ -256,9 +225,11 @@ class _Kept:
                 tensor.copy_(sum_over_ranks(tensor.to(world.device), world))
         for label, state in zip(self.labels, self.states, strict=True):
             check_finite(state, self.model, label)
-        causal = is_causal(self.model.config)
+        causal = attends_causally(self.model)
         states = [state.numpy() for state in self.states]
-        return Activations(self.labels, states, self.last.numpy(), self.mean.numpy(), self.sample, causal)
+        normed = not np.array_equal(states[-1], states[-2])
+        labels = self.labels if normed else without_final_norm(self.labels)
+        return Activations(labels, states, self.last.numpy(), self.mean.numpy(), self.sample, causal)
 
 
 def check_finite(values: torch.Tensor, model: Any, label: str) -> None:
@@ -303,7 +274,7 @@ def leading_sinks(model: Any, ids: Sequence[np.ndarray]) -> int:
     Parameters
     ----------
     model : PreTrainedModel
-        From :func:`reasoning_embedding.backbones.load_decoder`.
+        Without a language-model head.
     ids : sequence of array of int
         Token ids of each text.
 
@@ -325,9 +296,8 @@ def leading_sinks(model: Any, ids: Sequence[np.ndarray]) -> int:
     places = _places(pack.cu_seqlens.long())
     found = 0
     with hooked(model) as states:
-        model(**pack.model_inputs())
-        for state in states[1:]:
-            squares = state[0].double().square().sum(dim=1)
+        for state in states_of_pack(model, pack, states)[1:-1]:
+            squares = state.double().square().sum(dim=1)
             usual = squares[places >= _MOST_SINKS].median()
             for place in range(_MOST_SINKS):
                 if squares[places == place].median() <= _SINK * usual:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +16,26 @@ from safetensors import SafetensorError
 
 from reasoning_embedding import config
 from reasoning_embedding.backbones import (
+    Embedder,
     load_config,
     load_decoder,
     load_tokenizer,
     read_readout,
     require_decoder,
+    untrained_decoder,
 )
 from reasoning_embedding.checkpoints import read_provenance
+from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.checkpoints.models import (
+    LibraryEmbedder,
+    library_tokens,
+    load_library,
+    open_embedder,
+)
 from reasoning_embedding.checkpoints.provenance import verify_recorded
+from reasoning_embedding.checkpoints.references import ResolvedModel
 from reasoning_embedding.distributed import World, sum_over_ranks
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.progress import Report
 
 from .cache import ActivationCache, activation_key, sinks_key
@@ -132,49 +144,108 @@ class OpenModel:
         Longer texts are cut.
     device : torch.device or str
         Where it computes.
+    report : callable
+        Is told where a model is not read by the packed forward, and why.
 
     Raises
     ------
     InputError
         If the checkpoint cannot be read.
     ContractError
-        If it is an embedder whose states the packed forward does not compute.
+        If its layers cannot be told apart.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, probe: ProbeSet, max_tokens: int, device: torch.device | str = "cpu"
+        self,
+        checkpoint: Checkpoint,
+        probe: ProbeSet,
+        max_tokens: int,
+        device: torch.device | str = "cpu",
+        report: Report = print,
     ) -> None:
         self.checkpoint, self.device = checkpoint, device
-        path, revision = str(checkpoint.path), checkpoint.revision
-        if (saved := read_readout(path, revision=revision)) is not None:
-            saved.refuse_wrapped_texts(path)
-        self.ids = tokenize(probe.texts, load_tokenizer(path, revision=revision), max_tokens)
+        self._resolved = ResolvedModel(checkpoint.reference, checkpoint.path, checkpoint.revision)
+        self._path, self._revision = str(checkpoint.path), checkpoint.revision
+        #: Whether its states are those of its own padded forward, as sentence-transformers runs it.
+        self.padded = self._needs_padding(report)
+        if self.padded:
+            library: Any = load_library(self._resolved)
+            self.ids = library_tokens(library, probe.texts, max_tokens)
+            model_config: Any = library[0].auto_model.config
+        else:
+            tokenizer = load_tokenizer(self._path, revision=self._revision)
+            self.ids = tokenize(probe.texts, tokenizer, max_tokens)
+            model_config = load_config(self._path, revision=self._revision)
         self.tokens = token_hash(self.ids)
-        model_config = load_config(path, revision=revision)
-        require_decoder(model_config, path)
         text = model_config.get_text_config()
-        #: Layers (embedding, decoder layers, final norm) and their width.
+        #: Layers (embedding, layers, final states) and their width.
         self.shape: tuple[int, int] = text.num_hidden_layers + 2, text.hidden_size
         #: All that decides the model but its weights.
         self.architecture: str = json.dumps(
             {**model_config.to_dict(), "_name_or_path": None}, sort_keys=True, default=str
         )
 
+    def _needs_padding(self, report: Report) -> bool:
+        """Whether the packed forward does not give this model's states; it is said why."""
+        try:
+            require_decoder(load_config(self._path, revision=self._revision), self._path)
+            saved = read_readout(self._path, revision=self._revision)
+            if saved is not None:
+                saved.refuse_wrapped_texts(self._path)
+        except ContractError as error:
+            report(
+                f"{self.checkpoint.reference}: {error.what}; its states are those of its own padded forward"
+            )
+            return True
+        if saved is None or self._resolved.provenance:
+            return False
+        return isinstance(open_embedder(self._resolved, report=report), LibraryEmbedder)
+
     @cached_property
     def model(self) -> Any:
-        """The decoder, on the device."""
-        path = str(self.checkpoint.path)
-        if Path(path).is_dir():
-            verify_recorded(Path(path))
+        """The model without its head, on the device."""
+        if Path(self._path).is_dir():
+            verify_recorded(Path(self._path))
         try:
-            model: Any = load_decoder(path, revision=self.checkpoint.revision)[0]
+            if self.padded:
+                library: Any = load_library(self._resolved)
+                model: Any = library[0].auto_model.float().eval()
+            else:
+                model = load_decoder(self._path, revision=self._revision)[0]
         except SafetensorError as error:
             raise InputError(
                 f"the weights cannot be read: {error}",
-                where=path,
+                where=self._path,
                 todo="save or download the checkpoint again",
             ) from error
         return model.to(self.device)
+
+    def untrained(self, seed: int) -> Any:
+        """A model of the same architecture with fresh weights, on the CPU."""
+        if not self.padded:
+            return untrained_decoder(self._path, revision=self._revision, seed=seed)
+        kind, settings = type(self.model), copy.deepcopy(self.model.config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return kind(settings).float().eval()
+
+    def vectors(self, texts: Sequence[str], max_tokens: int) -> tuple[np.ndarray, str] | None:
+        """Return what the model's own readout makes of texts, (n, D) unit vectors, and that readout in words.
+
+        None of a language model, which has no readout. No prompt is put before the texts, as before the states.
+        """
+        if not self.padded and read_readout(self._path, revision=self._revision) is None:
+            return None
+        if self.padded:
+            embedder: Embedder | LibraryEmbedder = LibraryEmbedder(load_library(self._resolved))
+            readout: dict[str, Any] = embedder.readout
+            words = f"{' + '.join(readout['modules'])}, pooling {readout['pooling']}"
+        else:
+            embedder = load_embedder(self._resolved.files)
+            words = str(embedder.readout)
+        own = embedder.max_tokens
+        limit = max_tokens if own is None else min(max_tokens, own)
+        return embedder.to(self.device).encode(texts, prompt="", max_tokens=limit), words
 
     def release(self) -> None:
         """Let the weights go."""
@@ -232,7 +303,7 @@ class Instrument:
         InputError
             If the checkpoint cannot be read, or cuts texts into other tokens than `like` while rows are tokens.
         """
-        reader = OpenModel(checkpoint, self.probe, self.settings.max_tokens, self.world.device)
+        reader = OpenModel(checkpoint, self.probe, self.settings.max_tokens, self.world.device, self.report)
         if like is not None and reader.tokens != like.tokens and self.settings.tokens != "mean":
             raise InputError(
                 f"{like.checkpoint.reference} and {checkpoint.reference} cut the probe texts into different tokens, "

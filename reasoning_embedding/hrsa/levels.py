@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from reasoning_embedding.backbones import untrained_decoder
 from reasoning_embedding.errors import InputError
 
 from .capture import Activations, Sample, read
@@ -104,8 +103,7 @@ def _untrained(a: OpenModel, b: OpenModel, sample: Sample, instrument: Instrumen
     if known is None:
         device, states = "cuda" if torch.cuda.is_available() else "cpu", []
         for reader, seed in zip((a, b), _SEEDS, strict=True):
-            path, revision = str(reader.checkpoint.path), reader.checkpoint.revision
-            model: Any = untrained_decoder(path, revision=revision, seed=seed).to(device)
+            model: Any = reader.untrained(seed).to(device)
             states += read([model], [reader.ids], sample, world=instrument.world)
         known = _level("random_initialisation", states[0].states, states[1], sample, instrument)
         instrument.untrained[key] = known

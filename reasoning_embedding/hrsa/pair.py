@@ -11,8 +11,8 @@ from reasoning_embedding import config
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.isolation import threads
 
-from .capture import FINAL
-from .instrument import Checkpoint, Instrument, ModelStates, PairStates, matched_layers
+from .forward import FINAL
+from .instrument import Checkpoint, Instrument, ModelStates, OpenModel, PairStates, matched_layers
 from .levels import reference_levels
 from .measure import (
     Measured,
@@ -26,6 +26,7 @@ from .measure import (
 )
 from .metrics.cka import cka_map, cka_of, unit_cka_map
 from .metrics.correlation import correlation_map, correlation_of
+from .metrics.layer import Layer
 from .metrics.neighbours import knn_overlap_of
 from .metrics.probe_transfer import linear_probe_transfer
 from .metrics.procrustes import heldout_texts
@@ -274,12 +275,35 @@ def compare(
         states = instrument.states(first, second)
         found = Comparison(states, instrument.probe, settings, every_interval=True)
         record: dict[str, Any] = {"name": name, **_record(found)}
+        if (own := _readouts(first, second, instrument)) is not None:
+            record["readouts"] = own
         measured = reference_levels(first, second, states, instrument, sibling) if levels else {}
         record["levels"] = {level: one.record() for level, one in measured.items()}
     shown = ("dimension_correlation", "cka", f"knn_jaccard@{_shown_k(found)}")
     values = ((metric, record["last"][metric]) for metric in shown)
     say(f"{name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in values if value is not None))
     return record
+
+
+def _readouts(a: OpenModel, b: OpenModel, instrument: Instrument) -> dict[str, Any] | None:
+    """Metrics between the vectors that the two models' own readouts (pooling, heads) give the probe texts.
+
+    None where one of them is a language model without a readout.
+    """
+    texts, settings = instrument.probe.texts, instrument.settings
+    one, other = (model.vectors(texts, settings.max_tokens) for model in (a, b))
+    if one is None or other is None:
+        return None
+    x, y = (Layer(side[0], dtype=np.float32) for side in (one, other))
+    rows = knn_rows([x] * 2, [y] * 2, settings.seed).context
+    found = measure(x, y, rows, np.arange(len(texts)), settings)
+    return {
+        "a": one[1],
+        "b": other[1],
+        "n": len(texts),
+        "last": {name: finite(found.metrics.get(name)) for name in metric_names(settings.k)},
+        "warnings": found.warnings,
+    }
 
 
 def _record(found: Comparison) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_file, read_json
 from reasoning_embedding.isolation import threads
 
-from .capture import FINAL
+from .forward import FINAL
 from .instrument import Checkpoint, Instrument, ModelStates, OpenModel
 from .measure import finite, measure_spectrum, merged_warnings
 from .pair import Comparison, features

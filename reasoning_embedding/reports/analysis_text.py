@@ -57,6 +57,7 @@ def analysis_lines(record: dict[str, Any]) -> Iterator[str]:
         yield title
         yield from (_metric(record, levels, name) for name in metrics)
     yield from _function(record)
+    yield from _own_vectors(record)
     yield ""
     yield from _layers(record)
     yield ""
@@ -86,6 +87,19 @@ def _metric(record: dict[str, Any], levels: dict[str, dict[str, float | None]], 
     interval = brackets((bounds[0], bounds[1])) if bounds else ""
     beside = " ".join(f"{number(values.get(name)):>13s}" for values in levels.values())
     return f"  {metric_label(name).title:36s} {number(record['last'][name]):>7s} {interval:>17s} {beside}"
+
+
+def _own_vectors(record: dict[str, Any]) -> Iterator[str]:
+    """The texts' vectors by each model's own readout, where both have one."""
+    found = record.get("readouts")
+    if not found:
+        return
+    yield f"Own vectors: what the two readouts make of {found['n']} texts (A: {found['a']}; B: {found['b']})"
+    yield from (
+        f"  {metric_label(name).title:36s} {number(value):>7s}"
+        for name, value in found["last"].items()
+        if value is not None
+    )
 
 
 def _function(record: dict[str, Any]) -> Iterator[str]:

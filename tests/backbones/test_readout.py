@@ -133,7 +133,7 @@ def test_encoders_are_refused_and_decoders_are_not(encoder: Path, tiny_backbone:
 
 
 @pytest.mark.parametrize("verb", ["analyze", "track"])
-def test_states_of_an_encoder_are_refused(
+def test_an_encoder_beside_a_decoder_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, encoder: Path, checkpoint: Path
 ) -> None:
     from reasoning_embedding.cli.main import app
@@ -143,8 +143,9 @@ def test_states_of_an_encoder_are_refused(
     write_lines(probe, [{"text": f"red cat {number}"} for number in range(12)])
     words = [checkpoint, encoder, "--probe", probe, "-o", "output"]
     result = CliRunner().invoke(app, [verb, *map(str, words)])
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == 0, result.output
     assert "bert is no decoder language model" in result.output
+    assert "its states are those of its own padded forward" in result.output
 
 
 def test_a_published_encoder_is_refused(real_models: Path) -> None:

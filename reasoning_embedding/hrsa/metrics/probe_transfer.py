@@ -22,6 +22,8 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 #: Fewer rows of a class than this cannot be cut into train, dev and test.
 FEWEST = 5
 _ITERATIONS = 500
+#: Below this float32 squares to 0.
+_UNDERFLOW = 1e-19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,6 +114,7 @@ def linear_probe_transfer(
     train, held_dev, held_test = (use[part] for part in stratified_split(codes[use], dev, test, seed))
     mean, spread = x[train].mean(axis=0), x[train].std(axis=0)
     still = x[train].min(axis=0) == x[train].max(axis=0)  # their spread may be a rounding residue
+    still |= spread < _UNDERFLOW  # dead dimensions of MiniLM, whose squares float32 cannot hold
     if still.any():
         warnings.append(f"{still.sum()} of {x.shape[1]} dimensions are constant on X's training rows")
         spread = np.where(still, 1.0, spread)
