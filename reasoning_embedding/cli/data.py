@@ -1,4 +1,4 @@
-"""``rembed data``: mine hard negatives, filter rows, describe a data set, prepare a cache."""
+"""``rembed data``: mine hard negatives, score rows by a teacher, filter rows, describe a data set, prepare a cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from ._terminal import silence_libraries, speaker
 if TYPE_CHECKING:
     from reasoning_embedding.preparing.search import Searcher
 
-app = make_app("Training data: mine hard negatives, filter rows, describe a data set, prepare a cache.")
+app = make_app(
+    "Training data: mine hard negatives, score by a teacher, filter, describe a data set, prepare a cache."
+)
 
 Rows = Annotated[
     Path,
@@ -105,6 +107,58 @@ def mine(
         f"{found['rows']:,} rows, {found['negatives'] / found['rows']:.2f} negatives a row, "
         f"{found['rows_without_negatives']:,} rows without; mean score of positives "
         f"{found['mean_positive_score']:.4f}, of negatives {found['mean_negative_score']:.4f}"
+    )
+    typer.echo(f"rows: {output}")
+
+
+def score(
+    teacher: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint, any SentenceTransformer or CrossEncoder (folder or Hub id), or bm25.",
+            metavar="MODEL",
+        ),
+    ],
+    rows: Rows,
+    output: Output,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write the texts' vectors, for distillation from vectors."),
+    ] = None,
+    max_tokens: MaxTokens = None,
+    query_template: Template = None,
+    query_prompt: Annotated[
+        str | None, typer.Option(help="Put before every query. Absent: the model's own prompt.")
+    ] = None,
+    document_prompt: Annotated[
+        str | None, typer.Option(help="Put before every document. Absent: the model's own prompt.")
+    ] = None,
+) -> None:
+    """Give every row a teacher's scores of its positives and negatives (pos_scores, neg_scores).
+
+    An embedder's score is the cosine, a cross-encoder's its logit. A stopped command goes on when it is given again.
+
+    Raises
+    ------
+    InputError
+        If rows or model cannot be used, or the output exists and this command did not make it.
+    SetupError
+        If a library is missing, the Hub cannot be reached or the output cannot be written.
+    """
+    require_output_file(output)
+    silence_libraries()
+    from reasoning_embedding.preparing.files import data_section
+    from reasoning_embedding.preparing.scoring import Teacher, score_file
+
+    asked = Teacher(teacher, max_tokens, query_template, query_prompt, document_prompt)
+    found = score_file(data_section(rows), output, asked, vectors=vectors, report=speaker())
+    positive, negative = (
+        "-" if value is None else f"{value:.4f}"
+        for value in (found["mean_positive_score"], found["mean_negative_score"])
+    )
+    typer.echo(
+        f"{found['pairs']:,} pairs of {found['rows']:,} rows scored by {found['teacher']['score']}: mean of positives "
+        f"{positive}, of negatives {negative}"
     )
     typer.echo(f"rows: {output}")
 
@@ -295,6 +349,7 @@ def _window(ranks: str) -> tuple[int, int]:
 
 
 add(app, mine, "mine")
+add(app, score, "score")
 add(app, filter_, "filter")
 add(app, stats, "stats")
 add(app, prepare, "prepare")
