@@ -153,9 +153,11 @@ class Train(Stage):
         self, experiment: config.ExperimentConfig, run: config.ExperimentRun, after: tuple[str, ...]
     ) -> None:
         self.experiment, self.run = experiment, run.name
+        # What its readout says decides, not what it is called.
+        recipe = experiment.recipe.model_copy(update={"readout": experiment.readout(run.readout)})
         settings = {
-            "run": run.model_dump(mode="json"),
-            "recipe": with_old_defaults(config.resolved_json(experiment.recipe)),
+            "run": run.model_dump(mode="json", exclude={"readout"}),
+            "recipe": with_old_defaults(config.resolved_json(recipe)),
         }
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
         super().__init__(f"train-{run.name}", settings, needs, after)

@@ -106,7 +106,7 @@ def start_training(
 
 
 def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConfig:
-    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its seed.
+    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its readout, its seed.
 
     Raises
     ------
@@ -126,6 +126,7 @@ def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConf
     if isinstance(backbone, str):
         backbone = config.PretrainedBackbone(path=str(folder.stage(backbone).path))
     recipe = {field: getattr(experiment.recipe, field) for field in config.Recipe.model_fields}
+    recipe["readout"] = experiment.readout(run.readout)
     group = experiment.recipe.logging.group or experiment.name
     recipe["logging"] = experiment.recipe.logging.model_copy(update={"group": group})
     return config.RunConfig(
