@@ -114,7 +114,9 @@ class ExperimentConfig(Section):
                 raise conflict(f"there is no readout {run.readout!r}{hint}", "runs", index, "readout")
             cell = run.model_dump_json(exclude={"name"})
             if self.readouts and cell in cells:
-                message = f"runs {cells[cell]!r} and {run.name!r} are one: the same backbone, readout and seed"
+                message = (
+                    f"runs {cells[cell]!r} and {run.name!r} are one: the same backbone, readout and seed"
+                )
                 raise conflict(message, "runs", index)
             cells[cell] = run.name
         for name in self.readouts:
