@@ -30,7 +30,7 @@ from .evaluation import (
     TrainingEvaluation,
     WorldTask,
 )
-from .experiment import ExperimentConfig, ExperimentRun
+from .experiment import ExperimentConfig, ExperimentRun, RunGrid
 from .lineage import (
     DpoStage,
     Gates,
@@ -50,8 +50,8 @@ from .loss import (
     InfoNCE,
     LearntTemperature,
     SIGReg,
-    TeacherVectors,
     Uniformity,
+    VectorDistillation,
 )
 from .merge import (
     Dare,

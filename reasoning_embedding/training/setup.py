@@ -220,7 +220,8 @@ def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Repor
 
     # The backbone, its tokens and its loss.
     embedder = _embedder(settings, chosen, run, table, start.step)
-    for line in chosen.lines(_name(settings.backbone)):
+    templated = embedder.tokenizer.chat_template is not None
+    for line in chosen.lines(_name(settings.backbone), chat_template=templated):
         report(line)
     loss = build_loss(settings.loss, embedder.dimension)
     inputs = input_contract(embedder.tokenizer)
