@@ -59,7 +59,7 @@ def test_the_references_agree_with_each_other(small):
         assert numpy_metrics.textbook_cka(a[i], b[j]) == pytest.approx(value, abs=1e-5)
         assert numpy_metrics.careful_cka(a[i], b[j]) == pytest.approx(value, abs=1e-5)
     labels = np.arange(small.texts) % 3
-    ours = bench_hrsa.analysis(a, b, labels, small.texts, every_pair=True)
+    ours = bench_hrsa.analysis(a, b, labels, small.texts, overlaps_of_all=True)
     assert ours["h_inv"][0] == pytest.approx(numpy_metrics.procrustes(a[0], b[0])[0], abs=1e-4)
     assert ours["knn"][0][1] == pytest.approx(numpy_metrics.knn_overlap(a[0], b[1], 10), abs=0.01)
     assert ours["correlation"][2][0] == pytest.approx(numpy_metrics.correlation(a[2], b[0]), abs=1e-5)
