@@ -121,7 +121,9 @@ class Grow(Stage):
         self.parent = grown.needs
         tokenizer = lineage.model_dump(mode="json", include={"tokenizer"})
         settings = {"stage": grown.model_dump(mode="json"), **tokenizer}
-        super().__init__(self.of(name), settings, (self.of(self.parent),) if self.parent else ())
+        twin = getattr(grown, "placebo_of", None)
+        needs = tuple(self.of(needed) for needed in (self.parent, twin) if needed is not None)
+        super().__init__(self.of(name), settings, needs)
 
     @staticmethod
     def of(backbone: str) -> str:
@@ -289,6 +291,7 @@ def find_stage(experiment: config.ExperimentConfig, name: str) -> Stage:
 #: Settings that versions before did not have, by the section they stand in, each with its default.
 _NEW: dict[tuple[str, str], Any] = {
     ("", "skip_first"): "auto",
+    ("stage", "placebo_of"): None,
     ("", "reference_levels"): True,
     ("pairs", "sibling"): None,
     ("hrsa", "skip_first"): "auto",
