@@ -17,6 +17,7 @@ from reasoning_embedding.config.lineage import (
     Stage,
     TextCorpus,
 )
+from reasoning_embedding.config.resolved import without_new_keys
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import hash_file
 
@@ -51,11 +52,9 @@ def settings_hash(lineage: Lineage, name: str) -> str:
         If the lineage has no such stage or a file of its corpus is missing.
     """
     stage = find_stage(lineage, name)
-    own = stage.model_dump(mode="json", exclude={"gates", "threads"})
-    if own.get("placebo_of", "") is None:
-        del own["placebo_of"]  # what versions before grew is known again
+    own = {"stage": stage.model_dump(mode="json", exclude={"gates", "threads"})}
     settings: dict[str, Any] = {
-        "stage": own,
+        **without_new_keys(own),  # what versions before grew is known again
         "files": [hash_file(file) for file in _files(lineage, stage)],
     }
     if isinstance(stage, PretrainStage) and lineage.tokenizer is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scipy.special import stdtrit
 
+from reasoning_embedding.config.replicates import Replicates, grown_stage
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence, equivalence_of_estimate
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std, seed_band
@@ -91,6 +92,10 @@ class GrownBackbone:
     """One measurement a format; the first is of the format the stage was taught, which gates hold for."""
     thresholds: dict[str, float]
     metrics: tuple[dict[str, Any], ...]
+    weight_change: float | None = None
+    """Norm of the change from the parent's weights."""
+    live_updates: int | None = None
+    """Of RLVR: steps in which the samples of some prompt were rewarded differently."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +287,30 @@ class Experiment:
     """What a full report would show and this folder does not hold, one sentence each."""
     contamination: dict[str, Any] = field(default_factory=dict)
     """``contamination.json``: evaluation texts that also stand in the training data, by task."""
+    replicates: Replicates | None = None
+    """The design, where lineages were grown again."""
+
+    @property
+    def stage_of_run(self) -> dict[str, str]:
+        """Stage of every run of a replicate design, both as one lineage's are called in its template."""
+        if self.replicates is None:
+            return {}
+        first, stages = self.replicates.run("", 1, 1), {}
+        for run in self.runs:
+            if run.backbone is not None and run.name.endswith(first):
+                stages[run.name.removesuffix(first)] = run.backbone.removesuffix(grown_stage("", 1))
+        return stages
+
+    @property
+    def own_bases(self) -> bool:
+        """Whether every lineage of a replicate design has a base of its own; else all arms grew from one that was given."""
+        if self.replicates is None:
+            return False
+        names = {
+            self.replicates.run(self.replicates.base, lineage, 1) for lineage, _ in self.replicates.cells
+        }
+        bases = {run.backbone for run in self.runs if run.name in names}
+        return len(bases) == len(names)
 
     @property
     def band(self) -> Band | None:
