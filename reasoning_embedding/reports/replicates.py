@@ -243,7 +243,7 @@ def replicate_table(experiment: Experiment) -> Grid:
         caption=f"Each of {lineages} lineages was grown again from other seeds. Difference: arm less placebo, {kind} over "
         "lineages, contrastive seeds averaged within, with the 95 % interval. The primary question and all margins "
         "were named before the run; the p-values of the others are corrected by Holm. “Equivalent within margin”: "
-        f"two one-sided tests at 5 %; “different”: p below 5 %; “undecided”: neither. Fewer than {LINEAGES} lineages get no word.",
+        f"two one-sided tests at 5 %; “different”: p below 5 %; “undecided”: neither. No word below {LINEAGES} lineages.",
         columns=named_columns(
             "arm",
             "measure",
