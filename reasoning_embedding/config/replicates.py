@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,9 @@ from .base import Name, Positive, PositiveFloat, Section, Text, conflict
 from .lineage import FineTuneStage, Gates, GivenStage, Lineage, Stage
 from .reading.suggestions import did_you_mean
 from .references import parse
+
+if TYPE_CHECKING:
+    from .experiment import ExperimentRun
 
 #: What a placebo is called beside its arm.
 PLACEBO = "{}-placebo"
@@ -170,9 +173,9 @@ class _Plan:
 def expand(
     replicates: Replicates,
     lineage: Lineage,
-    runs: Sequence[tuple[str, str, int]],
+    runs: Sequence[ExperimentRun],
     analysis: Analysis | None,
-) -> tuple[Lineage, list[tuple[str, str, int]], Analysis | None]:
+) -> tuple[Lineage, list[ExperimentRun], Analysis | None]:
     """Return stages, runs and comparisons of every lineage, from those of one.
 
     Parameters
@@ -182,8 +185,8 @@ def expand(
     lineage : Lineage
         Stages of one lineage. Given checkpoints are shared; every other stage is grown again from its seed plus the
         lineage's number less one.
-    runs : sequence of (str, str, int)
-        Name, stage and seed of every run of one lineage.
+    runs : sequence of ExperimentRun
+        Those of one lineage, each on one of its stages.
     analysis : Analysis or None
         Its pairs and trajectories are repeated; the pairs that the measures need are added.
 
@@ -193,7 +196,7 @@ def expand(
         Where the base or an arm is no run, an arm was not fine-tuned from the base, or measures need an analysis.
     """
     stages = {stage.name: stage for stage in lineage.stages}
-    backbones = {name: stage for name, stage, _ in runs}
+    backbones = {run.name: str(run.backbone) for run in runs}
     _check(replicates, stages, backbones, analysis)
     template: list[Stage] = []
     for stage in lineage.stages:
@@ -201,27 +204,29 @@ def expand(
         if any(backbones[arm] == stage.name for arm in replicates.arms):
             template.append(_placebo_of(stage))
     placebo_runs = [
-        (PLACEBO.format(name), PLACEBO.format(stage), seed)
-        for name, stage, seed in runs
-        if name in replicates.arms
+        run.model_copy(update={"name": PLACEBO.format(run.name), "backbone": PLACEBO.format(run.backbone)})
+        for run in runs
+        if run.name in replicates.arms
     ]
     every = [*runs, *placebo_runs]
     plan = _Plan(
         replicates,
         {stage.name: stage for stage in template},
-        {name: stage for name, stage, _ in every},
+        {run.name: str(run.backbone) for run in every},
     )
     grown: list[Stage] = [stage for stage in template if stage.name in plan.given]
     for number in range(1, replicates.lineages + 1):
         grown += [_again(plan, stage, number) for stage in template if stage.name not in plan.given]
     trained = [
-        (
-            replicates.run(name, number, seed),
-            plan.stage(stage, number),
-            first + (number - 1) * replicates.seeds + seed - 1,
+        run.model_copy(
+            update={
+                "name": replicates.run(run.name, number, seed),
+                "backbone": plan.stage(str(run.backbone), number),
+                "seed": run.seed + (number - 1) * replicates.seeds + seed - 1,
+            }
         )
         for number, seed in replicates.cells
-        for name, stage, first in every
+        for run in every
     ]
     lineage = lineage.model_copy(update={"stages": grown})
     return lineage, trained, None if analysis is None else _compared(plan, analysis)
