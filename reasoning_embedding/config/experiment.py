@@ -20,9 +20,11 @@ class ExperimentRun(Section):
     """A run of the experiment: only its backbone and its seed are its own."""
 
     name: Name
+    """Names the run's folder, its scores and ``run:NAME`` in ``analysis``."""
     backbone: Name | Backbone
     """The name of a stage of the lineage, or a backbone."""
     seed: NonNegative = 0
+    """Of the order of rows, the negatives drawn and dropout."""
 
 
 class ExperimentConfig(Section):
@@ -30,15 +32,23 @@ class ExperimentConfig(Section):
 
     kind: Literal["experiment"]
     name: Name
+    """Names the folder below ``output_dir``."""
     output_dir: str = "runs"
+    """Where experiments lie."""
     title: str | None = None
+    """Heading of the report; absent: the name."""
     jobs: Positive = 1
     """Stages run side by side, each a process of its own."""
     lineage: Lineage | None = None
+    """Backbones that are grown first; absent: all runs name theirs."""
     recipe: Recipe
+    """What all runs share, so that only what a run names can differ."""
     runs: Annotated[list[ExperimentRun], Field(min_length=1)]
+    """The embedders that are trained."""
     evaluation: Evaluation | None = None
+    """What their checkpoints are scored on when all are trained."""
     analysis: Analysis | None = None
+    """What HRSA compares when all are trained."""
 
     @model_validator(mode="after")
     def _names_resolve(self) -> ExperimentConfig:
