@@ -63,6 +63,23 @@ class Distillation(Section):
     """Divides the teacher's scores."""
 
 
+class VectorDistillation(Section):
+    """A teacher's vectors of the texts (``rembed data score --vectors``), whose similarities are learnt.
+
+    KL(softmax(teacher) || softmax(student)) of each query over all documents of the batch. Only similarities are
+    compared, so the teacher's vectors may have any length.
+    """
+
+    folder: str
+    """What ``rembed data score MODEL ROWS -o OUT --vectors FOLDER`` wrote of the rows of this run."""
+    weight: PositiveFloat = 1.0
+    """What it is multiplied by in the loss."""
+    temperature: PositiveFloat | None = None
+    """Divides the student's cosines; absent: the loss's temperature."""
+    teacher_temperature: PositiveFloat | None = None
+    """Divides the teacher's cosines; absent: the student's temperature."""
+
+
 class Uniformity(Section):
     """log mean exp(-t |x - y|^2), of the queries and of the positives (Wang and Isola, arXiv 2005.10242)."""
 
@@ -123,6 +140,8 @@ class InfoNCE(Section):
     """Weight of each entry of ``matryoshka``; absent: 1. The full width has weight 1 unless it is listed."""
     distillation: Distillation | None = None
     """Learn a teacher's scores, too; absent: no teacher."""
+    teacher_vectors: VectorDistillation | None = None
+    """Learn the similarities of a teacher's vectors, too; absent: none."""
     uniformity: Uniformity | None = None
     """Push embeddings apart, too; absent: no."""
     sigreg: SIGReg | None = None
