@@ -30,7 +30,7 @@ from .evaluation import (
     TrainingEvaluation,
     WorldTask,
 )
-from .experiment import ExperimentConfig, ExperimentRun
+from .experiment import ExperimentConfig, ExperimentRun, RunGrid
 from .lineage import (
     DpoStage,
     Gates,
@@ -43,7 +43,16 @@ from .lineage import (
     Stage,
     StageCheckpoints,
 )
-from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
+from .loss import (
+    Anchor,
+    Distillation,
+    FalseNegatives,
+    InfoNCE,
+    LearntTemperature,
+    SIGReg,
+    Uniformity,
+    VectorDistillation,
+)
 from .merge import (
     Dare,
     Karcher,

@@ -50,7 +50,7 @@ _SCHEDULE = (
     "training.restarts",
 )
 #: Say where something lies; what lies there is compared instead.
-_PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
+_PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)|loss\.teacher_vectors\.folder")
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
 _EARLIER_DEFAULTS: dict[str, Any] = {
@@ -64,6 +64,11 @@ _NEW_KEYS: dict[str, Any] = {
     "training.device": "auto",
     "data.sources.*.columns": None,
     "data.sources.*.min_score": None,
+    "loss.teacher_vectors": None,
+    "hrsa.skip_first": "auto",
+    "analysis.skip_first": "auto",
+    "analysis.reference_levels": True,
+    "analysis.pairs.*.sibling": None,
 }
 
 
@@ -77,7 +82,11 @@ def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
 
     By it the runs of a sweep, and the stages of an experiment, of those versions are known again.
     """
-    resolved = _without_new_defaults(resolved)
+    resolved = without_new_keys(resolved)
+    for key, old in _EARLIER_DEFAULTS.items():
+        for place, last in _places(resolved, key.split(".")):
+            if place.get(last, ABSENT) is None:
+                place[last] = old
     if (section := resolved.get("evaluation")) is not None:
         resolved["evaluation"] = evaluation_of_before(section)
     readout = resolved["readout"]
@@ -88,17 +97,13 @@ def with_old_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def _without_new_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Leave out new keys that say nothing, and fill in what is open now and had a default then."""
+def without_new_keys(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return resolved settings, sections under their own names, without the keys of today that say nothing."""
     resolved = copy.deepcopy(resolved)
     for key, default in _NEW_KEYS.items():
         for place, last in _places(resolved, key.split(".")):
             if place.get(last, ABSENT) == default:
                 del place[last]
-    for key, old in _EARLIER_DEFAULTS.items():
-        for place, last in _places(resolved, key.split(".")):
-            if place.get(last, ABSENT) is None:
-                place[last] = old
     return resolved
 
 

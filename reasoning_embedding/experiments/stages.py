@@ -13,7 +13,7 @@ from reasoning_embedding import __version__, config
 from reasoning_embedding.checkpoints import ExperimentFolder, content_hash
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
 from reasoning_embedding.config.reading.suggestions import did_you_mean
-from reasoning_embedding.config.resolved import evaluation_of_before, with_old_defaults
+from reasoning_embedding.config.resolved import evaluation_of_before, with_old_defaults, without_new_keys
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import hash_file
 from reasoning_embedding.progress import Report
@@ -38,12 +38,20 @@ class Stage(ABC):
         Stages that must be finished before, and whose results decide this one's.
     after : tuple of str
         Stages that must be finished before, and decide nothing.
+    before : dict, optional
+        The settings as versions before wrote them, which knew fewer and had other defaults; absent: the same.
     """
 
     def __init__(
-        self, name: str, settings: dict[str, Any], needs: tuple[str, ...] = (), after: tuple[str, ...] = ()
+        self,
+        name: str,
+        settings: dict[str, Any],
+        needs: tuple[str, ...] = (),
+        after: tuple[str, ...] = (),
+        before: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.settings, self.needs, self.after = name, settings, needs, after
+        self._before = settings if before is None else before
 
     @abstractmethod
     def work(self, folder: ExperimentFolder, report: Report) -> None:
@@ -69,12 +77,11 @@ class Stage(ABC):
         hash_of : callable
             Hashes the content of a file that the settings name.
         as_before : bool
-            The key that versions before gave the stage, which knew fewer settings and had other defaults: what they
-            finished stays finished.
+            The key that versions before gave the stage: what they finished stays finished.
         """
         inputs = {
             "version": __version__,
-            "settings": _as_before(self.settings) if as_before else self.settings,
+            "settings": self._before if as_before else self.settings,
             "files": {str(path): hash_of(path) for path in sorted(set(_files_named(self.settings)))},
             "parents": {need: outputs.get(need) for need in self.needs},
         }
@@ -92,7 +99,7 @@ class Contamination(Stage):
             "data": data.model_dump(mode="json"),
             "tasks": [task.model_dump(mode="json") for task in tasks],
         }
-        super().__init__(self.NAME, settings)
+        super().__init__(self.NAME, settings, before=without_new_keys(settings))
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Refuse data that the models are scored on, and write down which texts both have."""
@@ -153,12 +160,14 @@ class Train(Stage):
         self, experiment: config.ExperimentConfig, run: config.ExperimentRun, after: tuple[str, ...]
     ) -> None:
         self.experiment, self.run = experiment, run.name
-        settings = {
-            "run": run.model_dump(mode="json"),
-            "recipe": with_old_defaults(config.resolved_json(experiment.recipe)),
-        }
+        # What its readout says decides, not what it is called.
+        own = experiment.recipe.model_copy(update={"readout": experiment.readout(run.readout)})
+        recipe = config.resolved_json(own)
+        settings = {"run": run.model_dump(mode="json", exclude={"readout"}), "recipe": recipe}
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
-        super().__init__(f"train-{run.name}", settings, needs, after)
+        super().__init__(
+            f"train-{run.name}", settings, needs, after, settings | {"recipe": with_old_defaults(recipe)}
+        )
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Train it, or go on; a run that other settings made there is set aside."""
@@ -185,7 +194,8 @@ class Evaluate(Stage):
         self, experiment: config.ExperimentConfig, evaluation: config.Evaluation, needs: tuple[str, ...]
     ) -> None:
         self.experiment, self.evaluation = experiment, evaluation
-        super().__init__("evaluate", evaluation_of_before(evaluation.model_dump(mode="json")), needs)
+        settings = evaluation.model_dump(mode="json")
+        super().__init__("evaluate", settings, needs, before=evaluation_of_before(settings))
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Score what is not scored yet."""
@@ -211,7 +221,10 @@ class Analyze(Stage):
 
     def __init__(self, analysis: config.Analysis, needs: tuple[str, ...]) -> None:
         self.analysis = analysis
-        super().__init__("analyze", analysis.model_dump(mode="json", exclude={"realignment"}), needs)
+        settings = {"analysis": analysis.model_dump(mode="json", exclude={"realignment"})}
+        super().__init__(
+            "analyze", settings["analysis"], needs, before=without_new_keys(settings)["analysis"]
+        )
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Compare every pair."""
@@ -229,7 +242,8 @@ class Track(Stage):
 
     def __init__(self, analysis: config.Analysis, needs: tuple[str, ...]) -> None:
         self.analysis = analysis
-        super().__init__("track", analysis.model_dump(mode="json", exclude={"pairs", "seed_band"}), needs)
+        settings = {"analysis": analysis.model_dump(mode="json", exclude={"pairs", "seed_band"})}
+        super().__init__("track", settings["analysis"], needs, before=without_new_keys(settings)["analysis"])
 
     def work(self, folder: ExperimentFolder, report: Report) -> None:
         """Follow every trajectory."""
@@ -284,34 +298,6 @@ def find_stage(experiment: config.ExperimentConfig, name: str) -> Stage:
             todo=f"choose one of {', '.join(stages)}",
         )
     return stages[name]
-
-
-#: Settings that versions before did not have, by the section they stand in, each with its default.
-_NEW: dict[tuple[str, str], Any] = {
-    ("", "skip_first"): "auto",
-    ("", "reference_levels"): True,
-    ("pairs", "sibling"): None,
-    ("hrsa", "skip_first"): "auto",
-    ("sources", "columns"): None,
-    ("sources", "min_score"): None,
-    ("training", "restarts"): [],
-    ("training", "device"): "auto",
-}
-#: Settings that are null by default today, with what they were by default.
-_OTHER_DEFAULTS = {"mask_same_text": False, "final_learning_rate": 0.0}
-
-
-def _as_before(settings: Any, section: str = "") -> Any:
-    """Return settings as versions before would have written them."""
-    if isinstance(settings, list):
-        return [_as_before(value, section) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        key: _OTHER_DEFAULTS[key] if value is None and key in _OTHER_DEFAULTS else _as_before(value, key)
-        for key, value in settings.items()
-        if (section, key) not in _NEW or value != _NEW[section, key]
-    }
 
 
 def _hash_files(folder: ExperimentFolder, paths: Iterable[Path]) -> str | None:

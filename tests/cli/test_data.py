@@ -237,9 +237,10 @@ def test_large_rows_are_read_from_disk_and_give_the_same(
     made: list[Path] = []
     build = cache.build_table
 
-    def spy(data: config.Data, *folders: Path) -> Any:
-        made.extend(folder.parent for folder in folders)
-        return build(data, *folders)
+    def spy(data: config.Data, folder: Path | None, *prompts: Any) -> Any:
+        if folder is not None:
+            made.append(folder.parent)
+        return build(data, folder, *prompts)
 
     monkeypatch.setattr(cache, "build_table", spy)
     content = []

@@ -144,7 +144,7 @@ def test_latex_is_whole(paper: Path) -> None:
 
 def test_sentences_come_from_the_numbers_whichever_way(experiment: Experiment) -> None:
     text = words(experiment)
-    assert "Geometry, after less before: Debiased CKA fell: " in text
+    assert "Geometry, after less before: Debiased CKA moved (no interval): " in text
     assert "; Linear CKA fell: −0.282 [−0.297, −0.267]" in text
     assert "0.479 [0.467, 0.488] (chance 0.310), less alike than two seeds (band [0.955, 0.976]" in text
     assert "base → sft (SFT), Linear CKA: from 0.761 to 0.479" in text

@@ -26,7 +26,7 @@ from tests.factories import random_batch
 from tests.models import exact_norms, gradients, relative, tiny_decoder, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
 
-LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE))
+LOSS = build_loss(config.InfoNCE(temperature=TEMPERATURE, mask_same_text=False))
 
 
 @pytest.fixture
