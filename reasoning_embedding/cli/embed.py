@@ -87,7 +87,7 @@ def command(
 
     silence_libraries()
     from reasoning_embedding.backbones.compression import Compression
-    from reasoning_embedding.data.text_files import TextFile
+    from reasoning_embedding.data.named_texts import TextSource
     from reasoning_embedding.preparing.embedding import EmbedOptions, embed_file
 
     options = EmbedOptions(
@@ -97,5 +97,5 @@ def command(
         Compression(truncate, quantize.value if quantize else None),
         ranges,
     )
-    source = TextFile(texts, tuple(column or ()), id_column)
+    source = TextSource(texts, tuple(column or ()), id_column)
     embed_file(checkpoint, source, output, options, device=device, report=typer.echo)

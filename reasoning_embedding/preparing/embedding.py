@@ -18,7 +18,7 @@ from reasoning_embedding.backbones.embedder import choose_prompt
 from reasoning_embedding.checkpoints import versions
 from reasoning_embedding.checkpoints.models import LibraryEmbedder, open_embedder
 from reasoning_embedding.checkpoints.references import resolve
-from reasoning_embedding.data.text_files import NamedText, TextFile
+from reasoning_embedding.data.named_texts import NamedText, TextSource
 from reasoning_embedding.data.vector_files import SUFFIXES, VectorParts, fits_int64, save_vectors
 from reasoning_embedding.distributed import World, broadcast_object, explain_lost_ranks, joined_world
 from reasoning_embedding.distributed.world import DeviceName
@@ -81,7 +81,7 @@ class EmbedOptions:
 
 def embed_file(
     model: str,
-    texts: TextFile,
+    texts: TextSource,
     output: Path,
     options: EmbedOptions | None = None,
     *,
@@ -97,7 +97,7 @@ def embed_file(
     ----------
     model : str
         Any embedder, as :func:`reasoning_embedding.checkpoints.references.resolve` takes it.
-    texts : TextFile
+    texts : TextSource
         The texts.
     output : Path
         As :func:`reasoning_embedding.data.vector_files.save_vectors` has it; a file of that name is replaced.
@@ -126,7 +126,7 @@ def embed_file(
     by a digest of its texts, the model and how it is asked: one of another job, or a damaged one, is embedded again.
     """
     options = options or EmbedOptions()
-    texts = TextFile(texts.path.absolute(), texts.columns, texts.id_column)
+    texts = TextSource(texts.path.absolute(), texts.columns, texts.id_column)
     output = output.absolute()
     if output.suffix not in SUFFIXES:
         raise InputError(
@@ -256,7 +256,7 @@ class _Survey:
         return sum(self.sizes)
 
 
-def _survey(texts: TextFile, folder: Path, key: str, report: Report) -> _Survey:
+def _survey(texts: TextSource, folder: Path, key: str, report: Report) -> _Survey:
     """Read all texts once: what is wrong with one is said before the work, and what is done is found."""
     if (columns := texts.chosen()) is not None:
         *before, text = columns.texts
@@ -293,7 +293,9 @@ def _survey(texts: TextFile, folder: Path, key: str, report: Report) -> _Survey:
     return survey
 
 
-def _embed(texts: TextFile, survey: _Survey, folder: Path, task: _Task, world: World, report: Report) -> None:
+def _embed(
+    texts: TextSource, survey: _Survey, folder: Path, task: _Task, world: World, report: Report
+) -> None:
     """Embed this rank's share of what is missing."""
     mine = set(survey.missing[world.rank :: world.size])
     if not mine:

@@ -17,7 +17,7 @@ import pytest
 from reasoning_embedding.backbones.compression import Compression, ranges_of
 from reasoning_embedding.checkpoints.models import open_embedder
 from reasoning_embedding.checkpoints.references import resolve
-from reasoning_embedding.data.text_files import TextFile
+from reasoning_embedding.data.named_texts import TextSource
 from reasoning_embedding.data.vector_files import load_vectors
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.preparing import embedding
@@ -94,7 +94,7 @@ def test_every_format_holds_the_vectors_and_ids_in_the_order_of_the_file(
     end: str,
 ) -> None:
     output = tmp_path / f"vectors{end}"
-    record = embed_file(model, TextFile(write(tmp_path / name, texts)), output, report=_said)
+    record = embed_file(model, TextSource(write(tmp_path / name, texts)), output, report=_said)
     found, vectors = load_vectors(output)
     np.testing.assert_allclose(vectors, expected, atol=2e-6)
     assert list(found) == list(ids)
@@ -109,7 +109,7 @@ def test_safetensors_opens_what_is_written_by_hand(tmp_path: Path, model: str, t
     from safetensors import safe_open
 
     output = tmp_path / "v.safetensors"
-    embed_file(model, TextFile(_json(tmp_path / "t.jsonl", texts)), output, report=_said)
+    embed_file(model, TextSource(_json(tmp_path / "t.jsonl", texts)), output, report=_said)
     with safe_open(output, "np") as file:
         assert sorted(file.keys()) == ["embeddings", "id_ends", "ids"]
         assert file.get_tensor("id_ends")[-1] == len(file.get_tensor("ids"))
@@ -119,9 +119,9 @@ def test_ids_of_other_vectors_do_not_stay_beside_new_ones(
     tmp_path: Path, model: str, texts: list[str]
 ) -> None:
     output = tmp_path / "v.npy"
-    embed_file(model, TextFile(_json(tmp_path / "t.jsonl", texts)), output, report=_said)
+    embed_file(model, TextSource(_json(tmp_path / "t.jsonl", texts)), output, report=_said)
     assert (tmp_path / "v.ids.jsonl").exists()
-    embed_file(model, TextFile(_lines(tmp_path / "t.txt", texts)), output, report=_said)
+    embed_file(model, TextSource(_lines(tmp_path / "t.txt", texts)), output, report=_said)
     assert not (tmp_path / "v.ids.jsonl").exists()
 
 
@@ -134,7 +134,7 @@ def test_stopped_and_called_again_the_bytes_are_those_of_one_call(
     monkeypatch: pytest.MonkeyPatch,
     quantize: Any,
 ) -> None:
-    source = TextFile(_json(tmp_path / "t.jsonl", texts))
+    source = TextSource(_json(tmp_path / "t.jsonl", texts))
     options = EmbedOptions(compression=Compression(16, quantize))
     for end in (".npy", ".parquet", ".safetensors"):
         whole, part = tmp_path / f"whole{end}", tmp_path / f"part{end}"
@@ -166,7 +166,7 @@ def test_stopped_and_called_again_the_bytes_are_those_of_one_call(
 def test_int8_steps_lie_between_the_ranges_of_all_texts(
     tmp_path: Path, model: str, texts: list[str], expected: np.ndarray
 ) -> None:
-    source, output = TextFile(_lines(tmp_path / "t.txt", texts)), tmp_path / "v.npy"
+    source, output = TextSource(_lines(tmp_path / "t.txt", texts)), tmp_path / "v.npy"
     kept = Compression(None, "int8")
     embed_file(model, source, output, EmbedOptions(compression=kept), report=_said)
     np.testing.assert_allclose(np.load(tmp_path / "v.ranges.npy"), ranges_of(expected), atol=2e-6)
@@ -178,7 +178,7 @@ def test_int8_steps_lie_between_the_ranges_of_all_texts(
 def test_damaged_parts_and_those_of_other_texts_are_embedded_again(
     tmp_path: Path, model: str, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, output = TextFile(_lines(tmp_path / "t.txt", texts)), tmp_path / "v.npy"
+    source, output = TextSource(_lines(tmp_path / "t.txt", texts)), tmp_path / "v.npy"
 
     def stopping(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -211,7 +211,7 @@ def test_damaged_parts_and_those_of_other_texts_are_embedded_again(
 def test_texts_that_change_meanwhile_are_refused(
     tmp_path: Path, model: str, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = TextFile(_lines(tmp_path / "t.txt", texts))
+    source = TextSource(_lines(tmp_path / "t.txt", texts))
     real = embedding._survey
 
     def changed(*arguments: Any) -> Any:
@@ -270,7 +270,7 @@ def test_texts_that_cannot_be_read_are_named_before_anything_is_embedded(
     path.write_text(content)
     monkeypatch.setattr(embedding, "_embed", lambda *_: pytest.fail("embedded"))
     with pytest.raises(InputError) as error:
-        embed_file(model, TextFile(path, **columns), tmp_path / "v.npy", report=_said)
+        embed_file(model, TextSource(path, **columns), tmp_path / "v.npy", report=_said)
     assert re.search(message, str(error.value))
     assert str(tmp_path) in str(error.value)
     assert not (tmp_path / "v.npy.progress").exists()
@@ -281,8 +281,8 @@ def test_a_title_stands_before_its_text_as_in_retrieval(tmp_path: Path) -> None:
         tmp_path / "corpus.jsonl",
         [{"_id": "a", "text": "one"}, {"_id": "b", "title": "On", "text": "two"}],
     )
-    assert [(each.id, each.text) for each in TextFile(path)] == [("a", "one"), ("b", "On two")]
-    assert [each.text for each in TextFile(path, ("text",))] == ["one", "two"]
+    assert [(each.id, each.text) for each in TextSource(path)] == [("a", "one"), ("b", "On two")]
+    assert [each.text for each in TextSource(path, ("text",))] == ["one", "two"]
 
 
 def test_ids_that_are_no_whole_numbers_everywhere_are_texts(
@@ -290,13 +290,13 @@ def test_ids_that_are_no_whole_numbers_everywhere_are_texts(
 ) -> None:
     path = write_lines(tmp_path / "t.jsonl", [{"id": 1, "text": "a"}, {"id": "x", "text": "b"}])
     for end in (".npy", ".parquet", ".safetensors"):
-        embed_file(model, TextFile(path), tmp_path / f"v{end}", report=_said)
+        embed_file(model, TextSource(path), tmp_path / f"v{end}", report=_said)
         assert list(load_vectors(tmp_path / f"v{end}")[0]) == ["1", "x"]
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, model: str) -> None:
     with pytest.raises(InputError, match=r"not written as \.csv"):
-        embed_file(model, TextFile(tmp_path / "t.txt"), tmp_path / "v.csv", report=_said)
+        embed_file(model, TextSource(tmp_path / "t.txt"), tmp_path / "v.csv", report=_said)
     (tmp_path / "v.npy").write_bytes(b"no array")
     with pytest.raises(InputError, match="not a file of vectors"):
         load_vectors(tmp_path / "v.npy")

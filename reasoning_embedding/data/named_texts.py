@@ -13,7 +13,7 @@ from .lines import read_text_lines
 from .readers import data_files, is_data_file, read_records
 from .rows import RowProblem, check_text
 
-#: Columns that are ids and texts by themselves.
+#: TextColumns that are ids and texts by themselves.
 _IDS = ("_id", "id")
 _TEXT, _TITLE = "text", "title"
 
@@ -27,7 +27,7 @@ class NamedText(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Columns:
+class TextColumns:
     """The columns that are read of every record.
 
     Parameters
@@ -43,7 +43,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class TextFile:
+class TextSource:
     """Texts of JSON Lines, a JSON array, CSV, TSV, parquet or a data set's folder; of any other file its lines.
 
     Parameters
@@ -51,7 +51,7 @@ class TextFile:
     path : Path
         The file or folder.
     columns : tuple of str
-        Columns to embed, joined by a space. Empty: ``text``, after the ``title`` where there is one (as retrieval tasks
+        TextColumns to embed, joined by a space. Empty: ``text``, after the ``title`` where there is one (as retrieval tasks
         are read); else the only column that holds texts.
     id_column : str, optional
         Absent: ``_id`` or ``id`` where the first record has one, else texts are called by their number.
@@ -66,7 +66,7 @@ class TextFile:
         """Whether it holds records, not lines."""
         return self.path.is_dir() or is_data_file(self.path.name)
 
-    def chosen(self) -> Columns | None:
+    def chosen(self) -> TextColumns | None:
         """Return the columns that are read; None of a file of lines, and of one of plain strings.
 
         Raises
@@ -119,7 +119,7 @@ class TextFile:
         for file in data_files(self.path):
             yield from read_records(file)
 
-    def _choose(self, where: str, record: dict[str, object]) -> Columns:
+    def _choose(self, where: str, record: dict[str, object]) -> TextColumns:
         there = ", ".join(record)
         # A title may be absent from a record; id and text may not.
         for name in (*self.columns[-1:], self.id_column):
@@ -127,9 +127,9 @@ class TextFile:
                 raise InputError(f"no column {name!r}", where=where, todo=f"it has {there}")
         key = self.id_column or next((name for name in _IDS if record.get(name) is not None), None)
         if self.columns:
-            return Columns(self.columns, key)
+            return TextColumns(self.columns, key)
         if _TEXT in record:
-            return Columns((_TITLE, _TEXT), key)
+            return TextColumns((_TITLE, _TEXT), key)
         texts = [name for name, value in record.items() if isinstance(value, str) and name != key]
         if len(texts) != 1:
             raise InputError(
@@ -137,10 +137,10 @@ class TextFile:
                 where=where,
                 todo="name it with --column (twice for a title and a text)",
             )
-        return Columns((texts[0],), key)
+        return TextColumns((texts[0],), key)
 
 
-def _named(record: object, columns: Columns | None, number: int) -> tuple[str | int, str]:
+def _named(record: object, columns: TextColumns | None, number: int) -> tuple[str | int, str]:
     """Return the id and the text of a record."""
     if columns is None:
         return number, check_text(record, "text")
