@@ -119,7 +119,8 @@ def test_what_the_hub_does_not_have_is_named(
     code, said = MISTAKES[reference]
     (tmp_path / "texts.txt").write_text("red cat\n")
     words = ["-t", beir] if verb == "evaluate" else [tmp_path / "texts.txt"]
-    result = _rembed(verb, reference, *words, "-o", tmp_path / "out")
+    name = "out" if verb == "evaluate" else "out.npy"
+    result = _rembed(verb, reference, *words, "-o", tmp_path / name)
     assert result.exit_code == code, result.output
     assert said in " ".join(result.output.split())
 
@@ -187,6 +188,7 @@ def probe(tmp_path: Path) -> Path:
     return write_lines(tmp_path / "probe.jsonl", [{"text": f"red {word} and a {word}"} for word in WORDS])
 
 
+@pytest.mark.slow
 def test_models_of_the_hub_are_analysed_and_tracked(hub: HubServer, probe: Path, tmp_path: Path) -> None:
     import pandas as pd
 
@@ -236,6 +238,7 @@ def test_a_run_starts_from_a_revision(hub: HubServer, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_was_made_here_is_published_again_and_nothing_else(
     hub: HubServer, versions: list[Path], tmp_path: Path
 ) -> None:
