@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, crc32, read_json, write_json
 
 if TYPE_CHECKING:
     from .table import Table
@@ -69,7 +69,9 @@ def write_vectors(
         out.flush()
         del out
         np.save(temporary / _KEYS, keys)
-        write_json(temporary / RECORD, {**record, "texts": len(keys), "dimension": width})
+        sums = {name: crc32(temporary / name) for name in (_KEYS, _VECTORS)}
+        facts = {**record, "texts": len(keys), "dimension": width, "sums": sums}
+        write_json(temporary / RECORD, facts, summed=True)
 
 
 def _refuse_double(texts: Sequence[str], vectors: np.ndarray, *, keys: np.ndarray) -> None:
@@ -104,6 +106,10 @@ class TeacherVectors:
         where = str(folder)
         try:
             self.record = read_json(folder / RECORD)
+            for name, total in self.record.get("sums", {}).items():
+                if crc32(folder / name) != total:
+                    what = f"{name} was changed after it was written"
+                    raise InputError(what, where=where, todo="make the folder again")
             keys = np.load(folder / _KEYS)
             self._vectors = np.load(folder / _VECTORS, mmap_mode="r")
         except (OSError, ValueError) as error:

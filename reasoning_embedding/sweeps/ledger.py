@@ -51,12 +51,12 @@ class SweepLedger:
         with take_turns(self.folder.path / ".lock-write"):  # parts of a sweep start at the same moment
             if text is not None:
                 atomic_write(self.folder.config_yaml, text)
-            write_json(self.folder.config_json, config.resolved_json(sweep))
+            write_json(self.folder.config_json, config.resolved_json(sweep), summed=True)
             for run in runs:
                 if not (file := self.folder.config_file(run.name)).exists():
                     atomic_write(file, config.to_yaml(run.config))
             points = [{"name": run.name, "point": run.point} for run in runs]
-            write_json(self.folder.index, {"runs": points})
+            write_json(self.folder.index, {"runs": points}, summed=True)
 
     def runs(self) -> list[config.SweepRun]:
         """Read the runs back.
@@ -82,7 +82,7 @@ class SweepLedger:
 
     def record(self, name: str, state: Literal["submitted", "failed", "finished"], note: str = "") -> None:
         """Note how a run ended, or where it was submitted."""
-        write_json(self.folder.record(name), {"state": state, "note": note})
+        write_json(self.folder.record(name), {"state": state, "note": note}, summed=True)
 
     def forget(self, name: str) -> None:
         """Let a run count as neither failed nor submitted, because it is started now."""
