@@ -30,7 +30,7 @@ from .evaluation import (
     TrainingEvaluation,
     WorldTask,
 )
-from .experiment import ExperimentConfig, ExperimentRun
+from .experiment import ExperimentConfig, ExperimentRun, RunGrid
 from .lineage import (
     DpoStage,
     Gates,
@@ -43,7 +43,16 @@ from .lineage import (
     Stage,
     StageCheckpoints,
 )
-from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
+from .loss import (
+    Anchor,
+    Distillation,
+    FalseNegatives,
+    InfoNCE,
+    LearntTemperature,
+    SIGReg,
+    Uniformity,
+    VectorDistillation,
+)
 from .merge import (
     Dare,
     Karcher,
@@ -62,6 +71,7 @@ from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
 from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
+from .replicates import Measure, Question, Replicates
 from .resolved import (
     as_begun,
     changed_since,

@@ -15,14 +15,18 @@ class NewHead(Section):
     out_features: Positive
     """Length of the vector it gives."""
     bias: bool = True
+    """Whether it adds a vector."""
     activation: Literal["identity", "tanh", "relu", "gelu", "silu"] = "identity"
+    """What its output passes through."""
 
 
 class SidePrompts(Section):
     """What is put before the texts of one source."""
 
     query: str | None = None
+    """What stands before a query."""
     document: str | None = None
+    """What stands before a document."""
 
 
 class Prompts(Section):
@@ -43,12 +47,20 @@ class Prompts(Section):
         sources = [side.document for side in self.sources.values() if side.document is not None]
         return frozenset([self.document or "", *sources])
 
+    @property
+    def texts(self) -> list[str]:
+        """All that training puts before a text, in the order of the keys."""
+        sides = [self, *self.sources.values()]
+        return [text for side in sides for text in (side.query, side.document) if text is not None]
+
 
 class ReadoutSettings(Section):
     """How token states become one vector. A key left out is what the backbone has, where that is an embedder, else
     the default: bidirectional attention, the mean without the prompt, no heads, no prompts."""
 
     attention: Literal["bidirectional", "causal"] | None = None
+    """Whether a token sees the whole text or only what stands before it; absent: the backbone's own where it
+    is an embedder, else bidirectional."""
     pooling: Literal["mean", "last", "weighted_mean", "first"] | None = None
     """``weighted_mean`` weighs a token by its place in the text."""
     include_prompt: bool | None = None
@@ -78,6 +90,7 @@ class Pooling(Section):
 
     kind: Literal["mean"] | None = None
     include_prompt: bool | None = None
+    """Whether the prompt's tokens are part of the mean."""
 
     def as_readout(self) -> ReadoutSettings:
         """Return the readout that it says."""

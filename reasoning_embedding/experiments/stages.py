@@ -128,7 +128,9 @@ class Grow(Stage):
         self.parent = grown.needs
         tokenizer = lineage.model_dump(mode="json", include={"tokenizer"})
         settings = {"stage": grown.model_dump(mode="json"), **tokenizer}
-        super().__init__(self.of(name), settings, (self.of(self.parent),) if self.parent else ())
+        twin = getattr(grown, "placebo_of", None)
+        needs = tuple(self.of(needed) for needed in (self.parent, twin) if needed is not None)
+        super().__init__(self.of(name), settings, needs, before=without_new_keys(settings))
 
     @staticmethod
     def of(backbone: str) -> str:
@@ -160,8 +162,10 @@ class Train(Stage):
         self, experiment: config.ExperimentConfig, run: config.ExperimentRun, after: tuple[str, ...]
     ) -> None:
         self.experiment, self.run = experiment, run.name
-        recipe = config.resolved_json(experiment.recipe)
-        settings = {"run": run.model_dump(mode="json"), "recipe": recipe}
+        # What its readout says decides, not what it is called.
+        own = experiment.recipe.model_copy(update={"readout": experiment.readout(run.readout)})
+        recipe = config.resolved_json(own)
+        settings = {"run": run.model_dump(mode="json", exclude={"readout"}), "recipe": recipe}
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
         super().__init__(
             f"train-{run.name}", settings, needs, after, settings | {"recipe": with_old_defaults(recipe)}
