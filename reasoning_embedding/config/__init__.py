@@ -43,7 +43,16 @@ from .lineage import (
     Stage,
     StageCheckpoints,
 )
-from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
+from .loss import (
+    Anchor,
+    Distillation,
+    FalseNegatives,
+    InfoNCE,
+    LearntTemperature,
+    SIGReg,
+    Uniformity,
+    VectorDistillation,
+)
 from .merge import (
     Dare,
     Karcher,

@@ -50,7 +50,7 @@ _SCHEDULE = (
     "training.restarts",
 )
 #: Say where something lies; what lies there is compared instead.
-_PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
+_PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)|loss\.teacher_vectors\.folder")
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
 _EARLIER_DEFAULTS: dict[str, Any] = {
@@ -64,6 +64,7 @@ _NEW_KEYS: dict[str, Any] = {
     "training.device": "auto",
     "data.sources.*.columns": None,
     "data.sources.*.min_score": None,
+    "loss.teacher_vectors": None,
     "hrsa.skip_first": "auto",
     "analysis.skip_first": "auto",
     "analysis.reference_levels": True,
