@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
+from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, WorldRelation, conflict
 
 
 class Columns(Section):
@@ -96,6 +96,8 @@ class WorldSource(SourceBase):
     kind: Literal["world"]
     split: Literal["train", "heldout"] = "train"
     seed: int = 0
+    relations: Annotated[list[WorldRelation], Field(min_length=1)] | None = None
+    """Only questions on these; absent: on all. Tasks on the others show what carries over."""
 
 
 Source = Annotated[FilesSource | MixSource | HubSource | WorldSource, Field(discriminator="kind")]
