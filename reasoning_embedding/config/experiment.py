@@ -22,11 +22,13 @@ class ExperimentRun(Section):
     """A run of the experiment: only its backbone, its readout and its seed are its own."""
 
     name: Name
+    """Names the run's folder, its scores and ``run:NAME`` in ``analysis``."""
     backbone: Name | Backbone
     """The name of a stage of the lineage, or a backbone."""
     readout: Name | None = None
     """The name of one of ``readouts``, where the experiment compares several; absent: the recipe's."""
     seed: NonNegative = 0
+    """Of the order of rows, the negatives drawn and dropout."""
 
 
 class RunGrid(Section):
@@ -37,6 +39,7 @@ class RunGrid(Section):
     readouts: Annotated[list[Name], Field(min_length=1)] | None = None
     """Names of ``readouts``; absent: all of them."""
     seeds: Annotated[list[NonNegative], Field(min_length=1)] = Field(default=[0])
+    """Of the order of rows, the negatives drawn and dropout."""
 
 
 class ExperimentConfig(Section):
@@ -44,19 +47,27 @@ class ExperimentConfig(Section):
 
     kind: Literal["experiment"]
     name: Name
+    """Names the folder below ``output_dir``."""
     output_dir: str = "runs"
+    """Where experiments lie."""
     title: str | None = None
+    """Heading of the report; absent: the name."""
     jobs: Positive = 1
     """Stages run side by side, each a process of its own."""
     lineage: Lineage | None = None
+    """Backbones that are grown first; absent: all runs name theirs."""
     recipe: Recipe
+    """What all runs share, so that only what a run names can differ."""
     readouts: dict[Name, ReadoutSettings] = Field(default={})
     """Readouts that are compared, by name. A key left out is what the recipe's ``readout`` says."""
     runs: list[ExperimentRun] = Field(default=[])
+    """The embedders that are trained."""
     grid: RunGrid | None = Field(default=None, exclude=True)
     """In the place of ``runs``: backbones x readouts x seeds."""
     evaluation: Evaluation | None = None
+    """What their checkpoints are scored on when all are trained."""
     analysis: Analysis | None = None
+    """What HRSA compares when all are trained."""
 
     @model_validator(mode="after")
     def _runs_of_grid(self) -> ExperimentConfig:
