@@ -99,7 +99,7 @@ def _retrieval(experiment: Experiment, compared: ScoreTable | None, found: Seque
     entries = [(pair, entry) for pair in (compared.pairs if compared else ()) if (entry := _main_entry(pair))]
     if entries:
         parts = [
-            f"{training_kind(pair.variant)} and {training_kind(pair.base)} by {_difference(entry)}"
+            f"{training_kind(pair.variant)} and {training_kind(pair.base)}{_within(pair)} by {_difference(entry)}"
             for pair, entry in entries[:_NAMED]
         ]
         text += f" After it these checkpoints differ on these tasks, in points of 100: {'; '.join(parts)}."
@@ -126,6 +126,10 @@ def _main_entry(pair: BackboneComparison) -> Entry | None:
     known = [entry for entry in pair.entries if entry.delta is not None]
     means = [entry for entry in known if entry.quantity == "mean by task"]
     return (means or known or [None])[0]
+
+
+def _within(pair: BackboneComparison) -> str:
+    return f", {pair.within}" if pair.within else ""
 
 
 def _difference(entry: Entry) -> str:
@@ -363,7 +367,7 @@ def _score_panel(experiment: Experiment, compared: ScoreTable) -> EffectPanel | 
         names.add(entry.quantity)
         rows.append(
             Effect(
-                f"{training_kind(pair.variant)} v {training_kind(pair.base)}",
+                f"{training_kind(pair.variant)} v {training_kind(pair.base)}{_within(pair)}",
                 entry.delta[0],
                 test.confidence if test else None,
                 _look(experiment, pair.variant),

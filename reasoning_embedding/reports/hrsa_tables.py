@@ -30,7 +30,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
         title = pair_title(experiment, pair)
         name = f"{title} (seed band)" if _in_band(experiment, pair) else title
         cells = [hrsa_cell(experiment, pair, metric) for metric in metrics]
-        rows.append((_pair_cell(pair, name, "" if probe else f"probe: {pair.probe}"), *cells))
+        rows.append((_pair_cell(experiment, pair, name, "" if probe else f"probe: {pair.probe}"), *cells))
     return Grid(
         key="hrsa",
         title="HRSA: similarity at the last layer",
@@ -96,9 +96,10 @@ def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> l
     return [(Cell("seed band", f"({band.name})"), *cells)]
 
 
-def _pair_cell(pair: AnalysedPair, name: str, probe: str) -> Cell:
+def _pair_cell(experiment: Experiment, pair: AnalysedPair, name: str, probe: str) -> Cell:
+    sides = experiment.sides(pair) or f"{pair.a.reference} v {pair.b.reference}"
     own = "" if pair.name == name else f"{pair.name}: "
-    return Cell(name, f"{own}{pair.a.reference} v {pair.b.reference}", probe)
+    return Cell(name, f"{own}{sides}", probe)
 
 
 def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
@@ -182,7 +183,7 @@ def transfer_table(experiment: Experiment) -> Grid:
             cells = [Cell(number(finite(value))) for value in values]
             rows.append(
                 (
-                    _pair_cell(pair, pair_title(experiment, pair), f"probe: {pair.probe}"),
+                    _pair_cell(experiment, pair, pair_title(experiment, pair), f"probe: {pair.probe}"),
                     *cells,
                     Cell("–" if classes is None else str(classes)),
                 )

@@ -27,8 +27,10 @@ def _by_backbone(experiment: Experiment, name: str) -> str:
     if run.backbone not in kinds:
         return name
     title = _stage_title(experiment, run.backbone)
-    shared = [other for other in experiment.runs if other.backbone == run.backbone]
-    return f"{title}, seed {run.seed}" if len(shared) > 1 and run.seed is not None else title
+    alike = (run.backbone, run.readout)
+    shared = [other for other in experiment.runs if (other.backbone, other.readout) == alike]
+    seed = f"seed {run.seed}" if len(shared) > 1 and run.seed is not None else ""
+    return ", ".join(part for part in (title, run.readout, seed) if part)
 
 
 def _stage_title(experiment: Experiment, name: str) -> str:
