@@ -14,6 +14,7 @@ import numpy as np
 from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.config.replicates import Replicates, grown_stage
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.uncertainty.equivalence import (
     Equivalence,
@@ -21,10 +22,18 @@ from reasoning_embedding.hrsa.uncertainty.equivalence import (
     equivalence_of_replicates,
     equivalence_of_runs,
 )
+from reasoning_embedding.hrsa.uncertainty.replicates import LINEAGES
 from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
-from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
+from .reading import (
+    backbone_name,
+    by_name,
+    read_checkpoint_scores,
+    read_config,
+    read_design,
+    read_query_scores,
+)
 from .records import Run, Scores, finite
 from .resources import published
 
@@ -57,11 +66,15 @@ class Entry:
     delta: tuple[float, float | None] | None = None
     seeds: Equivalence | None = None
     queries: Equivalence | None = None
+    lineages: Equivalence | None = None
+    """Over lineages that were grown again, contrastive seeds averaged within; `seeds` is then within lineages."""
 
     @property
     def verdict(self) -> str:
-        """What all tests at hand say, ``open`` when they disagree, empty when there is none."""
-        verdicts: set[str] = {test.place for test in (self.seeds, self.queries) if test}
+        """What all tests at hand say, ``open`` when they disagree, empty when there is none or too few lineages."""
+        if self.lineages is not None and self.lineages.n < LINEAGES:
+            return ""
+        verdicts: set[str] = {test.place for test in (self.lineages, self.seeds, self.queries) if test}
         return verdicts.pop() if len(verdicts) == 1 else ("open" if verdicts else "")
 
 
@@ -75,6 +88,8 @@ class BackboneComparison:
     seeds: tuple[int, int]
     entries: tuple[Entry, ...]
     published: bool = False
+    lineages: int | None = None
+    """How many were grown; None where they were not grown again."""
 
     @property
     def label(self) -> str:
@@ -119,6 +134,8 @@ class _RunScores:
     suites: dict[str, tuple[str, ...]] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
     """Data of each task and the settings, which must be the same in runs that are compared."""
+    lineage: int | None = None
+    """Of a replicate design, from 1."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,8 @@ class _BackboneRuns:
     kind: str
     """``pretrain``, ``sft``, ``rlvr``, or empty for a backbone that was not grown here."""
     runs: tuple[_RunScores, ...]
+    own_bases: bool = True
+    """Of a replicate design: whether every lineage has a base of its own."""
 
 
 def compare_backbones(folder: Path, *, base: str | None = None, margin: float = MARGIN) -> ScoreTable:
@@ -187,6 +206,9 @@ def _compare(
     of the differences, the test a paired t. Otherwise runs are independent: the spread is
     ``sqrt(s_base^2 + s_variant^2)``, the test Welch's. One interval over queries is made for all quantities from the
     same draws (:func:`~reasoning_embedding.hrsa.uncertainty.resampling.bootstrap_means`), of scores averaged over seeds.
+
+    Where lineages were grown again there are three sources of chance: lineages (t over lineage means, paired where each
+    has a base of its own, else Welch's), contrastive seeds within these lineages (where each has several), queries.
     """
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
     samples, columns = _resample(a_runs, b_runs)
@@ -198,8 +220,10 @@ def _compare(
             entries.append(Entry(name, problem=problem if len(weights) == 1 else "missing"))
             continue
         x, y = np.array(a, dtype=float), np.array(b, dtype=float)
-        seeds, spread = None, None
-        if min(x.size, y.size) > 1:
+        seeds, spread, lineages = None, None, None
+        if paired and all(run.lineage is not None for run in a_runs):
+            lineages, seeds, spread = _over_lineages(a_runs, x, y, margin, paired=base.own_bases)
+        elif min(x.size, y.size) > 1:
             seeds = equivalence_of_runs(x, y, margin, paired=paired)
             spread = mean_std(y - x)[1] if paired else math.hypot(x.std(ddof=1), y.std(ddof=1))
         difference = float(y.mean() - x.mean())
@@ -211,10 +235,43 @@ def _compare(
             asked = sum(columns[task][1] for task in weights)
             queries = equivalence_of_replicates(difference, samples @ of_column, margin, n=asked)
         delta = (difference, spread)
-        entries.append(Entry(name, "", mean_std(x), mean_std(y), delta, seeds, queries))
+        entries.append(Entry(name, "", mean_std(x), mean_std(y), delta, seeds, queries, lineages))
+    grown = {run.lineage for run in a_runs} - {None}
     return BackboneComparison(
-        base.name, variant.name, variant.kind, (len(a_runs), len(b_runs)), tuple(entries)
+        base.name,
+        variant.name,
+        variant.kind,
+        (len(a_runs), len(b_runs)),
+        tuple(entries),
+        lineages=len(grown) or None,
     )
+
+
+def _over_lineages(
+    runs: Sequence[_RunScores], x: np.ndarray, y: np.ndarray, margin: float, *, paired: bool
+) -> tuple[Equivalence | None, Equivalence | None, float | None]:
+    """Tests over lineages and over the seeds within them, and the spread of the difference over lineages.
+
+    Notes
+    -----
+    Seeds: mean difference, standard error ``s / sqrt(n)`` with ``s`` pooled within lineages, n runs less one a lineage
+    degrees of freedom; what other seeds of these very lineages would give.
+    """
+    numbers = np.array([run.lineage for run in runs])
+    kinds = np.unique(numbers)
+    a, b = (np.array([side[numbers == kind].mean() for kind in kinds]) for side in (x, y))
+    lineages = equivalence_of_runs(a, b, margin, paired=paired) if len(kinds) > 1 else None
+    seeds, degrees = None, len(runs) - len(kinds)
+    if degrees > 0:
+        within = sum(
+            float(((y - x)[numbers == kind] - (b - a)[kinds == kind]) @ (y - x)[numbers == kind])
+            for kind in kinds
+        )
+        error = math.sqrt(within / degrees / len(runs))
+        seeds = equivalence_of_estimate(
+            float((y - x).mean()), error, degrees, margin, method="t within lineages", n=len(runs)
+        )
+    return lineages, seeds, mean_std(b - a)[1]
 
 
 def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[BackboneComparison, ...]]:
@@ -365,16 +422,39 @@ def _read_groups(folder: Path) -> tuple[_BackboneRuns, ...]:
             todo="name the folder of an experiment",
         )
     members: dict[str, list[_RunScores]] = {}
+    design = read_design(config, folder)
+    cells = {} if design is None else _cells(design, names)
     for name in names:
         entry = entries.get(name, {})
         scores = read_checkpoint_scores(paths.run(name))
         run = Run(name, backbone_name(entry), entry.get("seed"), (), scores)
-        members.setdefault(run.backbone or name, []).append(_last_scores(run))
+        read, group = _last_scores(run), run.backbone or name
+        if name in cells:
+            group, read.lineage = cells[name]
+        members.setdefault(group, []).append(read)
     stages = by_name((config.get("lineage") or {}).get("stages"))
     kinds = {name: str(stage["kind"]) for name, stage in stages.items()}
-    groups = tuple(_BackboneRuns(name, kinds.get(name, ""), tuple(runs)) for name, runs in members.items())
+    bases = [
+        backbone_name(entries[name])
+        for name in entries
+        if design is not None and cells.get(name, ("", 0))[0] == design.base
+    ]
+    own = len(set(bases)) == len({cells[name][1] for name in cells})
+    groups = tuple(
+        _BackboneRuns(name, kinds.get(name) or kinds.get(grown_stage(name, 1), ""), tuple(runs), own)
+        for name, runs in members.items()
+    )
     _check_comparable([run for group in groups for run in group.runs], folder)
     return groups
+
+
+def _cells(design: Replicates, names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Run -> what it is called in one lineage, and which lineage, for the runs of a replicate design."""
+    found: dict[str, tuple[str, int]] = {}
+    for lineage, seed in design.cells:
+        end = design.run("", lineage, seed)
+        found |= {name: (name.removesuffix(end), lineage) for name in names if name.endswith(end)}
+    return found
 
 
 def _choose_base(groups: tuple[_BackboneRuns, ...], name: str | None, folder: Path) -> _BackboneRuns:
