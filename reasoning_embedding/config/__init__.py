@@ -79,7 +79,9 @@ from .resolved import (
     digests,
     is_place,
     is_schedule,
+    is_scoring,
     resolved_json,
+    scoring_digest,
     to_yaml,
     unpaired,
 )

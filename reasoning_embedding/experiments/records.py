@@ -47,7 +47,7 @@ class StageRecords:
             "seconds": round(seconds, 1),
             "processor_seconds": round(processor_seconds, 1),
         }
-        write_json(self._folder.record(name), record)
+        write_json(self._folder.record(name), record, summed=True)
 
     def _key(self, name: str, *, as_before: bool = False) -> str:
         stage = self._stages[name]

@@ -27,7 +27,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
     for pair in pairs:
         name = f"{pair.name} (seed band)" if _in_band(experiment, pair) else pair.name
         cells = [hrsa_cell(experiment, pair, metric) for metric in metrics]
-        rows.append((_pair_cell(pair, name), *cells))
+        rows.append((_pair_cell(experiment, pair, name), *cells))
     return Grid(
         key="hrsa",
         title="HRSA: similarity at the last layer",
@@ -89,8 +89,9 @@ def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> l
     return [(Cell("seed band", f"({band.name})"), *cells)]
 
 
-def _pair_cell(pair: AnalysedPair, name: str) -> Cell:
-    return Cell(name, f"{pair.a.reference} v {pair.b.reference}", f"probe: {pair.probe}")
+def _pair_cell(experiment: Experiment, pair: AnalysedPair, name: str) -> Cell:
+    sides = experiment.sides(pair) or f"{pair.a.reference} v {pair.b.reference}"
+    return Cell(name, sides, f"probe: {pair.probe}")
 
 
 def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
@@ -128,7 +129,13 @@ def transfer_table(experiment: Experiment) -> Grid:
             values = [pair.probe_transfer.get(key) for key in fields]
             classes = pair.probe_transfer.get("classes")
             cells = [Cell(number(finite(value))) for value in values]
-            rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
+            rows.append(
+                (
+                    _pair_cell(experiment, pair, pair.name),
+                    *cells,
+                    Cell("–" if classes is None else str(classes)),
+                )
+            )
     return Grid(
         key="transfer",
         title="HRSA, function: a linear probe carried to the other model",

@@ -106,13 +106,15 @@ def _between_runs(experiment: Experiment) -> list[str]:
     noise = [
         (abs(score - other), run, twin)
         for (run, score), (twin, other) in combinations(scored, 2)
-        if run.backbone is not None and run.backbone == twin.backbone and run.seed != twin.seed
+        if run.backbone is not None
+        and (run.backbone, run.readout) == (twin.backbone, twin.readout)
+        and run.seed != twin.seed
     ]
     reference, base = scored[0]
     mean = "mean " if len(tasks) > 1 else ""
     found = []
     for run, score in scored[1:]:
-        if run.backbone is not None and run.backbone == reference.backbone:
+        if not _one_axis(run, reference):
             continue
         text = f"After training, {run.name} minus {reference.name} is {signed(score - base)} in {mean}{SCORE}"
         if noise:
@@ -127,6 +129,14 @@ def _between_runs(experiment: Experiment) -> list[str]:
             "No backbone was trained with two seeds, so these differences have no noise to be held against."
         )
     return found
+
+
+def _one_axis(run: Run, reference: Run) -> bool:
+    """Whether two runs differ in backbone or readout, not in both; with readouts, of one seed."""
+    if reference.readout is None:
+        return run.backbone is None or run.backbone != reference.backbone
+    changed = (run.backbone != reference.backbone) + (run.readout != reference.readout)
+    return changed == 1 and run.seed == reference.seed
 
 
 def _forms(values: Container[str], with_interval: Container[str]) -> list[str]:

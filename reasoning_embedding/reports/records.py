@@ -66,6 +66,8 @@ class Run:
     manifest: dict[str, Any] = field(default_factory=dict)
     compressed: tuple[Scores, ...] = ()
     """Of truncated and quantized vectors, whose ``settings`` say what was kept."""
+    readout: str | None = None
+    """Name of its readout, where the experiment compares several."""
     best_step: int | None = None
     """Step that the run's own evaluation chose; None where it was not scored while it trained."""
 
@@ -301,13 +303,31 @@ class Experiment:
 
     @property
     def looks(self) -> dict[str, tuple[int, int]]:
-        """Colour and style of each run in the page's charts: runs of one backbone share the colour."""
-        kinds = [run.backbone or run.name for run in self.runs]
+        """Colour and style of each run in the page's charts: runs of one backbone and readout share the colour."""
+        kinds = [(run.backbone or run.name, run.readout) for run in self.runs]
         order = list(dict.fromkeys(kinds))
         return {
             run.name: (order.index(kind), kinds[:place].count(kind))
             for place, (run, kind) in enumerate(zip(self.runs, kinds, strict=True))
         }
+
+    def sides(self, pair: AnalysedPair) -> str:
+        """What the two runs of a pair are: backbone, readout and seed, each once where both have it.
+
+        Empty where the experiment compares no readouts, or a side is none of its runs.
+        """
+        runs = {run.name: run for run in self.runs}
+        sides = [
+            runs.get(model.reference.removeprefix("run:").partition("@")[0]) for model in (pair.a, pair.b)
+        ]
+        axes = [
+            (run.backbone or run.name, run.readout, f"seed {run.seed}")
+            for run in sides
+            if run and run.readout
+        ]
+        if len(axes) < 2:
+            return ""
+        return ", ".join(a if a == b else f"{a} v {b}" for a, b in zip(*axes, strict=True))
 
     @property
     def band_first(self) -> list[AnalysedPair]:

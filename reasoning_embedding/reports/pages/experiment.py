@@ -201,7 +201,7 @@ def build_tables(experiment: Experiment) -> list[Grid]:
 def _compared(experiment: Experiment) -> tuple[Experiment, ScoreTable | None]:
     """Compare the backbones of an experiment, or say in it why they cannot be compared."""
     scored = [run for run in experiment.runs if run.last]
-    if not scored or len({run.backbone or run.name for run in experiment.runs}) < 2:
+    if not scored or len({(run.backbone or run.name, run.readout) for run in experiment.runs}) < 2:
         return experiment, None
     try:
         return experiment, compare_backbones(experiment.folder)
