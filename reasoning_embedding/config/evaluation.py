@@ -146,6 +146,14 @@ class NumberSequencesTask(Section):
         return self
 
 
+class HoldoutTask(Section):
+    """Retrieval of the rows that ``data.holdout`` keeps out of training; there unasked where that is set."""
+
+    kind: Literal["holdout"] = "holdout"
+    name: Name = "holdout"
+    """Of several sources each is a task, ``<name>-<source>``."""
+
+
 Task = Annotated[
     BeirTask
     | WorldTask
@@ -192,8 +200,10 @@ class Evaluation(Section):
 class TrainingEvaluation(Section):
     """Light evaluation while training, and the score that names the best checkpoint."""
 
-    tasks: Annotated[list[Task], Field(min_length=1)]
-    """What is scored; light ones, for training waits."""
+    tasks: list[Annotated[Task | HoldoutTask, Field(discriminator="kind")]] = Field(
+        default=[HoldoutTask()], min_length=1
+    )
+    """Absent: the rows that ``data.holdout`` keeps out; where that is set they are added to others, too."""
     every: Positive = 100
     """Steps between evaluations; the last step is always scored."""
     select: str = "mean"
@@ -202,3 +212,8 @@ class TrainingEvaluation(Section):
     """Longer texts are cut. Absent: at the limit that the checkpoint will have, the longer of the data's two."""
     pack_tokens: Positive | None = None
     """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""
+
+    @property
+    def public_tasks(self) -> list[Task]:
+        """The tasks that are there before the run: all but its own rows."""
+        return [task for task in self.tasks if not isinstance(task, HoldoutTask)]
