@@ -154,7 +154,7 @@ class HoldoutTask(Section):
     """Of several sources each is a task, ``<name>-<source>``."""
 
 
-Task = Annotated[
+_PublicTask = (
     BeirTask
     | WorldTask
     | SuiteTask
@@ -162,9 +162,11 @@ Task = Annotated[
     | ClassificationTask
     | ChoiceTask
     | BrightTask
-    | NumberSequencesTask,
-    Field(discriminator="kind"),
-]
+    | NumberSequencesTask
+)
+Task = Annotated[_PublicTask, Field(discriminator="kind")]
+#: Of a run, whose own rows may be held out.
+TrainingTask = Annotated[_PublicTask | HoldoutTask, Field(discriminator="kind")]
 
 
 class Evaluation(Section):
@@ -200,9 +202,7 @@ class Evaluation(Section):
 class TrainingEvaluation(Section):
     """Light evaluation while training, and the score that names the best checkpoint."""
 
-    tasks: list[Annotated[Task | HoldoutTask, Field(discriminator="kind")]] = Field(
-        default=[HoldoutTask()], min_length=1
-    )
+    tasks: list[TrainingTask] = Field(default=[HoldoutTask()], min_length=1)
     """Absent: the rows that ``data.holdout`` keeps out; where that is set they are added to others, too."""
     every: Positive = 100
     """Steps between evaluations; the last step is always scored."""
