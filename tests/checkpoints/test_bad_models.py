@@ -115,11 +115,15 @@ def test_a_readout_that_cannot_be_is_refused(embedder: Path, tmp_path: Path, wha
     assert not list(tmp_path.rglob("step-*"))
 
 
-def test_a_run_whose_checkpoint_reads_out_otherwise_does_not_go_on(embedder: Path, tmp_path: Path) -> None:
+def test_a_run_whose_checkpoint_reads_out_otherwise_does_not_go_on(
+    embedder: Path, beir: Path, tmp_path: Path
+) -> None:
     """Its pooling was changed by hand after it was saved."""
     settings = _run(tmp_path, backbone={"kind": "pretrained", "path": str(embedder)})
     assert CliRunner().invoke(app, ["train", str(settings)]).exit_code == 0
     [pooling] = (tmp_path / "runs" / "run" / "checkpoints").glob("step-000001/1_Pooling/config.json")
     _change(pooling, pooling_mode="lasttoken")
-    said = _refused("evaluate", tmp_path / "runs" / "run", "--steps", "1", "-t", embedder)
-    assert "step-000001" in said
+    said = _refused("evaluate", tmp_path / "runs" / "run", "--steps", "1", "-t", beir, "-o", tmp_path / "out")
+    assert "step-000001: the files differ" in said
+    said = _refused("train", settings, "--resume", "readout.pooling=last")
+    assert "the run there had other settings (readout.pooling)" in said
