@@ -43,7 +43,16 @@ from .lineage import (
     Stage,
     StageCheckpoints,
 )
-from .loss import Anchor, Distillation, FalseNegatives, InfoNCE, LearntTemperature, SIGReg, Uniformity
+from .loss import (
+    Anchor,
+    Distillation,
+    FalseNegatives,
+    InfoNCE,
+    LearntTemperature,
+    OwnTerm,
+    SIGReg,
+    Uniformity,
+)
 from .merge import (
     Dare,
     Karcher,
@@ -59,7 +68,7 @@ from .merge import (
     Ties,
 )
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
-from .reading.loading import LoadedConfig, load_config, sweep_runs
+from .reading.loading import LoadedConfig, config_from_mapping, load_config, section_from_mapping, sweep_runs
 from .reading.sweep_runs import SweepRun
 from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
 from .resolved import (

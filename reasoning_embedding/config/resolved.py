@@ -50,7 +50,9 @@ _SCHEDULE = (
     "training.restarts",
 )
 #: Say where something lies; what lies there is compared instead.
-_PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)")
+_PLACES = re.compile(
+    r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus|sha256)|loss\.terms\.\d+\.function"
+)
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
 _EARLIER_DEFAULTS: dict[str, Any] = {
@@ -62,6 +64,7 @@ _EARLIER_DEFAULTS: dict[str, Any] = {
 _NEW_KEYS: dict[str, Any] = {
     "training.restarts": [],
     "training.device": "auto",
+    "loss.terms": [],
     "data.sources.*.columns": None,
     "data.sources.*.min_score": None,
     "hrsa.skip_first": "auto",

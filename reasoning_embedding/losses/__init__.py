@@ -15,5 +15,5 @@ from .distillation import distillation
 from .infonce import infonce
 from .regularisers import anchor_distance, check_anchor_texts, sigreg, uniformity
 from .temperature import Temperature
-from .terms import LossTerm, TermInputs
+from .terms import LossTerm, TermInputs, load_terms
 from .tiled_infonce import InfoNCESums, tiled_infonce
