@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -257,7 +257,7 @@ class InputContract:
     Attributes
     ----------
     token_hash : str
-        SHA-256 over the ids of :data:`PROBE_TEXTS`.
+        SHA-256 over the ids of :data:`PROBE_TEXTS`, alone and after each prompt.
     vocabulary : int
         Number of tokens.
     begins_with, ends_with : int or None
@@ -273,9 +273,17 @@ class InputContract:
     padding_side: str
 
 
-def input_contract(tokenizer: PreTrainedTokenizerBase) -> InputContract:
-    """Measure a tokenizer's contract on plain text (a chat template plays no part)."""
-    ids = [tokenizer(text)["input_ids"] for text in PROBE_TEXTS]
+def input_contract(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[str] = ()) -> InputContract:
+    """Measure a tokenizer's contract on plain text (a chat template plays no part).
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Ending texts as its embedder wants.
+    prompts : iterable of str
+        What the embedder puts before texts.
+    """
+    ids = [tokenizer(prompt + text)["input_ids"] for prompt in ("", *prompts) for text in PROBE_TEXTS]
     bare = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROBE_TEXTS]
     extra = len(ids[0]) - len(bare[0])
     begins = ids[0][0] if extra and ids[0][0] != bare[0][0] else None
@@ -289,8 +297,15 @@ def input_contract(tokenizer: PreTrainedTokenizerBase) -> InputContract:
     )
 
 
-def check_same_inputs(contracts: Mapping[str, InputContract]) -> None:
+def check_same_inputs(contracts: Mapping[str, InputContract], where: str = "backbones") -> None:
     """Refuse backbones of one experiment that would see different ids for the same text.
+
+    Parameters
+    ----------
+    contracts : mapping
+        Of each backbone, under its name; all with one readout.
+    where : str
+        What the error is about.
 
     Raises
     ------
@@ -305,7 +320,7 @@ def check_same_inputs(contracts: Mapping[str, InputContract]) -> None:
         if differs:
             raise ContractError(
                 f"the input contract is broken: {names[0]!r} and {name!r} differ in {', '.join(differs)}",
-                where="backbones",
+                where=where,
                 todo="compare backbones that share one tokenizer and its BOS/EOS/padding policy",
             )
 

@@ -50,10 +50,19 @@ class RunReadout:
     wants_end: bool | None = None
     overridden: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def lines(self, backbone: str) -> list[str]:
-        """Say it, for the run's report: where it comes from, and each thing that is not the backbone's own."""
+    def lines(self, backbone: str, *, chat_template: bool = False) -> list[str]:
+        """Say it, for the run's report: where it comes from, and each thing that is not the backbone's own.
+
+        Parameters
+        ----------
+        backbone : str
+            Its name.
+        chat_template : bool
+            Whether its tokenizer has one.
+        """
         if self.saved is None:
-            return [f"readout: {self.readout}"]
+            plain = "texts are read as they are: the tokenizer's chat template plays no part"
+            return [f"readout: {self.readout}", *([plain] if chat_template else [])]
         lines = [f"readout of {backbone}: {self.saved.readout}"]
         lines += [
             f"readout.{key}: {new} in the place of the backbone's {old}"

@@ -6,6 +6,7 @@ from .analysis import (
     EverySteps,
     Measuring,
     MixProbe,
+    OwnMetric,
     Pair,
     Probe,
     Realignment,
@@ -15,7 +16,7 @@ from .analysis import (
     WorldProbe,
 )
 from .backbone import Architecture, Backbone, Lora, PretrainedBackbone, RandomBackbone
-from .data import Columns, Data, FilesSource, HubSource, MixSource, Source, WorldSource
+from .data import Columns, Data, FilesSource, FunctionSource, HubSource, MixSource, Source, WorldSource
 from .engine import EngineSettings, check_engine
 from .evaluation import (
     BeirTask,
@@ -30,7 +31,7 @@ from .evaluation import (
     TrainingEvaluation,
     WorldTask,
 )
-from .experiment import ExperimentConfig, ExperimentRun
+from .experiment import ExperimentConfig, ExperimentRun, RunGrid
 from .lineage import (
     DpoStage,
     Gates,
@@ -52,6 +53,7 @@ from .loss import (
     OwnTerm,
     SIGReg,
     Uniformity,
+    VectorDistillation,
 )
 from .merge import (
     Dare,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from .analysis import Analysis
 from .backbone import Backbone
@@ -12,17 +13,30 @@ from .base import Name, NonNegative, Positive, Section, conflict
 from .evaluation import Evaluation
 from .lineage import Lineage
 from .reading.suggestions import did_you_mean
+from .readout import ReadoutSettings
 from .references import parse
 from .training import Recipe
 
 
 class ExperimentRun(Section):
-    """A run of the experiment: only its backbone and its seed are its own."""
+    """A run of the experiment: only its backbone, its readout and its seed are its own."""
 
     name: Name
     backbone: Name | Backbone
     """The name of a stage of the lineage, or a backbone."""
+    readout: Name | None = None
+    """The name of one of ``readouts``, where the experiment compares several; absent: the recipe's."""
     seed: NonNegative = 0
+
+
+class RunGrid(Section):
+    """A run of every backbone with every readout and every seed, named ``BACKBONE-READOUT-seedN``."""
+
+    backbones: Annotated[list[Name], Field(min_length=1)]
+    """Stages of the lineage."""
+    readouts: Annotated[list[Name], Field(min_length=1)] | None = None
+    """Names of ``readouts``; absent: all of them."""
+    seeds: Annotated[list[NonNegative], Field(min_length=1)] = Field(default=[0])
 
 
 class ExperimentConfig(Section):
@@ -36,9 +50,96 @@ class ExperimentConfig(Section):
     """Stages run side by side, each a process of its own."""
     lineage: Lineage | None = None
     recipe: Recipe
-    runs: Annotated[list[ExperimentRun], Field(min_length=1)]
+    readouts: dict[Name, ReadoutSettings] = Field(default={})
+    """Readouts that are compared, by name. A key left out is what the recipe's ``readout`` says."""
+    runs: list[ExperimentRun] = Field(default=[])
+    grid: RunGrid | None = Field(default=None, exclude=True)
+    """In the place of ``runs``: backbones x readouts x seeds."""
     evaluation: Evaluation | None = None
     analysis: Analysis | None = None
+
+    @model_validator(mode="after")
+    def _runs_of_grid(self) -> ExperimentConfig:
+        if self.grid is None:
+            if not self.runs:
+                raise conflict("an experiment trains something: give runs, or a grid of them", "runs")
+            return self
+        if self.runs:
+            raise conflict("give runs or a grid, not both", "grid")
+        self._check_grid(self.grid)
+        readouts = self.grid.readouts or [*self.readouts] or [None]
+        runs = [
+            ExperimentRun(
+                name="-".join([backbone, *([readout] if readout else []), f"seed{seed}"]),
+                backbone=backbone,
+                readout=readout,
+                seed=seed,
+            )
+            for backbone in self.grid.backbones
+            for readout in readouts
+            for seed in self.grid.seeds
+        ]
+        return self.model_copy(update={"runs": runs, "grid": None})
+
+    def _check_grid(self, grid: RunGrid) -> None:
+        stages = [stage.name for stage in self.lineage.stages] if self.lineage else []
+        axes: dict[str, tuple[Sequence[str | int], Sequence[str | int] | None]] = {
+            "backbones": (grid.backbones, stages),
+            "readouts": (grid.readouts or [], list(self.readouts)),
+            "seeds": (grid.seeds, None),
+        }
+        for axis, (values, known) in axes.items():
+            for index, value in enumerate(values):
+                if known is not None and value not in known:
+                    what = f"{value!r} is none of the {'stages' if axis == 'backbones' else axis}: {known}"
+                    raise conflict(what, "grid", axis, index)
+                if value in values[:index]:
+                    raise conflict(f"{value!r} stands twice", "grid", axis, index)
+
+    @model_validator(mode="after")
+    def _readouts_fit(self) -> ExperimentConfig:
+        said: dict[str, str] = {}
+        for name in self.readouts:
+            same = self.readout(name).model_dump_json()
+            if same in said:
+                raise conflict(f"{name!r} and {said[same]!r} say the same", "readouts", name)
+            said[same] = name
+        cells: dict[str, str] = {}
+        for index, run in enumerate(self.runs):
+            if run.readout is None and self.readouts:
+                message = f"run {run.name!r} names no readout; this experiment has {list(self.readouts)}"
+                raise conflict(message, "runs", index)
+            if run.readout is not None and run.readout not in self.readouts:
+                hint = did_you_mean(run.readout, self.readouts)
+                raise conflict(f"there is no readout {run.readout!r}{hint}", "runs", index, "readout")
+            cell = run.model_dump_json(exclude={"name"})
+            if self.readouts and cell in cells:
+                message = (
+                    f"runs {cells[cell]!r} and {run.name!r} are one: the same backbone, readout and seed"
+                )
+                raise conflict(message, "runs", index)
+            cells[cell] = run.name
+        for name in self.readouts:
+            if all(run.readout != name for run in self.runs):
+                raise conflict(f"no run has readout {name!r}", "readouts", name)
+        return self
+
+    def readout(self, name: str | None) -> ReadoutSettings:
+        """Return what the runs of a readout say: the recipe's keys, and its own in their place.
+
+        Parameters
+        ----------
+        name : str or None
+            One of ``readouts``; None: the recipe's.
+        """
+        if name is None:
+            return self.recipe.readout
+        own = {key: value for key, value in self.readouts[name] if value is not None}
+        try:
+            return ReadoutSettings.model_validate(dict(self.recipe.readout) | own)
+        except ValidationError as error:
+            message = f"with the recipe's readout: {error.errors()[0]['msg']}"
+            raise conflict(message, "readouts", name) from error
 
     @model_validator(mode="after")
     def _names_resolve(self) -> ExperimentConfig:

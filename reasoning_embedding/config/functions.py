@@ -26,7 +26,8 @@ from reasoning_embedding.errors import InputError, ReasoningEmbeddingError
 from .reading.suggestions import did_you_mean
 
 #: ``module:function``; ``FILE.py:function`` where reading has found the file.
-Address = Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*|.+\.py):[A-Za-z_]\w*$")]
+ADDRESS = r"^([A-Za-z_][\w.]*|.+\.py):[A-Za-z_]\w*$"
+Address = Annotated[str, Field(pattern=ADDRESS)]
 #: Arguments of a function by name.
 Options = dict[str, str | int | float | bool]
 #: Hexadecimal.

@@ -61,6 +61,22 @@ class Distillation(Section):
     """Divides the teacher's scores."""
 
 
+class VectorDistillation(Section):
+    """A teacher's vectors of the texts (``rembed data score --vectors``), whose similarities are learnt.
+
+    KL(softmax(teacher) || softmax(student)) of each query over all documents of the batch. Only similarities are
+    compared, so the teacher's vectors may have any length.
+    """
+
+    folder: str
+    """What ``rembed data score MODEL ROWS -o OUT --vectors FOLDER`` wrote of the rows of this run."""
+    weight: PositiveFloat = 1.0
+    temperature: PositiveFloat | None = None
+    """Divides the student's cosines; absent: the loss's temperature."""
+    teacher_temperature: PositiveFloat | None = None
+    """Divides the teacher's cosines; absent: the student's temperature."""
+
+
 class Uniformity(Section):
     """log mean exp(-t |x - y|^2), of the queries and of the positives (Wang and Isola, arXiv 2005.10242)."""
 
@@ -132,6 +148,7 @@ class InfoNCE(Section):
     matryoshka_weights: list[PositiveFloat] | None = None
     """Weight of each entry of ``matryoshka``; absent: 1. The full width has weight 1 unless it is listed."""
     distillation: Distillation | None = None
+    teacher_vectors: VectorDistillation | None = None
     uniformity: Uniformity | None = None
     sigreg: SIGReg | None = None
     anchor: Anchor | None = None

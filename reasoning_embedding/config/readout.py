@@ -43,6 +43,12 @@ class Prompts(Section):
         sources = [side.document for side in self.sources.values() if side.document is not None]
         return frozenset([self.document or "", *sources])
 
+    @property
+    def texts(self) -> list[str]:
+        """All that training puts before a text, in the order of the keys."""
+        sides = [self, *self.sources.values()]
+        return [text for side in sides for text in (side.query, side.document) if text is not None]
+
 
 class ReadoutSettings(Section):
     """How token states become one vector. A key left out is what the backbone has, where that is an embedder, else

@@ -51,7 +51,8 @@ _SCHEDULE = (
 )
 #: Say where something lies; what lies there is compared instead.
 _PLACES = re.compile(
-    r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus|sha256)|loss\.terms\.\d+\.function"
+    r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus|function|sha256)|loss\.terms\.\d+\.function"
+    r"|loss\.teacher_vectors\.folder"
 )
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
@@ -67,6 +68,9 @@ _NEW_KEYS: dict[str, Any] = {
     "loss.terms": [],
     "data.sources.*.columns": None,
     "data.sources.*.min_score": None,
+    "loss.teacher_vectors": None,
+    "hrsa.metrics": [],
+    "analysis.metrics": [],
     "hrsa.skip_first": "auto",
     "analysis.skip_first": "auto",
     "analysis.reference_levels": True,

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .plan import PlannedRows
+from .teacher_vectors import TeacherVectors
 from .tokens import TokenStore
 
 
@@ -41,6 +42,8 @@ class Batch:
         Of anything random in this batch; equal on all ranks.
     source : str
         The source that all rows come from, or ``mixed``.
+    teacher : Tensor or None
+        (n, D0) a teacher's unit vectors of the texts; None where there is no such teacher.
     """
 
     texts: list[np.ndarray]
@@ -52,16 +55,17 @@ class Batch:
     score: Tensor
     seed: int = 0
     source: str = ""
+    teacher: Tensor | None = None
 
     @classmethod
-    def from_plan(cls, rows: PlannedRows, tokens: TokenStore) -> Batch:
-        """Collect the distinct texts of the rows that a plan drew."""
+    def from_plan(cls, rows: PlannedRows, tokens: TokenStore, teacher: TeacherVectors | None = None) -> Batch:
+        """Collect the distinct texts of the rows that a plan drew, with a teacher's vectors of them if there is one."""
         slots = np.concatenate([rows.query, rows.positive, rows.negative])
         distinct, inverse = np.unique(slots, return_inverse=True)
         queries = len(rows.query)
         place = np.searchsorted(distinct, rows.answer).clip(max=len(distinct) - 1)
         present = distinct[place] == rows.answer
-        return cls.from_arrays(
+        batch = cls.from_arrays(
             [tokens[int(text)] for text in distinct],
             tokens.prompt_lengths[distinct],
             inverse[:queries],
@@ -72,6 +76,7 @@ class Batch:
             seed=rows.seed,
             source=rows.source,
         )
+        return batch if teacher is None else replace(batch, teacher=torch.from_numpy(teacher[distinct]))
 
     @classmethod
     def from_arrays(

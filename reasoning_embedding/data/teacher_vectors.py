@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_folder, read_json, write_json
+from reasoning_embedding.files import atomic_folder, hash_file, read_json, write_json
 
 if TYPE_CHECKING:
     from .table import Table
@@ -69,7 +69,8 @@ def write_vectors(
         out.flush()
         del out
         np.save(temporary / _KEYS, keys)
-        write_json(temporary / RECORD, {**record, "texts": len(keys), "dimension": width})
+        sums = {name: hash_file(temporary / name) for name in (_KEYS, _VECTORS)}
+        write_json(temporary / RECORD, {**record, "texts": len(keys), "dimension": width, "sums": sums})
 
 
 def _refuse_double(texts: Sequence[str], vectors: np.ndarray, *, keys: np.ndarray) -> None:
@@ -94,10 +95,17 @@ class TeacherVectors:
     table : Table
         The rows of a run. A text that is a query somewhere gets its vector as a query.
 
+    Attributes
+    ----------
+    record : dict
+        Who made the vectors, and how: ``teacher.json``.
+    sum : str
+        SHA-256 of the files, hexadecimal.
+
     Raises
     ------
     InputError
-        If the folder holds no such vectors, or a text has none.
+        If the folder holds no such vectors, they are damaged or not finite, or a text has none.
     """
 
     def __init__(self, folder: Path, table: Table) -> None:
@@ -112,8 +120,13 @@ class TeacherVectors:
                 where=where,
                 todo="rembed data score MODEL ROWS -o OUT --vectors FOLDER",
             ) from error
-        if len(keys) != len(self._vectors):
-            raise InputError("the files are not of one teacher", where=where, todo="make the folder again")
+        again = "make the folder again: rembed data score MODEL ROWS -o OUT --vectors FOLDER"
+        sums = {name: hash_file(folder / name) for name in (_KEYS, _VECTORS)}
+        if sums != self.record.get("sums") or len(keys) != len(self._vectors):
+            raise InputError(
+                "the teacher's vectors are damaged: their sums are others", where=where, todo=again
+            )
+        self.sum = hashlib.sha256("".join(sums.values()).encode()).hexdigest()
         asked = np.zeros(len(table.texts), dtype=bool)
         asked[table.query] = True
         sides: tuple[Side, Side] = ("document", "query")
@@ -133,6 +146,16 @@ class TeacherVectors:
                 todo="score the rows of this run with --vectors",
             )
         self._rows = order[place]
+        for start in range(0, len(self._rows), _ROWS):
+            norms = np.linalg.norm(self._vectors[self._rows[start : start + _ROWS]], axis=1)
+            bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))  # NaN is no number below
+            if len(bad):
+                text = table.texts[start + int(bad[0])][1]
+                raise InputError(
+                    f"the teacher's vector of {text[:60]!r} has length {norms[bad[0]]:g}, not 1",
+                    where=where,
+                    todo=again,
+                )
 
     @property
     def dimension(self) -> int:
@@ -141,7 +164,7 @@ class TeacherVectors:
 
     def __getitem__(self, texts: np.ndarray) -> np.ndarray:
         """(n, D) float32 vectors of texts of the table, by their ids."""
-        return np.asarray(self._vectors[self._rows[texts]], dtype=np.float32)
+        return np.ascontiguousarray(self._vectors[self._rows[texts]], dtype=np.float32)
 
 
 def _as_scalars(keys: np.ndarray) -> np.ndarray:

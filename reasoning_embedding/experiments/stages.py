@@ -160,8 +160,10 @@ class Train(Stage):
         self, experiment: config.ExperimentConfig, run: config.ExperimentRun, after: tuple[str, ...]
     ) -> None:
         self.experiment, self.run = experiment, run.name
-        recipe = config.resolved_json(experiment.recipe)
-        settings = {"run": run.model_dump(mode="json"), "recipe": recipe}
+        # What its readout says decides, not what it is called.
+        own = experiment.recipe.model_copy(update={"readout": experiment.readout(run.readout)})
+        recipe = config.resolved_json(own)
+        settings = {"run": run.model_dump(mode="json", exclude={"readout"}), "recipe": recipe}
         needs = (Grow.of(run.backbone),) if isinstance(run.backbone, str) else ()
         super().__init__(
             f"train-{run.name}", settings, needs, after, settings | {"recipe": with_old_defaults(recipe)}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.config.reading.suggestions import did_you_mean
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import unsealed
@@ -19,6 +21,7 @@ from .contamination import compare_tasks, scored_tasks
 from .scoring import training_score
 
 if TYPE_CHECKING:
+    from reasoning_embedding.backbones import InputContract
     from reasoning_embedding.data import Table
     from reasoning_embedding.training import Callbacks
 
@@ -118,7 +121,7 @@ def start_training(
 
 
 def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConfig:
-    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its seed.
+    """Return one run of an experiment as a run of its own: the shared recipe, its backbone, its readout, its seed.
 
     Raises
     ------
@@ -138,6 +141,7 @@ def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConf
     if isinstance(backbone, str):
         backbone = config.PretrainedBackbone(path=str(folder.stage(backbone).path))
     recipe = {field: getattr(experiment.recipe, field) for field in config.Recipe.model_fields}
+    recipe["readout"] = experiment.readout(run.readout)
     group = experiment.recipe.logging.group or experiment.name
     recipe["logging"] = experiment.recipe.logging.model_copy(update={"group": group})
     return config.RunConfig(
@@ -146,29 +150,98 @@ def run_config(experiment: config.ExperimentConfig, name: str) -> config.RunConf
 
 
 def check_siblings(experiment: config.ExperimentConfig) -> None:
-    """Refuse an experiment of which any two backbones that exist by now see different tokens for the same text.
+    """Refuse an experiment whose runs differ in more than it declares: backbone, readout, seed.
+
+    Within a readout all backbones that exist by now must have the same tokens for the same text (an end token and
+    prompts are a readout's own) and turn states into a vector in the same way, which a backbone that is an embedder
+    may decide where the readout leaves it open.
 
     Raises
     ------
     ContractError
-        Naming the two runs and what differs.
+        Naming the two runs and what differs, or two readouts that are one.
+    InputError
+        If a backbone cannot have a readout.
     """
-    from reasoning_embedding.backbones import (
-        check_same_chat_templates,
-        check_same_inputs,
-        input_contract,
-        load_tokenizer,
-    )
+    from reasoning_embedding.backbones import check_same_chat_templates
 
-    tokenizers = {}
+    siblings: dict[str | None, dict[str, _Sibling]] = {}
+    seen: set[tuple[str, str | None]] = set()
     for run in experiment.runs:
-        backbone = run_config(experiment, run.name).backbone
-        if isinstance(backbone, config.RandomBackbone):
-            tokenizers[run.name] = load_tokenizer(backbone.tokenizer)
-        elif not isinstance(run.backbone, str) or Path(backbone.path).is_dir():  # a sibling may still grow
-            tokenizers[run.name] = load_tokenizer(backbone.path, revision=backbone.revision)
-    check_same_inputs({name: input_contract(tokenizer) for name, tokenizer in tokenizers.items()})
-    check_same_chat_templates({name: tokenizer.chat_template for name, tokenizer in tokenizers.items()})
+        settings = run_config(experiment, run.name)
+        cell = (settings.backbone.model_dump_json(), run.readout)
+        if (
+            isinstance(run.backbone, str)
+            and not ExperimentFolder.of(experiment).stage(run.backbone).path.is_dir()
+        ):
+            continue  # a sibling may still grow
+        if cell not in seen:
+            seen.add(cell)
+            siblings.setdefault(run.readout, {})[run.name] = _Sibling.of(settings)
+    for readout, members in siblings.items():
+        _check_one_readout(members, "backbones" if readout is None else f"readout {readout!r}")
+    _check_several_readouts(siblings)
+    templates = {name: one.chat_template for members in siblings.values() for name, one in members.items()}
+    check_same_chat_templates(templates)
+
+
+@dataclass(frozen=True)
+class _Sibling:
+    """What a run reads and how it reads out, before any weight is loaded."""
+
+    backbone: str
+    readout: dict[str, Any]
+    contract: InputContract
+    chat_template: Any
+
+    @classmethod
+    def of(cls, settings: config.RunConfig) -> _Sibling:
+        from reasoning_embedding.backbones import input_contract, run_readout, run_tokenizer
+
+        chosen = run_readout(settings.readout, settings.backbone)
+        tokenizer = run_tokenizer(settings.backbone, chosen)
+        readout: dict[str, Any] = asdict(chosen.readout)
+        del readout["end_token"]  # known by the tokens
+        # A head's input is the backbone's width, or the output of the head before.
+        readout["heads"] = [
+            {key: value for key, value in head.items() if key != "in_features"} for head in readout["heads"]
+        ]
+        readout["prompts"] = chosen.prompts.model_dump(exclude={"named"})
+        return cls(
+            settings.backbone.model_dump_json(),
+            readout,
+            input_contract(tokenizer, chosen.prompts.texts),
+            tokenizer.chat_template,
+        )
+
+
+def _check_one_readout(members: dict[str, _Sibling], where: str) -> None:
+    from reasoning_embedding.backbones import check_same_inputs
+
+    (first, one), *others = members.items()
+    for name, other in others:
+        if differs := [key for key, value in one.readout.items() if other.readout[key] != value]:
+            shown = ", ".join(f"{key}: {one.readout[key]} and {other.readout[key]}" for key in differs)
+            raise ContractError(
+                f"{first!r} and {name!r} read out differently ({shown}), as their backbones do",
+                where=where,
+                todo=f"say {', '.join(differs)} in the readout, so that all backbones have the same",
+            )
+    check_same_inputs({name: one.contract for name, one in members.items()}, where)
+
+
+def _check_several_readouts(siblings: dict[str | None, dict[str, _Sibling]]) -> None:
+    found: dict[str, str] = {}
+    for name, one in (pair for members in siblings.values() for pair in members.items()):
+        same = json.dumps([one.backbone, one.readout, one.contract.token_hash], sort_keys=True)
+        if same in found:
+            raise ContractError(
+                f"{found[same]!r} and {name!r} have two readouts that are one: what one of them says, the other "
+                "has from its backbone or by default",
+                where="readouts",
+                todo="leave one of them out, or let them differ",
+            )
+        found[same] = name
 
 
 def move_aside(folder: ExperimentFolder, path: Path, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Learning a teacher's scores of each query's own candidates."""
+"""Learning from a teacher: its scores of each query's own candidates, or its vectors of all texts of a batch."""
 
 from __future__ import annotations
 
@@ -78,3 +78,66 @@ def distillation(
     gradient.index_add_(0, query, weight * embeddings[document])
     gradient.index_add_(0, document, weight * embeddings[query])
     return total.detach()
+
+
+def vector_distillation(
+    embeddings: Tensor,
+    batch: Batch,
+    rows: Tensor,
+    settings: config.VectorDistillation,
+    *,
+    temperature: float,
+    gradient: Tensor,
+    scale: float = 1.0,
+) -> Tensor:
+    """Sum how far some queries' similarities to all documents are from the teacher's, and ADD the gradient.
+
+    Parameters
+    ----------
+    embeddings : Tensor
+        (n, D) unit vectors of the distinct texts.
+    batch : Batch
+        Queries, candidates, and the teacher's (n, D0) unit vectors of the texts.
+    rows : Tensor
+        (r,) queries.
+    settings : config.VectorDistillation
+        Temperatures.
+    temperature : float
+        Of the student, where the settings give none; not differentiated.
+    gradient : Tensor
+        (n, D), gets `scale` times the gradient added.
+    scale : float
+        Of the gradient only.
+
+    Returns
+    -------
+    Tensor
+        Float64 scalar, not scaled.
+
+    Raises
+    ------
+    ValueError
+        If the batch has no teacher's vectors.
+
+    Notes
+    -----
+    sum_i sum_j p_ij (log p_ij - log q_ij) with p_i = softmax_j(<z_i, z_j> / T) of the teacher and q_i =
+    softmax_j(<x_i, x_j> / t) of the student, j over every candidate slot of the batch: similarities are distilled, not
+    coordinates (Tung and Mori 2019, arXiv 1907.09682; as SEED, arXiv 2101.04731, does with a queue), so D0 may differ
+    from D. Its gradient by a student's similarity is (q_ij - p_ij) / t.
+    """
+    if batch.teacher is None:
+        raise ValueError("this loss needs a teacher's vectors of the batch's texts")
+    student = settings.temperature or temperature
+    query, document = batch.query[rows], batch.document
+    teacher = batch.teacher.to(embeddings.dtype)
+    target = torch.log_softmax(
+        teacher[query] @ teacher[document].T / (settings.teacher_temperature or student), dim=1
+    )
+    predicted = torch.log_softmax(embeddings[query] @ embeddings[document].T / student, dim=1)
+    shares = target.exp()
+    total = (target.sub_(predicted).mul_(shares)).sum(dtype=torch.float64)
+    slope = predicted.exp_().sub_(shares).mul_(scale / student)
+    gradient.index_add_(0, query, slope @ embeddings[document])
+    gradient.index_add_(0, document, slope.T @ embeddings[query])
+    return total

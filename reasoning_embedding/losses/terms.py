@@ -14,7 +14,7 @@ from reasoning_embedding.config.functions import check_call, explain_own_code, l
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.errors import InputError
 
-from .distillation import distillation
+from .distillation import distillation, vector_distillation
 from .regularisers import anchor_distance, sigreg, uniformity
 
 
@@ -75,6 +75,8 @@ def terms(settings: config.InfoNCE, given: Mapping[str, Callable[..., Tensor]]) 
     """Terms of a configuration; `given`: the functions of its own ``terms``, as :func:`load_terms` returns them."""
     if (one := settings.distillation) is not None:
         yield LossTerm("distillation", one.weight, by_rows=True, compute=partial(_distillation, one))
+    if (one := settings.teacher_vectors) is not None:
+        yield LossTerm("teacher_vectors", one.weight, by_rows=True, compute=partial(_teacher_vectors, one))
     if (one := settings.uniformity) is not None:
         yield LossTerm("uniformity", one.weight, by_rows=False, compute=partial(_uniformity, one))
     if (one := settings.sigreg) is not None:
@@ -131,6 +133,23 @@ def _distillation(settings: config.Distillation, inputs: TermInputs, scale: floa
             scale=scale / count,
         )
     return total / count
+
+
+def _teacher_vectors(settings: config.VectorDistillation, inputs: TermInputs, scale: float) -> Tensor:
+    """Mean over queries."""
+    queries = len(inputs.batch.query)
+    total = torch.zeros((), dtype=torch.float64, device=inputs.embeddings.device)
+    for rows in inputs.rows.split(inputs.tile_rows):
+        total += vector_distillation(
+            inputs.embeddings,
+            inputs.batch,
+            rows,
+            settings,
+            temperature=inputs.temperature,
+            gradient=inputs.gradient,
+            scale=scale / queries,
+        )
+    return total / queries
 
 
 def _uniformity(settings: config.Uniformity, inputs: TermInputs, scale: float) -> Tensor:

@@ -18,6 +18,7 @@ from reasoning_embedding.data import Plan, load_table, require_scores
 from reasoning_embedding.data.readers import data_files, file_stem, is_data_file, read_records
 from reasoning_embedding.data.rows import BELOW_SCORE, BadRows, Row
 from reasoning_embedding.data.sources import read_rows
+from reasoning_embedding.data.teacher_vectors import TeacherVectors
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.host import host_memory
 
@@ -148,6 +149,9 @@ def look_at_inputs(settings: config.RunConfig) -> Iterator[str]:
         yield f"left out: {count:,} x {reason}"
     if settings.loss.distillation is not None:
         require_scores(table)
+    if (learnt := settings.loss.teacher_vectors) is not None:
+        teacher = TeacherVectors(Path(learnt.folder), table)
+        yield f"vectors of {teacher.record['model']}, {teacher.dimension} dimensions: {learnt.folder}"
     plan = Plan(table, settings.training, settings.data, settings.seed)
     yield f"{plan.steps:,} steps of {settings.training.batch_size} queries; {plan.steps_per_epoch:,} an epoch"
     rows = [table.row(index) for index in range(0, len(table), max(1, len(table) // _ROWS))]

@@ -290,13 +290,17 @@ def loss_tile(loss: config.InfoNCE, load: RankLoad) -> float:
     -----
     Similarities of each row with all queries or documents of each direction, in float32. Where texts of a batch repeat,
     three masks of the documents that are known to answer, a byte each, counted always; after that, all similarities
-    once more for the gradient of a learnt temperature.
+    once more for the gradient of a learnt temperature. A teacher's vectors are learnt afterwards, with the same rows:
+    four float32 copies of their similarities with the documents.
     """
     columns = sum(
         load.documents if direction.endswith("_document") else load.queries for direction in loss.directions
     )
     again = 0.0 if loss.learn_temperature is None else 4.0 * columns
-    return min(loss.tile_rows, load.queries) * (4.0 * columns + max(3.0 * load.documents, again))
+    row = 4.0 * columns + max(3.0 * load.documents, again)
+    if loss.teacher_vectors is not None:
+        row = max(row, 4 * 4.0 * load.documents)
+    return min(loss.tile_rows, load.queries) * row
 
 
 def offloaded_activations(shape: DecoderShape, training: config.Training, load: RankLoad) -> float:

@@ -91,7 +91,7 @@ def score_file(
     teacher : Teacher
         The model and its prompts.
     vectors : Path, optional
-        Folder that also gets an embedder's unit vectors of the texts, for ``loss.distillation`` with ``method: vectors``.
+        Folder that also gets an embedder's unit vectors of the texts, for ``loss.teacher_vectors``.
     report : callable
         Takes lines of progress.
 

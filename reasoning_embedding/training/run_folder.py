@@ -45,7 +45,7 @@ class StartingPoint:
     step : int
         0 for a new run, else the step whose state it goes on from.
     data : str or None
-        Fingerprint of the rows that it was trained on, where that is known.
+        Fingerprint of the rows that it was trained on, and after a ``+`` of a teacher's vectors, where that is known.
     schedule : dict or None
         What its rates came from, where that is known; see :func:`schedule_record`.
     """
@@ -55,15 +55,24 @@ class StartingPoint:
     data: str | None = None
     schedule: dict[str, Any] | None = None
 
-    def check_data(self, fingerprint: str) -> None:
-        """Refuse rows that are not those the run was trained on.
+    def check_data(self, rows: str, teacher: str | None = None) -> None:
+        """Refuse rows, or a teacher's vectors, that are not those the run was trained on.
 
         Raises
         ------
         InputError
-            If the fingerprint of the table is another one.
+            If the fingerprint of the table or of the vectors is another one.
         """
-        if self.data is not None and self.data != fingerprint:
+        if self.data is None:
+            return
+        rows_then, _, teacher_then = self.data.partition("+")
+        if teacher is not None and teacher_then != teacher:
+            raise InputError(
+                "the teacher's vectors are not those that the run there was trained on",
+                where="loss.teacher_vectors.folder",
+                todo="give it the folder it began with, or choose another name",
+            )
+        if rows_then != rows:
             raise InputError(
                 "the rows are not those that the run there was trained on",
                 where="data.sources",
@@ -331,7 +340,7 @@ def describe_run(prepared: PreparedRun, text: str | None, memory: MemoryMode | N
         "rows": len(prepared.table),
         "sources": prepared.table.sources,
         "skipped_rows": prepared.table.skipped,
-        "data_fingerprint": prepared.table.fingerprint,
+        "data_fingerprint": prepared.data_fingerprint,
         "input_contract": asdict(prepared.inputs),
         "readout": prepared.readout,
         "ranks": world.size,

@@ -48,6 +48,7 @@ from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_sources,
 )
 from reasoning_embedding.data.rows import BELOW_SCORE
+from reasoning_embedding.data.teacher_vectors import TeacherVectors
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_space
@@ -95,6 +96,8 @@ class PreparedRun:
         What the run starts from, for the provenance of its checkpoints.
     compute : torch.dtype or None
         What layers compute in; None: the dtype of the weights.
+    teacher : TeacherVectors or None
+        Vectors that the loss learns from.
     """
 
     settings: config.RunConfig
@@ -111,10 +114,16 @@ class PreparedRun:
     readout: dict[str, Any]
     parent: dict[str, Any]
     compute: torch.dtype | None
+    teacher: TeacherVectors | None = None
 
     def batch(self, step: int) -> Batch:
         """What a step trains on."""
-        return Batch.from_plan(self.plan.at(step), self.store)
+        return Batch.from_plan(self.plan.at(step), self.store, self.teacher)
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the rows, and of a teacher's vectors of them."""
+        return self.table.fingerprint + ("" if self.teacher is None else f"+{self.teacher.sum}")
 
     def require_space(self, steps: Sequence[int]) -> None:
         """Refuse a run whose checkpoints of `steps`, and the states kept beside them, find no room on the disk.
@@ -150,7 +159,7 @@ class PreparedRun:
                 "loss": self.loss.state(),
                 "checkpoint": (read_provenance(self.run.checkpoint(step)) or {})["content_hash"],
                 "settings": config.digests(masked(config.resolved_json(self.settings))),
-                "data": self.table.fingerprint,
+                "data": self.data_fingerprint,
                 "schedule": schedule_record(self.settings.training, self.plan.steps),
             }
             write_state(self.run.state(step), optimizer, kept, **record)
@@ -205,8 +214,10 @@ def prepare(
     refuse_evaluation_rows(settings.data, table.sources, tasks)
     if settings.loss.distillation is not None:
         require_scores(table)
+    learnt = settings.loss.teacher_vectors
+    teacher = None if learnt is None else TeacherVectors(Path(learnt.folder), table)
     plan = Plan(table, training, settings.data, settings.seed)
-    start.check_data(table.fingerprint)
+    start.check_data(table.fingerprint, None if teacher is None else teacher.sum)
     start.check_schedule(plan.steps)
     _check_anchor(settings.loss.anchor, plan, training.batch_size)
     for note in table.notes:
@@ -214,10 +225,13 @@ def prepare(
     bad = sum(count for reason, count in table.skipped.items() if reason != BELOW_SCORE)
     skipped = f", {bad} bad rows skipped" if bad else ""
     report(f"data: {len(table):,} rows, {len(table.texts):,} distinct texts{skipped}; {plan.steps} steps")
+    if teacher is not None:
+        report(f"learning from vectors of {teacher.record['model']}, {teacher.dimension} dimensions")
 
     # The backbone, its tokens and its loss.
     embedder = _embedder(settings, chosen, run, table, start.step)
-    for line in chosen.lines(_name(settings.backbone)):
+    templated = embedder.tokenizer.chat_template is not None
+    for line in chosen.lines(_name(settings.backbone), chat_template=templated):
         report(line)
     loss = build_loss(settings.loss, embedder.dimension, given)
     inputs = input_contract(embedder.tokenizer)
@@ -273,6 +287,7 @@ def prepare(
         readout=chosen.record(embedder),
         parent=parent_record(settings.backbone),
         compute=compute,
+        teacher=teacher,
     )
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.random_model import save_random_model
+from reasoning_embedding import config
+from reasoning_embedding.backbones.load import load_tokenizer
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.state import read_record
+from reasoning_embedding.files import hash_file
 from tests.factories import read_lines, write_lines
 
 Write = Callable[..., Path]
@@ -41,6 +47,21 @@ def scored(rows: Path, tmp_path: Path) -> Path:
         record |= {"pos_scores": [3.0], "neg_scores": [0.5, -0.5]}
     write_lines(path, records)
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
+    """A teacher of half the student's width."""
+    folder = tmp_path_factory.mktemp("teacher") / "step-000000"
+    shape = config.Architecture(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+    )
+    save_random_model(folder, shape, load_tokenizer(str(tiny_tokenizer)), max_tokens=64)
+    return folder
 
 
 def _metrics(run: RunFolder) -> list[dict[str, Any]]:
@@ -79,6 +100,87 @@ def test_distillation_without_scores_is_refused_before_training(
     assert "40 of 40 rows have none" in result.output
     assert "pos_scores" in result.output
     assert not RunFolder(tmp_path / "runs" / "run").steps()
+
+
+def test_a_teachers_vectors_are_learnt(
+    write_run: Write, rembed: Rembed, rows: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    """From ``data score --vectors`` to a student that has the teacher's similarities, and what is refused on the way."""
+    score = (
+        "data",
+        "score",
+        checkpoint,
+        rows,
+        "-o",
+        tmp_path / "scored.jsonl",
+        "--vectors",
+        tmp_path / "teacher",
+    )
+    rembed(*score)
+    learning = {"loss": {"teacher_vectors": {"folder": str(tmp_path / "teacher"), "weight": 5.0}}}
+    run = RunFolder(tmp_path / "runs" / "whole")
+    said = rembed("train", write_run("whole", learning, steps=12)).output
+    assert f"learning from vectors of {checkpoint}, 16 dimensions" in " ".join(said.split())
+    measured = [record["teacher_vectors"] for record in _metrics(run)]
+    rembed("train", write_run("control", learning, steps=12), "loss.teacher_vectors.weight=1e-9")
+    control = _metrics(RunFolder(tmp_path / "runs" / "control"))[-1]["teacher_vectors"]
+    assert measured[-1] < 0.8 * min(measured[0], control)
+    # Killed and taken up, by a folder that lies elsewhere.
+    cut = RunFolder(tmp_path / "runs" / "cut")
+    shutil.copytree(run.path, cut.path)
+    for folder in (cut.state(12), cut.checkpoint(12)):
+        shutil.rmtree(folder)
+    moved = shutil.copytree(tmp_path / "teacher", tmp_path / "moved")
+    learning["loss"]["teacher_vectors"]["folder"] = str(moved)
+    again = write_run("cut", learning, steps=12)
+    rembed("train", again, "--resume")
+    assert [record["teacher_vectors"] for record in _metrics(cut)] == measured
+    # Another teacher's vectors of the same texts.
+    prompted = (
+        *score[:5],
+        tmp_path / "other.jsonl",
+        "--vectors",
+        tmp_path / "other",
+        "--query-prompt",
+        "find ",
+    )
+    rembed(*prompted)
+    shutil.rmtree(cut.state(12))
+    other = f"loss.teacher_vectors.folder={tmp_path / 'other'}"
+    output = rembed("train", again, "--resume", other, code=2).output
+    assert "the teacher's vectors are not those that the run there was trained on" in " ".join(output.split())
+
+
+def test_a_teachers_vectors_that_cannot_be_learnt_are_refused_before_training(
+    write_run: Write, rembed: Rembed, rows: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    folder = tmp_path / "teacher"
+    rembed("data", "score", checkpoint, rows, "-o", tmp_path / "scored.jsonl", "--vectors", folder)
+    settings = write_run(extra={"loss": {"teacher_vectors": {"folder": str(folder)}}})
+
+    def refused(*words: object) -> str:
+        outputs = [
+            " ".join(rembed(*verb, settings, *words, code=2).output.split())
+            for verb in (["train"], ["config", "check", "--data"])
+        ]
+        assert not RunFolder(tmp_path / "runs" / "run").steps()
+        return outputs[0]
+
+    assert "no teacher's vectors lie here" in refused("loss.teacher_vectors.folder=absent")
+    more = write_lines(
+        tmp_path / "more.jsonl", [*read_lines(rows), {"query": "new", "pos": ["newer"], "neg": []}]
+    )
+    said = refused(f"data.sources.0.path={more}", "data.negatives=0")
+    assert "2 of" in said
+    assert "texts have no vector, the first is 'new'" in said
+    vectors = np.load(folder / "vectors.npy")
+    vectors[0, 0] = np.nan
+    np.save(folder / "vectors.npy", vectors)
+    assert "are damaged: their sums are others" in refused()
+    record = json.loads((folder / "teacher.json").read_text())
+    record["sums"]["vectors.npy"] = hash_file(folder / "vectors.npy")
+    (folder / "teacher.json").write_text(json.dumps(record))
+    assert "has length nan, not 1" in refused()
 
 
 def test_widths_beyond_the_model_are_refused_before_training(

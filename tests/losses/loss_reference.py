@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -80,6 +82,20 @@ def distillation(x: Tensor, batch: Batch, settings: config.Distillation, tempera
     return total / count
 
 
+def teacher_vectors(
+    x: Tensor, batch: Batch, settings: config.VectorDistillation, temperature: float
+) -> Tensor:
+    """Mean over queries of KL between softmaxes over all documents."""
+    assert batch.teacher is not None
+    student, total = settings.temperature or temperature, x.new_zeros(())
+    for i in batch.query.tolist():
+        z = torch.stack([batch.teacher[i] @ batch.teacher[j] for j in batch.document.tolist()])
+        s = torch.stack([x[i] @ x[j] for j in batch.document.tolist()])
+        p = torch.softmax(z / (settings.teacher_temperature or student), dim=0)
+        total = total + F.kl_div(torch.log_softmax(s / student, dim=0), p, reduction="sum")
+    return total / len(batch.query)
+
+
 def uniformity(x: Tensor, t: float) -> Tensor:
     """The authors' own line of code (arXiv 2005.10242, figure 5)."""
     return torch.pdist(x, p=2).pow(2).mul(-t).exp().mean().log()
@@ -132,6 +148,9 @@ def objective(
     if settings.distillation is not None:
         student = distillation(x, batch, settings.distillation, settings.temperature)
         total = total + settings.distillation.weight * student
+    if settings.teacher_vectors is not None:
+        student = teacher_vectors(x, batch, settings.teacher_vectors, settings.temperature)
+        total = total + settings.teacher_vectors.weight * student
     if settings.uniformity is not None:
         sides = (np.unique(batch.query), np.unique(batch.document[: len(batch.query)]))
         even = sum(uniformity(x[side], settings.uniformity.t) for side in sides) / 2
@@ -185,7 +204,7 @@ def random_slots(seed: int, queries: int = 6, negatives: int = 9, *, copies: boo
         document[-2] = query[1]
         known = np.stack([rng.choice(query, 3), rng.choice(document, 3)], axis=1)
     owner = np.concatenate([np.arange(queries), np.sort(rng.integers(0, queries, negatives))])
-    return Batch.from_arrays(
+    batch = Batch.from_arrays(
         [np.zeros(1, np.int32)] * texts,
         np.zeros(texts, np.int32),
         query,
@@ -195,3 +214,4 @@ def random_slots(seed: int, queries: int = 6, negatives: int = 9, *, copies: boo
         rng.normal(size=queries + negatives).astype(np.float32),
         seed=seed,
     )
+    return replace(batch, teacher=unit_vectors(texts, 5, seed + 2))
