@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help install quickstart test check lint format types contracts configs review test-all soak bench clean
+.PHONY: help install quickstart test check lint format types contracts configs review test-all soak docs bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -67,6 +67,15 @@ review: ## Print what to look at again: files over 500 lines, folders over 20 mo
 	@find reasoning_embedding benchmarks -name '*.py' -exec wc -l {} + | awk '$$1 > 500 && $$2 != "total" { print "  " $$1, $$2 }'
 	@echo "folders over 20 modules:"
 	@find reasoning_embedding benchmarks -name '*.py' | sed 's|/[^/]*$$||' | sort | uniq -c | awk '$$1 > 20 { print "  " $$1, $$2 }'
+
+DOCS_STAMP := $(VENV)/.installed-docs
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP) ## Write the pages as a site into build/site; a link that leads nowhere is an error
+	$(BIN)/mkdocs build --strict --quiet
 
 # Speed is measured on all cores, on both sides.
 bench: export OMP_NUM_THREADS := $(or $(THREADS),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu))

@@ -13,7 +13,6 @@ from benchmarks import numpy_metrics as reference
 from benchmarks.measure import (
     REPEATS,
     added_mib,
-    cpu_ratio,
     cpu_seconds,
     in_new_process,
     now,
@@ -36,21 +35,21 @@ from reasoning_embedding.progress import Report
 
 @dataclass(frozen=True)
 class Size:
-    """Layers of each model, rows, dimensions; labelled texts of the probe; pairs the other side is timed on."""
+    """Layers of each model, rows, dimensions; labelled texts of the probe."""
 
     layers: int
     rows: int
     width: int
     texts: int
-    timed_pairs: int
 
 
-FULL = Size(28, 2000, 1024, 1000, 12)
-QUICK = Size(8, 1000, 512, 300, 6)
-DISTANCE_FULL = (Size(8, 1000, 2048, 0, 2), Size(8, 1000, 4096, 0, 1))
-DISTANCE_QUICK = (Size(3, 500, 1024, 0, 1),)
-LONG_FULL = Size(8, 50_000, 256, 0, 6)
-LONG_QUICK = Size(3, 50_000, 256, 0, 3)
+#: As many layers of as many dimensions as SmolLM2-135M has.
+FULL = Size(30, 2000, 576, 1000)
+QUICK = Size(8, 1000, 512, 300)
+DISTANCE_FULL = (Size(3, 1000, 2048, 0), Size(2, 1000, 4096, 0))
+DISTANCE_QUICK = (Size(3, 500, 1024, 0),)
+LONG_FULL = Size(8, 50_000, 256, 0)
+LONG_QUICK = Size(3, 50_000, 256, 0)
 #: Rows of a block of the streaming pass.
 BLOCK = 1024
 _K = 10
@@ -69,24 +68,26 @@ def bench_hrsa(*, quick: bool = False, report: Report = lambda line: None) -> It
     Yields
     ------
     dict
-        ``name``, ``ours`` and ``other`` in seconds, their ``ratio`` (other over ours), ``memory_ratio`` (of peak
-        memory above a process that has loaded its libraries; None where not measured) and settings.
+        ``name``, ``ours`` and ``other`` in seconds of processors (medians), their ``ratio`` (other over ours),
+        ``memory_ratio`` (of peak memory above a process that has loaded its libraries; None where not measured) and
+        settings; ``wall_ratio`` and all times beside them.
 
     Notes
     -----
-    States are Gaussian in float32, half of them shared. The other side's time is that of some pairs of layers,
-    scaled to all. ``reference``: the definitions as they read, every pair anew: CKA through ``HKH``, neighbours by
-    sorting n x n similarities (at 50,000 tokens, where n x n matrices do not fit, D x D products of every pair
-    centred anew). ``released``: the algorithm of the code released with the method, which for CKA centres once
-    a layer and compares neighbours along the diagonal only. ``numpy-cached``: numpy that keeps every layer's
-    Gram matrix, or neighbours. ``procrustes-distance``: the singular values of a D x D product a pair. The linear
-    probe is the same on both sides, and so is the library that multiplies and factorises matrices. Here singular
-    vectors and neighbours are float64, on the other side float32 as the states are.
+    States are Gaussian in float32, half of them shared. Both sides take turns and compute all pairs of layers; the
+    ratio is of processor seconds, which a busy machine changes less than those of the clock. ``reference``: the
+    definitions as they read, every pair anew, of the small models: CKA through ``HKH``, neighbours by sorting n x n
+    similarities (at 50,000 tokens, where n x n matrices do not fit, D x D products of every pair centred anew).
+    ``released``: the algorithm of the code released with the method, which for CKA centres once a layer and compares
+    neighbours along the diagonal only. ``numpy-cached``: numpy that keeps every layer's Gram matrix, or neighbours.
+    ``procrustes-distance``: the singular values of a D x D product a pair. The linear probe is the same on both sides,
+    and so is the library that multiplies and factorises matrices. Here singular vectors are float64 and neighbours
+    those of float64, on the other side float32 as the states are.
     """
     size = QUICK if quick else FULL
+    yield _five_metrics("reference", states(QUICK, 0), states(QUICK, 1), QUICK, report)
     a, b = states(size, 0), states(size, 1)
-    for name in ("reference", "released"):
-        yield _five_metrics(name, a, b, size, report)
+    yield _five_metrics("released", a, b, size, report)
     yield _cached("cka", our_cka, reference.cached_cka, a, b, size, report, memory=True)
     yield _cached("knn", our_overlaps, reference.cached_overlaps, a, b, size, report, memory=False)
     del a, b
@@ -112,10 +113,9 @@ def blocks(size: Size, model: int) -> Iterator[list[np.ndarray]]:
         yield [shared + own.standard_normal(shape, dtype=np.float32) for _ in range(size.layers)]
 
 
-def some_pairs(size: Size) -> list[tuple[int, int]]:
-    """Pairs of layers that the other side is timed on."""
-    steps = np.linspace(0, size.layers - 1, size.timed_pairs).astype(int)
-    return [(int(i), int(j)) for i, j in zip(steps, steps[::-1], strict=True)]
+def every_pair(size: Size) -> list[tuple[int, int]]:
+    """All pairs of a layer of the first and a layer of the second model."""
+    return [(i, j) for i in range(size.layers) for j in range(size.layers)]
 
 
 def _record(
@@ -131,15 +131,15 @@ def _record(
     mine, theirs = np.median(ours, axis=0), np.median(other, axis=0)
     return {
         "name": name,
-        "ours": round(float(mine[0]), 4),
-        "other": round(float(theirs[0]), 4),
-        "ratio": round(float(theirs[0] / mine[0]), 4),
-        "unit": "s",
+        "ours": round(float(mine[1]), 4),
+        "other": round(float(theirs[1]), 4),
+        "ratio": round(float(theirs[1] / mine[1]), 4),
+        "unit": "processor seconds",
         "memory_ratio": None if memory is None else round(memory["other"] / memory["ours"], 4),
         "peak_mib": memory,
         "seconds": {"ours": wall_seconds(ours), "other": wall_seconds(other)},
         "cpu_seconds": {"ours": cpu_seconds(ours), "other": cpu_seconds(other)},
-        "cpu_ratio": cpu_ratio(ours, other),
+        "wall_ratio": round(float(theirs[0] / mine[0]), 4),
         "settings": asdict(size),
         **more,
     }
@@ -152,18 +152,20 @@ def _peak(side: str, size: Size) -> float:
 
 def _added(side: str, size: Size) -> float:
     prepare = _SIDES[side]
-    prepare(Size(2, 1200, 16, 0, 1))()  # libraries allocate what they keep
+    prepare(Size(2, 1200, 16, 0))()  # libraries allocate what they keep
     return max(added_mib(prepare(size)), 0.1)
 
 
 # --- five metrics, as an analysis computes them
 
 
-def analysis(a: Layers, b: Layers, labels: np.ndarray, texts: int, *, every_pair: bool) -> dict[str, Any]:
+def analysis(
+    a: Layers, b: Layers, labels: np.ndarray, texts: int, *, overlaps_of_all: bool
+) -> dict[str, Any]:
     """Compute the five metrics as this package does; neighbours of every pair at k = 10, or of the diagonal."""
     x, y = _layers(a, b)
     rows, diagonal = np.arange(len(a[0])), list(zip(x, y, strict=True))
-    if every_pair:
+    if overlaps_of_all:
         near = [[knn_overlap_of(p, q, rows, _K).value for q in y] for p in x]
     else:
         near = [[knn_overlap_of(p, q, rows, k, k_max=50).value for k in (5, 10, 50)] for p, q in diagonal]
@@ -182,19 +184,22 @@ def _layers(a: Layers, b: Layers) -> list[list[Layer]]:
 
 def _five_metrics(name: str, a: Layers, b: Layers, size: Size, report: Report) -> dict[str, Any]:
     labels = (a[-1][: size.texts, :4]).argmax(axis=1)
-    some = some_pairs(size)
     other = _textbook if name == "reference" else _released
     turns = take_turns(
         {
-            "ours": lambda: timed(lambda: analysis(a, b, labels, size.texts, every_pair=name == "reference")),
-            "other": lambda: other(a, b, labels, size, some),
+            "ours": lambda: timed(
+                lambda: analysis(a, b, labels, size.texts, overlaps_of_all=name == "reference")
+            ),
+            "other": lambda: timed(lambda: other(a, b, labels, size)),
         },
         repeats=REPEATS,
     )
     ours, found = _columns(turns["ours"])
     theirs, cka = _columns(turns["other"])
-    report(f"five metrics against {name}: {ours[-1][0]:.1f} s, {theirs[-1][0]:.1f} s")
-    difference = max(abs(found[-1]["cka"][pair] - value) for pair, value in zip(some, cka[-1], strict=True))
+    report(f"five metrics against {name}: {ours[-1][1]:.1f} s, {theirs[-1][1]:.1f} s of processors")
+    difference = max(
+        abs(found[-1]["cka"][pair] - value) for pair, value in zip(every_pair(size), cka[-1], strict=True)
+    )
     return _record(f"hrsa/five-metrics/{name}/fp32", ours, theirs, size, largest_difference=float(difference))
 
 
@@ -202,50 +207,35 @@ def _columns(turns: list[tuple[np.ndarray, Any]]) -> tuple[list[np.ndarray], lis
     return [seconds for seconds, _ in turns], [found for _, found in turns]
 
 
-def _textbook(
-    a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
-) -> tuple[np.ndarray, list[float]]:
-    """Seconds that all five metrics of all pairs would take, and CKA of some pairs."""
-    start = now()
+def _textbook(a: Layers, b: Layers, labels: np.ndarray, size: Size) -> list[float]:
+    """All five metrics of all pairs, each pair anew; returns CKA."""
     cka = []
-    for i, j in some:
+    for i, j in every_pair(size):
         reference.correlation(a[i], b[j])
         cka.append(reference.textbook_cka(a[i], b[j]))
         reference.knn_overlap(a[i], b[j], _K)
-    pairs = (now() - start) * size.layers**2 / len(some)
-    return pairs + _diagonal(a, b, labels, size, some), cka
+    _diagonal(a, b, labels, size)
+    return cka
 
 
-def _released(
-    a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
-) -> tuple[np.ndarray, list[float]]:
-    """As :func:`_textbook`, of the released algorithm."""
-    once, _ = timed(lambda: reference.released_cka(a, b, []))
-    pairs, cka = timed(lambda: reference.released_cka(a, b, some))
-    start = now()
-    for i, j in some:
+def _released(a: Layers, b: Layers, labels: np.ndarray, size: Size) -> list[float]:
+    """As :func:`_textbook`, by the released algorithm."""
+    cka = reference.released_cka(a, b, every_pair(size))
+    for i, j in every_pair(size):
         reference.correlation(a[i], b[j])
-    pairs = pairs - once + now() - start
-    start = now()
-    for i, _ in some[:2]:
-        for model in (a, b):
-            reference.dense_neighbours(model[i], 50)
-    neighbours = (now() - start) * size.layers / len(some[:2])
-    scaled = once + np.maximum(pairs, 0) * size.layers**2 / len(some)
-    return scaled + neighbours + _diagonal(a, b, labels, size, some), cka
+    for layers in zip(a, b, strict=True):
+        near = [reference.dense_neighbours(layer, 50) for layer in layers]
+        for k in (5, 10, 50):
+            reference.overlap_of(near[0][:, :k], near[1][:, :k])
+    _diagonal(a, b, labels, size)
+    return cka
 
 
-def _diagonal(
-    a: Layers, b: Layers, labels: np.ndarray, size: Size, some: list[tuple[int, int]]
-) -> np.ndarray:
-    """Seconds of Procrustes along the diagonal, and of one probe."""
-    start = now()
-    for i, _ in some[:2]:
-        reference.procrustes(a[i], b[i])
-    procrustes = (now() - start) * size.layers / len(some[:2])
-    start = now()
+def _diagonal(a: Layers, b: Layers, labels: np.ndarray, size: Size) -> None:
+    """Procrustes along the diagonal, and one probe."""
+    for x, y in zip(a, b, strict=True):
+        reference.procrustes(x, y)
     linear_probe_transfer(a[-1][: size.texts], b[-1][: size.texts], labels)
-    return procrustes + now() - start
 
 
 # --- one metric of all pairs of layers, against numpy that does the work on one layer once
@@ -286,7 +276,7 @@ def _cached(
     )
     mine, theirs = _columns(turns["ours"]), _columns(turns["other"])
     report(
-        f"{name} against numpy with per-layer work cached: {mine[0][-1][0]:.2f} s, {theirs[0][-1][0]:.2f} s"
+        f"{name} against numpy with per-layer work cached: {mine[0][-1][1]:.2f} s, {theirs[0][-1][1]:.2f} s of processors"
     )
     peaks = {side: _peak(f"{side}-{name}", size) for side in ("ours", "other")} if memory else None
     difference = float(np.abs(mine[1][-1] - theirs[1][-1]).max())
@@ -303,21 +293,21 @@ def _cached(
 def _distance(size: Size, report: Report) -> dict[str, Any]:
     """Procrustes distance of every pair of layers wider than they have rows, against D x D singular values a pair.
 
-    ``numpy_ratio`` is that to singular values by numpy's own LAPACK, in processor seconds of one pair.
+    ``numpy_ratio`` is that to singular values by numpy's own LAPACK, in processor seconds, from one pair.
     """
     a, b = states(size, 0), states(size, 1)
-    some = some_pairs(size)
+    every = every_pair(size)
     turns = take_turns(
         {
             "ours": lambda: timed(lambda: our_distances(a, b)),
-            "other": lambda: timed(lambda: [reference.procrustes_distance(a[i], b[j]) for i, j in some]),
+            "other": lambda: timed(lambda: [reference.procrustes_distance(a[i], b[j]) for i, j in every]),
         },
         repeats=REPEATS,
+        once=("other",) if size.width > 1024 else (),
     )
-    (ours, mine), (some_seconds, theirs) = _columns(turns["ours"]), _columns(turns["other"])
-    other = [seconds * size.layers**2 / len(some) for seconds in some_seconds]
-    report(f"Procrustes distance, D = {size.width}: {ours[-1][0]:.2f} s, {other[-1][0]:.2f} s")
-    difference = max(abs(mine[-1][pair] - value) for pair, value in zip(some, theirs[-1], strict=True))
+    (ours, mine), (other, theirs) = _columns(turns["ours"]), _columns(turns["other"])
+    report(f"Procrustes distance, D = {size.width}: {ours[-1][1]:.2f} s, {other[-1][1]:.2f} s of processors")
+    difference = max(abs(mine[-1][pair] - value) for pair, value in zip(every, theirs[-1], strict=True))
     by_numpy, _ = timed(
         lambda: reference.procrustes_distance(a[0], b[0], lambda x: np.linalg.svd(x, compute_uv=False))
     )
@@ -327,7 +317,7 @@ def _distance(size: Size, report: Report) -> dict[str, Any]:
         other,
         size,
         largest_difference=float(difference),
-        numpy_ratio=round(float(by_numpy[1] * size.layers**2 / np.median(ours, axis=0)[1]), 4),
+        numpy_ratio=round(float(by_numpy[1] * len(every) / np.median(ours, axis=0)[1]), 4),
     )
 
 
@@ -338,7 +328,7 @@ def _long(size: Size, report: Report, repeats: int) -> dict[str, Any]:
     """Correlation, CKA of all pairs and Procrustes of the diagonal; neighbours of the same 1,000 rows on both sides."""
     turns = _long_turns(size, repeats)
     (ours, mine), (theirs, cka) = _columns(turns["ours"]), _columns(turns["other"])
-    report(f"50,000 tokens: {ours[-1][0]:.1f} s, {theirs[-1][0]:.1f} s")
+    report(f"50,000 tokens: {ours[-1][1]:.1f} s, {theirs[-1][1]:.1f} s of processors")
     difference = max(abs(mine[-1][pair] - value) for pair, value in cka[-1].items())
     return _record(
         "hrsa/50k-tokens/reference/fp32",
@@ -353,26 +343,24 @@ def _long(size: Size, report: Report, repeats: int) -> dict[str, Any]:
 def _long_turns(size: Size, repeats: int) -> dict[str, list[Any]]:
     """Seconds and CKA of both sides; the states live no longer than this call, which memory is measured after."""
     a, b = states(size, 0), states(size, 1)
-    some = some_pairs(size)
 
     def other() -> tuple[np.ndarray, dict[tuple[int, int], float]]:
         start = now()
         cka = {}
-        for i, j in some:
+        for i, j in every_pair(size):
             reference.correlation(a[i], b[j])
             cka[i, j] = reference.careful_cka(a[i], b[j])
-        pairs = (now() - start) * size.layers**2 / len(some)
-        start = now()
-        reference.procrustes(a[0], b[0])
-        reference.knn_overlap(a[0][:1000], b[0][:1000], _K)
-        return pairs + (now() - start) * size.layers, cka
+        for x, y in zip(a, b, strict=True):
+            reference.procrustes(x, y)
+            reference.knn_overlap(x[:1000], y[:1000], _K)
+        return now() - start, cka
 
     return take_turns({"ours": lambda: _stream(size), "other": other}, repeats=repeats)
 
 
 def _stream(size: Size) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
     """Seconds of the streaming analysis without those of making the states, and CKA of every pair."""
-    every = [(i, j) for i in range(size.layers) for j in range(size.layers)]
+    every = every_pair(size)
     diagonal = [(i, i) for i in range(size.layers)]
     stream, seconds, kept = PairSums(every, diagonal), np.zeros(2), []
     models = [blocks(size, model) for model in (0, 1)]

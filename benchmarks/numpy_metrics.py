@@ -88,13 +88,13 @@ def _cosines(x: np.ndarray) -> np.ndarray:
 
 def knn_overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """Mean Jaccard overlap of the neighbours, row by row."""
-    shared = np.array(
-        [
-            len(np.intersect1d(p, q))
-            for p, q in zip(dense_neighbours(x, k), dense_neighbours(y, k), strict=True)
-        ]
-    )
-    return float(np.mean(shared / (2 * k - shared)))
+    return overlap_of(dense_neighbours(x, k), dense_neighbours(y, k))
+
+
+def overlap_of(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean Jaccard overlap of neighbours (n, k), row by row."""
+    shared = np.array([len(np.intersect1d(p, q)) for p, q in zip(first, second, strict=True)])
+    return float(np.mean(shared / (2 * first.shape[1] - shared)))
 
 
 def procrustes(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

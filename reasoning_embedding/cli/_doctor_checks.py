@@ -182,11 +182,10 @@ def _packed_error(device: str) -> str | None:
 
 def trackers() -> Iterator[Finding]:
     """Where metrics can go besides metrics.jsonl."""
-    for name, todo in (("tensorboard", "pip install 'reasoning-embedding[tracking]'"), ("wandb", None)):
+    for name, extra in (("tensorboard", "tracking"), ("wandb", "wandb"), ("trackio", "trackio")):
         version = _version(name)
-        yield Finding(
-            name, "ok" if version else "absent", version or "not installed", None if version else todo
-        )
+        todo = None if version else f"pip install 'reasoning-embedding[{extra}]'"
+        yield Finding(name, "ok" if version else "absent", version or "not installed", todo)
 
 
 def hub() -> Iterator[Finding]:

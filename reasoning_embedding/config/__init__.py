@@ -73,6 +73,7 @@ from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, config_from_mapping, load_config, section_from_mapping, sweep_runs
 from .reading.sweep_runs import SweepRun
 from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
+from .replicates import Measure, Question, Replicates
 from .resolved import (
     as_begun,
     changed_since,

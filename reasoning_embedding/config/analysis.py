@@ -16,6 +16,7 @@ class WorldProbe(Section):
 
     kind: Literal["world"]
     seed: int = 0
+    """Which world: its entities and facts."""
 
 
 class TextProbe(Section):
@@ -23,6 +24,7 @@ class TextProbe(Section):
 
     kind: Literal["text"]
     path: Text
+    """The file."""
     text: str = "text"
     """Field or column that holds the text; a ``.txt`` file has none."""
     label: str | None = None
@@ -32,6 +34,7 @@ class TextProbe(Section):
     texts: Positive = 500
     """At most this many distinct texts, drawn with ``seed``."""
     seed: int = 0
+    """Of the draw."""
 
 
 class TracesProbe(Section):
@@ -39,10 +42,13 @@ class TracesProbe(Section):
 
     kind: Literal["traces"]
     path: Text
+    """The file."""
     field: str | None = None
     """Absent: the first of ``trace``, ``solution``, ``reasoning`` and ``answer`` that the first record has."""
     texts: Positive = 500
+    """At most this many texts, drawn with ``seed``."""
     seed: int = 0
+    """Of the draw."""
 
 
 class DataProbe(Section):
@@ -50,10 +56,13 @@ class DataProbe(Section):
 
     kind: Literal["data"]
     source: Source
+    """Where the texts come from, as in ``data.sources``."""
     side: Literal["query", "document"] = "query"
     """Queries (without their instruction) or their first positives."""
     texts: Positive = 500
+    """At most this many texts, drawn with ``seed``."""
     seed: int = 0
+    """Of the draw."""
 
 
 class MixProbe(Section):
@@ -61,8 +70,11 @@ class MixProbe(Section):
 
     kind: Literal["mix"]
     rows: Text
+    """The mix's file of rows."""
     texts: Positive = 500
+    """At most this many texts, drawn with ``seed``."""
     seed: int = 0
+    """Of the draw."""
 
 
 Probe = Annotated[WorldProbe | TextProbe | MixProbe | TracesProbe | DataProbe, Field(discriminator="kind")]
@@ -76,8 +88,11 @@ class Pair(Section):
     """
 
     name: Name
+    """What figures and tables call the pair."""
     a: str
+    """The first model."""
     b: str
+    """The second model: the one that is said to have moved."""
     sibling: str | None = None
     """A model grown like ``a`` from other seeds: how far two of its kind are apart stands beside the pair."""
 
@@ -86,6 +101,7 @@ class Realignment(Section):
     """One reference against every checkpoint of a run, or of a lineage's stage."""
 
     name: Name
+    """What figures and tables call the trajectory."""
     run: Annotated[str, Field(pattern=r"^(lineage:)?[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """The name of a run, or ``lineage:STAGE`` of a stage with ``checkpoints``."""
     against: str
@@ -114,12 +130,14 @@ class Measuring(Section):
     """On which texts, rows and neighbourhoods models are measured."""
 
     probe: Probe
+    """The texts on which models are compared; every number holds on these alone."""
     tokens: Literal["all", "last", "mean"] = "all"
     """Rows of the representation and geometry levels: every token, the last, or the text's mean."""
     skip_first: Literal["auto"] | NonNegative = "auto"
     """Leading tokens of every text that are no rows where rows are tokens: the first ones of many decoders take the
     attention that goes nowhere and hold nearly all variance. auto: as many as are seen to do so, often 1 or none."""
     max_tokens: Positive = 128
+    """Longer texts are cut."""
     max_rows: Positive = 4000
     """Rows kept a layer (a fixed sample of the probe's rows): neighbours, intervals and heat maps use them."""
     streaming: Literal["auto", "always", "never"] = "auto"
@@ -130,7 +148,9 @@ class Measuring(Section):
     cache_mib: NonNegative = 1024
     """Kept rows of measured checkpoints on disk, the least recently used go first; 0: none."""
     k: list[Positive] = Field(default=[5, 10, 50], min_length=1)
+    """Sizes of the neighbourhoods that k-NN overlap and CKNNA compare."""
     heldout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the texts that linear probes and Procrustes maps are tested on; they are fitted on the rest."""
     bootstrap: NonNegative = 100
     """Replicates behind the intervals of those of a pair's metrics that are computed anew for each of them, such as
     H_inv, debiased CKA, RBF CKA and CKNNA; 0: those have no interval. The others cost little and always have one."""
@@ -140,16 +160,20 @@ class Measuring(Section):
     metrics: list[OwnMetric] = Field(default=[])
     """Metrics of your own, measured beside the others layer by layer."""
     seed: NonNegative = 0
+    """Of the kept rows, the split of the probes, the resampling and the permutations."""
     threads: Positive | None = None
+    """Threads of torch; absent: as many as the environment gives."""
 
 
 class Analysis(Measuring):
     """Pairs, trajectories and the probe set of one analysis."""
 
     pairs: list[Pair] = Field(default=[])
+    """Models that are compared two by two, layer by layer."""
     reference_levels: bool = True
     """Whether every pair is also measured with fresh weights, and on other texts at the same positions."""
     realignment: list[Realignment] = Field(default=[])
+    """Trajectories: one model against every kept step of a run or a stage."""
     seed_band: Name | Annotated[list[Name], Field(min_length=1)] | None = None
     """The pair, or the list of pairs, whose two members differ in the seed only: the noise floor of all others. Of one
     pair it is the bootstrap interval; of several, the range in which one more such pair would lie (95 %)."""
@@ -165,6 +189,7 @@ class EverySteps(Section):
     """Saved steps that are multiples of a number, and the last."""
 
     every: Positive
+    """Steps between two that are taken."""
 
 
 class Tracking(Measuring):

@@ -17,11 +17,13 @@ class Columns(Section):
     """
 
     query: Text
+    """Column of the query."""
     pos: Text | Annotated[list[Text], Field(min_length=1)]
     """One column, or several; each holds a text or a list of texts."""
     neg: Text | Annotated[list[Text], Field(min_length=1)] | None = None
     """Hard negatives, likewise."""
     instruction: Text | None = None
+    """Column of the instruction."""
     source: Text | None = None
     """Names the source of a row."""
     score: Text | None = None
@@ -29,6 +31,7 @@ class Columns(Section):
     pos_scores: Text | None = None
     """A teacher's scores of the positives, for ``loss.distillation``."""
     neg_scores: Text | None = None
+    """Column of a teacher's scores of the negatives."""
 
     def named(self) -> dict[str, str | list[str]]:
         """Return the columns that are named, by part."""
@@ -65,6 +68,7 @@ class FilesSource(SourceBase):
 
     kind: Literal["files"]
     path: Text
+    """A file, or a folder that ``save_to_disk`` wrote."""
 
 
 class MixSource(SourceBase):
@@ -72,7 +76,9 @@ class MixSource(SourceBase):
 
     kind: Literal["mix"]
     rows: Text
+    """The file of rows, which name texts by their place in the corpus."""
     corpus: Text
+    """The file of texts."""
     sources: list[str] | None = None
     """Keep only rows of these sources."""
 
@@ -82,11 +88,15 @@ class HubSource(SourceBase):
 
     kind: Literal["hub"]
     dataset: Text
+    """Its id, OWNER/NAME."""
     config: str | None = None
+    """The data set's configuration, where it has several."""
     files: Text | list[Text] | None = None
     """Files of the data set, such as ``train/*.jsonl.gz``; absent: those of its configuration."""
     split: str = "train"
+    """Which split is read."""
     revision: str | None = None
+    """Branch, tag or, best, commit."""
     streaming: bool = False
     """Read rows as they arrive instead of downloading the whole set first; with ``limit`` little is downloaded."""
 
@@ -96,7 +106,9 @@ class WorldSource(SourceBase):
 
     kind: Literal["world"]
     split: Literal["train", "heldout"] = "train"
+    """``train``: questions with known answers; ``heldout``: those that evaluation asks."""
     seed: int = 0
+    """Which world: its entities and facts."""
 
 
 class FunctionSource(SourceBase):
@@ -120,6 +132,7 @@ class Data(Section):
     """The data mix of a run."""
 
     sources: Annotated[list[Source], Field(min_length=1)]
+    """Where rows come from; their shares of the mix follow their sizes."""
     weights: dict[str, PositiveFloat] | None = None
     """Probability of each source a batch; absent: every row once an epoch, sources in proportion."""
     temperature: PositiveFloat | None = None
@@ -127,10 +140,14 @@ class Data(Section):
     caps: dict[str, Positive] | None = None
     """Most rows of a source an epoch, other ones each epoch; with a temperature its size counts no more."""
     batching: Literal["one_source", "mixed"] = "one_source"
+    """``one_source``: a batch has rows of one source, so that in-batch negatives are of its kind; ``mixed``:
+    of all."""
     negatives: NonNegative = 3
     """Hard negatives a row; rows with fewer give what they have, rows with more are sampled each epoch."""
     query_max_tokens: Positive = 512
+    """Longer queries are cut, the instruction included."""
     document_max_tokens: Positive = 512
+    """Longer documents are cut."""
     query_template: str = "Instruct: {instruction}\nQuery: "
     """Prompt put before a query that has an instruction; documents get none."""
     bad_rows: Literal["stop", "skip"] = "stop"

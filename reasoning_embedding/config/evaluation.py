@@ -14,6 +14,7 @@ class BeirTask(Section):
 
     kind: Literal["beir"]
     path: Text
+    """The folder."""
     name: Name | None = None
     """Absent: the folder's name."""
     instruction: str | None = None
@@ -25,7 +26,9 @@ class WorldTask(Section):
 
     kind: Literal["world"]
     name: Name = "world-heldout"
+    """What scores are filed under."""
     seed: int = 0
+    """Which world: its entities and facts."""
 
 
 class SuiteTask(Section):
@@ -33,6 +36,7 @@ class SuiteTask(Section):
 
     kind: Literal["mteb"]
     name: Text
+    """Its name in mteb."""
     languages: list[str] | None = None
     """ISO 639-3 codes; absent: all languages of the benchmark."""
     subsets: list[str] | None = None
@@ -44,11 +48,13 @@ class StsTask(Section):
 
     kind: Literal["sts"]
     path: Text | Annotated[list[Text], Field(min_length=1)]
+    """The file, or several."""
     name: Name | None = None
     """Absent: the file's name; several files need one."""
     columns: tuple[str | int, str | int, str | int] = (0, 1, 2)
     """First text, second text, score: column names of a header, or positions without one."""
     instruction: str | None = None
+    """What stands before both texts; absent: as the model is asked."""
 
     @property
     def paths(self) -> list[str]:
@@ -67,12 +73,19 @@ class ClassificationTask(Section):
 
     kind: Literal["classification"]
     train: Text
+    """File of the texts that the classifier learns from."""
     test: Text
+    """File of the texts it is scored on."""
     name: Name
+    """What scores are filed under."""
     text: str = "text"
+    """Column of the text."""
     label: str = "label"
+    """Column of the class."""
     samples_per_label: Positive = 8
+    """Training texts of a class in each of the ten experiments."""
     instruction: str | None = None
+    """What stands before a text; absent: as the model is asked."""
 
 
 class ChoiceTask(Section):
@@ -80,8 +93,11 @@ class ChoiceTask(Section):
 
     kind: Literal["choice"]
     path: Text
+    """The folder."""
     name: Name | None = None
+    """Absent: the folder's name."""
     instruction: str | None = None
+    """What stands before a query; absent: as the model is asked."""
 
 
 class BrightTask(Section):
@@ -89,9 +105,13 @@ class BrightTask(Section):
 
     kind: Literal["bright"]
     path: Text
+    """The folder with all subjects."""
     subject: Text
+    """Which one, such as ``biology``."""
     long: bool = False
+    """Search the long documents instead of passages."""
     instruction: str | None = None
+    """What stands before a query; absent: as the model is asked."""
 
 
 class NumberSequencesTask(Section):
@@ -99,15 +119,21 @@ class NumberSequencesTask(Section):
 
     kind: Literal["number-sequences"]
     name: Name = "number-sequences"
+    """What scores are filed under."""
     families: list[Literal["consecutive", "even", "odd", "prime", "recaman", "composite"]] = Field(
         default=["consecutive", "even", "odd", "prime", "recaman", "composite"], min_length=2
     )
+    """Kinds of sequences, each a cluster."""
     terms: Positive = 200
+    """Terms of each sequence."""
     chunks: Positive = 4
+    """Texts that each sequence is cut into."""
     shuffled: bool = False
     """Shuffle the terms within each chunk: what is left is vocabulary, not order."""
     null_draws: Positive = 200
+    """Random vectors that the scores are held against: draws."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of k-means, the shuffle and the draws."""
 
     @model_validator(mode="after")
     def _each_family_is_a_cluster(self) -> NumberSequencesTask:
@@ -137,6 +163,7 @@ class Evaluation(Section):
     """Tasks and how texts are encoded for them."""
 
     tasks: Annotated[list[Task], Field(min_length=1)]
+    """What is scored."""
     steps: Literal["ends", "all", "best"] | list[int] = "ends"
     """Which checkpoints of a run: step 0 and the last, all, the one its own evaluation chose, or a list."""
     baselines: list[Literal["bm25", "tfidf", "untrained"]] = Field(default=[])
@@ -159,12 +186,14 @@ class Evaluation(Section):
     pack_tokens: Positive | None = None
     """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""
     threads: Positive | None = None
+    """Threads of torch; absent: as many as the environment gives."""
 
 
 class TrainingEvaluation(Section):
     """Light evaluation while training, and the score that names the best checkpoint."""
 
     tasks: Annotated[list[Task], Field(min_length=1)]
+    """What is scored; light ones, for training waits."""
     every: Positive = 100
     """Steps between evaluations; the last step is always scored."""
     select: str = "mean"

@@ -28,6 +28,7 @@ class BpeTokenizer(Section):
 
     kind: Literal["bpe"]
     vocab_size: Positive = 8192
+    """Tokens it may have."""
 
 
 class ExistingTokenizer(Section):
@@ -35,6 +36,7 @@ class ExistingTokenizer(Section):
 
     kind: Literal["existing"]
     path: Text
+    """The folder or id."""
 
 
 Tokenizer = Annotated[WorldTokenizer | BpeTokenizer | ExistingTokenizer, Field(discriminator="kind")]
@@ -45,8 +47,11 @@ class WorldCorpus(Section):
 
     kind: Literal["world"]
     arithmetic: Fraction = 0.5
+    """Share of sums."""
     documents: Fraction = 0.3
+    """Share of documents."""
     questions: Fraction = 0.15
+    """Share of questions with their document; what is left says which entities are alike."""
     corrupted: Fraction = 0.4
     """Share of arithmetic answers that are wrong, so that reinforcement learning has something to gain."""
 
@@ -56,6 +61,7 @@ class TextCorpus(Section):
 
     kind: Literal["text"]
     paths: Annotated[list[str], Field(min_length=1)]
+    """The files, read one after another."""
     word_problems: NonNegative = 0
     """Generated problems with worked solutions in GSM8K's form, mixed into the texts: arithmetic to reinforce."""
 
@@ -74,6 +80,7 @@ class PromptFiles(Section):
 
     kind: Literal["files"]
     paths: Annotated[list[str], Field(min_length=1)]
+    """The files, read one after another."""
     prompt: str = "{prompt}"
     """The prompt, such as ``"Question: {question}\\nAnswer:"``."""
     chat: bool = False
@@ -88,6 +95,7 @@ class CompletionFiles(PromptFiles):
     """Prompts and what should follow, or whole conversations."""
 
     completion: str = "{completion}"
+    """What is learnt after the prompt."""
     messages: str | None = None
     """Field of a conversation ``[{role, content}, ...]``, which takes the place of prompt and completion: the
     last turn is learnt. It needs ``chat``."""
@@ -97,13 +105,16 @@ class PreferenceFiles(PromptFiles):
     """Prompts, each with a better and a worse answer."""
 
     chosen: str = "{chosen}"
+    """The better answer."""
     rejected: str = "{rejected}"
+    """The worse answer."""
 
 
 class ProblemFiles(PromptFiles):
     """Prompts, each with the right answer that a reward holds completions against."""
 
     answer: str = "{answer}"
+    """The right answer."""
 
 
 Completions = Annotated[WorldSums | CompletionFiles, Field(discriminator="kind")]
@@ -115,14 +126,18 @@ class Gates(Section):
     """Quality a stage must reach, measured on arithmetic prompts; a miss stops the lineage."""
 
     sampled_accuracy: Fraction | None = None
+    """Least share of right answers when one is sampled."""
     greedy_accuracy: Fraction | None = None
+    """Least share of right answers when the likeliest tokens are taken."""
     pass_at_8: Fraction | None = None
+    """Least share of prompts of which one of eight samples is right: below it RLVR has little to learn from."""
 
 
 class StageCheckpoints(Section):
     """Steps of a stage that are kept as models, under ``checkpoints/`` in its folder."""
 
     every: Positive
+    """Steps between two that are kept."""
     log_spaced: bool = True
     """Also keep steps 1, 2, 4, 8, ... below ``every``; 0 and the last always are."""
 
@@ -131,9 +146,13 @@ class StageBase(Section):
     """What every stage has."""
 
     name: Name
+    """Names the stage's folder and ``lineage:NAME`` elsewhere."""
     seed: NonNegative = 0
+    """Of weights, rows and sampling."""
     gates: Gates = Gates()
+    """Quality it must reach, else the lineage stops."""
     threads: Positive = 1
+    """Threads of torch."""
 
     @property
     def needs(self) -> str | None:
@@ -162,12 +181,15 @@ class TrainedStage(StageBase):
     """What every stage that takes steps has."""
 
     learning_rate: PositiveFloat
+    """Its peak."""
     steps: Positive
+    """Optimiser steps."""
     batch_size: Positive
     """Rows a step over all ranks (prompts, pairs)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: products in bf16, on a processor that has them; weights stay, and are saved, in fp32."""
     checkpoints: StageCheckpoints | None = None
+    """Steps that are kept as models, and from which a stopped stage goes on; absent: the last alone."""
 
 
 class PretrainStage(TrainedStage):
@@ -175,20 +197,32 @@ class PretrainStage(TrainedStage):
 
     kind: Literal["pretrain"]
     architecture: Architecture
+    """Shape of the model."""
     corpus: Corpus
+    """What it reads."""
     sequence_length: Positive = 48
+    """Tokens of a row."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Pull of matrices toward 0, times the learning rate."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """Decay rates of AdamW's two moments."""
     warmup_ratio: Fraction = 0.05
+    """Share of the steps in which the learning rate rises."""
 
 
 class FineTuneStage(TrainedStage):
     """What the stages that start from a parent have (trl)."""
 
     parent: Name
+    """The stage before that it starts from."""
+    placebo_of: Name | None = None
+    """A stage before, grown alike from the same parent, whose placebo this one is: it takes the same steps and learns
+    nothing that stage teaches. RLVR: a random reward, at every step for as many prompts as there were live ones; SFT:
+    the answers of other prompts; DPO: chosen and rejected swapped by a coin."""
     micro_batch: Positive | None = None
     """Sequences (completions, pairs) of a rank in one forward; absent: all of its share."""
     activation_checkpointing: bool = False
+    """Recompute layers in the backward pass: less memory, a third more work."""
 
     @property
     def needs(self) -> str | None:
@@ -201,6 +235,7 @@ class SftStage(FineTuneStage):
 
     kind: Literal["sft"]
     data: Completions = WorldSums()
+    """Prompts and what should follow; absent: sums of the world, worked out."""
     max_tokens: Positive = 1024
     """Longer rows are cut; it plays no part in the world."""
 
@@ -210,6 +245,7 @@ class DpoStage(FineTuneStage):
 
     kind: Literal["dpo"]
     data: Preferences = WorldSums()
+    """Prompts with a better and a worse answer; absent: sums of the world."""
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to its parent."""
     max_tokens: Positive = 1024
@@ -221,12 +257,16 @@ class RlvrStage(FineTuneStage):
 
     kind: Literal["rlvr"]
     data: Problems = WorldSums()
+    """Prompts with their right answers; absent: sums of the world."""
     reward: str = "exact_match"
     """``exact_match``, ``numeric``, ``multiple_choice``, or ``module:function`` of your own: it takes completion
     and right answer, and returns a number, or None for a completion that does not parse (counted, worth 0)."""
     samples: Annotated[int, Field(ge=2)] = 8
+    """Completions of a prompt; their mean reward is what each is held against."""
     temperature: PositiveFloat = 1.0
+    """Of sampling."""
     kl: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the divergence from the parent."""
     max_completion_tokens: Positive | None = None
     """Most tokens of a completion; absent in the world: the width of an answer."""
     dead_steps: Positive = 20
@@ -252,6 +292,7 @@ class Lineage(Section):
     tokenizer: Tokenizer | None = None
     """Of the stages that pre-train; the others keep their parent's."""
     stages: Annotated[list[Stage], Field(min_length=1)]
+    """In order; a parent stands before its children."""
 
     @model_validator(mode="after")
     def _parents_come_first(self) -> Lineage:
@@ -267,8 +308,23 @@ class Lineage(Section):
                 raise conflict(
                     f"stage {stage.name!r} pre-trains: the lineage needs a tokenizer", "stages", index
                 )
+            if isinstance(stage, FineTuneStage) and stage.placebo_of is not None:
+                self._check_placebo(stage, self.stages[:index], index)
             seen.add(stage.name)
         return self
+
+    @staticmethod
+    def _check_placebo(stage: FineTuneStage, before: list[Stage], index: int) -> None:
+        """A placebo differs from its twin in what is learnt, and in nothing else."""
+        twin = next((other for other in before if other.name == stage.placebo_of), None)
+        place = ("stages", index, "placebo_of")
+        if twin is None:
+            raise conflict(f"there is no stage {stage.placebo_of!r} before {stage.name!r}", *place)
+        own = {"name", "gates", "placebo_of", "threads"}
+        one, other = (each.model_dump(exclude=own) for each in (twin, stage))
+        if differing := [key for key in {**one, **other} if one.get(key) != other.get(key)]:
+            what = f"{stage.name!r} differs from {twin.name!r} in {', '.join(differing)}"
+            raise conflict(f"{what}: a placebo is grown like its twin", *place)
 
 
 class LineageConfig(Lineage):
@@ -276,7 +332,9 @@ class LineageConfig(Lineage):
 
     kind: Literal["lineage"]
     name: Name
+    """Names the folder below ``output_dir``."""
     output_dir: str = "runs"
+    """Where lineages lie."""
     hrsa: Tracking | None = None
     """How the representation of every stage with ``checkpoints`` moves, measured when all are grown."""
 

@@ -37,7 +37,9 @@ class LearntTemperature(Section):
     """A temperature that the optimizer moves, from ``loss.temperature`` on (CLIP, arXiv 2103.00020)."""
 
     minimum: PositiveFloat = 0.005
+    """It goes no lower."""
     maximum: PositiveFloat = 1.0
+    """It goes no higher."""
     learning_rate_factor: PositiveFloat = 10.0
     """Its learning rate over the model's: the parameter is log(temperature)."""
 
@@ -55,6 +57,7 @@ class Distillation(Section):
     """``kl``: KL(softmax(teacher) || softmax(student)); ``margin_mse``: squared difference of the margins
     positive - negative (arXiv 2010.02666), the student's in cosines."""
     weight: PositiveFloat = 1.0
+    """What it is multiplied by in the loss."""
     temperature: PositiveFloat | None = None
     """Divides the student's cosines in ``kl``; absent: the loss's temperature."""
     teacher_temperature: PositiveFloat = 1.0
@@ -71,6 +74,7 @@ class VectorDistillation(Section):
     folder: str
     """What ``rembed data score MODEL ROWS -o OUT --vectors FOLDER`` wrote of the rows of this run."""
     weight: PositiveFloat = 1.0
+    """What it is multiplied by in the loss."""
     temperature: PositiveFloat | None = None
     """Divides the student's cosines; absent: the loss's temperature."""
     teacher_temperature: PositiveFloat | None = None
@@ -81,13 +85,16 @@ class Uniformity(Section):
     """log mean exp(-t |x - y|^2), of the queries and of the positives (Wang and Isola, arXiv 2005.10242)."""
 
     weight: PositiveFloat
+    """What it is multiplied by in the loss."""
     t: PositiveFloat = 2.0
+    """Sharpness of the kernel: the larger, the more near neighbours count."""
 
 
 class SIGReg(Section):
     """Epps-Pulley test of the embeddings against an isotropic Gaussian (LeJEPA, arXiv 2511.08544)."""
 
     weight: PositiveFloat
+    """What it is multiplied by in the loss."""
     directions: Positive = 256
     """Random directions a step, the same on all ranks."""
 
@@ -99,6 +106,7 @@ class Anchor(Section):
     """
 
     weight: PositiveFloat
+    """What it is multiplied by in the loss."""
     debiased: bool = False
     """Compare by the unbiased HSIC estimate, whose chance level is 0; needs batches of at least 4 texts."""
 
@@ -109,6 +117,7 @@ class OwnTerm(Section):
     function: Address
     """``module:function`` of a file beside this one or in the current folder, or of an installed package."""
     weight: PositiveFloat = 1.0
+    """It counts this much beside InfoNCE."""
     name: Name | None = None
     """It is logged as ``terms.NAME``; absent: the function's name."""
     options: Options = Field(default={})
@@ -131,7 +140,9 @@ class InfoNCE(Section):
 
     kind: Literal["infonce"] = "infonce"
     temperature: PositiveFloat = 0.02
+    """Divides the cosines: the smaller, the more the hardest negatives count."""
     learn_temperature: LearntTemperature | None = None
+    """Let the optimizer move it; absent: it stays."""
     directions: tuple[Direction, ...] = ("query_document",)
     """What is compared: queries with documents, always; other queries, queries with the positive, and
     other queries' documents with the positive where named. All four in one softmax are GTE's loss (arXiv
@@ -143,16 +154,23 @@ class InfoNCE(Section):
     """Absent: true. Leave out in-batch candidates whose text is known to answer the query: a copy of its positive, another
     positive of its row, or a positive of a row with the same query. ``masked`` in the metrics counts them."""
     false_negatives: FalseNegatives | None = None
+    """Leave out candidates that are probably right answers; absent: none."""
     matryoshka: Annotated[list[Positive], Field(min_length=1)] | None = None
     """Also train the first so many dimensions, renormalised (arXiv 2205.13147); the full width always is."""
     matryoshka_weights: list[PositiveFloat] | None = None
     """Weight of each entry of ``matryoshka``; absent: 1. The full width has weight 1 unless it is listed."""
     distillation: Distillation | None = None
+    """Learn a teacher's scores, too; absent: no teacher."""
     teacher_vectors: VectorDistillation | None = None
+    """Learn the similarities of a teacher's vectors, too; absent: none."""
     uniformity: Uniformity | None = None
+    """Push embeddings apart, too; absent: no."""
     sigreg: SIGReg | None = None
+    """Hold embeddings to an isotropic Gaussian, too; absent: no."""
     anchor: Anchor | None = None
+    """Hold the geometry near the backbone's, too; absent: no."""
     terms: list[OwnTerm] = Field(default=[])
+    """Further terms, functions of your own."""
     tile_rows: Positive = 256
     """Queries scored at a time: the loss holds no tensor larger than this times the candidates."""
 

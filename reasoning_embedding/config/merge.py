@@ -17,6 +17,7 @@ class RunCheckpoints(Section):
     run: Text
     """The run's folder."""
     steps: Literal["all"] | list[NonNegative] | EverySteps = "all"
+    """Which of the saved steps: all, a list, or multiples of a number."""
     last: Positive | None = None
     """Only the last so many of them."""
 
@@ -25,7 +26,9 @@ class TensorValue(Section):
     """A value for the tensors whose name contains ``filter``; without one, for all that are left."""
 
     filter: Text | None = None
+    """Part of the names of tensors, such as ``mlp``."""
     value: Fraction | Annotated[list[Fraction], Field(min_length=1)]
+    """A number, or a gradient over the layers."""
 
 
 class Slerp(Section):
@@ -98,6 +101,7 @@ class Ties(_TaskVectors):
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the entries that is kept, the largest."""
     normalize: bool = True
+    """Divide by the sum of the weights that agree."""
 
 
 class Dare(_TaskVectors):
@@ -109,7 +113,9 @@ class Dare(_TaskVectors):
     signs: Literal["sum", "elect"] = "sum"
     """``sum`` adds what is left (DARE-linear), ``elect`` averages what agrees in sign as TIES does (DARE-TIES)."""
     normalize: bool = False
+    """Divide by the sum of the weights."""
     seed: NonNegative = 0
+    """Of what is dropped."""
 
 
 class ModelStock(Section):
@@ -117,6 +123,7 @@ class ModelStock(Section):
 
     kind: Literal["model-stock"]
     base: Text
+    """What the models were fine-tuned from, as an embedder: step 0 of a run."""
     rows: bool = False
     """An angle for each row of a matrix instead of one for the tensor."""
 
@@ -126,7 +133,9 @@ class Karcher(Section):
 
     kind: Literal["karcher"]
     iterations: Positive = 10
+    """At most so many."""
     tolerance: PositiveFloat = 1e-5
+    """Stop when the mean moves by less, in radians."""
 
 
 PathMethod = Annotated[Slerp | Linear, Field(discriminator="kind")]
@@ -156,12 +165,16 @@ class MergeConfig(Section):
 
     kind: Literal["merge"]
     name: Name
+    """Names the folder below ``output_dir``."""
     output_dir: str = "runs"
+    """Where merges lie."""
     models: Annotated[list[Text], Field(min_length=1)] | RunCheckpoints
     """Folders of embedders, or ``RUN@STEP``: a run's folder and a step, ``first``, ``last`` or ``best``. A folder of a
     LoRA adapter is merged into its base first. Or the checkpoints of one run."""
     method: MergeMethod
+    """How weights become one."""
     path: MergePath | None = None
+    """Merge at every ``t`` of a path instead of once."""
     evaluation: Evaluation | None = None
     """Tasks that every merge is scored on."""
     analysis: Measuring | None = None

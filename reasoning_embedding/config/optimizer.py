@@ -30,6 +30,7 @@ class Muon(Section):
 
     kind: Literal["muon"] = "muon"
     momentum: Fraction = 0.95
+    """Share of the last update's direction that is kept."""
     iterations: Positive = 5
     """Newton-Schulz iterations an update."""
 

@@ -15,14 +15,18 @@ class NewHead(Section):
     out_features: Positive
     """Length of the vector it gives."""
     bias: bool = True
+    """Whether it adds a vector."""
     activation: Literal["identity", "tanh", "relu", "gelu", "silu"] = "identity"
+    """What its output passes through."""
 
 
 class SidePrompts(Section):
     """What is put before the texts of one source."""
 
     query: str | None = None
+    """What stands before a query."""
     document: str | None = None
+    """What stands before a document."""
 
 
 class Prompts(Section):
@@ -55,6 +59,8 @@ class ReadoutSettings(Section):
     the default: bidirectional attention, the mean without the prompt, no heads, no prompts."""
 
     attention: Literal["bidirectional", "causal"] | None = None
+    """Whether a token sees the whole text or only what stands before it; absent: the backbone's own where it
+    is an embedder, else bidirectional."""
     pooling: Literal["mean", "last", "weighted_mean", "first"] | None = None
     """``weighted_mean`` weighs a token by its place in the text."""
     include_prompt: bool | None = None
@@ -84,6 +90,7 @@ class Pooling(Section):
 
     kind: Literal["mean"] | None = None
     include_prompt: bool | None = None
+    """Whether the prompt's tokens are part of the mean."""
 
     def as_readout(self) -> ReadoutSettings:
         """Return the readout that it says."""

@@ -75,6 +75,7 @@ _NEW_KEYS: dict[str, Any] = {
     "analysis.skip_first": "auto",
     "analysis.reference_levels": True,
     "analysis.pairs.*.sibling": None,
+    "stage.placebo_of": None,
 }
 
 

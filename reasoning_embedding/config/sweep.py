@@ -32,13 +32,17 @@ class SlurmLaunch(Section):
     accelerate: str | None = None
     """A configuration file of accelerate: each run is an ``accelerate launch`` of its own."""
     partition: str | None = None
+    """Absent: the cluster's default."""
     account: str | None = None
+    """Absent: the user's default."""
     hours: PositiveFloat = 24.0
     """Time limit of a job; one that reaches it is queued again and resumed."""
     gpus: NonNegative = 1
     """GPUs a job, all on one node."""
     cpus: Positive = 8
+    """Processor cores of a task."""
     memory_gb: Positive = 64
+    """Memory of a node."""
     extra: dict[str, Any] = Field(default={})
     """More options of ``sbatch`` by name, such as ``{qos: low}``."""
 
@@ -51,8 +55,11 @@ class SweepConfig(Section):
 
     kind: Literal["sweep"]
     name: Name
+    """Names the folder below ``output_dir``."""
     output_dir: str = "runs"
+    """Where sweeps lie."""
     title: str | None = None
+    """Heading of the page; absent: the name."""
     base: Annotated[RunConfig, Field(json_schema_extra=lambda schema: _or_path(schema))]
     """The run that the keys change: a file of kind ``run``, relative to this one, or a run written here."""
     grid: Axes = Field(default={})
@@ -71,6 +78,7 @@ class SweepConfig(Section):
     jobs: Positive = 1
     """Runs side by side."""
     launch: Launch = LocalLaunch()
+    """Where its runs are started."""
 
     @model_validator(mode="after")
     def _axes_fit(self) -> SweepConfig:

@@ -22,13 +22,19 @@ class Training(Section):
     batch_size: Positive = 64
     """Queries a step over all ranks."""
     epochs: PositiveFloat | None = None
+    """Times that the data are gone through; neither this nor ``steps``: once."""
     steps: Positive | None = None
     """Optimiser steps; takes the place of ``epochs`` (one of the two; neither: one epoch)."""
     learning_rate: PositiveFloat = 2e-5
+    """Its peak, after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Pull of matrices toward 0, times the learning rate."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
     warmup_ratio: Fraction = 0.03
+    """Share of the steps in which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How it falls after the warm-up."""
     final_learning_rate: Fraction | None = None
     """Where cosine and linear end with the last step, as a fraction of ``learning_rate``; absent: they reach 0 one step
     after the last, which so still teaches."""
@@ -36,7 +42,9 @@ class Training(Section):
     """Steps after which the schedule begins again, with its warm-up (SGDR). A run of N steps is made longer by more
     ``steps`` and ``restarts: [N]``."""
     max_grad_norm: PositiveFloat | None = 1.0
+    """Longer gradients are scaled down to this; null: never."""
     optimizer: Optimizer = AdamW()
+    """What turns a gradient into an update."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """What layers compute in; weights, moments, pooling and loss stay in fp32. On a CPU without bf16 products
     (before AVX-512) bf16 would be many times slower, so layers compute in fp32 there."""
@@ -61,6 +69,7 @@ class Training(Section):
     """Run each layer as one function on a CPU, where ranks hold the model whole: Llama, Mistral, Qwen2 and Qwen3
     without adapters or dropout. A C++ compiler builds its kernels once; without one nothing changes."""
     lora: Lora | None = None
+    """Train adapters instead of all weights; absent: all weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """What it computes on; ``auto``: a CUDA GPU where one answers, else the CPU."""
     threads: Positive | None = None
@@ -113,6 +122,7 @@ class Checkpoints(Section):
     """Which steps are kept as models anyone can load, and how often the run can be resumed."""
 
     every: Positive = 200
+    """Steps between two that are kept as models; step 0 and the last always are."""
     log_spaced: bool = True
     """Also keep steps 1, 2, 4, 8, ... below ``every``."""
     keep_states: Positive = 2
@@ -123,6 +133,7 @@ class Logging(Section):
     """What is written while training."""
 
     every: Positive = 1
+    """Steps between two lines of ``metrics.jsonl``; steps with scores and the last one always have theirs."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=["tensorboard"])
     """Where metrics go beside ``metrics.jsonl``. wandb goes offline by itself where it finds no key, and no
     tracker ever holds up the training."""
@@ -141,12 +152,19 @@ class Recipe(Section):
     """Everything of a run except its backbone, seed and name: what a paired experiment holds fixed."""
 
     data: Data
+    """What is learnt from, and how texts become tokens."""
     readout: ReadoutSettings = ReadoutSettings()
+    """How hidden states become one vector; absent parts: the backbone's own, else bidirectional mean pooling."""
     loss: InfoNCE = InfoNCE()
+    """What is minimised."""
     training: Training = Training()
+    """How the step is taken and how many there are."""
     checkpoints: Checkpoints = Checkpoints()
+    """Which steps are kept."""
     logging: Logging = Logging()
+    """Where numbers go."""
     evaluation: TrainingEvaluation | None = None
+    """Scores while training, which also name the best step; absent: none."""
     hrsa: Tracking | None = None
     """How the representation moves, measured after the last step from the saved checkpoints."""
 
@@ -167,6 +185,10 @@ class RunConfig(Recipe):
 
     kind: Literal["run"] = "run"
     name: Name
+    """Names the folder below ``output_dir``."""
     output_dir: str = "runs"
+    """Where runs lie."""
     seed: NonNegative = 0
+    """Of the order of rows, the negatives drawn and dropout."""
     backbone: Backbone
+    """The model that becomes an embedder."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from .grid import Cell, Grid, named_columns
 from .labels import HEADLINE, SHORT, brackets, metric_label, number
-from .records import AnalysedPair, Band, Experiment, finite, verdict
+from .records import AnalysedPair, Band, Experiment, band_place, finite
 
 _HRSA_CAPTION = (
-    "Values after the final norm; in brackets the 95 % bootstrap interval over the probe's texts, then the value "
-    "two unrelated models would have (chance)."
+    "Values after the final norm of two checkpoints, on these texts; in brackets the 95 % bootstrap interval over the "
+    "probe's texts, then the mean over shuffled rows."
 )
 _BAND_CAPTION = (
-    " The seed band is {description}. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and "
-    "“farther”: its whole interval lies outside, and the models are more or less alike than two seeds; “undecided”: "
-    "neither is shown. Pairs of another kind (causal language models) or on another probe set are not tested, nor are "
-    "metrics without an interval."
+    " The seed band is {description}. “Inside”: the pair's whole interval lies in the band; “closer” and “farther”: it lies "
+    "outside, and the models are more or less alike than the seeds; “across”: it crosses an end. These words describe two "
+    "checkpoints and test nothing about how they were trained. Pairs of another kind (causal language models) or on "
+    "another probe set have none, nor have metrics without an interval."
 )
 
 
@@ -94,21 +94,20 @@ def _pair_cell(pair: AnalysedPair, name: str) -> Cell:
 
 
 def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
-    """A pair's value at the last layer with its interval, chance level and place to the seed band."""
+    """A pair's value at the last layer with its interval, mean over shuffled rows and place to the seed band."""
     value = pair.last.get(metric)
     bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
     return Cell(
         number(value),
         brackets(bounds),
-        "" if chance is None or value is None else f"chance {number(chance)}",
+        "" if chance is None or value is None else f"row shuffle {number(chance)}",
         _mark(experiment, pair, metric),
     )
 
 
 def _mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
     """Word for how a pair stands to the seed band; empty where that cannot be tested."""
-    found = verdict(pair, experiment.band, metric)
-    return found.word if found else ""
+    return band_place(pair, experiment.band, metric) or ""
 
 
 def transfer_table(experiment: Experiment) -> Grid:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder, step_name
 from reasoning_embedding.checkpoints.run_records import read_manifest, read_settings
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
@@ -17,6 +19,7 @@ from reasoning_embedding.checkpoints.scores import (
     read_best,
     scores_by_step,
 )
+from reasoning_embedding.config.replicates import Replicates
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json, read_json_lines
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary, find_trajectories
@@ -93,7 +96,20 @@ def read_experiment(folder: Path) -> Experiment:
         seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
         contamination=read_json(paths.contamination, default={}),
+        replicates=_read_design(config, folder),
     )
+
+
+def _read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+    section = config.get("replicates")
+    if section is None:
+        return None
+    try:
+        return Replicates.model_validate(section)
+    except ValidationError as error:
+        what = f"its section 'replicates' describes no design ({error.errors()[0]['msg']})"
+        todo = "run the experiment again with its configuration"
+        raise InputError(what, where=str(RunFolder(folder).config_json), todo=todo) from error
 
 
 def read_sweep(folder: Path) -> SweepRecord:
@@ -336,6 +352,8 @@ def _read_backbones(
                 gates=measured,
                 thresholds=_numbers(gates.get("thresholds") or {}),
                 metrics=_read_log(stage.metrics, missing),
+                weight_change=finite((provenance.get("weight_change") or {}).get("norm")),
+                live_updates=provenance.get("live_updates"),
             )
         )
     return tuple(backbones)

@@ -32,7 +32,8 @@ def adamw8bit(groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optim
         from bitsandbytes.optim import AdamW8bit  # ty: ignore[import-not-found]
     except ImportError as error:
         raise SetupError(
-            "optimizer 'adamw8bit' needs bitsandbytes", todo="pip install bitsandbytes, or optimizer: adamw"
+            "optimizer 'adamw8bit' needs bitsandbytes",
+            todo="pip install 'reasoning-embedding[bitsandbytes]', or optimizer: adamw",
         ) from error
 
     class FlatAdamW8bit(AdamW8bit):

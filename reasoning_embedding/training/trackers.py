@@ -75,7 +75,7 @@ def require_trackers(settings: config.RunConfig) -> None:
         if name != "tensorboard" and importlib.util.find_spec(name) is None:
             raise SetupError(
                 f"logging.trackers names {name}, which is not installed",
-                todo=f"pip install {name}, or take it out",
+                todo=f"pip install 'reasoning-embedding[{name}]', or take it out",
             )
 
 

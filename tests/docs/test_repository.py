@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
+from reasoning_embedding import __version__
 from reasoning_embedding.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +96,92 @@ def test_pins_are_exact_and_within_the_ranges():
         if requirement.name != "reasoning-embedding":
             pinned = pins[requirement.name.lower().replace("_", "-")]
             assert requirement.specifier.contains(pinned), line
+
+
+def requirements(*extras: str) -> list:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [
+        line for name in extras for line in project["optional-dependencies"][name]
+    ]
+    return [item for item in map(Requirement, lines) if item.name != "reasoning-embedding"]
+
+
+def test_the_lowest_pins_are_the_lower_bounds():
+    from packaging.version import Version
+
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line[:1] not in ("#", ""))
+    tested = ("deepspeed", "eval", "lineage", "merge", "mining", "report", "slurm", "tracking")
+    for item in requirements(*tested):
+        [bound] = item.specifier
+        assert bound.operator == ">=", item
+        assert Version(pins[item.name.lower()]) == Version(bound.version), item
+
+
+def test_extras_that_stand_alone_stand_alone():
+    """What the package works without is no part of the installation for development."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    alone = {"wandb", "trackio", "flash-attn", "bitsandbytes", "vllm", "serving", "search", "docs"}
+    assert alone <= set(extras)
+    [own] = [line for line in extras["dev"] if line.startswith("reasoning-embedding[")]
+    inside = set(own.removeprefix("reasoning-embedding[").rstrip("]").split(","))
+    assert inside == set(extras) - alone - {"dev"}
+
+
+def test_versions_of_python_are_one_list():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [
+        line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r"Python :: 3\.\d+$", line)
+    ]
+    assert project["requires-python"] == f">={named[0]}"
+    tests = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    assert tests["jobs"]["newest"]["strategy"]["matrix"]["python"] == named
+    assert named == ["3.11", "3.12", "3.13", "3.14"]
+
+
+def test_workflows_run_targets_that_exist_and_store_no_token():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert {file.stem for file in files} == {"tests", "docs", "release"}
+    run = []
+    for file in files:
+        text = file.read_text()
+        assert "secrets." not in text, f"{file.name}: trusted publishing needs no token"
+        workflow = yaml.safe_load(text)
+        assert workflow["permissions"] == {"contents": "read"}, "more is for a job to ask"
+        for job in workflow["jobs"].values():
+            assert job["timeout-minutes"] <= 180, file.name
+            run += [step["run"] for step in job["steps"] if "run" in step]
+    made = {word for line in run for word in re.findall(r"^make ([a-z-]+)", line, re.MULTILINE)}
+    assert {"check", "docs"} <= made <= targets
+    assert any("-c constraints-lowest.txt" in line for line in run)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_images_have_pinned_bases_and_no_root(name):
+    text = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
+    for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE):
+        assert re.search(r":\d+\.\d+\.\d+-", base), base
+    users = re.findall(r"^USER (\S+)", text, re.MULTILINE)
+    assert users
+    assert "root" not in users
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for path in line.split():
+            assert (ROOT / path).exists(), path
+            assert path in allowed, f"{path} is left out by .dockerignore"
+    extras = set(re.search(r'"\.\[([\w,-]+)\]"', text)[1].split(","))
+    assert extras <= set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    )
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert citation["license"] == "Apache-2.0"
 
 
 def test_the_licence_is_the_apache_licence():

@@ -29,6 +29,8 @@ import yaml
 
 from reasoning_embedding import __version__
 from reasoning_embedding.cli.main import main
+from reasoning_embedding.config.json_schema import published_schemas
+from reasoning_embedding.config.reading.loading import KINDS
 from reasoning_embedding.publishing import export, plan_release
 from reasoning_embedding.publishing.facts import About
 from reasoning_embedding.reports.pages.experiment import still_charts
@@ -40,7 +42,8 @@ from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDENS = Path(__file__).resolve().parent / "interface"
-KINDS = ("run", "experiment", "lineage", "merge", "sweep")
+#: Cases whose files are published, and where.
+PUBLISHED = {"schemas": REPOSITORY / "docs" / "schema"}
 #: Misspellings of each shipped configuration.
 SAMPLE = 12
 #: Sections whose keys are the user's own names.
@@ -96,19 +99,11 @@ def output(*words: str) -> str:
 
 
 def schemas(folder: Path) -> Files:
-    """The JSON schema of every kind; sections that several kinds have in common stand in a file of their own."""
-    found = {kind: json.loads(output("config", "schema", kind)) for kind in KINDS}
-    common: dict[str, Any] = {}
-    for name in sorted({name for schema in found.values() for name in schema["$defs"]}):
-        texts = [json.dumps(schema["$defs"][name]) for schema in found.values() if name in schema["$defs"]]
-        if len(texts) > 1 and len(set(texts)) == 1:
-            common[name] = json.loads(texts[0])
-            for schema in found.values():
-                if name in schema["$defs"]:
-                    schema["$defs"][name] = "in common"
-    files = {f"schema-{kind}.json": schema for kind, schema in found.items()}
-    files["schema-in-common.json"] = common
-    return {name: json.dumps(schema, indent=1, ensure_ascii=False) for name, schema in files.items()}
+    """The JSON schemas as they are published: editors read them, so their files stand in docs/schema."""
+    return {
+        name: json.dumps(schema, indent=1, ensure_ascii=False)
+        for name, schema in published_schemas(KINDS).items()
+    }
 
 
 def helps(folder: Path) -> Files:
@@ -914,9 +909,14 @@ def produced(case: str) -> Files:
         return {name: normalised(text, folder) for name, text in CASES[case](folder).items()}
 
 
+def place_of(case: str) -> Path:
+    """The folder of a case's files."""
+    return PUBLISHED.get(case, GOLDENS / case)
+
+
 def golden(case: str) -> Files:
     """What a case gave when the goldens were written."""
-    place = GOLDENS / case
+    place = place_of(case)
     return (
         {path.name: path.read_text(encoding="utf-8") for path in sorted(place.iterdir())}
         if place.is_dir()
@@ -944,7 +944,7 @@ def test_users_see_the_same(case: str) -> None:
 
 
 def test_every_golden_belongs_to_a_case() -> None:
-    assert {path.name for path in GOLDENS.iterdir()} == set(CASES)
+    assert {path.name for path in GOLDENS.iterdir()} == set(CASES) - set(PUBLISHED)
 
 
 def _main(words: list[str]) -> int:
@@ -960,10 +960,10 @@ def _main(words: list[str]) -> int:
         different |= bool(found)
         print(found, end="")
         if found and "--write" in words:
-            shutil.rmtree(GOLDENS / case, ignore_errors=True)
-            (GOLDENS / case).mkdir(parents=True)
+            shutil.rmtree(place_of(case), ignore_errors=True)
+            place_of(case).mkdir(parents=True)
             for name, text in new.items():
-                (GOLDENS / case / name).write_text(text, encoding="utf-8")
+                (place_of(case) / name).write_text(text, encoding="utf-8")
     return int(different and "--write" not in words)
 
 

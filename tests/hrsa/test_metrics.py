@@ -12,7 +12,14 @@ from scipy.stats import ortho_group
 from sklearn.neighbors import NearestNeighbors
 
 from reasoning_embedding import hrsa
-from reasoning_embedding.hrsa.metrics.layer import Layer, distinct, nearest_cosines, products
+from reasoning_embedding.hrsa.metrics.layer import Layer, distinct
+from reasoning_embedding.hrsa.metrics.nearest import (
+    Screening,
+    largest,
+    nearest_cosines,
+    products,
+    screening_error,
+)
 from reasoning_embedding.hrsa.metrics.procrustes import split_rows
 
 WIDTH = 32
@@ -174,6 +181,77 @@ def test_neighbours_beyond_the_first_block_leave_the_row_itself_out():
         again, near = nearest_cosines(x, 4, block=32, at_once=at_once)
         assert np.array_equal(again, found)
         assert near == pytest.approx(cosines, abs=1e-14)
+
+
+def _nearest_sets(rows: np.ndarray, k: int) -> np.ndarray:
+    """Sets by brute force in float64, pair by pair in one way; of equal cosines the lower index."""
+    unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    cosines = np.stack([np.einsum("d,nd->n", row, unit) for row in unit])
+    np.fill_diagonal(cosines, -np.inf)
+    return np.sort(np.argsort(-cosines, axis=1, kind="stable")[:, :k], axis=1)
+
+
+def _planted(kind: str) -> np.ndarray:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((300, 24)).astype(np.float32)
+    if kind == "rays":  # thirty rows of one direction each, and one half of its length: cosines tie exactly
+        x[150:] = x[:150] * np.float32(0.5)
+    if kind == "signs":  # whole numbers: most cosines tie
+        x = np.sign(x[:, :16])
+    if kind == "huge coordinate":  # cosines differ in the seventh digit only
+        x[:, 0] += 3000
+    if kind == "long":  # a row of one place, one unit in the last place of float32 apart
+        x[150:] = np.nextafter(x[:150], np.float32(np.inf))
+    return x
+
+
+@pytest.mark.parametrize("kind", ["plain", "rays", "signs", "huge coordinate", "long"])
+def test_screened_neighbours_are_those_of_float64(kind):
+    x = _planted(kind)
+    screening = Screening(x, 20)
+    for k in (1, 3, 10, 20):
+        found, _ = screening.nearest(k)
+        assert np.array_equal(np.sort(found, axis=1), _nearest_sets(x, k))
+        again = nearest_cosines(x, k)[1]
+        assert np.sort(screening.cosines(k), axis=1)[:, ::-1] == pytest.approx(again, abs=1e-14)
+
+
+def test_float32_alone_gets_some_neighbours_wrong():
+    """The control: what the screening would find without its float64."""
+    x = _planted("huge coordinate")
+    screening = Screening(x, 10)
+    alone = np.sort(screening.places[:, :10], axis=1)
+    assert (alone != _nearest_sets(x, 10)).any(axis=1).mean() > 0.5
+    screening.margin = 0.0
+    assert (np.sort(screening.nearest(10)[0], axis=1) != _nearest_sets(x, 10)).any()
+
+
+def test_ties_at_the_border_are_counted_by_the_screening_as_by_the_sorted_neighbours():
+    x, rows = _planted("signs"), np.arange(300)
+    sorted_, screened = Layer(x), Layer(x)
+    sorted_.neighbours(rows, 11)
+    for k in (3, 10):
+        assert np.array_equal(sorted_.nearest(rows, k)[1], screened.nearest(rows, k)[1])
+    assert screened.nearest(rows, 10)[1].sum() > 100
+
+
+@pytest.mark.parametrize("width", [3, 64, 700])
+def test_a_product_in_float32_is_no_farther_off_than_the_bound(width):
+    unit = np.random.default_rng(0).standard_normal((200, width))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    error = np.abs(products(unit.astype(np.float32)) - unit @ unit.T).max()
+    assert 0 < error < screening_error(width)
+
+
+def test_the_largest_of_groups_are_the_largest_of_all():
+    x = np.random.default_rng(0).standard_normal((40, 523))
+    x[:20] = np.round(x[:20])  # equal values
+    for k in (17, 30):
+        values = np.sort(x, axis=1)[:, : -k - 1 : -1]
+        places, found = largest(x, k)
+        assert np.array_equal(found, values)
+        assert np.array_equal(np.take_along_axis(x, places, axis=1), values)
+        assert all(len(set(row)) == k for row in places.tolist())
 
 
 def test_a_symmetric_product_is_the_whole_one():

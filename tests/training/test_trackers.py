@@ -114,7 +114,9 @@ def test_a_resumed_run_is_the_same_run(libraries: Path, tmp_path: Path) -> None:
 
 def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SetupError, match=r"names trackio, which is not installed\n  -> pip install trackio"):
+    with pytest.raises(
+        SetupError, match=r"names trackio, which is not installed\n  -> pip install '.*\[trackio\]'"
+    ):
         require_trackers(settings(trackers=["trackio"]))
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.moments import PairMoments, RowMoments
 
-from .layer import Layer, frobenius_square, layer_of, unit_rows
+from .layer import Layer, frobenius_square, layer_of
 from .linear_algebra import product
+from .nearest import unit_rows
 from .result import Metric, effective_rows, few_rows_carry, same_rows, varies
 
 CKA = (
@@ -27,7 +28,7 @@ UNIT_CKA = (
 )
 RBF_CKA = "biased CKA of Gaussian kernels whose width is {} times the median distance"
 #: Rows of a tile of the Gram matrices: a tile of one layer has as many squared.
-TILE = 512
+TILE = 256
 
 
 def linear_cka(x: Any, y: Any) -> Metric:

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from .linear_algebra import eigh, product, small_gram, upper_factor
+from .nearest import TIE, Screening, can_screen, nearest_cosines
 from .result import as_rows
 
 
@@ -39,6 +39,7 @@ class Layer:
         self.centred[:, self.constant] = 0
         self.norms = np.where(self.constant, 0, norms)
         self._neighbours: dict[tuple[bytes, bool], tuple[np.ndarray, np.ndarray]] = {}
+        self._screened: dict[tuple[bytes, bool], Screening] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -132,6 +133,56 @@ class Layer:
             self._neighbours[key] = known
         return known[0][:, :k], known[1][:, :k]
 
+    def nearest(
+        self, subset: np.ndarray, k: int, centred: bool = False, *, reach: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The sets of :meth:`neighbours`, in no order and for less: screened in float32, decided in float64.
+
+        Parameters
+        ----------
+        subset, k, centred
+            As :meth:`neighbours` takes them.
+        reach : int, optional
+            The largest `k` that will be asked for, so that it is screened once.
+
+        Returns
+        -------
+        array of int, shape (m, k), and array of bool, shape (m,)
+            Positions within `subset`, and whether the next row is as near as the last of them.
+        """
+        if (known := self._sorted(subset, k, centred, reach)) is None:
+            return self._screening(subset, k, centred, reach).nearest(k)
+        found, cosines = known
+        tied = cosines[:, k - 1] - cosines[:, k] <= TIE if k < found.shape[1] else np.zeros(len(found), bool)
+        return found[:, :k], tied
+
+    def nearest_with_cosines(
+        self, subset: np.ndarray, k: int, centred: bool = False, *, reach: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`nearest`, and the float64 cosines with these rows, (m, k), in the place of ties."""
+        if (known := self._sorted(subset, k, centred, reach)) is None:
+            screening = self._screening(subset, k, centred, reach)
+            return screening.nearest(k)[0], screening.cosines(k)
+        return known[0][:, :k], known[1][:, :k]
+
+    def _sorted(
+        self, subset: np.ndarray, k: int, centred: bool, reach: int | None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Sorted neighbours, one more than `k` where there is one, if they are known or cannot be screened."""
+        more = min(max(k, reach or k) + 1, len(subset) - 1)
+        known = self._neighbours.get((_key(subset), centred))
+        if known is not None and known[0].shape[1] >= min(k + 1, more):
+            return known
+        return None if can_screen(self.width) else self.neighbours(subset, more, centred)
+
+    def _screening(self, subset: np.ndarray, k: int, centred: bool, reach: int | None) -> Screening:
+        key = (_key(subset), centred)
+        known = self._screened.get(key)
+        if known is None or known.reach < k:
+            rows = (self.centred if centred else self.rows)[subset]
+            known = self._screened[key] = Screening(rows, max(reach or k, k))
+        return known
+
     def reordered(self, order: np.ndarray) -> Layer:
         """Return the same rows in another order; the work done so far goes along, so a null costs one pair each.
 
@@ -151,6 +202,11 @@ class Layer:
             for (rows, centred), (found, cosines) in self._neighbours.items()
             if rows == every
         }
+        twin._screened = {
+            (rows, centred): known.reordered(order)
+            for (rows, centred), known in self._screened.items()
+            if rows == every
+        }
         return twin
 
     def taken(self, rows: np.ndarray) -> Layer:
@@ -158,6 +214,8 @@ class Layer:
         part = Layer(self.rows[rows], self.name, dtype=self.centred.dtype)
         if (known := self._neighbours.get((_key(rows), False))) is not None:
             part._neighbours[_key(np.arange(len(rows))), False] = known
+        if (screened := self._screened.get((_key(rows), False))) is not None:
+            part._screened[_key(np.arange(len(rows))), False] = screened
         return part
 
 
@@ -173,49 +231,6 @@ def _key(rows: np.ndarray) -> bytes:
 def frobenius_square(matrix: np.ndarray) -> float:
     """Sum of squares in float64."""
     return float(np.einsum("ij,ij->", matrix, matrix, dtype=np.float64))
-
-
-def nearest_cosines(
-    rows: np.ndarray, k: int, *, block: int = 512, at_once: int = 2048
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the `k` nearest rows by cosine without the row itself, nearest first, and the cosines: both (n, k).
-
-    In float64: states with one huge coordinate have cosines that differ in the seventh digit only. Of up to `at_once`
-    rows (2048: 32 MiB) all cosines are held and one half of them is computed, of more a block of rows at a time.
-    """
-    unit = unit_rows(rows)
-    found, cosines = np.empty((len(rows), k), dtype=np.int32), np.empty((len(rows), k))
-    square = products(unit) if len(rows) <= at_once else None
-    for start in range(0, len(rows), block):
-        part = slice(start, start + block)
-        similarity = product(unit[part], unit.T) if square is None else square[part]
-        own = np.arange(len(similarity))
-        similarity[own, own + start] = -np.inf
-        found[part], cosines[part] = largest(similarity, k)
-    return found, cosines
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of norm 1 in float64; those that are zero stay so."""
-    unit = rows.astype(np.float64)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return unit
-
-
-def largest(similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places and values of the `k` largest entries of each row (n, m), largest first: both (n, k)."""
-    values, places = torch.topk(torch.from_numpy(similarity), k, dim=1)  # twice as fast as numpy's partition
-    return places.numpy(), values.numpy()
-
-
-def products(rows: np.ndarray, strip: int = 256) -> np.ndarray:
-    """``XX'``: what lies right of the diagonal blocks is computed, what lies below them is copied."""
-    found = np.empty((len(rows), len(rows)), rows.dtype)
-    for start in range(0, len(rows), strip):
-        part, rest = slice(start, start + strip), slice(start + strip, None)
-        product(rows[part], rows[start:].T, out=found[part, start:])
-        found[rest, part] = found[part, rest].T
-    return found
 
 
 def distinct(rows: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:

@@ -20,8 +20,6 @@ CKNNA = (
     "CKNNA (Huh 2024), {} HSIC, k = {}: alignment of cosine kernels{} over pairs that are neighbours in both models, "
     "duplicate rows removed"
 )
-#: Cosines nearer than this are equal up to rounding in float64.
-_TIE = 1e-14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,9 +114,8 @@ def knn_overlap_of(
             where=f"{a.name} / {b.name}",
             todo="give more distinct rows or a smaller k",
         )
-    # One more than asked for shows ties at the border.
-    reach = min(max(k, k_max or k) + 1, len(rows) - 1)
-    first, second = (layer.neighbours(rows, reach, centred)[0][:, :k] for layer in (a, b))
+    reach = min(max(k, k_max or k), len(rows) - 1)
+    first, second = (layer.nearest(rows, k, centred, reach=reach)[0] for layer in (a, b))
     shared = np.concatenate(
         [
             (first[i : i + 1024, :, None] == second[i : i + 1024, None, :]).sum(axis=(1, 2))
@@ -148,13 +145,9 @@ def ambiguous(layer: Layer, rows: np.ndarray, k: int, centred: bool) -> list[str
     nothing = 0 if centred else int(layer.zero[rows].sum())
     if nothing:
         found.append(f"{layer.name}: {nothing} rows are zero and have no direction")
-    if k + 1 < len(rows):
-        cosines = layer.neighbours(rows, k + 1, centred)[1]
-        tied = int((cosines[:, k - 1] - cosines[:, k] <= _TIE).sum())
-        if tied:
-            found.append(
-                f"{layer.name}: the {k}-th neighbour of {tied} of {len(rows)} rows ties with the next"
-            )
+    tied = int(layer.nearest(rows, k, centred)[1].sum())
+    if tied:
+        found.append(f"{layer.name}: the {k}-th neighbour of {tied} of {len(rows)} rows ties with the next")
     return found
 
 
@@ -240,7 +233,7 @@ def alignment(first: csr_array, second: csr_array, *, unbiased: bool = True) -> 
 def _kernel(layer: Layer, rows: np.ndarray, k: int, unbiased: bool, centred: bool) -> csr_array:
     """Cosines of each row with its neighbours, sparse (n, n); with 1 on the diagonal for the biased estimate."""
     n = len(rows)
-    found, cosines = layer.neighbours(rows, k if unbiased else k - 1, centred)
+    found, cosines = layer.nearest_with_cosines(rows, k if unbiased else k - 1, centred, reach=k)
     if not unbiased:
         found = np.column_stack([np.arange(n), found])
         cosines = np.column_stack([np.ones(n), cosines])

@@ -10,8 +10,8 @@ import numpy as np
 
 from reasoning_embedding.errors import InputError
 
-from .layer import unit_rows
 from .linear_algebra import eigvalsh, small_gram
+from .nearest import unit_rows
 from .result import Metric, as_rows
 
 RANKME = {

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reasoning_embedding.hrsa.metrics.layer import Layer, largest, products, unit_rows
+from reasoning_embedding.hrsa.metrics.layer import Layer
+from reasoning_embedding.hrsa.metrics.nearest import largest, products, unit_rows
 from reasoning_embedding.hrsa.metrics.neighbours import alignment, neighbour_kernel
 
 from .resampling import halves
