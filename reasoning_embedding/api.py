@@ -202,7 +202,7 @@ class EmbeddingModel:
         InputError
             If there is no prompt of that name, or a text is none.
         """
-        from .evaluation.compression import Compression
+        from .backbones.compression import Compression
 
         one = isinstance(texts, str)
         listed: list[str] = [texts] if isinstance(texts, str) else list(texts)
