@@ -24,6 +24,7 @@ from .evaluation import (
     ChoiceTask,
     ClassificationTask,
     Evaluation,
+    HoldoutTask,
     NumberSequencesTask,
     StsTask,
     SuiteTask,
@@ -81,7 +82,9 @@ from .resolved import (
     digests,
     is_place,
     is_schedule,
+    is_scoring,
     resolved_json,
+    scoring_digest,
     to_yaml,
     unpaired,
 )
