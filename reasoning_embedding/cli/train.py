@@ -37,4 +37,4 @@ def command(
         config, overrides=overrides or (), run=run_name, resume=resume, progress=False, report=speaker()
     )
     typer.echo(f"run folder: {trained.path}")
-    next_command(f"rembed runs show {trained.path}")
+    next_command("train", run=trained.path)
