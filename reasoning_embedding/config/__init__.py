@@ -23,6 +23,7 @@ from .evaluation import (
     ChoiceTask,
     ClassificationTask,
     Evaluation,
+    HoldoutTask,
     NumberSequencesTask,
     StsTask,
     SuiteTask,
@@ -79,7 +80,9 @@ from .resolved import (
     digests,
     is_place,
     is_schedule,
+    is_scoring,
     resolved_json,
+    scoring_digest,
     to_yaml,
     unpaired,
 )

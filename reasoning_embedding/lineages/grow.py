@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import (
     atomic_folder,
     atomic_write,
+    json_line,
     read_json,
     remove_folder,
     require_folder,
@@ -265,8 +265,8 @@ class _StageJob:
         origin: dict[str, Any] | None,
         more: dict[str, Any] | None = None,
     ) -> None:
-        write_json(folder / GATES, gates)
-        atomic_write(folder / METRICS, "".join(json.dumps(line) + "\n" for line in log))
+        write_json(folder / GATES, gates, summed=True)
+        atomic_write(folder / METRICS, "".join(map(json_line, log)))
         write_provenance(
             folder,
             kind=self.stage.kind,

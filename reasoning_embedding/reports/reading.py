@@ -30,6 +30,7 @@ from .records import (
     AnalysedPair,
     Experiment,
     GrownBackbone,
+    Level,
     Run,
     Scores,
     SweepRecord,
@@ -447,6 +448,17 @@ def _read_pair(path: Path) -> AnalysedPair:
             if (found := (record.get(key) or {}).get(side))
         ),
         warnings=tuple(map(str, record.get("warnings") or [])),
+        levels={name: _level(found) for name, found in (record.get("levels") or {}).items()},
+        effective_rows=tuple(map(float, record.get("effective_rows") or [])),
+        rows=record["probe"].get("rows"),
+    )
+
+
+def _level(record: dict[str, Any]) -> Level:
+    return Level(
+        meaning=str(record.get("meaning", "")),
+        last={metric: finite(value) for metric, value in (record.get("last") or {}).items()},
+        diagonal={metric: list(map(finite, row)) for metric, row in (record.get("diagonal") or {}).items()},
     )
 
 
