@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
+from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, WorldRelation, conflict
 
 
 class Columns(Section):
@@ -108,6 +108,8 @@ class WorldSource(SourceBase):
     """``train``: questions with known answers; ``heldout``: those that evaluation asks."""
     seed: int = 0
     """Which world: its entities and facts."""
+    relations: Annotated[list[WorldRelation], Field(min_length=1)] | None = None
+    """Only questions on these; absent: on all. Tasks on the others show what carries over."""
 
 
 Source = Annotated[FilesSource | MixSource | HubSource | WorldSource, Field(discriminator="kind")]
@@ -141,6 +143,9 @@ class Data(Section):
     """Folder that keeps texts and tokens, read from disk as needed: for data larger than memory, and so that a
     second start makes no tokens. Absent: files of 64 MiB and more are kept in ``<output_dir>/.data``, less is held in
     memory."""
+    holdout: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Share of the rows, such as .02, that are kept out of training and scored as a retrieval task while it runs; rows
+    that share a query or a positive stay together, and near twins of held-out texts are not learnt (counted)."""
     force_contaminated: bool = False
     """Train even where a source is a known evaluation set, or one of this run's evaluation tasks."""
 

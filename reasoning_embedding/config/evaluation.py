@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, Positive, Section, Text, conflict
+from .base import Name, Positive, Section, Text, WorldRelation, conflict
 
 
 class BeirTask(Section):
@@ -22,13 +22,15 @@ class BeirTask(Section):
 
 
 class WorldTask(Section):
-    """Retrieval of the miniature world's documents by its held-out questions."""
+    """Retrieval of the miniature world's documents by its held-out questions, or by all on some relations."""
 
     kind: Literal["world"]
     name: Name = "world-heldout"
     """What scores are filed under."""
     seed: int = 0
     """Which world: its entities and facts."""
+    relations: Annotated[list[WorldRelation], Field(min_length=1)] | None = None
+    """Every question on these, in every wording: harder, for a model that was trained on other relations only."""
 
 
 class SuiteTask(Section):
@@ -146,7 +148,15 @@ class NumberSequencesTask(Section):
         return self
 
 
-Task = Annotated[
+class HoldoutTask(Section):
+    """Retrieval of the rows that ``data.holdout`` keeps out of training; there unasked where that is set."""
+
+    kind: Literal["holdout"] = "holdout"
+    name: Name = "holdout"
+    """Of several sources each is a task, ``<name>-<source>``."""
+
+
+_PublicTask = (
     BeirTask
     | WorldTask
     | SuiteTask
@@ -154,9 +164,11 @@ Task = Annotated[
     | ClassificationTask
     | ChoiceTask
     | BrightTask
-    | NumberSequencesTask,
-    Field(discriminator="kind"),
-]
+    | NumberSequencesTask
+)
+Task = Annotated[_PublicTask, Field(discriminator="kind")]
+#: Of a run, whose own rows may be held out.
+TrainingTask = Annotated[_PublicTask | HoldoutTask, Field(discriminator="kind")]
 
 
 class Evaluation(Section):
@@ -192,8 +204,8 @@ class Evaluation(Section):
 class TrainingEvaluation(Section):
     """Light evaluation while training, and the score that names the best checkpoint."""
 
-    tasks: Annotated[list[Task], Field(min_length=1)]
-    """What is scored; light ones, for training waits."""
+    tasks: list[TrainingTask] = Field(default=[HoldoutTask()], min_length=1)
+    """Absent: the rows that ``data.holdout`` keeps out; where that is set they are added to others, too."""
     every: Positive = 100
     """Steps between evaluations; the last step is always scored."""
     select: str = "mean"
@@ -202,3 +214,8 @@ class TrainingEvaluation(Section):
     """Longer texts are cut. Absent: at the limit that the checkpoint will have, the longer of the data's two."""
     pack_tokens: Positive | None = None
     """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""
+
+    @property
+    def public_tasks(self) -> list[Task]:
+        """The tasks that are there before the run: all but its own rows."""
+        return [task for task in self.tasks if not isinstance(task, HoldoutTask)]

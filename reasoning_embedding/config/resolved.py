@@ -61,10 +61,13 @@ _EARLIER_DEFAULTS: dict[str, Any] = {
 }
 #: Keys that versions before did not have, and what leaves all as it was then.
 _NEW_KEYS: dict[str, Any] = {
+    "data.holdout": None,
     "training.restarts": [],
     "training.device": "auto",
     "data.sources.*.columns": None,
     "data.sources.*.min_score": None,
+    "data.sources.*.relations": None,
+    "tasks.*.relations": None,
     "loss.teacher_vectors": None,
     "hrsa.skip_first": "auto",
     "analysis.skip_first": "auto",
@@ -123,6 +126,7 @@ def _places(value: Any, path: list[str]) -> Iterator[tuple[dict[str, Any], str]]
 def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
     """Return a resolved evaluation section as versions before had it: texts cut at 512 tokens, whole vectors."""
     new = ("prompts", "truncate", "quantize")
+    section = without_new_keys(section)
     kept = {key: value for key, value in section.items() if value is not None or key not in new}
     return kept if kept.get("max_tokens") is not None else {**kept, "max_tokens": 512}
 

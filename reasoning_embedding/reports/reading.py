@@ -30,6 +30,7 @@ from .records import (
     AnalysedPair,
     Experiment,
     GrownBackbone,
+    Level,
     Run,
     Scores,
     SweepRecord,
@@ -73,7 +74,7 @@ def read_experiment(folder: Path) -> Experiment:
         missing.append("config.resolved.json: names, seeds and the seed band are guessed from the folders")
     runs = (_read_run(RunFolder(folder), config, missing),) if is_run else _read_runs(paths, config, missing)
     analysis = config.get("analysis") or {}
-    pairs = _read_pairs(paths, analysis, missing)
+    pairs = _by_readout(_read_pairs(paths, analysis, missing), runs)
     trajectories = _read_trajectories(paths, analysis, missing)
     baselines = {} if is_run else _read_baselines(paths, config, missing)
     if not pairs and not analysis.get("pairs"):
@@ -96,11 +97,18 @@ def read_experiment(folder: Path) -> Experiment:
         seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
         contamination=read_json(paths.contamination, default={}),
-        replicates=_read_design(config, folder),
+        replicates=read_design(config, folder),
     )
 
 
-def _read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+def read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+    """Return the replicate design of an experiment's resolved configuration; None where it has none.
+
+    Raises
+    ------
+    InputError
+        If the section describes no design.
+    """
     section = config.get("replicates")
     if section is None:
         return None
@@ -304,6 +312,7 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         name=str(entry.get("name") or name),
         backbone=backbone_name(entry),
         seed=entry.get("seed"),
+        readout=entry.get("readout"),
         metrics=_read_log(paths.metrics, missing),
         scores=scores,
         manifest=read_manifest(paths),
@@ -374,6 +383,19 @@ def _read_pairs(
     return tuple(_read_pair(found[name]) for name in _in_order(names, found))
 
 
+def _by_readout(pairs: tuple[AnalysedPair, ...], runs: Iterable[Run]) -> tuple[AnalysedPair, ...]:
+    """Pairs in the order of their readouts, where the experiment compares several; models without one first."""
+    readouts = {run.name: run.readout for run in runs if run.readout is not None}
+    order = list(dict.fromkeys(readouts.values()))
+
+    def place(pair: AnalysedPair) -> int:
+        names = [model.reference.removeprefix("run:").partition("@")[0] for model in (pair.a, pair.b)]
+        # Of two readouts the later one: the others are held against the first.
+        return max(order.index(readouts[name]) if name in readouts else -1 for name in names)
+
+    return tuple(sorted(pairs, key=place))
+
+
 def _read_trajectories(
     paths: ExperimentFolder, analysis: dict[str, Any], missing: list[str]
 ) -> tuple[MeasuredTrajectory, ...]:
@@ -433,6 +455,17 @@ def _read_pair(path: Path) -> AnalysedPair:
             if (found := (record.get(key) or {}).get(side))
         ),
         warnings=tuple(map(str, record.get("warnings") or [])),
+        levels={name: _level(found) for name, found in (record.get("levels") or {}).items()},
+        effective_rows=tuple(map(float, record.get("effective_rows") or [])),
+        rows=record["probe"].get("rows"),
+    )
+
+
+def _level(record: dict[str, Any]) -> Level:
+    return Level(
+        meaning=str(record.get("meaning", "")),
+        last={metric: finite(value) for metric, value in (record.get("last") or {}).items()},
+        diagonal={metric: list(map(finite, row)) for metric, row in (record.get("diagonal") or {}).items()},
     )
 
 

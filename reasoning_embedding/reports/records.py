@@ -27,6 +27,13 @@ HALF_WIDTH = 1.959964
 SEED = "seed"
 
 
+def spread_out(count: int, most: int) -> list[int]:
+    """At most so many of the places 0, 1, ..., count - 1, evenly, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
+
+
 def finite(value: Any) -> float | None:
     """A finite number of a file; None for anything else, and for what could not be computed."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
@@ -66,6 +73,8 @@ class Run:
     manifest: dict[str, Any] = field(default_factory=dict)
     compressed: tuple[Scores, ...] = ()
     """Of truncated and quantized vectors, whose ``settings`` say what was kept."""
+    readout: str | None = None
+    """Name of its readout, where the experiment compares several."""
     best_step: int | None = None
     """Step that the run's own evaluation chose; None where it was not scored while it trained."""
 
@@ -107,6 +116,15 @@ class AnalysedModel:
 
 
 @dataclass(frozen=True)
+class Level:
+    """What a pair is held against: the same metrics where the two sides share less, such as fresh weights."""
+
+    meaning: str
+    last: dict[str, float | None]
+    diagonal: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
 class AnalysedPair:
     """HRSA of two models: heat maps over layers, values a layer, and the last layer with intervals."""
 
@@ -126,6 +144,12 @@ class AnalysedPair:
     spectrum: tuple[tuple[AnalysedModel, dict[str, Any]], ...]
     """RankMe and alpha-ReQ by model and kind of features."""
     warnings: tuple[str, ...]
+    levels: dict[str, Level] = field(default_factory=dict)
+    """By name: ``random_initialisation``, ``other_texts``, ``sibling``; none in records of older versions."""
+    effective_rows: tuple[float, ...] = ()
+    """Of each matched pair of layers: how many rows carry the variance."""
+    rows: int | None = None
+    """How many rows were compared."""
 
 
 def shared_probe(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
@@ -301,13 +325,31 @@ class Experiment:
 
     @property
     def looks(self) -> dict[str, tuple[int, int]]:
-        """Colour and style of each run in the page's charts: runs of one backbone share the colour."""
-        kinds = [run.backbone or run.name for run in self.runs]
+        """Colour and style of each run in the page's charts: runs of one backbone and readout share the colour."""
+        kinds = [(run.backbone or run.name, run.readout) for run in self.runs]
         order = list(dict.fromkeys(kinds))
         return {
             run.name: (order.index(kind), kinds[:place].count(kind))
             for place, (run, kind) in enumerate(zip(self.runs, kinds, strict=True))
         }
+
+    def sides(self, pair: AnalysedPair) -> str:
+        """What the two runs of a pair are: backbone, readout and seed, each once where both have it.
+
+        Empty where the experiment compares no readouts, or a side is none of its runs.
+        """
+        runs = {run.name: run for run in self.runs}
+        sides = [
+            runs.get(model.reference.removeprefix("run:").partition("@")[0]) for model in (pair.a, pair.b)
+        ]
+        axes = [
+            (run.backbone or run.name, run.readout, f"seed {run.seed}")
+            for run in sides
+            if run and run.readout
+        ]
+        if len(axes) < 2:
+            return ""
+        return ", ".join(a if a == b else f"{a} v {b}" for a, b in zip(*axes, strict=True))
 
     @property
     def band_first(self) -> list[AnalysedPair]:
