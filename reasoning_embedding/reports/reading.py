@@ -97,11 +97,18 @@ def read_experiment(folder: Path) -> Experiment:
         seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
         contamination=read_json(paths.contamination, default={}),
-        replicates=_read_design(config, folder),
+        replicates=read_design(config, folder),
     )
 
 
-def _read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+def read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+    """Return the replicate design of an experiment's resolved configuration; None where it has none.
+
+    Raises
+    ------
+    InputError
+        If the section describes no design.
+    """
     section = config.get("replicates")
     if section is None:
         return None
