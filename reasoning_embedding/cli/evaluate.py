@@ -134,7 +134,7 @@ def command(
     if failed:
         raise tasks_failed(failed)
     if world.is_main and models and targets[0].run.manifest.is_file():
-        next_command(f"rembed report {targets[0].run.path}")
+        next_command("evaluate", run=targets[0].run.path)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from reasoning_embedding.hrsa.trajectory import ProbeSummary
 from reasoning_embedding.reports.comparison import compare_backbones
 from reasoning_embedding.reports.comparison_tables import render, to_terminal
 from reasoning_embedding.reports.grid import to_text
+from reasoning_embedding.reports.headline import headline
 from reasoning_embedding.reports.labels import replicate_label
 from reasoning_embedding.reports.narrative import findings
 from reasoning_embedding.reports.records import (
@@ -32,6 +33,7 @@ from reasoning_embedding.reports.replicates import (
     replicate_table,
     weight_table,
 )
+from reasoning_embedding.reports.svg import effect_chart
 
 ARMS = {"rlvr": 0.80, "rlvr-placebo": 0.93, "sft": 0.90, "sft-placebo": 0.90}
 NOISE = np.random.RandomState(0).randn(200)
@@ -280,3 +282,34 @@ def write_scores(folder: Path, plan: Replicates) -> None:
             (place / "scores.json").write_text(json.dumps(record))
     config = {"kind": "experiment", "name": "e", "runs": runs, "replicates": plan.model_dump(mode="json")}
     (folder / "config.resolved.json").write_text(json.dumps(config))
+
+
+def test_the_page_answers_what_was_asked_and_draws_each_arm_less_its_placebo(tmp_path: Path) -> None:
+    found = experiment(tmp_path, design())
+    first = headline(found, None)
+    told = dict(
+        zip((answer.question.name for answer in answers(found)[0]), replicate_sentences(found), strict=True)
+    )
+    assert told["rlvr: scores, ndcg_at_10, w"] in first.retrieval
+    assert first.representation.startswith(told["rlvr: embedders, cka, layer last"])
+    assert "models, data and texts of another kind" in first.unknown
+    chart = first.chart
+    assert chart is not None
+    assert len(chart.panels) == 3  # a measure each
+    for panel in chart.panels:
+        assert [row.name for row in panel.rows] == ["RLVR", "SFT"]
+        assert panel.zero == "no difference"
+        assert all(row.interval for row in panel.rows)
+    assert chart.panels[0].band == (-0.2, 0.2)
+    effect = answers(found)[0][0].effect
+    assert effect is not None
+    assert chart.panels[0].rows[0].value == effect.test.estimate
+    assert "RLVR" in effect_chart(chart)
+
+
+def test_below_four_lineages_the_page_says_what_differs_and_no_word(tmp_path: Path) -> None:
+    first = headline(experiment(tmp_path, design(2)), None)
+    assert first.representation.startswith("These checkpoints of RLVR and its placebo differ by")
+    assert "open after 2 lineages" in first.unknown.lower()
+    assert first.chart is not None
+    assert first.chart.panels[0].band is None  # a margin belongs to a test
