@@ -13,7 +13,13 @@ if TYPE_CHECKING:
         EmbeddingModel,
         Rows,
         TrainedRun,
+        analyze,
+        evaluate,
+        experiment,
+        grow,
         load,
+        merge,
+        track,
         train,
     )
     from .training.callbacks import CheckpointInfo, StepInfo, StopTraining
@@ -28,7 +34,13 @@ _LAZY = {
     "StepInfo": "training.callbacks",
     "StopTraining": "training.callbacks",
     "TrainedRun": "api",
+    "analyze": "api",
+    "evaluate": "api",
+    "experiment": "api",
+    "grow": "api",
     "load": "api",
+    "merge": "api",
+    "track": "api",
     "train": "api",
 }
 __all__ = ["__version__", *_LAZY]

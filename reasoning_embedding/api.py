@@ -1,6 +1,6 @@
-"""What ``import reasoning_embedding as rembed`` offers: every verb of the command line as a function.
+"""What ``import reasoning_embedding as rembed`` offers: verbs of the command line as functions.
 
-The functions check, compute and write the same as the commands, which call them. They print nothing: they return
+The functions check, compute and write the same as the commands. They print nothing: they return
 objects, say how far they are by a bar and by the logger ``reasoning_embedding``, and raise the errors of
 :mod:`reasoning_embedding.errors`, whose texts are those of the command line. A configuration is a YAML file or a
 mapping that says the same; relative paths count from the current folder.
@@ -357,6 +357,252 @@ def train(
             report=report or _log,
         )
     return TrainedRun(folder.path)
+
+
+def evaluate(
+    reference: str | os.PathLike[str],
+    tasks: Sequence[Mapping[str, Any]],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: Device = "auto",
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Score a model on tasks, as ``rembed evaluate`` does one; what is scored already is not scored again.
+
+    Parameters
+    ----------
+    reference : str or path
+        As for :func:`load`.
+    tasks : sequence of mapping
+        As the ``tasks`` of a configuration: ``{"kind": "beir", "path": ...}``, ``{"kind": "mteb", "name": ...}``.
+    output : str or path, optional
+        Folder of the scores. Absent: that of the run; a model that was not made here needs one.
+    settings : mapping, optional
+        Other keys of an ``evaluation`` section: ``prompts``, ``max_tokens``, ``truncate``, ``quantize``.
+    device, report
+        As for :func:`load`.
+
+    Returns
+    -------
+    dict
+        ``tasks``: a mapping each, with ``task``, ``main_score`` and its other metrics; ``model``, ``revision``.
+
+    Raises
+    ------
+    InputError
+        If a task or the model cannot be read.
+    ReasoningEmbeddingError
+        If a task failed; the others are scored.
+    """
+    from .checkpoints import RunFolder, step_name
+    from .checkpoints.references import resolve, series_of_steps, step_of
+    from .config import Evaluation, section_from_mapping
+    from .distributed import joined_world
+    from .experiments.scoring import failures, query_template, score_model, tasks_failed
+    from .files import require_folder
+
+    content = {**(settings or {}), "tasks": list(tasks)}
+    evaluation = section_from_mapping(Evaluation, content, where="evaluate")
+    name = os.fspath(reference)
+    series = series_of_steps(name)
+    model = resolve(name) if series is None else step_of(series, "last", f"{name}@last")
+    if output is None and model.run is None:
+        raise InputError("its scores need a folder", where=name, todo="give output, or name it as RUN@STEP")
+    run = model.run or RunFolder(Path(model.path).resolve().parent.parent)
+    folder = run.evaluation / step_name(model.step or 0) if output is None else Path(output)
+    require_folder(folder)
+    with quiet_libraries(), joined_world(device=device) as world:
+        scores = score_model(
+            model,
+            evaluation,
+            folder,
+            name=model.provenance.get("run") or Path(model.path).resolve().name,
+            step=model.provenance.get("step"),
+            template=query_template(run),
+            report=report or _log,
+            world=world,
+        )
+    if failed := failures(scores, name):
+        raise tasks_failed(failed)
+    return scores
+
+
+def analyze(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    probe: Mapping[str, Any] | None = None,
+    sibling: str | None = None,
+    levels: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    device: Device = "auto",
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Compare two models at the levels of representation, geometry and function, as ``rembed analyze`` does.
+
+    Parameters
+    ----------
+    a, b : str or path
+        Backbones or embedders: a folder, ``RUN@STEP``, ``OWNER/NAME@REVISION``.
+    probe : mapping, optional
+        The texts, as the ``probe`` of a configuration; absent: the miniature world.
+    sibling : str, optional
+        A model grown like `a` from other seeds.
+    levels : bool
+        Also measure fresh weights and other texts.
+    settings : mapping, optional
+        Other keys of an ``analysis`` section: ``tokens``, ``max_tokens``, ``k``, ``metrics``.
+    device, report
+        As for :func:`load`.
+
+    Returns
+    -------
+    dict
+        As :func:`reasoning_embedding.hrsa.pair.compare`.
+
+    Raises
+    ------
+    InputError
+        If a model or the probe cannot be used.
+    """
+    from .checkpoints.references import resolve
+    from .config import Analysis, section_from_mapping
+    from .distributed import joined_world
+    from .experiments.comparisons import checkpoint, make_instrument
+    from .hrsa.pair import compare
+
+    content = {**(settings or {}), "probe": probe or {"kind": "world"}}
+    section = section_from_mapping(Analysis, content, where="analyze")
+    sides = [checkpoint(resolve(os.fspath(reference))) for reference in (a, b)]
+    twin = None if sibling is None else checkpoint(resolve(sibling))
+    with quiet_libraries(), joined_world(device=device) as world:
+        instrument = make_instrument(section, None, report or _log, world)
+        return compare("pair", *sides, instrument, levels=levels, sibling=twin)
+
+
+def track(
+    run: str | os.PathLike[str],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    device: Device = "auto",
+    report: Report | None = None,
+) -> pd.DataFrame:
+    """Measure the checkpoints of a run against its first, or what `settings` names, as ``rembed track`` does.
+
+    Parameters
+    ----------
+    run : str or path
+        Its folder; steps measured before are kept.
+    settings : mapping, optional
+        As the ``hrsa`` section of a run: ``probe``, ``against``, ``steps``, ``metrics``; they win over the run's own.
+    device, report
+        As for :func:`load`.
+
+    Returns
+    -------
+    DataFrame
+        A row a step, reference, layer and metric; it also lies in ``hrsa/track.parquet``.
+
+    Raises
+    ------
+    InputError
+        If the run, a reference or the probe cannot be used.
+    """
+    import pandas as pd
+
+    from .checkpoints.run_records import read_settings
+    from .config import Tracking, section_from_mapping
+    from .distributed import joined_world
+    from .experiments.comparisons import series_of, track_series
+
+    [series] = series_of([os.fspath(run)])
+    own = (read_settings(series.run).get("hrsa") if series.run else None) or {}
+    content = {"probe": {"kind": "world"}, **own, **(settings or {})}
+    section = section_from_mapping(Tracking, content, where="track")
+    with quiet_libraries(), joined_world(device=device) as world:
+        path = track_series(series, section, report or _log, output=None, world=world)
+    return pd.read_parquet(path)
+
+
+def grow(config: Config, *, overrides: Sequence[str] = (), report: Report | None = None) -> dict[str, Path]:
+    """Grow the stages of a lineage that are not there yet, as ``rembed grow`` does; return their folders by name.
+
+    Parameters
+    ----------
+    config : str, path or mapping
+        Of kind lineage.
+    overrides, report
+        As for :func:`train`.
+
+    Raises
+    ------
+    ReasoningEmbeddingError
+        For a config that cannot be used, or a stage that misses its quality gate or learns nothing.
+    """
+    from .config import LineageConfig
+
+    settings = _read(config, overrides, LineageConfig, kind="lineage").config
+    from .distributed import explain_lost_ranks, joined_world
+    from .lineages import grow as grow_stages
+
+    with quiet_libraries(), joined_world(timeout_minutes=120) as world, explain_lost_ranks(world):
+        return grow_stages(settings, report or _log, world)
+
+
+def merge(config: Config, *, overrides: Sequence[str] = (), report: Report | None = None) -> dict[str, Any]:
+    """Merge embedders, score and analyse what comes out, as ``rembed merge`` does; return the record of ``merge.json``.
+
+    Parameters
+    ----------
+    config : str, path or mapping
+        Of kind merge.
+    overrides, report
+        As for :func:`train`.
+
+    Raises
+    ------
+    InputError
+        If a model is missing, damaged or does not fit the others.
+    SetupError
+        If mergekit is not installed.
+    """
+    from .config import MergeConfig
+
+    loaded = _read(config, overrides, MergeConfig, kind="merge")
+    from .experiments.merges import run_merge
+    from .experiments.scoring import tasks_failed
+
+    with quiet_libraries():
+        record = run_merge(loaded.config, text=loaded.text, report=report or _log)
+    if record["failed"]:
+        raise tasks_failed(record["failed"])
+    return record
+
+
+def experiment(config: Config, *, overrides: Sequence[str] = (), report: Report | None = None) -> Path:
+    """Run every stage of an experiment that is not done yet, as ``rembed experiment`` does; return its page.
+
+    Parameters
+    ----------
+    config : str, path or mapping
+        Of kind experiment.
+    overrides, report
+        As for :func:`train`.
+
+    Raises
+    ------
+    ReasoningEmbeddingError
+        When the config cannot be used or a stage fails; finished stages are kept.
+    """
+    from .config import ExperimentConfig
+
+    loaded = _read(config, overrides, ExperimentConfig, kind="experiment")
+    from .experiments import run_experiment
+    from .reports import build
+
+    folder = run_experiment(loaded.config, text=loaded.text, report=report or _log)
+    return build(folder, report or _log)
 
 
 # ------------------------------------------------------------------ what the functions share

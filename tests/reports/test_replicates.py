@@ -147,7 +147,7 @@ def test_below_four_lineages_there_is_no_word(tmp_path: Path) -> None:
         few = experiment(tmp_path / str(lineages), design(lineages))
         text = "\n".join(replicate_sentences(few))
         assert "These checkpoints of RLVR and its placebo differ by −0.1" in text
-        assert "on these texts" in text
+        assert f"on these texts ({lineages} lineage" in text
         for word in ("moves", "different", "equivalent", "stays open"):
             assert word not in text
         grid = replicate_table(few)
@@ -206,6 +206,11 @@ def test_what_is_missing_is_said_and_nothing_is_made_up(tmp_path: Path) -> None:
     assert refused.effect is None
     assert "lie not all between -1 and 1" in refused.untested
     assert sum(answer.effect is not None for answer in found) == 5
+    # Without its primary question a design says nothing.
+    perfect = [replace(p, last={"cka": 1.0}) if p.name.endswith("rlvr-2") else p for p in whole.pairs]
+    found, _ = answers(replace(whole, pairs=tuple(perfect)))
+    assert all(answer.effect is None for answer in found)
+    assert found[1].untested == "the primary question cannot be tested, so nothing is"
 
 
 def test_tables_and_page_show_arms_by_name(tmp_path: Path) -> None:

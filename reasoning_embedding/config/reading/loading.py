@@ -176,7 +176,7 @@ def section_from_mapping(model: type[M], settings: Mapping[str, Any], *, where: 
         With every problem found and its key path.
     """
     problems = Problems()
-    tree = tree_of(settings, Place(where), problems)
+    tree = pin_functions(tree_of(settings, Place(where), problems), problems)
     problems.raise_if_any()
     section = validated(model, tree, problems)
     problems.raise_if_any()
