@@ -474,7 +474,9 @@ def plans(folder: Path) -> Files:
     parts = [
         transcript(*common, "--gpu", "H200"),
         transcript(*common, "--gpus", "16", "--gpu", "H100"),
-        transcript(*common, "training.lora={rank: 16}", "training.activation_checkpointing=selective", "--gpus", "1"),
+        transcript(
+            *common, "training.lora={rank: 16}", "training.activation_checkpointing=selective", "--gpus", "1"
+        ),
         transcript(*common, "--launcher", "configs/accelerate/8gpu-fsdp2.yaml"),
         transcript(*common, "--launcher", "configs/accelerate/8gpu-zero3-offload.yaml"),
         transcript("experiment", "configs/paper/qwen3-4b-psr.yaml", "--dry-run"),
