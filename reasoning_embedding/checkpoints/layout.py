@@ -59,6 +59,11 @@ class ResultFolder:
         return self.hrsa / "track.parquet"
 
     @property
+    def weight_track(self) -> Path:
+        """How the weights moved, step by step."""
+        return self.hrsa / "weights.json"
+
+    @property
     def logs(self) -> Path:
         """Folder of what each process said."""
         return self.path / "logs"

@@ -46,9 +46,18 @@ def command(
     sibling: Annotated[
         str | None,
         typer.Option(
-            help="A model grown like A from other seeds: how far two of its kind are apart.", metavar="MODEL"
+            help="A model grown like A from other seeds: how far two of its kind are apart. With --weights: one trained "
+            "like B from A.",
+            metavar="MODEL",
         ),
     ] = None,
+    weights: Annotated[
+        bool,
+        typer.Option(
+            "--weights",
+            help="Compare the weights instead of what they make of texts: what training from A to B did to each matrix.",
+        ),
+    ] = False,
     levels: Annotated[
         bool,
         typer.Option(
@@ -64,7 +73,7 @@ def command(
     ] = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Compare two models at the levels of representation, geometry and function.
+    """Compare two models at the levels of representation, geometry and function; or of their weights.
 
     Ranks that torchrun or accelerate launched share the texts.
 
@@ -76,6 +85,9 @@ def command(
     rows = row_settings(tokens, max_tokens, skip_first)
     path = output or _free_name(a, b)
     require_output_file(path)
+    if weights:
+        _analyze_weights(a, b, sibling, path, device)
+        return
     from reasoning_embedding.config import Analysis
 
     from ._terminal import silence_libraries, speaker
@@ -103,6 +115,33 @@ def command(
         typer.echo(line)
     typer.echo(f"result: {path}")
     next_command("rembed track RUN")
+
+
+def _analyze_weights(a: str, b: str, sibling: str | None, path: Path, device: DeviceName) -> None:
+    """Compare the weights of two models and write what was found."""
+    from reasoning_embedding.checkpoints.references import resolve
+    from reasoning_embedding.checkpoints.tensors import TensorFolder
+    from reasoning_embedding.distributed.world import chosen_device
+    from reasoning_embedding.files import write_json
+    from reasoning_embedding.hrsa.weights import ModelWeights, weights_record
+    from reasoning_embedding.reports.weights_text import weight_lines
+
+    from ._terminal import speaker
+
+    before, after, twin = (
+        None if reference is None else ModelWeights(TensorFolder(resolve(reference).files))
+        for reference in (a, b, sibling)
+    )
+    assert before is not None
+    assert after is not None
+    found = weights_record(before, after, speaker(), sibling=twin, device=chosen_device(device))
+    result = {"a": a, "b": b, **found}
+    if sibling is not None:
+        result["sibling"] = {"reference": sibling, **found["sibling"]}
+    write_json(path, result)
+    for line in weight_lines(result):
+        typer.echo(line)
+    typer.echo(f"result: {path}")
 
 
 def _free_name(a: str, b: str) -> Path:

@@ -1,20 +1,16 @@
-"""``rembed embed``: vectors of a file's lines."""
+"""``rembed embed``: vectors of a file's texts."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, require_output_file, require_space
+from reasoning_embedding.files import require_output_file
 
 from ._app import DeviceName
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Quantize(StrEnum):
@@ -32,8 +28,25 @@ def command(
             metavar="MODEL|RUN@STEP",
         ),
     ],
-    texts: Annotated[Path, typer.Argument(help="A file with one text a line.", metavar="TEXTS")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the vectors go (.npy).")],
+    texts: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON Lines, CSV, TSV (each also .gz), parquet or a folder of them; any other file: a text a line.",
+            metavar="TEXTS",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the vectors go: .npy, .parquet or .safetensors.")
+    ],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column of the texts; twice for a title and a text. Absent: text, or the only one."
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="The column of the ids. Absent: _id or id, else the number of the row.")
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(help="Put before every text. Absent: the model's default prompt, if it has one."),
@@ -49,7 +62,7 @@ def command(
     ] = None,
     quantize: Annotated[
         Quantize | None,
-        typer.Option(help="int8: a byte an entry, its range in OUTPUT.ranges.npy; binary: a bit."),
+        typer.Option(help="int8: a byte an entry, its range in <stem>.ranges.npy; binary: a bit."),
     ] = None,
     ranges: Annotated[
         Path | None,
@@ -57,7 +70,10 @@ def command(
     ] = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Embed the lines of a file and write them as rows of unit length, float32 unless quantized.
+    """Embed the texts of a file and write rows of unit length with their ids, float32 unless quantized.
+
+    A job that was stopped goes on when the same command is given again. Under torchrun or accelerate launch every
+    rank embeds its share.
 
     Raises
     ------
@@ -66,76 +82,20 @@ def command(
     SetupError
         If the output cannot be written, or the Hub not be reached.
     """
-    if prompt is not None and prompt_name is not None:
-        raise InputError(
-            "--prompt and --prompt-name both say what stands before a text", todo="give one of them"
-        )
-    if ranges is not None and quantize != Quantize.int8:
-        raise InputError(
-            "--ranges are those of int8 codes", todo="add --quantize int8, or leave --ranges out"
-        )
     require_output_file(output)
-    lines = _lines(texts)
     from ._terminal import silence_libraries
 
     silence_libraries()
-    import numpy as np
+    from reasoning_embedding.backbones.compression import Compression
+    from reasoning_embedding.data.named_texts import TextSource
+    from reasoning_embedding.preparing.embedding import EmbedOptions, embed_file
 
-    from reasoning_embedding.checkpoints.models import open_embedder
-    from reasoning_embedding.checkpoints.references import resolve
-    from reasoning_embedding.distributed import chosen_device
-    from reasoning_embedding.evaluation.compression import Compression, ranges_of
-
-    embedder = open_embedder(resolve(checkpoint), device=chosen_device(device), report=typer.echo)
-    compression = Compression(truncate, quantize.value if quantize else None)
-    dimension = compression.dimension(embedder.dimension)
-    between = None if ranges is None else _ranges(ranges, dimension)
-    needed = len(lines) * compression.bytes(embedder.dimension)
-    require_space(output, needed, f"{len(lines):,} vectors")
-    vectors = compression.shorten(
-        embedder.encode(lines, prompt=prompt, prompt_name=prompt_name, max_tokens=max_tokens)
+    options = EmbedOptions(
+        prompt,
+        prompt_name,
+        max_tokens,
+        Compression(truncate, quantize.value if quantize else None),
+        ranges,
     )
-    if quantize == Quantize.int8 and between is None:
-        between = ranges_of(vectors)
-        beside = output.with_suffix(".ranges.npy")
-        with atomic_file(beside) as temporary, temporary.open("wb") as file:
-            np.save(file, between)
-        typer.echo(f"ranges of these texts: {beside} (embed queries with --ranges {beside})")
-    codes = compression.codes(vectors, between)
-    with atomic_file(output) as temporary, temporary.open("wb") as file:
-        np.save(file, codes)
-    typer.echo(f"{len(codes)} x {dimension} {quantize.value if quantize else 'float32'}: {output}")
-
-
-def _ranges(path: Path, dimension: int) -> np.ndarray:
-    """Read what int8 steps lie between."""
-    import numpy as np
-
-    todo = "name the .ranges.npy that `rembed embed --quantize int8` wrote for this model"
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot be read as ranges: {error}", where=str(path), todo=todo) from error
-    if found.shape != (2, dimension):
-        raise InputError(
-            f"ranges of shape {found.shape}, where (2, {dimension}) is needed", where=str(path), todo=todo
-        )
-    return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"cannot read: {error.strerror}", where=str(path), todo="name a text file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "not UTF-8 text", where=f"{path}: byte {error.start}", todo="convert it to UTF-8"
-        ) from error
-    empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if empty or not lines:
-        what = "there is no text" if not lines else "this line is empty"
-        raise InputError(what, where=f"{path}:{empty[0] if empty else 1}", todo="one text a line, none empty")
-    return lines
+    source = TextSource(texts, tuple(column or ()), id_column)
+    embed_file(checkpoint, source, output, options, device=device, report=typer.echo)

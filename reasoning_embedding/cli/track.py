@@ -59,12 +59,22 @@ def command(
             "--all-intervals", help="Intervals of every metric, not only of those that cost little."
         ),
     ] = False,
+    weights: Annotated[
+        bool,
+        typer.Option(
+            "--weights",
+            help="Follow the weights instead of what they make of texts; write hrsa/weights.json.",
+        ),
+    ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The parquet file, of a single series.")
+        Path | None,
+        typer.Option("--output", "-o", help="The parquet file (of weights: JSON), of a single series."),
     ] = None,
     device: DeviceName = "auto",
 ) -> None:
     """Measure the checkpoints of runs against step 0, a sibling or a model; write hrsa/track.parquet.
+
+    With --weights: how far training moved each matrix, and where to, beside a random change of its size.
 
     Steps measured before are kept; a checkpoint that has changed is measured again. A run whose configuration
     has an hrsa section is measured as that says; options win.
@@ -93,6 +103,9 @@ def command(
     series = series_of(runs)
     if output is not None and len(series) > 1:
         raise InputError(f"one file for {len(series)} series", where="--output", todo="track them one by one")
+    if weights:
+        _follow_weights(series, against, output, device)
+        return
     with joined_world(device=device) as world:
         say = speaker() if world.is_main else lambda line: None
         for one in series:
@@ -100,6 +113,28 @@ def command(
             path = track_series(one, settings, say, output=output, world=world)
             if world.is_main:
                 typer.echo(f"track: {path}")
+
+
+def _follow_weights(
+    series: list[Series], against: list[str] | None, output: Path | None, device: DeviceName
+) -> None:
+    from reasoning_embedding.distributed.world import chosen_device
+    from reasoning_embedding.experiments.comparisons import track_weights
+    from reasoning_embedding.files import read_json
+    from reasoning_embedding.reports.weights_text import weight_step_lines
+
+    from ._terminal import speaker
+
+    if against is not None and len(against) > 1:
+        raise InputError(
+            "weights are followed from one start", where="--against", todo="name one model, or leave it out"
+        )
+    start = against[0] if against else None
+    for one in series:
+        path = track_weights(one, start, speaker(), output=output, device=chosen_device(device))
+        for line in weight_step_lines(read_json(path)):
+            typer.echo(line)
+        typer.echo(f"weights: {path}")
 
 
 def _own(series: Series) -> dict[str, Any]:

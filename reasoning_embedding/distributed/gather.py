@@ -7,6 +7,7 @@ ranks' losses say about this rank's rows. Here the gradient of every rank is sum
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -59,3 +60,12 @@ def max_over_ranks(value: int, world: World) -> int:
     shared = torch.tensor(value, device=world.device)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return int(shared)
+
+
+def broadcast_object(value: Any, world: World) -> Any:
+    """Return the main rank's value on every rank; the others' are ignored."""
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=world.device)
+    return box[0]

@@ -139,8 +139,17 @@ def chosen_device(name: DeviceName = "auto", local_rank: int = 0) -> torch.devic
 
 
 @contextlib.contextmanager
-def explain_lost_ranks(world: World) -> Generator[None]:
+def explain_lost_ranks(
+    world: World, *, todo: str = "look for the rank that failed first, and go on with --resume"
+) -> Generator[None]:
     """Turn what a collective raises when another rank is gone, or silent for too long, into an error that says so.
+
+    Parameters
+    ----------
+    world : World
+        The job.
+    todo : str
+        What the user can do about it.
 
     Raises
     ------
@@ -154,5 +163,5 @@ def explain_lost_ranks(world: World) -> Generator[None]:
             raise
         raise TrainingError(
             f"rank {world.rank} lost another of the {world.size} ranks: {str(error).strip().splitlines()[0]}",
-            todo="look for the rank that failed first, and go on with --resume",
+            todo=todo,
         ) from error

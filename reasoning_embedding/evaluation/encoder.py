@@ -13,11 +13,11 @@ from mteb.models.model_meta import ModelMeta
 from mteb.models.search_wrappers import SearchEncoderWrapper
 from mteb.types import PromptType
 
+from reasoning_embedding.backbones.compression import Compression, ranges_of
 from reasoning_embedding.errors import ReasoningEmbeddingError
 from reasoning_embedding.progress import Countdown, Report
 
 from .asking import Asking
-from .compression import Compression, ranges_of
 from .instructions import is_asymmetric
 from .sharding import TextEncoder
 

@@ -16,9 +16,9 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
 
 from reasoning_embedding import config
+from reasoning_embedding.backbones.compression import Compression, ranges_of
 from reasoning_embedding.errors import ReasoningEmbeddingError
 
-from .compression import Compression, ranges_of
 from .floors.tfidf import TfIdf
 from .sharding import TextEncoder
 

@@ -15,6 +15,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from reasoning_embedding import config, isolation
 from reasoning_embedding.backbones import Readout
+from reasoning_embedding.backbones.compression import Compression
 from reasoning_embedding.backbones.embedder import NO_LIMIT, default_pack_tokens
 from reasoning_embedding.checkpoints.provenance import versions
 from reasoning_embedding.checkpoints.scores import (
@@ -25,14 +26,13 @@ from reasoning_embedding.checkpoints.scores import (
     set_aside,
 )
 from reasoning_embedding.data.mining.bm25 import BM25
-from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed import World, broadcast_object
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import write_json
 from reasoning_embedding.progress import Report
 
 from . import number_sequences
 from .asking import QUERY_TEMPLATE, Asking, ModelPrompts
-from .compression import Compression
 from .embedding_cache import FOLDER as CACHE_FOLDER
 from .embedding_cache import CachedEncoder, EmbeddingCache
 from .encoder import MtebEncoder, model_meta
@@ -40,7 +40,7 @@ from .floors.bm25 import BM25Search
 from .floors.tfidf import TfIdf
 from .instructions import Instructions
 from .scoring import identity, outcome, score_task
-from .sharding import ShardedEncoder, TextEncoder, broadcast_object
+from .sharding import ShardedEncoder, TextEncoder
 from .tasks.loading import load_tasks, task_name
 from .tasks.suites import suite_members
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from reasoning_embedding.distributed import World, all_gather_rows, deal, max_over_ranks
+from reasoning_embedding.distributed import World, all_gather_rows, broadcast_object, deal, max_over_ranks
 from reasoning_embedding.errors import ReasoningEmbeddingError
 
 
@@ -87,15 +87,6 @@ class ShardedEncoder:
         embeddings = np.empty((len(texts), self.dimension), dtype=np.float32)
         embeddings[np.concatenate(shares)] = gathered.cpu().numpy()
         return embeddings
-
-
-def broadcast_object(value: Any, world: World) -> Any:
-    """Return the main rank's value on every rank; the others' are ignored."""
-    if world.size == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0, device=world.device)
-    return box[0]
 
 
 def broadcast_array(array: np.ndarray | None, world: World) -> np.ndarray | None:

@@ -6,18 +6,21 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
 from reasoning_embedding.config.references import parse
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import require_folder, write_json
+from reasoning_embedding.files import read_json, require_folder, write_json
 from reasoning_embedding.progress import Report
 
 if TYPE_CHECKING:
+    import torch
+
     from reasoning_embedding.distributed import World
     from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
     from reasoning_embedding.hrsa.trajectory import Against
@@ -256,6 +259,62 @@ def make_instrument(
     if folder is not None and settings.cache_mib:
         cache = ActivationCache(folder / ".cache", settings.cache_mib)
     return Instrument(load_probe(settings.probe), settings, cache, world or World(), report)
+
+
+def track_weights(
+    series: Series,
+    against: str | None,
+    report: Report,
+    *,
+    output: Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Path:
+    """Measure how the weights of a series moved from its first model, or from another, and write ``hrsa/weights.json``.
+
+    Steps measured before are kept, unless their models or the start have changed.
+
+    Parameters
+    ----------
+    series : Series
+        The models.
+    against : str, optional
+        A model; absent or ``first``: the first of the series.
+    report : callable
+        Takes lines of progress.
+    output : Path, optional
+        The JSON file; absent: in the run's folder, or ``weights-NAME.json`` here.
+    device : str or torch.device
+        Where matrices are decomposed.
+
+    Raises
+    ------
+    InputError
+        If a model cannot be read, or two have tensors of other shapes.
+    """
+    from reasoning_embedding.checkpoints.tensors import TensorFolder
+    from reasoning_embedding.hrsa.weights import ModelWeights, weight_steps
+
+    def opened(model: ResolvedModel) -> ModelWeights:
+        return ModelWeights(TensorFolder(model.files))
+
+    models = {step: resolve(reference) for step, reference in series.models.items()}
+    start = models[min(models)] if against in (None, "first") else resolve(str(against))
+    path = output or (series.run.weight_track if series.run else Path(f"weights-{series.name}.json"))
+    record: dict[str, Any] = {"series": series.name, "against": start.reference, "content": start.content}
+    before = read_json(path, default={}, todo="delete the file; it is measured again")
+    same = before.get("content") is not None and before["content"] == record["content"]
+    steps = weight_steps(
+        {step: (model.content, partial(opened, model)) for step, model in models.items()},
+        opened(start),
+        before.get("steps", []) if same else [],
+        report,
+        device=device,
+    )
+    record["steps"] = []
+    for step in steps:
+        record["steps"].append(step)
+        write_json(path, record)  # what is measured stays, whatever happens to the rest
+    return path
 
 
 def checkpoint(model: ResolvedModel, name: str | None = None) -> Checkpoint:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .tensors import pieces
+from reasoning_embedding.checkpoints.tensors import pieces
 
 #: |cosine| above which SLERP interpolates linearly, as in mergekit.
 LERP_COSINE = 0.9995

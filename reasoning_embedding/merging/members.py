@@ -10,11 +10,11 @@ from typing import Any
 from reasoning_embedding.backbones import check_same_inputs, input_contract, load_config, load_tokenizer
 from reasoning_embedding.checkpoints import content_hash, read_provenance
 from reasoning_embedding.checkpoints.embedder import verify_content
+from reasoning_embedding.checkpoints.tensors import TensorFolder
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json_value
 
 from .adapters import MODULES, is_adapter, merge_adapter
-from .tensors import TensorFolder
 
 #: Modules whose weights are merged, or that have none.
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")

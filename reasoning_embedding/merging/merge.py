@@ -18,13 +18,13 @@ from reasoning_embedding.backbones import check_attention
 from reasoning_embedding.checkpoints import read_provenance, write_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, verify_content
 from reasoning_embedding.checkpoints.provenance import FILE as PROVENANCE
+from reasoning_embedding.checkpoints.tensors import INDEX, SHARD_BYTES, WHOLE, TensorFolder, TensorWriter
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import atomic_folder, read_json, require_space, size_of, write_json
 
 from .distances import fell_back, summary, tensor_record
 from .members import Member, check_members, layer_count, module_folders, open_member
 from .tensor_merge import TensorMerge
-from .tensors import INDEX, SHARD_BYTES, WHOLE, TensorFolder, TensorWriter
 
 #: Files that make an embedder's folder what it is, beside its weights and records.
 _INHERITED = {".json", ".txt", ".model", ".jinja"}

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from reasoning_embedding import config
-from reasoning_embedding.distributed import World
+from reasoning_embedding.distributed import World, broadcast_object
 from reasoning_embedding.distributed.harness import run_ranks
 from reasoning_embedding.evaluation.run import evaluate
-from reasoning_embedding.evaluation.sharding import ShardedEncoder, broadcast_array, broadcast_object
+from reasoning_embedding.evaluation.sharding import ShardedEncoder, broadcast_array
 from tests.encoders import HashingEncoder
 from tests.factories import write_beir
 

@@ -12,9 +12,9 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from reasoning_embedding import config
+from reasoning_embedding.backbones.compression import Compression, ranges_of
 from reasoning_embedding.cli.main import app
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.evaluation.compression import Compression, ranges_of
 from reasoning_embedding.evaluation.run import evaluate
 from tests.encoders import HashingEncoder
 from tests.factories import write_beir

@@ -15,10 +15,10 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones import add_lora, merged_state_dict, stock_model
 from reasoning_embedding.checkpoints import content_hash, read_provenance
 from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
+from reasoning_embedding.checkpoints.tensors import INDEX, WHOLE, TensorFolder, TensorWriter
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.merging import merge as merge_module
 from reasoning_embedding.merging.merge import merge, open_models
-from reasoning_embedding.merging.tensors import INDEX, WHOLE, TensorFolder, TensorWriter
 from tests.merging.merge_models import PROMPTS, save_embedder
 
 TEXTS = ["red green blue", "the cat sees a dog : 1 2 3", "find the old city"]

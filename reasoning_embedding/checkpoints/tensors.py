@@ -21,7 +21,7 @@ from reasoning_embedding.files import write_json
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-#: Bytes of one file; a merge holds so much and one tensor of each model in memory.
+#: Bytes of one file; who writes holds so much in memory.
 SHARD_BYTES = 4_000_000_000
 _DTYPES = {
     "F64": torch.float64,
@@ -97,7 +97,7 @@ class TensorFolder:
         found = {name: self._slice(name).get_dtype() for name in self.names}
         if odd := next((name for name, dtype in found.items() if dtype not in _DTYPES), None):
             raise InputError(
-                f"{odd} has dtype {found[odd]}; quantized weights cannot be merged",
+                f"{odd} has dtype {found[odd]}; quantized weights have no arithmetic",
                 where=str(self.path),
                 todo="name the model's folder before quantization",
             )
