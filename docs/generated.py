@@ -71,7 +71,12 @@ def keys_page() -> str:
             heading = kind
             lines += ["", f"## Files of kind {kind}"]
         first = found[0].partition(": ")[2]
-        lines += ["", f"### {_title(first)} {{ #{_anchor(section)} }}", "", _prose(inspect.getdoc(section) or "")]
+        lines += [
+            "",
+            f"### {_title(first)} {{ #{_anchor(section)} }}",
+            "",
+            _prose(inspect.getdoc(section) or ""),
+        ]
         also = [place for place in dict.fromkeys(found[1:]) if place.partition(": ")[2] != first]
         if also:
             shown = ", ".join(f"`{place}`" for place in also[:4])
@@ -144,7 +149,11 @@ def _link(reference: str) -> str:
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).split("\n...")[0].strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+        .split("\n...")[0]
+        .strip()
+    )
 
 
 def _value(value: Any, part: dict[str, Any]) -> str:
@@ -230,7 +239,8 @@ def keys_without_example() -> list[tuple[str, str]]:
         (section.__name__, name)
         for section in every
         for name in section.model_fields
-        if example_of(section, name) is None and "$ref" not in json.dumps(_schema(section)["properties"][name])
+        if example_of(section, name) is None
+        and "$ref" not in json.dumps(_schema(section)["properties"][name])
     )
 
 
@@ -253,7 +263,12 @@ def commands_page() -> str:
         if inner := getattr(command, "commands", None):
             lines.append(_help(command.help))
             for name, below in inner.items():
-                lines += ["", f"### rembed {verb} {name} {{ #{verb}-{name} }}", "", *_command(f"{verb} {name}", below)]
+                lines += [
+                    "",
+                    f"### rembed {verb} {name} {{ #{verb}-{name} }}",
+                    "",
+                    *_command(f"{verb} {name}", below),
+                ]
         else:
             lines += _command(verb, command)
     return "\n".join(lines) + "\n"
@@ -303,13 +318,21 @@ def metrics_page() -> str:
         "|---" * (len(TRANSFORMATIONS) + 1) + "|",
     ]
     for name, spec in METRICS.items():
-        marks = ["ignores" if t in spec.invariant_to else "notices" if t in spec.sensitive_to else "" for t in TRANSFORMATIONS]
+        marks = [
+            "ignores" if t in spec.invariant_to else "notices" if t in spec.sensitive_to else ""
+            for t in TRANSFORMATIONS
+        ]
         lines.append(f"| [{name}](#{name}) | " + " | ".join(marks) + " |")
     level = None
     for name, spec in METRICS.items():
         if spec.level is not level:
             level = spec.level
-            lines += ["", f"## {level.name.capitalize()}", "", f"{level.question[0].upper()}{level.question[1:]}"]
+            lines += [
+                "",
+                f"## {level.name.capitalize()}",
+                "",
+                f"{level.question[0].upper()}{level.question[1:]}",
+            ]
         lines += ["", f"### {name} {{ #{name} }}", "", *_metric(spec)]
     return "\n".join(lines) + "\n"
 
