@@ -28,16 +28,46 @@ def works_for_this_process() -> dict[str, str]:
 def end_with_parent(grace: float = GRACE) -> None:
     """Let this process be asked to stop (SIGTERM) when the one it works for is gone, and killed `grace` seconds later.
 
-    That is the process whose environment named itself, and the agent of torchrun where that started this rank. A
-    process that nobody started so stays as it is: closing a terminal need not end what nohup keeps.
+    That is the process whose environment named itself, and the launcher (torchrun, accelerate, deepspeed) where one
+    started this rank. A process that nobody started so stays as it is: closing a terminal need not end what nohup keeps.
     """
     named = os.environ.get(VARIABLE, "")
     pid, _, started = named.partition(":")
     if pid.isdecimal() and int(pid) != os.getpid():
         _watch(int(pid), started, grace)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        agent = os.getppid()
-        _watch(agent, _started(agent), grace)
+    launcher = os.getppid()
+    if "TORCHELASTIC_RUN_ID" in os.environ or _is_launcher(_words_of(launcher)):
+        _watch(launcher, _started(launcher), grace)
+
+
+def _words_of(pid: int) -> list[str]:
+    """The command line of a process; empty where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            return file.read().split("\0")
+    except OSError:
+        pass
+    with contextlib.suppress(Exception):  # no Linux: what psutil raises differs by system
+        import psutil
+
+        return psutil.Process(pid).cmdline()
+    return []
+
+
+def _is_launcher(words: list[str]) -> bool:
+    """Whether a command line starts ranks: ``accelerate launch``, which marks no single process, or deepspeed's launcher.
+
+    Only words before the program that it starts count: a script may lie in a folder of any name.
+    """
+    for word, following in zip(words[:4], [*words[1:4], ""], strict=False):
+        name = os.path.basename(word)  # noqa: PTH119
+        if name in ("accelerate", "accelerate-launch") and (following == "launch" or name != "accelerate"):
+            return True
+        if word in ("accelerate.commands.launch", "deepspeed.launcher.launch"):
+            return True
+        if word.endswith(("accelerate/commands/launch.py", "deepspeed/launcher/launch.py")):
+            return True
+    return False
 
 
 def _watch(pid: int, started: str, grace: float) -> None:

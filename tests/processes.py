@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def _do(job: Job, output: Path) -> NoReturn:
     code = 1
     try:
         os.setsid()
+        _own_locks()
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -72,6 +74,13 @@ def _do(job: Job, output: Path) -> NoReturn:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(code)
+
+
+def _own_locks() -> None:
+    """Let go of tqdm's lock, which forked processes share: one that is killed amid a bar would keep it for ever."""
+    bars = sys.modules.get("tqdm.std")
+    if bars is not None:
+        bars.tqdm.set_lock(threading.RLock())
 
 
 def verb(*words: object) -> None:

@@ -137,6 +137,40 @@ def test_a_rank_of_torchrun_ends_with_its_agent(tmp_path: Path) -> None:
     assert ends(pid)
 
 
+@pytest.mark.parametrize(
+    ("words", "launches"),
+    [
+        ("/v/bin/python /v/bin/accelerate launch --cpu -m reasoning_embedding train x.yaml", True),
+        ("/v/bin/python -m accelerate.commands.launch -m reasoning_embedding train x.yaml", True),
+        ("python /lib/accelerate/commands/launch.py --cpu train.py", True),
+        ("/v/bin/python /v/bin/accelerate-launch train.py", True),
+        ("python -u -m deepspeed.launcher.launch --world_info=e30= train.py", True),
+        ("/v/bin/python /home/accelerate/rembed train launch", False),
+        ("nohup /v/bin/rembed train accelerate launch", False),
+        ("bash", False),
+        ("", False),
+    ],
+)
+def test_a_launcher_is_known_by_its_command(words: str, launches: bool) -> None:
+    assert orphans._is_launcher(words.split()) == launches
+
+
+def test_a_process_of_accelerate_launch_ends_with_it(tmp_path: Path) -> None:
+    """Accelerate starts a single process without torchrun's mark, and would leave it behind."""
+    script, file = tmp_path / "work.py", tmp_path / "pid"
+    script.write_text(WORKER)
+    # The words by which it is known, without the seconds that importing accelerate takes.
+    launcher = tmp_path / "accelerate"
+    launcher.write_text("import subprocess, sys\nsubprocess.run([sys.executable, *sys.argv[2:]])\n")
+    words = [sys.executable, str(launcher), "launch", str(script), str(file), "plain"]
+    started = subprocess.Popen(words, env={**os.environ, VARIABLE: ""})
+    pid = read_pid(file)
+    assert alive(pid)
+    started.kill()
+    started.wait()
+    assert ends(pid)
+
+
 def test_it_watches_once_and_not_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     monkeypatch.setattr(orphans.threading.Thread, "start", lambda self: started.append(1))

@@ -110,7 +110,7 @@ def command(
         result = compare("pair", *sides, instrument, levels=levels, sibling=twin)
     if not world.is_main:
         return
-    write_json(path, result)
+    write_json(path, result, summed=True)
     for line in analysis_lines(result):
         typer.echo(line)
     typer.echo(f"result: {path}")

@@ -32,7 +32,12 @@ def command(
         ),
     ],
     task: Annotated[
-        list[Path] | None, typer.Option("--task", "-t", help="A BEIR-style folder; may be given again.")
+        list[Path] | None,
+        typer.Option(
+            "--task",
+            "-t",
+            help="A BEIR-style folder, or a CSV or TSV of sentence pairs with a similarity; may be given again.",
+        ),
     ] = None,
     suite: Annotated[
         list[str] | None,
@@ -215,7 +220,7 @@ def _compare(targets: list[ScoredModel], evaluation: Evaluation, output: Path) -
 
 def evaluation_section(
     config: Path | None,
-    folders: list[Path],
+    paths: list[Path],
     suites: list[str],
     changes: dict[str, Any],
     *,
@@ -227,8 +232,8 @@ def evaluation_section(
     ----------
     config : Path or None
         The file.
-    folders, suites : list
-        Tasks of the options.
+    paths, suites : list
+        Tasks of the options: folders or files, and names that mteb knows.
     changes : dict
         Keys of the section -> value of an option; None where it was not given.
     of_run : RunFolder, optional
@@ -244,6 +249,7 @@ def evaluation_section(
         ChoiceTask,
         Evaluation,
         ExperimentConfig,
+        StsTask,
         SuiteTask,
         load_config,
     )
@@ -254,11 +260,13 @@ def evaluation_section(
         if section is None:
             raise InputError("the file has no section 'evaluation'", where=str(config), todo="add its tasks")
     tasks: list[Any] = [*section.tasks] if section else []
-    for folder in folders:
-        choice = any((folder / f"candidates.jsonl{ending}").is_file() for ending in ("", ".gz"))
-        tasks.append(
-            ChoiceTask(kind="choice", path=str(folder)) if choice else BeirTask(kind="beir", path=str(folder))
-        )
+    for path in paths:
+        if any((path / f"candidates.jsonl{ending}").is_file() for ending in ("", ".gz")):
+            tasks.append(ChoiceTask(kind="choice", path=str(path)))
+        elif Path(path.name.removesuffix(".gz")).suffix in (".csv", ".tsv"):
+            tasks.append(StsTask(kind="sts", path=str(path)))
+        else:
+            tasks.append(BeirTask(kind="beir", path=str(path)))
     tasks += [SuiteTask(kind="mteb", name=name) for name in suites]
     if not tasks and of_run is not None:
         own = _section_of_run(of_run)

@@ -13,7 +13,11 @@ from reasoning_embedding.files import require_folder
 
 def command(
     path: Annotated[
-        str, typer.Argument(help="A checkpoint, a run folder or RUN@STEP.", metavar="CHECKPOINT|RUN")
+        str,
+        typer.Argument(
+            help="A checkpoint, a run folder, RUN@STEP, or OWNER/NAME@REVISION that was published from here.",
+            metavar="CHECKPOINT|RUN",
+        ),
     ],
     repo: Annotated[str, typer.Option(help="Where to.", metavar="ORG/NAME")],
     step: Annotated[
@@ -66,15 +70,18 @@ def command(
     from ._terminal import silence_libraries, speaker
 
     silence_libraries()
+    from reasoning_embedding.config.references import is_hub_id, parse
     from reasoning_embedding.publishing.card import CARD
     from reasoning_embedding.publishing.export import export
     from reasoning_embedding.publishing.facts import About
-    from reasoning_embedding.publishing.release import ReleaseRecord, files_in, plan_release
+    from reasoning_embedding.publishing.release import FOLDER, ReleaseRecord, files_in, plan_release
     from reasoning_embedding.publishing.verify import verify
 
     say = speaker()
     about = About(license, tuple(language or ()), base_model)
     folder, chosen = _chosen(path, step, allow_untrained=allow_untrained)
+    if output is None and is_hub_id(parse(path).name) and not Path(path).exists():
+        output = Path(FOLDER) / repo  # beside nothing: a download lies in a cache
     release = plan_release(folder, repo, step=chosen, all_steps=all_steps, tags=tag, output=output)
     require_folder(release.folder)
     hub = None
@@ -129,6 +136,6 @@ def _chosen(reference: str, step: str | None, *, allow_untrained: bool) -> tuple
         what = "this is one step" if model.run else "this is one checkpoint, not a run"
         raise InputError(what, where=reference, todo="leave --step out")
     if model.run is None:
-        return model.folder, None
+        return model.files, None
     at = parse(reference).at
     return model.run.path, trained(model.step, at) if at in ("best", "last") else model.step

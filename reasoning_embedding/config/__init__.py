@@ -71,6 +71,7 @@ from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
 from .reading.loading import LoadedConfig, load_config, sweep_runs
 from .reading.sweep_runs import SweepRun
 from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
+from .replicates import Measure, Question, Replicates
 from .resolved import (
     as_begun,
     changed_since,
@@ -78,7 +79,9 @@ from .resolved import (
     digests,
     is_place,
     is_schedule,
+    is_scoring,
     resolved_json,
+    scoring_digest,
     to_yaml,
     unpaired,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -15,6 +15,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 #: A text that says something, such as a path.
 Text = Annotated[str, Field(min_length=1)]
+#: What facts of the miniature world are about.
+WorldRelation = Literal["city", "food", "job", "color", "pet"]
 #: A name that becomes a folder: letters, digits, ``.``, ``_`` and ``-``; it cannot leave its parent.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
+from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, WorldRelation, conflict
 
 
 class Columns(Section):
@@ -108,6 +108,8 @@ class WorldSource(SourceBase):
     """``train``: questions with known answers; ``heldout``: those that evaluation asks."""
     seed: int = 0
     """Which world: its entities and facts."""
+    relations: Annotated[list[WorldRelation], Field(min_length=1)] | None = None
+    """Only questions on these; absent: on all. Tasks on the others show what carries over."""
 
 
 Source = Annotated[FilesSource | MixSource | HubSource | WorldSource, Field(discriminator="kind")]

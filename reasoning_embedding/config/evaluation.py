@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, Positive, Section, Text, conflict
+from .base import Name, Positive, Section, Text, WorldRelation, conflict
 
 
 class BeirTask(Section):
@@ -22,13 +22,15 @@ class BeirTask(Section):
 
 
 class WorldTask(Section):
-    """Retrieval of the miniature world's documents by its held-out questions."""
+    """Retrieval of the miniature world's documents by its held-out questions, or by all on some relations."""
 
     kind: Literal["world"]
     name: Name = "world-heldout"
     """What scores are filed under."""
     seed: int = 0
     """Which world: its entities and facts."""
+    relations: Annotated[list[WorldRelation], Field(min_length=1)] | None = None
+    """Every question on these, in every wording: harder, for a model that was trained on other relations only."""
 
 
 class SuiteTask(Section):

@@ -14,7 +14,8 @@ from .evaluation import Evaluation
 from .lineage import Lineage
 from .reading.suggestions import did_you_mean
 from .readout import ReadoutSettings
-from .references import parse
+from .references import Reference, parse
+from .replicates import Replicates, expand
 from .training import Recipe
 
 
@@ -68,6 +69,8 @@ class ExperimentConfig(Section):
     """What their checkpoints are scored on when all are trained."""
     analysis: Analysis | None = None
     """What HRSA compares when all are trained."""
+    replicates: Replicates | None = None
+    """Grow everything again: stages, runs and pairs above are those of one lineage, and are repeated for each."""
 
     @model_validator(mode="after")
     def _runs_of_grid(self) -> ExperimentConfig:
@@ -167,7 +170,63 @@ class ExperimentConfig(Section):
         if self.analysis:
             kept = {stage.name for stage in grown if getattr(stage, "checkpoints", None)}
             self._check_references(self.analysis, stages, runs, kept)
+            self._check_seed_band(self.analysis)
+        if self.replicates is not None:
+            self._repeat(self.replicates)
         return self
+
+    def _repeat(self, replicates: Replicates) -> None:
+        """Write down what every lineage grows, trains and compares; a configuration that was resolved has it."""
+        names = {run.name for run in self.runs}
+        if replicates.base not in names and replicates.run(replicates.base, 1, 1) in names:
+            return
+        if self.lineage is None:
+            raise conflict("lineages are grown: the experiment needs a lineage", "replicates")
+        for index, run in enumerate(self.runs):
+            if not isinstance(run.backbone, str):
+                message = f"run {run.name!r} stands on no stage of the lineage, so it cannot be repeated"
+                raise conflict(message, "runs", index, "backbone")
+        lineage, runs, analysis = expand(replicates, self.lineage, self.runs, self.analysis)
+        # The section is frozen for everyone but its own validation.
+        self.__dict__ |= {"lineage": lineage, "runs": runs, "analysis": analysis}
+
+    def _check_seed_band(self, analysis: Analysis) -> None:
+        """Members of a seed band differ in their seeds and in nothing else, as far as this file says what they are."""
+        pairs = {pair.name: pair for pair in analysis.pairs}
+        for index, name in enumerate(analysis.seed_pairs):
+            a, b = parse(pairs[name].a), parse(pairs[name].b)
+            one, other = self._without_seeds(a), self._without_seeds(b)
+            if one is None or other is None:
+                continue  # a path: what lies there is looked at when it is compared
+            place = ("analysis", "seed_band", *([] if isinstance(analysis.seed_band, str) else [index]))
+            if one != other:
+                raise conflict(
+                    f"{a.text!r} and {b.text!r} of {name!r} differ in more than their seeds", *place
+                )
+            if (a.name, a.at) == (b.name, b.at):
+                raise conflict(f"{name!r} compares {a.text!r} with itself", *place)
+
+    def _without_seeds(self, reference: Reference) -> object | None:
+        """What a member of a pair is but for seeds and names; None where this file does not say."""
+        stages = {stage.name: stage for stage in self.lineage.stages} if self.lineage else {}
+
+        def grown(name: str) -> tuple[object, ...]:
+            stage = stages[name]
+            own = stage.model_dump(
+                mode="json", exclude={"name", "seed", "parent", "placebo_of", "threads", "gates"}
+            )
+            placebo = getattr(stage, "placebo_of", None)
+            return (own, placebo is not None, *(grown(stage.needs) if stage.needs else ()))
+
+        if reference.kind == "lineage":
+            return "lineage", grown(reference.name), reference.at
+        if reference.kind == "run":
+            run = next(run for run in self.runs if run.name == reference.name)
+            known = (
+                grown(run.backbone) if isinstance(run.backbone, str) else run.backbone.model_dump(mode="json")
+            )
+            return "run", known, run.readout, reference.at or "last"
+        return None
 
     @staticmethod
     def _check_references(analysis: Analysis, stages: set[str], runs: set[str], kept: set[str]) -> None:

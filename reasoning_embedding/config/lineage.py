@@ -214,6 +214,10 @@ class FineTuneStage(TrainedStage):
 
     parent: Name
     """The stage before that it starts from."""
+    placebo_of: Name | None = None
+    """A stage before, grown alike from the same parent, whose placebo this one is: it takes the same steps and learns
+    nothing that stage teaches. RLVR: a random reward, at every step for as many prompts as there were live ones; SFT:
+    the answers of other prompts; DPO: chosen and rejected swapped by a coin."""
     micro_batch: Positive | None = None
     """Sequences (completions, pairs) of a rank in one forward; absent: all of its share."""
     activation_checkpointing: bool = False
@@ -303,8 +307,23 @@ class Lineage(Section):
                 raise conflict(
                     f"stage {stage.name!r} pre-trains: the lineage needs a tokenizer", "stages", index
                 )
+            if isinstance(stage, FineTuneStage) and stage.placebo_of is not None:
+                self._check_placebo(stage, self.stages[:index], index)
             seen.add(stage.name)
         return self
+
+    @staticmethod
+    def _check_placebo(stage: FineTuneStage, before: list[Stage], index: int) -> None:
+        """A placebo differs from its twin in what is learnt, and in nothing else."""
+        twin = next((other for other in before if other.name == stage.placebo_of), None)
+        place = ("stages", index, "placebo_of")
+        if twin is None:
+            raise conflict(f"there is no stage {stage.placebo_of!r} before {stage.name!r}", *place)
+        own = {"name", "gates", "placebo_of", "threads"}
+        one, other = (each.model_dump(exclude=own) for each in (twin, stage))
+        if differing := [key for key in {**one, **other} if one.get(key) != other.get(key)]:
+            what = f"{stage.name!r} differs from {twin.name!r} in {', '.join(differing)}"
+            raise conflict(f"{what}: a placebo is grown like its twin", *place)
 
 
 class LineageConfig(Lineage):

@@ -39,6 +39,7 @@ _FREE_ON_RESUME = (
     "training.fused_layers",
     "training.ranks",
     "training.timeout_minutes",
+    "evaluation.every",
 )
 #: Says the learning rate of each step: may change where the steps that were taken keep theirs.
 _SCHEDULE = (
@@ -64,11 +65,14 @@ _NEW_KEYS: dict[str, Any] = {
     "training.device": "auto",
     "data.sources.*.columns": None,
     "data.sources.*.min_score": None,
+    "data.sources.*.relations": None,
+    "tasks.*.relations": None,
     "loss.teacher_vectors": None,
     "hrsa.skip_first": "auto",
     "analysis.skip_first": "auto",
     "analysis.reference_levels": True,
     "analysis.pairs.*.sibling": None,
+    "stage.placebo_of": None,
 }
 
 
@@ -121,6 +125,7 @@ def _places(value: Any, path: list[str]) -> Iterator[tuple[dict[str, Any], str]]
 def evaluation_of_before(section: dict[str, Any]) -> dict[str, Any]:
     """Return a resolved evaluation section as versions before had it: texts cut at 512 tokens, whole vectors."""
     new = ("prompts", "truncate", "quantize")
+    section = without_new_keys(section)
     kept = {key: value for key, value in section.items() if value is not None or key not in new}
     return kept if kept.get("max_tokens") is not None else {**kept, "max_tokens": 512}
 
@@ -165,8 +170,8 @@ def changed_since(saved: dict[str, Any], now: BaseModel) -> list[str]:
     Returns
     -------
     list of str
-        Key paths; empty when a run of the one may go on as the other. Schedule (:func:`is_schedule`)
-        and places (:func:`is_place`) are among them.
+        Key paths; empty when a run of the one may go on as the other. Schedule (:func:`is_schedule`),
+        places (:func:`is_place`) and what is scored (:func:`is_scoring`) are among them.
     """
     now, _ = as_begun(saved, now)
     found = differences(_today(saved, now), resolved_json(now))
@@ -220,6 +225,17 @@ def digests(resolved: dict[str, Any]) -> dict[str, str]:
 def is_place(key: str) -> bool:
     """Whether a key path says where data or a backbone lies, not what it holds."""
     return _PLACES.fullmatch(key) is not None
+
+
+def is_scoring(key: str) -> bool:
+    """Whether a key path decides the scores that a run takes while it trains; when they are taken plays no part."""
+    return _within(key, ("evaluation",)) and key != "evaluation.every"
+
+
+def scoring_digest(resolved: dict[str, Any]) -> str:
+    """Return a short SHA-256 of what decides the scores of a run while it trains, of what :func:`resolved_json` gave."""
+    scoring = {key: value for key, value in _leaves(resolved, "") if is_scoring(key)}
+    return hashlib.sha256(json.dumps(scoring, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_schedule(key: str) -> bool:

@@ -186,7 +186,11 @@ def _hub_records(source: config.HubSource) -> Iterator[Record]:
 def _world_records(source: config.WorldSource) -> Iterator[Record]:
     from .miniature_world import MiniatureWorld
 
-    pairs = MiniatureWorld(source.seed).pairs(source.split)
+    pairs = [
+        pair
+        for pair in MiniatureWorld(source.seed).pairs(source.split)
+        if source.relations is None or pair[2] in source.relations
+    ]
     for number, (question, document, _) in enumerate(pairs, start=1):
         yield f"world {source.split} pair {number}", {"query": question, "pos": [document]}
 

@@ -70,7 +70,8 @@ def write_vectors(
         del out
         np.save(temporary / _KEYS, keys)
         sums = {name: hash_file(temporary / name) for name in (_KEYS, _VECTORS)}
-        write_json(temporary / RECORD, {**record, "texts": len(keys), "dimension": width, "sums": sums})
+        facts = {**record, "texts": len(keys), "dimension": width, "sums": sums}
+        write_json(temporary / RECORD, facts, summed=True)
 
 
 def _refuse_double(texts: Sequence[str], vectors: np.ndarray, *, keys: np.ndarray) -> None:
@@ -110,8 +111,15 @@ class TeacherVectors:
 
     def __init__(self, folder: Path, table: Table) -> None:
         where = str(folder)
+        again = "make the folder again: rembed data score MODEL ROWS -o OUT --vectors FOLDER"
         try:
-            self.record = read_json(folder / RECORD)
+            self.record = read_json(folder / RECORD, todo=again)
+            # Before they are opened: NumPy parses a damaged header with whatever comes of it.
+            sums = {name: hash_file(folder / name) for name in (_KEYS, _VECTORS)}
+            if sums != self.record.get("sums"):
+                raise InputError(
+                    "the teacher's vectors are damaged: their sums are others", where=where, todo=again
+                )
             keys = np.load(folder / _KEYS)
             self._vectors = np.load(folder / _VECTORS, mmap_mode="r")
         except (OSError, ValueError) as error:
@@ -120,12 +128,6 @@ class TeacherVectors:
                 where=where,
                 todo="rembed data score MODEL ROWS -o OUT --vectors FOLDER",
             ) from error
-        again = "make the folder again: rembed data score MODEL ROWS -o OUT --vectors FOLDER"
-        sums = {name: hash_file(folder / name) for name in (_KEYS, _VECTORS)}
-        if sums != self.record.get("sums") or len(keys) != len(self._vectors):
-            raise InputError(
-                "the teacher's vectors are damaged: their sums are others", where=where, todo=again
-            )
         self.sum = hashlib.sha256("".join(sums.values()).encode()).hexdigest()
         asked = np.zeros(len(table.texts), dtype=bool)
         asked[table.query] = True

@@ -35,7 +35,7 @@ def analyze_pairs(analysis: config.Analysis, folder: ExperimentFolder, report: R
         a, b = (checkpoint(resolve(reference, folder.path)) for reference in (pair.a, pair.b))
         twin = None if pair.sibling is None else checkpoint(resolve(pair.sibling, folder.path))
         result = compare(pair.name, a, b, instrument, levels=analysis.reference_levels, sibling=twin)
-        write_json(folder.pair(pair.name), result)
+        write_json(folder.pair(pair.name), result, summed=True)
         report(f"pair {pair.name}: done")
 
 

@@ -76,7 +76,7 @@ def run_merge(
     with open_models(named, base) as models, _held(run):
         if text is not None:
             atomic_write(run.config_yaml, text)
-        write_json(run.config_json, sealed(config.resolved_json(settings), run.path))
+        write_json(run.config_json, sealed(config.resolved_json(settings), run.path), summed=True)
         record: dict[str, Any] = {
             "name": settings.name,
             "models": [name for name, _ in named],
@@ -87,7 +87,7 @@ def run_merge(
             _evaluate(settings, settings.evaluation, run, record, named[0][1], report)
         if settings.analysis is not None:
             _analyze(settings.analysis, run, record, models, report)
-        write_json(run.merge, record)
+        write_json(run.merge, record, summed=True)
     return record
 
 

@@ -41,7 +41,7 @@ class StageRecords:
         """Record a stage that has just ended well; those it needs are recorded."""
         self._outputs.pop(name, None)
         record = {"key": self._key(name), "output": self._output(name), "seconds": round(seconds, 1)}
-        write_json(self._folder.record(name), record)
+        write_json(self._folder.record(name), record, summed=True)
 
     def _key(self, name: str, *, as_before: bool = False) -> str:
         stage = self._stages[name]

@@ -58,7 +58,7 @@ def run_experiment(
     ):
         if text is not None:
             atomic_write(folder.config_yaml, text)
-        write_json(folder.config_json, config.resolved_json(experiment))
+        write_json(folder.config_json, config.resolved_json(experiment), summed=True)
         run_stages(folder, stages, jobs=experiment.jobs, report=report)
     return folder.path
 

@@ -128,7 +128,9 @@ class Grow(Stage):
         self.parent = grown.needs
         tokenizer = lineage.model_dump(mode="json", include={"tokenizer"})
         settings = {"stage": grown.model_dump(mode="json"), **tokenizer}
-        super().__init__(self.of(name), settings, (self.of(self.parent),) if self.parent else ())
+        twin = getattr(grown, "placebo_of", None)
+        needs = tuple(self.of(needed) for needed in (self.parent, twin) if needed is not None)
+        super().__init__(self.of(name), settings, needs, before=without_new_keys(settings))
 
     @staticmethod
     def of(backbone: str) -> str:

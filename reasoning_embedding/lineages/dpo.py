@@ -12,6 +12,7 @@ from reasoning_embedding.config.lineage import DpoStage, PreferenceFiles
 from reasoning_embedding.data.miniature_world import SUMS, answer_text
 
 from .fine_tune import Start, TrainerProgress, run_trainer, trainer_arguments
+from .placebos import swapped
 from .training_rows import Row, preference_rows
 
 
@@ -56,8 +57,14 @@ def train_dpo(stage: DpoStage, start: Start) -> list[dict[str, Any]]:
 
 def _rows(stage: DpoStage, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     if isinstance(stage.data, PreferenceFiles):
-        return preference_rows(stage.data, tokenizer)
-    return world_preferences(stage.seed)
+        rows = preference_rows(stage.data, tokenizer)
+    else:
+        rows = world_preferences(stage.seed)
+    if stage.placebo_of is None:
+        return rows
+    coins = swapped(len(rows), stage.seed)
+    turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    return [other if coin else row for row, other, coin in zip(rows, turned, coins, strict=True)]
 
 
 def world_preferences(seed: int) -> list[Row]:

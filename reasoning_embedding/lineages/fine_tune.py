@@ -55,6 +55,8 @@ class Start:
         The ranks that train together.
     report : callable
         Takes a progress line every few seconds.
+    twin : Path or None
+        Folder of the stage whose placebo is trained.
     """
 
     model: PreTrainedModel
@@ -64,6 +66,7 @@ class Start:
     state: Path
     world: World
     report: Report
+    twin: Path | None = None
 
 
 def trainer_arguments(stage: FineTuneStage, start: Start, sequences: int, *, schedule: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import (
     atomic_folder,
     atomic_write,
+    json_line,
     read_json,
     remove_folder,
     require_folder,
@@ -50,7 +50,7 @@ from .gates import (
 )
 from .given_checkpoint import take_given
 from .pretrain import pretrain
-from .stage_identity import find_stage, is_current, settings_hash
+from .stage_identity import find_stage, is_current, settings_hash, twin_folder
 from .step_checkpoints import StepSaver, save_model
 from .tokenizer import build_tokenizer, load_tokenizer
 
@@ -139,6 +139,13 @@ def grow_stage(
         raise InputError(
             f"its parent {stage.needs!r} is not grown", where=f"stage {stage.name}", todo="grow it"
         )
+    twin = twin_folder(stage, folder)
+    if twin is not None and not (twin / METRICS).exists():
+        raise InputError(
+            f"the stage {twin.name!r} whose placebo it is, is not grown",
+            where=f"stage {stage.name}",
+            todo="grow it",
+        )
     job = _StageJob(lineage, stage, folder, parent, settings_hash(lineage, name), report, world)
     with threads(stage.threads), quiet_libraries():
         seconds = job.grow()
@@ -199,12 +206,13 @@ class _StageJob:
         assert self.parent is not None
         tokenizer = load_tokenizer(self.parent)
         model = AutoModelForCausalLM.from_pretrained(self.parent, dtype=torch.float32, use_safetensors=True)
-        if isinstance(stage, RlvrStage) and isinstance(stage.data, WorldSums):
+        if isinstance(stage, RlvrStage) and isinstance(stage.data, WorldSums) and stage.placebo_of is None:
             require_learnable(measure(model, tokenizer, seed=stage.seed), stage.name, stage.parent)
         saver = StepSaver(stage, self.folder, self.settings, tokenizer, main=self.world.is_main)
         content = content_hash(self.parent)
         state = self.folder.parent / f".{stage.name}.{self.settings[:12]}.{content[:12]}.trainer"
-        start = Start(model, tokenizer, self.parent, saver, state, self.world, self.report)
+        twin = twin_folder(stage, self.folder)
+        start = Start(model, tokenizer, self.parent, saver, state, self.world, self.report, twin)
         try:
             log = _trained(stage, start)
         except ModuleNotFoundError as error:
@@ -216,7 +224,14 @@ class _StageJob:
                 todo="pip install 'reasoning-embedding[lineage]'",
             ) from error
         origin = {"path": str(self.parent), "revision": None, "content_hash": content}
-        self._write(model, tokenizer, saver, log, origin)
+        more: dict[str, Any] = {}
+        if self.world.is_main:
+            more["weight_change"] = weight_change(model, self.parent)
+            if isinstance(stage, RlvrStage):
+                more["live_updates"] = sum(line["live_groups"] > 0 for line in log)
+            if twin is not None:
+                more["twin"] = content_hash(twin)
+        self._write(model, tokenizer, saver, log, origin, more)
         if self.world.is_main:
             for left in self.folder.parent.glob(f".{stage.name}.*.trainer"):
                 remove_folder(left)
@@ -228,6 +243,7 @@ class _StageJob:
         saver: StepSaver,
         log: list[dict[str, Any]],
         origin: dict[str, Any] | None,
+        more: dict[str, Any] | None = None,
     ) -> None:
         """Measure a trained model and write its folder, on the main rank."""
         model = model.to("cpu").eval()
@@ -238,7 +254,7 @@ class _StageJob:
         with atomic_folder(self.folder) as temporary:
             save_model(temporary, model, tokenizer)
             saver.move_into(temporary)
-            self._records(temporary, log, gates, origin)
+            self._records(temporary, log, gates, origin, more)
         saver.clean()
 
     def _records(
@@ -247,9 +263,10 @@ class _StageJob:
         log: list[dict[str, Any]],
         gates: dict[str, Any],
         origin: dict[str, Any] | None,
+        more: dict[str, Any] | None = None,
     ) -> None:
-        write_json(folder / GATES, gates)
-        atomic_write(folder / METRICS, "".join(json.dumps(line) + "\n" for line in log))
+        write_json(folder / GATES, gates, summed=True)
+        atomic_write(folder / METRICS, "".join(map(json_line, log)))
         write_provenance(
             folder,
             kind=self.stage.kind,
@@ -258,7 +275,31 @@ class _StageJob:
             settings_hash=self.settings,
             gates=gates,
             seconds=round(time.monotonic() - self.begin, 1),
+            **(more or {}),
         )
+
+
+@torch.no_grad()
+def weight_change(model: PreTrainedModel, parent: Path) -> dict[str, float]:
+    """Return how far a model's weights are from those in its parent's folder.
+
+    Returns
+    -------
+    dict
+        ``norm``: Euclidean norm of the difference of all parameters, each counted once. ``relative``: the same, as a
+        share of the parent's norm.
+
+    Notes
+    -----
+    Summed in double precision.
+    """
+    before = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32, use_safetensors=True)
+    old, change, size = dict(before.named_parameters()), 0.0, 0.0
+    for name, now in model.named_parameters():
+        was = old[name].double()
+        change += float((now.detach().cpu().double() - was).square().sum())
+        size += float(was.square().sum())
+    return {"norm": change**0.5, "relative": (change / size) ** 0.5 if size else 0.0}
 
 
 def _trained(stage: SftStage | DpoStage | RlvrStage, start: Start) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from reasoning_embedding.progress import Report
 
 from .fine_tune import Start, TrainerProgress, run_trainer, trainer_arguments
 from .gates import encode_fixed
+from .placebos import RandomReward, live_shares
 from .rewards import Judge
 from .training_rows import Row, problem_rows
 
@@ -45,7 +46,7 @@ def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
     -----
     GRPO (Shao et al. 2024) with advantage r - mean(r) over the samples of a prompt, undivided by their
     spread (Liu et al. 2025), on policy. A group whose samples agree has advantage 0 and drops out of
-    the policy gradient.
+    the policy gradient. A placebo's reward is random (:class:`.placebos.RandomReward`).
     """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -67,7 +68,10 @@ def train_rlvr(stage: RlvrStage, start: Start) -> list[dict[str, Any]]:
         loss_type="grpo",
     )
     rows, progress = Dataset.from_list(problems), RewardProgress(stage, start.report)
-    return run_trainer(GRPOTrainer, arguments, rows, start, progress, reward_funcs=judge)
+    reward: Judge | RandomReward = judge
+    if start.twin is not None:
+        reward = RandomReward(live_shares(start.twin), stage.samples, stage.seed, start.world)
+    return run_trainer(GRPOTrainer, arguments, rows, start, progress, reward_funcs=reward)
 
 
 def _problems(stage: RlvrStage, tokenizer: PreTrainedTokenizerBase, judge: Judge) -> tuple[list[Row], int]:

@@ -12,6 +12,7 @@ from reasoning_embedding.data.miniature_world import SUMS
 
 from .fine_tune import Start, TrainerProgress, run_trainer, trainer_arguments
 from .gates import encode_fixed
+from .placebos import other_rows
 from .training_rows import completion_rows
 
 if TYPE_CHECKING:
@@ -54,9 +55,18 @@ def _rows(stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset,
     from datasets import Dataset
 
     if isinstance(stage.data, CompletionFiles):
-        return Dataset.from_list(completion_rows(stage.data, tokenizer)), False
+        found = completion_rows(stage.data, tokenizer)
+        if stage.placebo_of is not None:
+            order = other_rows(len(found), stage.seed)
+            found = [
+                row | {"completion": found[other]["completion"]}
+                for row, other in zip(found, order, strict=True)
+            ]
+        return Dataset.from_list(found), False
     prompts = encode_fixed([problem.prompt for problem in SUMS], tokenizer)
     solutions = encode_fixed([problem.worked for problem in SUMS], tokenizer)
+    if stage.placebo_of is not None:
+        solutions = solutions[torch.from_numpy(other_rows(len(solutions), stage.seed))]
     ids = torch.cat([prompts, solutions], dim=1)
     # All rows have one width, so nothing is padded.
     labels = torch.cat([torch.full_like(prompts, -100), solutions], dim=1)

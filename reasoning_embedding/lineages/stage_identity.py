@@ -17,6 +17,7 @@ from reasoning_embedding.config.lineage import (
     Stage,
     TextCorpus,
 )
+from reasoning_embedding.config.resolved import without_new_keys
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import hash_file
 
@@ -51,8 +52,9 @@ def settings_hash(lineage: Lineage, name: str) -> str:
         If the lineage has no such stage or a file of its corpus is missing.
     """
     stage = find_stage(lineage, name)
+    own = {"stage": stage.model_dump(mode="json", exclude={"gates", "threads"})}
     settings: dict[str, Any] = {
-        "stage": stage.model_dump(mode="json", exclude={"gates", "threads"}),
+        **without_new_keys(own),  # what versions before grew is known again
         "files": [hash_file(file) for file in _files(lineage, stage)],
     }
     if isinstance(stage, PretrainStage) and lineage.tokenizer is not None:
@@ -81,6 +83,12 @@ def _folder_files(path: str) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
 
 
+def twin_folder(stage: Stage, folder: Path) -> Path | None:
+    """Folder of the stage whose placebo `stage`, grown into `folder`, is: beside it. None where it is no placebo."""
+    placebo_of = getattr(stage, "placebo_of", None)
+    return None if placebo_of is None else folder.parent / placebo_of
+
+
 def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -> bool:
     """Tell whether `folder` holds all of this stage, grown with these settings from this very parent."""
     record = read_provenance(folder)
@@ -93,4 +101,6 @@ def is_current(lineage: Lineage, name: str, folder: Path, parent: Path | None) -
         return False
     if parent is None or isinstance(stage, GivenStage):
         return True
+    if (twin := twin_folder(stage, folder)) is not None and record.get("twin") != content_hash(twin):
+        return False
     return parent.is_dir() and record["parent"]["content_hash"] == content_hash(parent)

@@ -137,7 +137,7 @@ def merge(
             "warnings": list(models.warnings),
             "tensors": records,
         }
-        write_json(report, found)
+        write_json(report, found, summed=True)
     return {**found, "made": True}
 
 

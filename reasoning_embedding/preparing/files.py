@@ -17,7 +17,15 @@ from reasoning_embedding.data.cache import on_disk
 from reasoning_embedding.data.rows import BadRows, Row, row_record
 from reasoning_embedding.data.sources import read_corpus
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, read_json, require_output_file, write_json
+from reasoning_embedding.files import (
+    atomic_file,
+    atomic_write,
+    crc32,
+    read_json,
+    require_output_file,
+    write_json,
+)
+from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import masked, sealed, unsealed
 
 _YAML = (".yaml", ".yml")
@@ -159,7 +167,7 @@ class RowOutput:
                 todo="give its command again, remove the folder, or name another output",
             )
         self.report.unlink(missing_ok=True)  # of a file that was removed since
-        write_json(self._claims, sealed(settings, self.progress))
+        write_json(self._claims, sealed(settings, self.progress), summed=True)
 
     @contextlib.contextmanager
     def open(self) -> Generator[BinaryIO | gzip.GzipFile]:
@@ -180,9 +188,38 @@ class RowOutput:
 
     def finish(self, report: dict[str, Any]) -> None:
         """Write the report and remove the progress folder."""
-        write_json(self.report, report)
+        write_json(self.report, report, summed=True)
         if self.progress.exists():
             shutil.rmtree(self.progress)
+
+
+@contextlib.contextmanager
+def part_file(path: Path) -> Generator[Path]:
+    """Yield a temporary file for a part of a long job; it gets its name when it is whole, and its sum lies beside it.
+
+    Raises
+    ------
+    SetupError
+        When the disk is full or the folder cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        yield temporary
+        atomic_write(_sum_of(path), crc32(temporary))  # first: a part that is there has one
+
+
+def is_whole_part(path: Path, report: Report) -> bool:
+    """Whether an earlier process wrote this part, and it is as it was written; damage is said."""
+    if not path.exists():
+        return False
+    sums = _sum_of(path)
+    if sums.is_file() and sums.read_bytes() == crc32(path).encode():
+        return True
+    report(f"{path} was changed after it was written, or is of an older version: it is made again")
+    return False
+
+
+def _sum_of(path: Path) -> Path:
+    return path.with_suffix(".crc32")
 
 
 def row_lines(rows: Iterable[Row]) -> Iterator[bytes]:

@@ -16,10 +16,17 @@ from reasoning_embedding.data.mining.hard_negatives import (
     mine,
 )
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file
 from reasoning_embedding.progress import Countdown, Report
 
-from .files import RowOutput, corpus_texts, plain_table, row_lines, texts_digest
+from .files import (
+    RowOutput,
+    corpus_texts,
+    is_whole_part,
+    part_file,
+    plain_table,
+    row_lines,
+    texts_digest,
+)
 from .search import Searcher, open_search
 
 #: Rows written between two moments at which a stopped job can go on.
@@ -99,8 +106,8 @@ def mine_file(
     for start in range(0, len(pool.table), ROWS):
         shards.append(shard := folder / f"rows-{start:010d}.jsonl")
         rows = range(start, min(start + ROWS, len(pool.table)))
-        if not shard.exists():
-            with atomic_file(shard) as temporary:
+        if not is_whole_part(shard, report):
+            with part_file(shard) as temporary:
                 temporary.write_bytes(b"".join(row_lines(mine(pool, search, rule, rows))))
             countdown(rows.stop, len(pool.table))
     result = {**_summary(shards), "skipped": pool.table.skipped, "settings": settings}

@@ -17,10 +17,10 @@ from reasoning_embedding.data.mining.vectors import embed_texts
 from reasoning_embedding.data.teacher_vectors import write_vectors
 from reasoning_embedding.data.views import View
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_file, read_json, require_folder
+from reasoning_embedding.files import read_json, require_folder
 from reasoning_embedding.progress import Countdown, Report
 
-from .files import RowOutput, plain_table, row_lines
+from .files import RowOutput, is_whole_part, part_file, plain_table, row_lines
 from .search import BM25, Searcher, scored
 
 if TYPE_CHECKING:
@@ -319,9 +319,9 @@ def _in_parts(
     )
     countdown = Countdown(report, "pairs scored", done=done)
     for start, file in zip(starts, files, strict=True):
-        if not file.exists():
+        if not is_whole_part(file, report):
             found = score(pairs[start : start + PAIRS])
-            with atomic_file(file) as temporary, temporary.open("wb") as stream:
+            with part_file(file) as temporary, temporary.open("wb") as stream:
                 np.save(stream, found)
             countdown(min(start + PAIRS, len(pairs)), len(pairs))
     return np.concatenate([np.load(file) for file in files])

@@ -226,4 +226,4 @@ class ReleaseRecord:
 
     def _change(self, name: str, **values: Any) -> None:
         self._revisions[name] = {**self._revisions.get(name, {}), **values}
-        write_json(self._path, {"revisions": self._revisions})
+        write_json(self._path, {"revisions": self._revisions}, summed=True)

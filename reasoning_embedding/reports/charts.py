@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves of one quantity, with an optional band (seed noise) and a level (chance)."""
+    """Curves of one quantity, with an optional band (seed noise) and a level (row shuffle)."""
 
     key: str
     label: str

@@ -16,6 +16,7 @@ from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.config.reading.suggestions import did_you_mean
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.uncertainty.equivalence import (
+    ALPHA,
     Equivalence,
     equivalence_of_estimate,
     equivalence_of_replicates,
@@ -25,7 +26,7 @@ from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
 from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
-from .records import Run, Scores, finite
+from .records import Run, Scores, finite, half_width
 from .resources import published
 
 #: Differences below half a point count as none, unless another margin is stated.
@@ -67,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class BackboneComparison:
-    """A base and a variant with their entries."""
+    """A base and a variant with their entries: two backbones, or two readouts of one backbone."""
 
     base: str
     variant: str
@@ -75,15 +76,48 @@ class BackboneComparison:
     seeds: tuple[int, int]
     entries: tuple[Entry, ...]
     published: bool = False
+    within: str = ""
+    """What both have, where an experiment compares readouts: the readout of two backbones, or the backbone of two
+    readouts."""
 
     @property
     def label(self) -> str:
-        """``variant v base``."""
-        return f"{self.variant} v {self.base}"
+        """``variant v base``, with what both have."""
+        return f"{self.variant} v {self.base}" + (f", {self.within}" if self.within else "")
 
     def entry(self, quantity: str) -> Entry | None:
         """Entry of a quantity, if the pair has it."""
         return next((entry for entry in self.entries if entry.quantity == quantity), None)
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """One quantity of the runs that differ in their seed only, on the 0-100 scale.
+
+    Parameters
+    ----------
+    mean : float
+        Over seeds.
+    seeds : float or None
+        Half of the two-sided t interval of the mean over seeds, of 1 - ``ALPHA``; None for one seed.
+    queries : tuple of float or None
+        Percentile bootstrap interval over queries, of scores averaged over seeds; None without scores of queries.
+    """
+
+    mean: float
+    seeds: float | None
+    queries: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class ScoreGroup:
+    """The runs of one backbone and one readout."""
+
+    backbone: str
+    readout: str
+    seeds: int
+    scores: dict[str, GroupScore]
+    """By quantity; one that failed or is missing for a run is left out."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +131,8 @@ class ScoreTable:
     """Quantities of the main table: suites, tasks outside of them, means."""
     margin: float
     notes: tuple[str, ...]
+    groups: tuple[ScoreGroup, ...] = ()
+    """Backbones x readouts, where the experiment compares readouts."""
 
 
 @dataclass
@@ -123,30 +159,35 @@ class _RunScores:
 
 @dataclass(frozen=True)
 class _BackboneRuns:
-    """Runs of one backbone; they differ in their seeds."""
+    """Runs of one backbone and one readout; they differ in their seeds."""
 
     name: str
     kind: str
     """``pretrain``, ``sft``, ``rlvr``, or empty for a backbone that was not grown here."""
     runs: tuple[_RunScores, ...]
+    readout: str | None = None
+    """Its name, where the experiment compares several."""
 
 
 def compare_backbones(folder: Path, *, base: str | None = None, margin: float = MARGIN) -> ScoreTable:
     """Compare the runs of every backbone of an experiment with those of one.
+
+    Where the experiment compares readouts, backbones are compared within each readout, and readouts within each
+    backbone: the two sides of a pair differ in one axis.
 
     Parameters
     ----------
     folder : Path
         An experiment's folder with evaluated runs.
     base : str, optional
-        Backbone the others are compared with; absent: the first run's.
+        Backbone (or readout) the others are compared with; absent: the first run's.
     margin : float
         Equivalence margin in points of 0-100, > 0.
 
     Raises
     ------
     InputError
-        If the margin is not above 0, there are no two backbones, `base` is none of them, no run was
+        If the margin is not above 0, there are no two backbones or readouts, `base` is none of them, no run was
         evaluated, or the runs were not asked the same.
     """
     if not (math.isfinite(margin) and margin > 0):
@@ -156,7 +197,7 @@ def compare_backbones(folder: Path, *, base: str | None = None, margin: float = 
             todo=f"state a margin above 0 in points of 0-100, such as {MARGIN}",
         )
     groups = _read_groups(folder)
-    reference = _choose_base(groups, base, folder)
+    chosen = _choose_pairs(groups, base, folder)
     runs = [run for group in groups for run in group.runs]
     quantities, headline = _quantities(runs)
     if not quantities:
@@ -165,14 +206,13 @@ def compare_backbones(folder: Path, *, base: str | None = None, margin: float = 
         )
     source, published = published_pairs(margin)
     return ScoreTable(
-        pairs=tuple(
-            _compare(reference, group, quantities, margin) for group in groups if group is not reference
-        ),
+        pairs=tuple(_compare(one, other, quantities, margin) for one, other in chosen),
         published=published,
         source=source,
         headline=headline,
         margin=margin,
         notes=tuple(_notes(runs, quantities)),
+        groups=tuple(_score_group(group, quantities) for group in groups if group.readout is not None),
     )
 
 
@@ -189,7 +229,7 @@ def _compare(
     same draws (:func:`~reasoning_embedding.hrsa.uncertainty.resampling.bootstrap_means`), of scores averaged over seeds.
     """
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
-    samples, columns = _resample(a_runs, b_runs)
+    samples, columns = _resample(b_runs, a_runs)
     entries = []
     for name, weights in quantities.items():
         a, b = [[_value(run, weights) for run in runs] for runs in (a_runs, b_runs)]
@@ -205,16 +245,43 @@ def _compare(
         difference = float(y.mean() - x.mean())
         queries = None
         if samples is not None and weights.keys() <= columns.keys():
-            of_column = np.zeros(samples.shape[1])
-            for task, weight in weights.items():
-                of_column[columns[task][0]] = weight / len(columns[task][0])
             asked = sum(columns[task][1] for task in weights)
-            queries = equivalence_of_replicates(difference, samples @ of_column, margin, n=asked)
+            replicates = samples @ _column_weights(weights, columns, samples.shape[1])
+            queries = equivalence_of_replicates(difference, replicates, margin, n=asked)
         delta = (difference, spread)
         entries.append(Entry(name, "", mean_std(x), mean_std(y), delta, seeds, queries))
+    seeds = (len(a_runs), len(b_runs))
+    if base.readout is not None and base.readout != variant.readout:
+        readouts = (base.readout, str(variant.readout))
+        return BackboneComparison(*readouts, "", seeds, tuple(entries), within=base.name)
     return BackboneComparison(
-        base.name, variant.name, variant.kind, (len(a_runs), len(b_runs)), tuple(entries)
+        base.name, variant.name, variant.kind, seeds, tuple(entries), within=base.readout or ""
     )
+
+
+def _score_group(group: _BackboneRuns, quantities: dict[str, _Weights]) -> ScoreGroup:
+    """Scores of one group's runs, with an interval over its seeds and one over the queries."""
+    samples, columns = _resample(group.runs)
+    scores = {}
+    for name, weights in quantities.items():
+        values = [value for run in group.runs if isinstance(value := _value(run, weights), float)]
+        if len(values) < len(group.runs):
+            continue
+        queries = None
+        if samples is not None and weights.keys() <= columns.keys():
+            replicates = samples @ _column_weights(weights, columns, samples.shape[1])
+            low, high = np.quantile(replicates, [ALPHA / 2, 1 - ALPHA / 2])
+            queries = (float(low), float(high))
+        scores[name] = GroupScore(mean_std(values)[0], half_width(values), queries)
+    return ScoreGroup(group.name, str(group.readout), len(group.runs), scores)
+
+
+def _column_weights(weights: _Weights, columns: dict[str, tuple[list[int], int]], count: int) -> np.ndarray:
+    """Weight of each resampled column in a quantity."""
+    of_column = np.zeros(count)
+    for task, weight in weights.items():
+        of_column[columns[task][0]] = weight / len(columns[task][0])
+    return of_column
 
 
 def published_pairs(margin: float = MARGIN) -> tuple[str, tuple[BackboneComparison, ...]]:
@@ -289,13 +356,13 @@ def _value(run: _RunScores, weights: _Weights) -> float | str:
 
 
 def _resample(
-    base: Sequence[_RunScores], variant: Sequence[_RunScores]
+    variant: Sequence[_RunScores], base: Sequence[_RunScores] = ()
 ) -> tuple[np.ndarray | None, dict[str, tuple[list[int], int]]]:
-    """Resample queries of all tasks that every run has them for.
+    """Resample queries of all tasks that every run has them for: scores of `variant`, less those of a `base`.
 
     Returns the draws, and per task its columns (one a subset) and the number of its queries.
     """
-    runs = [*base, *variant]
+    runs = [*variant, *base]
     differences: list[np.ndarray] = []
     keys: list[str] = []
     columns: dict[str, tuple[list[int], int]] = {}
@@ -306,11 +373,13 @@ def _resample(
         start = len(differences)
         for subset in subsets:
             ids = sorted(subsets[subset])
-            a, b = [
+            score, less = [
                 np.mean([[run.queries[task][subset][query] for query in ids] for run in side], axis=0)
-                for side in (base, variant)
+                if side
+                else 0.0
+                for side in (variant, base)
             ]
-            differences.append(b - a)
+            differences.append(np.asarray(score - less))
             keys.append(prefix + "\n".join(ids))
         count = sum(len(subset) for subset in subsets.values())
         columns[task] = (list(range(start, len(differences))), count)
@@ -348,7 +417,7 @@ def _notes(runs: Sequence[_RunScores], quantities: dict[str, _Weights]) -> list[
 
 
 def _read_groups(folder: Path) -> tuple[_BackboneRuns, ...]:
-    """Read an experiment's runs, grouped by backbone in the order of the configuration.
+    """Read an experiment's runs, grouped by backbone and readout in the order of the configuration.
 
     Of each run the last evaluated checkpoint counts; a run, or a task of it, without scores stays in its group as
     missing. Runs that were scored on different data, settings or queries are refused.
@@ -364,37 +433,48 @@ def _read_groups(folder: Path) -> tuple[_BackboneRuns, ...]:
             where=str(folder),
             todo="name the folder of an experiment",
         )
-    members: dict[str, list[_RunScores]] = {}
+    members: dict[tuple[str, str | None], list[_RunScores]] = {}
     for name in names:
         entry = entries.get(name, {})
         scores = read_checkpoint_scores(paths.run(name))
         run = Run(name, backbone_name(entry), entry.get("seed"), (), scores)
-        members.setdefault(run.backbone or name, []).append(_last_scores(run))
+        members.setdefault((run.backbone or name, entry.get("readout")), []).append(_last_scores(run))
     stages = by_name((config.get("lineage") or {}).get("stages"))
     kinds = {name: str(stage["kind"]) for name, stage in stages.items()}
-    groups = tuple(_BackboneRuns(name, kinds.get(name, ""), tuple(runs)) for name, runs in members.items())
+    groups = tuple(
+        _BackboneRuns(name, kinds.get(name, ""), tuple(runs), readout)
+        for (name, readout), runs in members.items()
+    )
     _check_comparable([run for group in groups for run in group.runs], folder)
     return groups
 
 
-def _choose_base(groups: tuple[_BackboneRuns, ...], name: str | None, folder: Path) -> _BackboneRuns:
-    """Return the group others are compared with: the one named, or else the first."""
-    known = [group.name for group in groups]
+def _choose_pairs(
+    groups: tuple[_BackboneRuns, ...], name: str | None, folder: Path
+) -> list[tuple[_BackboneRuns, _BackboneRuns]]:
+    """Return the groups that are compared, each with its reference: they differ in backbone or in readout, not both."""
+    backbones = list(dict.fromkeys(group.name for group in groups))
+    readouts = list(dict.fromkeys(group.readout for group in groups))
     if len(groups) < 2:
         raise InputError(
-            f"all runs have one backbone, {known[0]!r}: there is nothing to compare it with",
+            f"all runs have one backbone, {backbones[0]!r}: there is nothing to compare it with",
             where=str(folder),
             todo="add a run with another backbone to the experiment",
         )
-    if name is None:
-        return groups[0]
-    if name not in known:
+    known = [*backbones, *(readout for readout in readouts if readout is not None)]
+    if name is not None and name not in known:
+        what = "backbone" if readouts == [None] else "backbone or readout"
         raise InputError(
-            f"no runs of a backbone {name!r}{did_you_mean(name, known)}",
+            f"no runs of a {what} {name!r}{did_you_mean(name, known)}",
             where=str(folder),
             todo=f"choose --base among {', '.join(known)}",
         )
-    return groups[known.index(name)]
+    backbone = name if name is not None and name in backbones else backbones[0]
+    readout = name if name in readouts and name not in backbones else readouts[0]
+    cells = {(group.name, group.readout): group for group in groups}
+    wanted = [((backbone, one), (other, one)) for one in readouts for other in backbones if other != backbone]
+    wanted += [((one, readout), (one, other)) for one in backbones for other in readouts if other != readout]
+    return [(cells[one], cells[other]) for one, other in wanted if one in cells and other in cells]
 
 
 def _last_scores(run: Run) -> _RunScores:

@@ -12,7 +12,7 @@ from pathlib import Path
 from reasoning_embedding.files import atomic_write
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
 
-from .comparison import BackboneComparison, Entry, ScoreTable
+from .comparison import BackboneComparison, Entry, ScoreGroup, ScoreTable
 from .grid import (
     Cell,
     Grid,
@@ -56,7 +56,8 @@ def grids(table: ScoreTable) -> list[Grid]:
         f"Published: {table.source}, held against the same margin; intervals are over seeds and take the printed "
         "± for the standard deviation of the paired differences."
     )
-    result = [
+    result = [_group_grid(table)] if table.groups else []
+    result += [
         _main_grid(
             "score-pairs",
             "Scores: base and variants",
@@ -106,6 +107,41 @@ def write_score_table(folder: Path, table: ScoreTable) -> list[Path]:
         paths.append(folder / f"scores.{suffix}")
         atomic_write(paths[-1], render(table, form))
     return paths
+
+
+def _group_grid(table: ScoreTable) -> Grid:
+    """Readouts by backbones: the mean over seeds, with an interval over seeds and one over queries."""
+    backbones = list(dict.fromkeys(group.backbone for group in table.groups))
+    cells = {(group.backbone, group.readout): group for group in table.groups}
+    rows = []
+    for readout in dict.fromkeys(group.readout for group in table.groups):
+        groups = [cells.get((backbone, readout)) for backbone in backbones]
+        rows.append(
+            (
+                Cell(readout, f"({'/'.join(str(group.seeds) if group else '–' for group in groups)} seeds)"),
+                *(_group_cell(group, quantity) for quantity in table.headline for group in groups),
+            )
+        )
+    return Grid(
+        key="score-readouts",
+        title="Scores: readouts and backbones",
+        caption=f"Mean over seeds ± half of its {_LEVEL} interval over seeds (Student’s t), in points of 0-100; in brackets "
+        "the interval over queries of scores averaged over seeds (percentile bootstrap). The two answer different "
+        "questions: another training run, other queries.",
+        columns=(
+            TableColumn("readout"),
+            *(TableColumn(backbone, quantity) for quantity in table.headline for backbone in backbones),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _group_cell(group: ScoreGroup | None, quantity: str) -> Cell:
+    score = group.scores.get(quantity) if group else None
+    if score is None:
+        return Cell("–" if group is None else "missing")
+    half = "" if score.seeds is None else f" ± {number(score.seeds, 2)}"
+    return Cell(f"{number(score.mean, 2)}{half}", brackets(score.queries, 2))
 
 
 def _main_grid(
@@ -213,7 +249,8 @@ def _literal_text(text: str) -> str:
 
 def _to_csv(table: ScoreTable) -> str:
     target = io.StringIO()
-    writer = csv.DictWriter(target, _FIELDS, lineterminator="\n")
+    within = ["within"] if table.groups else []
+    writer = csv.DictWriter(target, [*_FIELDS, *within], lineterminator="\n")
     writer.writeheader()
     for pair in (*table.pairs, *table.published):
         for entry in pair.entries:
@@ -226,5 +263,6 @@ def _to_csv(table: ScoreTable) -> str:
             values += [entry.quantity, entry.problem, *base, *variant, *delta, *pair.seeds]
             values += [seeds.method, *seeds.confidence, seeds.p_value] if seeds else [None] * 4
             values += [queries.n, *queries.confidence, queries.p_value] if queries else [None] * 4
-            writer.writerow(dict(zip(_FIELDS, [*values, table.margin, entry.verdict], strict=True)))
+            values += [table.margin, entry.verdict, *(pair.within for _ in within)]
+            writer.writerow(dict(zip([*_FIELDS, *within], values, strict=True)))
     return target.getvalue()

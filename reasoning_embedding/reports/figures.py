@@ -116,7 +116,7 @@ def _draw_panel(axis: Axes, chart: LineChart, panel: Panel) -> None:
     if panel.band:
         axis.axhspan(*panel.band, color="#999999", alpha=0.3, lw=0, label=panel.band_label)
     if panel.chance is not None:
-        axis.axhline(panel.chance, color="#666666", ls=(0, (1, 2)), lw=1.2, label="chance")
+        axis.axhline(panel.chance, color="#666666", ls=(0, (1, 2)), lw=1.2, label="row shuffle")
     for line in panel.lines:
         _draw_line(axis, line)
     if chart.ticks:

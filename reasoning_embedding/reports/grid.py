@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 #: What a mark looks like where there is no colour.
 _WORDS = {
-    "equivalent": "equivalent",
+    "inside": "inside",
     "closer": "closer",
     "farther": "farther",
-    "undecided": "undecided",
+    "across": "across",
     "best": "*",
     "pass": "ok",
     "miss": "MISSED",
@@ -37,9 +37,9 @@ def named_columns(*labels: str) -> tuple[TableColumn, ...]:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, what stands beside it (an interval), a second remark (chance), and a mark.
+    """A value, what stands beside it (an interval), a second remark (row shuffle), and a mark.
 
-    `mark` is ``equivalent``, ``closer``, ``farther`` or ``undecided`` (of the seed band), ``best``, ``pass``, ``miss``,
+    `mark` is ``inside``, ``closer``, ``farther`` or ``across`` (of the seed band), ``best``, ``pass``, ``miss``,
     ``up``, ``down`` or empty.
     """
 
@@ -156,7 +156,7 @@ def to_html(grid: Grid) -> str:
 
 
 def to_csv(grid: Grid) -> str:
-    """One line a row; beside each column its remark (an interval), its second one (chance) and its mark, if any."""
+    """One line a row; beside each column its remark (an interval), its second one (row shuffle) and its mark, if any."""
     plain = str.maketrans({"\N{MINUS SIGN}": "-", "–": None})
     parts = ("text", "note", "extra", "mark")
     fields = [

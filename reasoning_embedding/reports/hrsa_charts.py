@@ -10,7 +10,7 @@ from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 
 from .charts import Line, LineChart, Panel
 from .labels import HEADLINE, metric_label, number, short_layer
-from .records import AnalysedPair, Experiment, shared_probe, verdict
+from .records import AnalysedPair, Experiment, band_place, shared_probe
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _about(pair: AnalysedPair, metric: str) -> str:
     definition, chance = pair.definitions.get(metric, ""), pair.chance.get(metric)
     parts = [
         f"Definition: {definition.rstrip('.')}." if definition else "",
-        "" if chance is None else f"Chance at the final norm: {number(chance)}.",
+        "" if chance is None else f"Mean over shuffled rows at the final norm: {number(chance)}.",
     ]
     return " ".join(part for part in parts if part)
 
@@ -216,14 +216,14 @@ def explorer(experiment: Experiment) -> dict[str, Any] | None:
 def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
     metrics = {}
     for name, values in pair.diagonal.items():
-        found = verdict(pair, experiment.band, name)
+        found = band_place(pair, experiment.band, name)
         band = experiment.band.shown(name) if found and experiment.band else None
         metrics[name] = {
             "values": [values],
             "ends": [pair.intervals.get(name)],
             "chance": pair.chance.get(name),
             "band": band,
-            "test": found and {"word": found.word, "p": found.test.p_value},
+            "place": found,
         }
     return {
         "name": pair.name,
@@ -242,7 +242,7 @@ def _track(experiment: Experiment, track: MeasuredTrajectory) -> dict[str, Any]:
             "ends": track.intervals.get(name) or [None] * len(rows),
             "chance": track.chance.get(name),
             "band": seed_level(experiment, [track], name),
-            "test": None,
+            "place": None,
         }
         for name, rows in track.series_layers.items()
         if len(rows) == len(track.steps)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from .grid import Cell, Grid, named_columns
 from .labels import HEADLINE, SHORT, brackets, metric_label, number
-from .records import AnalysedPair, Band, Experiment, finite, verdict
+from .records import AnalysedPair, Band, Experiment, band_place, finite
 
 _HRSA_CAPTION = (
-    "Values after the final norm; in brackets the 95 % bootstrap interval over the probe's texts, then the value "
-    "two unrelated models would have (chance)."
+    "Values after the final norm of two checkpoints, on these texts; in brackets the 95 % bootstrap interval over the "
+    "probe's texts, then the mean over shuffled rows."
 )
 _BAND_CAPTION = (
-    " The seed band is {description}. “Equivalent”: two one-sided tests at 5 % place the pair within the band; “closer” and "
-    "“farther”: its whole interval lies outside, and the models are more or less alike than two seeds; “undecided”: "
-    "neither is shown. Pairs of another kind (causal language models) or on another probe set are not tested, nor are "
-    "metrics without an interval."
+    " The seed band is {description}. “Inside”: the pair's whole interval lies in the band; “closer” and “farther”: it lies "
+    "outside, and the models are more or less alike than the seeds; “across”: it crosses an end. These words describe two "
+    "checkpoints and test nothing about how they were trained. Pairs of another kind (causal language models) or on "
+    "another probe set have none, nor have metrics without an interval."
 )
 
 
@@ -27,7 +27,7 @@ def hrsa_table(experiment: Experiment) -> Grid:
     for pair in pairs:
         name = f"{pair.name} (seed band)" if _in_band(experiment, pair) else pair.name
         cells = [hrsa_cell(experiment, pair, metric) for metric in metrics]
-        rows.append((_pair_cell(pair, name), *cells))
+        rows.append((_pair_cell(experiment, pair, name), *cells))
     return Grid(
         key="hrsa",
         title="HRSA: similarity at the last layer",
@@ -89,26 +89,26 @@ def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> l
     return [(Cell("seed band", f"({band.name})"), *cells)]
 
 
-def _pair_cell(pair: AnalysedPair, name: str) -> Cell:
-    return Cell(name, f"{pair.a.reference} v {pair.b.reference}", f"probe: {pair.probe}")
+def _pair_cell(experiment: Experiment, pair: AnalysedPair, name: str) -> Cell:
+    sides = experiment.sides(pair) or f"{pair.a.reference} v {pair.b.reference}"
+    return Cell(name, sides, f"probe: {pair.probe}")
 
 
 def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
-    """A pair's value at the last layer with its interval, chance level and place to the seed band."""
+    """A pair's value at the last layer with its interval, mean over shuffled rows and place to the seed band."""
     value = pair.last.get(metric)
     bounds, chance = pair.intervals.get(metric), pair.chance.get(metric)
     return Cell(
         number(value),
         brackets(bounds),
-        "" if chance is None or value is None else f"chance {number(chance)}",
+        "" if chance is None or value is None else f"row shuffle {number(chance)}",
         _mark(experiment, pair, metric),
     )
 
 
 def _mark(experiment: Experiment, pair: AnalysedPair, metric: str) -> str:
     """Word for how a pair stands to the seed band; empty where that cannot be tested."""
-    found = verdict(pair, experiment.band, metric)
-    return found.word if found else ""
+    return band_place(pair, experiment.band, metric) or ""
 
 
 def transfer_table(experiment: Experiment) -> Grid:
@@ -129,7 +129,13 @@ def transfer_table(experiment: Experiment) -> Grid:
             values = [pair.probe_transfer.get(key) for key in fields]
             classes = pair.probe_transfer.get("classes")
             cells = [Cell(number(finite(value))) for value in values]
-            rows.append((_pair_cell(pair, pair.name), *cells, Cell("–" if classes is None else str(classes))))
+            rows.append(
+                (
+                    _pair_cell(experiment, pair, pair.name),
+                    *cells,
+                    Cell("–" if classes is None else str(classes)),
+                )
+            )
     return Grid(
         key="transfer",
         title="HRSA, function: a linear probe carried to the other model",

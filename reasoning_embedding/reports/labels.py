@@ -88,6 +88,25 @@ _NEIGHBOURS = re.compile(r"(centred_)?knn_(jaccard|mutual)(_centred)?@(\d+)")
 _ALIGNMENT = re.compile(r"cknna@(\d+)")
 
 
+_REPLICATE = re.compile(r"(?P<arm>.+?)(?P<placebo>-placebo)?(-(?P<lineage>\d+)(-seed(?P<seed>\d+))?)?")
+
+
+def replicate_label(name: str) -> str:
+    """What a reader calls an arm, a stage or a run of a replicate design.
+
+    Examples
+    --------
+    >>> replicate_label("rlvr-2"), replicate_label("sft-placebo-1-seed2")
+    ('RLVR, lineage 2', 'placebo of SFT, lineage 1, seed 2')
+    """
+    match = _REPLICATE.fullmatch(name)
+    assert match is not None  # any name matches
+    arm = training_kind(match["arm"])
+    parts = [f"placebo of {arm}" if match["placebo"] else arm]
+    parts += [f"{what} {match[what]}" for what in ("lineage", "seed") if match[what]]
+    return ", ".join(parts)
+
+
 def metric_label(metric: str) -> MetricLabel:
     """Label of a metric; one this table does not know keeps its own name and has no direction."""
     if metric in _METRICS:

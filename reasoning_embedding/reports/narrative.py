@@ -8,7 +8,8 @@ from itertools import combinations
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 
 from .labels import CKA, SCORE, brackets, metric_label, number, signed
-from .records import AnalysedPair, Band, Experiment, Run, Scores, shared_probe, verdict
+from .records import AnalysedPair, Band, Experiment, Run, Scores, band_place, shared_probe
+from .replicates import replicate_sentences
 from .tables import mean_score, task_score
 
 #: The metrics the sentences speak of: geometry at large, and neighbourhoods.
@@ -29,6 +30,7 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     representation = [(pair, _pair(pair, experiment.band)) for pair in pairs]
     title, sentences = _with_probes("Representation at the last layer", representation)
     groups = [
+        ("Arms against their placebo", replicate_sentences(experiment)),
         ("Retrieval", retrieval),
         (title, sentences + _warnings((*pairs, *tracks))),
         _with_probes("Realignment", [(track, _track(track)) for track in tracks]),
@@ -104,13 +106,15 @@ def _between_runs(experiment: Experiment) -> list[str]:
     noise = [
         (abs(score - other), run, twin)
         for (run, score), (twin, other) in combinations(scored, 2)
-        if run.backbone is not None and run.backbone == twin.backbone and run.seed != twin.seed
+        if run.backbone is not None
+        and (run.backbone, run.readout) == (twin.backbone, twin.readout)
+        and run.seed != twin.seed
     ]
     reference, base = scored[0]
     mean = "mean " if len(tasks) > 1 else ""
     found = []
     for run, score in scored[1:]:
-        if run.backbone is not None and run.backbone == reference.backbone:
+        if not _one_axis(run, reference):
             continue
         text = f"After training, {run.name} minus {reference.name} is {signed(score - base)} in {mean}{SCORE}"
         if noise:
@@ -125,6 +129,14 @@ def _between_runs(experiment: Experiment) -> list[str]:
             "No backbone was trained with two seeds, so these differences have no noise to be held against."
         )
     return found
+
+
+def _one_axis(run: Run, reference: Run) -> bool:
+    """Whether two runs differ in backbone or readout, not in both; with readouts, of one seed."""
+    if reference.readout is None:
+        return run.backbone is None or run.backbone != reference.backbone
+    changed = (run.backbone != reference.backbone) + (run.readout != reference.readout)
+    return changed == 1 and run.seed == reference.seed
 
 
 def _forms(values: Container[str], with_interval: Container[str]) -> list[str]:
@@ -149,33 +161,30 @@ def _pair(pair: AnalysedPair, band: Band | None) -> str:
 
 
 def last_values(pair: AnalysedPair, band: Band | None, metrics: Iterable[str]) -> str:
-    """Clauses on metrics at the last layer: value, interval, chance level and how it stands to the seed band."""
+    """Clauses on metrics at the last layer: value, interval, row shuffle and where it lies to the seed band."""
     parts = []
     for metric in metrics:
         value, chance = pair.last.get(metric), pair.chance.get(metric)
         if value is not None:
             text = f"{metric_label(metric).title} {number(value)} {brackets(pair.intervals.get(metric))}".rstrip()
-            text += "" if chance is None else f" (chance {number(chance)})"
+            text += "" if chance is None else f" (row shuffle {number(chance)})"
             parts.append(text + _against_band(pair, band, metric))
     return "; ".join(parts)
 
 
 def _against_band(pair: AnalysedPair, band: Band | None, metric: str) -> str:
-    """Clause on how a pair stands to the seed band, with the test behind it; empty where there is none."""
-    place = verdict(pair, band, metric)
+    """Clause on where a pair lies to the seed band; empty where it cannot be placed."""
+    place = band_place(pair, band, metric)
     if place is None or band is None:
         return ""
+    seeds = "the pair of seeds" if len(band.pairs) == 1 else "the pairs of seeds"
     words = {
-        "equivalent": "equivalent to a change of seed",
-        "closer": "more alike than two seeds",
-        "farther": "less alike than two seeds",
-        "undecided": "neither equivalent to nor different from a change of seed",
+        "inside": f"inside the range of {seeds}",
+        "closer": f"more alike than {seeds}",
+        "farther": f"less alike than {seeds}",
+        "across": f"across an end of the range of {seeds}",
     }
-    p = place.test.p_value
-    test = f"TOST p = {p:.2g}" if p >= 0.001 else "TOST p < 0.001"
-    if place.word in ("closer", "farther"):
-        test = "the whole interval lies outside"
-    return f", {words[place.word]} (band {brackets(band.shown(metric))}, {test})"
+    return f", {words[place]} (band {brackets(band.shown(metric))})"
 
 
 def _track(track: MeasuredTrajectory) -> str:

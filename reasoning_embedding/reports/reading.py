@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from reasoning_embedding.checkpoints.layout import ExperimentFolder, RunFolder, step_name
 from reasoning_embedding.checkpoints.run_records import read_manifest, read_settings
 from reasoning_embedding.checkpoints.scores import FILE as SCORES
@@ -17,6 +19,7 @@ from reasoning_embedding.checkpoints.scores import (
     read_best,
     scores_by_step,
 )
+from reasoning_embedding.config.replicates import Replicates
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json, read_json_lines
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary, find_trajectories
@@ -70,7 +73,7 @@ def read_experiment(folder: Path) -> Experiment:
         missing.append("config.resolved.json: names, seeds and the seed band are guessed from the folders")
     runs = (_read_run(RunFolder(folder), config, missing),) if is_run else _read_runs(paths, config, missing)
     analysis = config.get("analysis") or {}
-    pairs = _read_pairs(paths, analysis, missing)
+    pairs = _by_readout(_read_pairs(paths, analysis, missing), runs)
     trajectories = _read_trajectories(paths, analysis, missing)
     baselines = {} if is_run else _read_baselines(paths, config, missing)
     if not pairs and not analysis.get("pairs"):
@@ -93,7 +96,20 @@ def read_experiment(folder: Path) -> Experiment:
         seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
         contamination=read_json(paths.contamination, default={}),
+        replicates=_read_design(config, folder),
     )
+
+
+def _read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+    section = config.get("replicates")
+    if section is None:
+        return None
+    try:
+        return Replicates.model_validate(section)
+    except ValidationError as error:
+        what = f"its section 'replicates' describes no design ({error.errors()[0]['msg']})"
+        todo = "run the experiment again with its configuration"
+        raise InputError(what, where=str(RunFolder(folder).config_json), todo=todo) from error
 
 
 def read_sweep(folder: Path) -> SweepRecord:
@@ -288,6 +304,7 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         name=str(entry.get("name") or name),
         backbone=backbone_name(entry),
         seed=entry.get("seed"),
+        readout=entry.get("readout"),
         metrics=_read_log(paths.metrics, missing),
         scores=scores,
         manifest=read_manifest(paths),
@@ -336,6 +353,8 @@ def _read_backbones(
                 gates=measured,
                 thresholds=_numbers(gates.get("thresholds") or {}),
                 metrics=_read_log(stage.metrics, missing),
+                weight_change=finite((provenance.get("weight_change") or {}).get("norm")),
+                live_updates=provenance.get("live_updates"),
             )
         )
     return tuple(backbones)
@@ -354,6 +373,19 @@ def _read_pairs(
         f"analysed pair {name!r}: pairs/{name}.json is not there" for name in names if name not in found
     )
     return tuple(_read_pair(found[name]) for name in _in_order(names, found))
+
+
+def _by_readout(pairs: tuple[AnalysedPair, ...], runs: Iterable[Run]) -> tuple[AnalysedPair, ...]:
+    """Pairs in the order of their readouts, where the experiment compares several; models without one first."""
+    readouts = {run.name: run.readout for run in runs if run.readout is not None}
+    order = list(dict.fromkeys(readouts.values()))
+
+    def place(pair: AnalysedPair) -> int:
+        names = [model.reference.removeprefix("run:").partition("@")[0] for model in (pair.a, pair.b)]
+        # Of two readouts the later one: the others are held against the first.
+        return max(order.index(readouts[name]) if name in readouts else -1 for name in names)
+
+    return tuple(sorted(pairs, key=place))
 
 
 def _read_trajectories(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scipy.special import stdtrit
 
+from reasoning_embedding.config.replicates import Replicates, grown_stage
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory, ProbeSummary
-from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence, equivalence_of_estimate
+from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std, seed_band
 
 from .labels import metric_label
@@ -65,6 +66,8 @@ class Run:
     manifest: dict[str, Any] = field(default_factory=dict)
     compressed: tuple[Scores, ...] = ()
     """Of truncated and quantized vectors, whose ``settings`` say what was kept."""
+    readout: str | None = None
+    """Name of its readout, where the experiment compares several."""
     best_step: int | None = None
     """Step that the run's own evaluation chose; None where it was not scored while it trained."""
 
@@ -91,6 +94,10 @@ class GrownBackbone:
     """One measurement a format; the first is of the format the stage was taught, which gates hold for."""
     thresholds: dict[str, float]
     metrics: tuple[dict[str, Any], ...]
+    weight_change: float | None = None
+    """Norm of the change from the parent's weights."""
+    live_updates: int | None = None
+    """Of RLVR: steps in which the samples of some prompt were rewarded differently."""
 
 
 @dataclass(frozen=True)
@@ -202,30 +209,17 @@ class Band:
         return [value for pair in self.pairs if (value := pair.last.get(metric)) is not None]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a pair stands to the seed band: two one-sided tests of equivalence.
-
-    Parameters
-    ----------
-    word : {"equivalent", "closer", "farther", "undecided"}
-        ``equivalent``: both tests reject at 5 %, so it lies within the band; ``closer`` and ``farther``: the whole
-        95 % interval lies outside, and the models are more or less alike than two seeds; else ``undecided``.
-    test : Equivalence
-        Of the value less the middle of the band, against half the band's width.
-    """
-
-    word: Literal["equivalent", "closer", "farther", "undecided"]
-    test: Equivalence
+#: Where a pair's interval lies to the seed band.
+Place = Literal["inside", "closer", "farther", "across"]
 
 
-def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | None:
-    """Test whether a pair's last layer lies within the seed band.
+def band_place(pair: AnalysedPair, band: Band | None, metric: str) -> Place | None:
+    """Say where a pair's 95 % interval at the last layer lies to the seed band; a description, no test.
 
     Parameters
     ----------
     pair : AnalysedPair
-        Not tested where it is itself part of the band.
+        Not placed where it is itself part of the band.
     band : Band or None
         What a change of seed does.
     metric : str
@@ -233,35 +227,29 @@ def verdict(pair: AnalysedPair, band: Band | None, metric: str) -> Verdict | Non
 
     Returns
     -------
-    Verdict or None
-        None where either has no interval, the metric no direction, or the band does not apply.
+    {"inside", "closer", "farther", "across"} or None
+        ``inside``: the whole interval; ``closer`` and ``farther``: it lies outside, and the models are more or less alike
+        than the pairs of seeds; ``across``: it crosses an end. None where either has no interval, the metric no direction,
+        or the band does not apply.
 
     Notes
     -----
-    The standard error is that of a normal estimate with the pair's interval, with texts less one degrees of freedom.
+    The band is no margin: few seeds make it wide. What a kind of training does is asked over lineages
+    (:mod:`.replicates`); these words are about two checkpoints, on these texts.
     """
-    value, bounds = pair.last.get(metric), pair.intervals.get(metric)
-    direction = metric_label(metric).higher_is_closer
-    if band is None or value is None or bounds is None or direction is None:
+    bounds, direction = pair.intervals.get(metric), metric_label(metric).higher_is_closer
+    if band is None or pair.last.get(metric) is None or bounds is None or direction is None:
         return None
     if pair in band.pairs or not band.comparable(pair):
         return None
-    low, high = band.ends(metric) or (0.0, 0.0)
-    if not low < high:
+    ends = band.ends(metric)
+    if ends is None or not ends[0] < ends[1]:
         return None
-    test = equivalence_of_estimate(
-        value - (low + high) / 2,
-        (bounds[1] - bounds[0]) / (2 * HALF_WIDTH),
-        max(1, (pair.probe.texts or 2) - 1),
-        (high - low) / 2,
-        method="bootstrap",
-        n=pair.probe.texts or 0,
-    )
-    if test.place == "within":
-        return Verdict("equivalent", test)
-    if test.place == "open":
-        return Verdict("undecided", test)
-    return Verdict("closer" if (test.estimate > 0) == direction else "farther", test)
+    if ends[0] <= bounds[0] and bounds[1] <= ends[1]:
+        return "inside"
+    if bounds[0] <= ends[1] and ends[0] <= bounds[1]:
+        return "across"
+    return "closer" if (bounds[0] > ends[1]) == direction else "farther"
 
 
 @dataclass(frozen=True)
@@ -282,6 +270,30 @@ class Experiment:
     """What a full report would show and this folder does not hold, one sentence each."""
     contamination: dict[str, Any] = field(default_factory=dict)
     """``contamination.json``: evaluation texts that also stand in the training data, by task."""
+    replicates: Replicates | None = None
+    """The design, where lineages were grown again."""
+
+    @property
+    def stage_of_run(self) -> dict[str, str]:
+        """Stage of every run of a replicate design, both as one lineage's are called in its template."""
+        if self.replicates is None:
+            return {}
+        first, stages = self.replicates.run("", 1, 1), {}
+        for run in self.runs:
+            if run.backbone is not None and run.name.endswith(first):
+                stages[run.name.removesuffix(first)] = run.backbone.removesuffix(grown_stage("", 1))
+        return stages
+
+    @property
+    def own_bases(self) -> bool:
+        """Whether every lineage of a replicate design has a base of its own; else all arms grew from one that was given."""
+        if self.replicates is None:
+            return False
+        names = {
+            self.replicates.run(self.replicates.base, lineage, 1) for lineage, _ in self.replicates.cells
+        }
+        bases = {run.backbone for run in self.runs if run.name in names}
+        return len(bases) == len(names)
 
     @property
     def band(self) -> Band | None:
@@ -291,13 +303,31 @@ class Experiment:
 
     @property
     def looks(self) -> dict[str, tuple[int, int]]:
-        """Colour and style of each run in the page's charts: runs of one backbone share the colour."""
-        kinds = [run.backbone or run.name for run in self.runs]
+        """Colour and style of each run in the page's charts: runs of one backbone and readout share the colour."""
+        kinds = [(run.backbone or run.name, run.readout) for run in self.runs]
         order = list(dict.fromkeys(kinds))
         return {
             run.name: (order.index(kind), kinds[:place].count(kind))
             for place, (run, kind) in enumerate(zip(self.runs, kinds, strict=True))
         }
+
+    def sides(self, pair: AnalysedPair) -> str:
+        """What the two runs of a pair are: backbone, readout and seed, each once where both have it.
+
+        Empty where the experiment compares no readouts, or a side is none of its runs.
+        """
+        runs = {run.name: run for run in self.runs}
+        sides = [
+            runs.get(model.reference.removeprefix("run:").partition("@")[0]) for model in (pair.a, pair.b)
+        ]
+        axes = [
+            (run.backbone or run.name, run.readout, f"seed {run.seed}")
+            for run in sides
+            if run and run.readout
+        ]
+        if len(axes) < 2:
+            return ""
+        return ", ".join(a if a == b else f"{a} v {b}" for a, b in zip(*axes, strict=True))
 
     @property
     def band_first(self) -> list[AnalysedPair]:

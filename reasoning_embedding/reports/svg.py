@@ -280,7 +280,7 @@ def _line_legend(chart: LineChart) -> str:
             entries.setdefault((line.name, line.colour, line.style), entry)
     found = list(entries.values())
     if any(panel.chance is not None for panel in chart.panels):
-        found.append(('<line class="chance" x1="1" y1="6" x2="27" y2="6"/>', "chance"))
+        found.append(('<line class="chance" x1="1" y1="6" x2="27" y2="6"/>', "row shuffle"))
     for label in dict.fromkeys(panel.band_label for panel in chart.panels if panel.band):
         found.append(('<rect class="band" x="4" y="0" width="20" height="12"/>', label))
     return _legend(found)

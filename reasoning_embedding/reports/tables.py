@@ -34,7 +34,7 @@ def score_table(experiment: Experiment) -> Grid:
         if run.scores:
             steps = f"step {run.last.step}" if run.last else ""
             seed = f"seed {run.seed}" if run.seed is not None else ""
-            name = Cell(run.name, ", ".join(part for part in (steps, seed) if part))
+            name = Cell(run.name, ", ".join(part for part in (run.readout, steps, seed) if part))
             rows.append((name, *_score_cells(run.first, run.last, tasks, finals)))
     runs = len(rows)
     for name, scores in experiment.baselines.items():

@@ -17,7 +17,7 @@ from reasoning_embedding.checkpoints import RunFolder, SweepFolder
 from reasoning_embedding.checkpoints.locks import is_held, take_turns
 from reasoning_embedding.checkpoints.scores import read_best, scores_by_step
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import atomic_write, read_json, read_json_lines, write_json
+from reasoning_embedding.files import atomic_write, hash_file, read_json, read_json_lines, write_json
 
 State = Literal["waiting", "submitted", "running", "interrupted", "failed", "finished"]
 
@@ -51,12 +51,19 @@ class SweepLedger:
         with take_turns(self.folder.path / ".lock-write"):  # parts of a sweep start at the same moment
             if text is not None:
                 atomic_write(self.folder.config_yaml, text)
-            write_json(self.folder.config_json, config.resolved_json(sweep))
+            write_json(self.folder.config_json, config.resolved_json(sweep), summed=True)
             for run in runs:
-                if not (file := self.folder.config_file(run.name)).exists():
+                if not _is_of((file := self.folder.config_file(run.name)), run.config):
                     atomic_write(file, config.to_yaml(run.config))
-            points = [{"name": run.name, "point": run.point} for run in runs]
-            write_json(self.folder.index, {"runs": points})
+            points = [
+                {
+                    "name": run.name,
+                    "point": run.point,
+                    "config_sha256": hash_file(self.folder.config_file(run.name)),
+                }
+                for run in runs
+            ]
+            write_json(self.folder.index, {"runs": points}, summed=True)
 
     def runs(self) -> list[config.SweepRun]:
         """Read the runs back.
@@ -64,13 +71,21 @@ class SweepLedger:
         Raises
         ------
         InputError
-            If this is no sweep's folder.
+            If this is no sweep's folder, or a run's configuration there is not the one that was written.
         """
         index = _read(self.folder.index)
         if "runs" not in index:
             raise InputError(
                 "no sweep lies here", where=str(self.folder.path), todo="run `rembed sweep CONFIG` first"
             )
+        for entry in index["runs"]:
+            file, wanted = self.folder.config_file(entry["name"]), entry.get("config_sha256")
+            if wanted is not None and not (file.is_file() and hash_file(file) == wanted):
+                raise InputError(
+                    "the file was changed after it was written",
+                    where=str(file),
+                    todo="run `rembed sweep CONFIG` again, which writes it anew",
+                )
         return [
             config.SweepRun(
                 entry["name"],
@@ -82,7 +97,7 @@ class SweepLedger:
 
     def record(self, name: str, state: Literal["submitted", "failed", "finished"], note: str = "") -> None:
         """Note how a run ended, or where it was submitted."""
-        write_json(self.folder.record(name), {"state": state, "note": note})
+        write_json(self.folder.record(name), {"state": state, "note": note}, summed=True)
 
     def forget(self, name: str) -> None:
         """Let a run count as neither failed nor submitted, because it is started now."""
@@ -109,6 +124,15 @@ class SweepLedger:
         value = measured(folder, sweep.metric) if state == "finished" else None
         best = read_best(folder) if state == "finished" else None
         return Outcome(run, state, value, max(folder.steps(), default=None), note, (best or {}).get("step"))
+
+
+def _is_of(file: Path, settings: config.RunConfig) -> bool:
+    """Whether a file holds these settings; a damaged one would train something else under the run's name."""
+    try:
+        there = config.load_config(file, expect=config.RunConfig).config if file.exists() else None
+    except InputError:
+        return False
+    return there is not None and config.resolved_json(there) == config.resolved_json(settings)
 
 
 def trained(run: RunFolder) -> bool:

@@ -19,7 +19,7 @@ from reasoning_embedding.isolation import threads
 from reasoning_embedding.progress import Report
 
 from .memory_mode import choose_memory_mode
-from .metrics import Metrics, Throughput
+from .metrics import Metrics, Throughput, set_scores_aside
 from .optimizers import learning_rate_at
 from .out_of_memory import explain_out_of_memory
 from .run_folder import describe_run, repair, starting_point
@@ -126,6 +126,10 @@ def _train(
     if start >= steps:
         if world.is_main:
             repair(prepared, text, report)
+            if begin.rescored:
+                report(
+                    f"the scores it took stay those of its own evaluation: `rembed evaluate {run.path}` takes others"
+                )
         report(f"finished before: {run.path}")
         return
     if examine is not None and start == 0 and world.is_main:
@@ -139,12 +143,17 @@ def _train(
     selection, first_scores = None, None
     if settings.evaluation is not None and score is not None:
         selection = Selection(settings.evaluation, score, run, world, steps=steps, report=report)
-        if start == 0:
-            first_scores = selection.begin(engine.full_embedder())
+        if start == 0 or begin.rescored:
+            first_scores = selection.begin(engine.full_embedder(), start)
 
     saved = set(checkpoint_steps(settings.checkpoints, steps))
     if world.is_main:
         prepared.require_space([step for step in {0, *saved} if step > start or start == step == 0])
+        if begin.rescored and first_scores is not None:
+            report(
+                f"evaluation changed: the scores before step {start} are set aside, and step {start} is scored anew"
+            )
+            set_scores_aside(run, start, first_scores, report)
         describe_run(prepared, text, memory)
     if start == 0:
         prepared.save(0)
@@ -153,7 +162,7 @@ def _train(
         trackers = open_trackers(settings, run, first=start, report=report)
         every = settings.logging.every
         metrics = Metrics(run, steps=steps, first=start, every=every, trackers=trackers, report=report)
-        if selection is not None and first_scores is not None:
+        if selection is not None and first_scores is not None and start == 0:
             metrics.write({"step": 0, "evaluation": first_scores})
             selection.write()
     if selection is not None and start > 0:

@@ -19,6 +19,7 @@ from reasoning_embedding.files import (
     atomic_write,
     explain_disk_errors,
     json_line,
+    read_json_lines,
     read_json_lines_as_written,
 )
 from reasoning_embedding.planning.devices import find_device
@@ -128,6 +129,33 @@ def cut_log(run: RunFolder, last: int, report: Report) -> None:
         elif last and record["step"] <= last:
             kept.append(line)
     atomic_write(run.metrics, "".join(kept))
+
+
+def set_scores_aside(run: RunFolder, step: int, scores: dict[str, float], report: Report) -> None:
+    """Let the log of a run begin its scores anew at a step: those of other tasks are no curve with what follows.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run. Its older scores stay in ``metrics.jsonl`` under ``evaluation_before``; ``best.json``, which they
+        chose, goes.
+    step : int
+        The step that is scored anew; later lines are cut off.
+    scores : dict
+        Its scores.
+    report : callable
+        Takes a line a damaged one.
+    """
+    cut_log(run, step, report)
+    records = read_json_lines(run.metrics)
+    for record in records:
+        if "evaluation" in record:
+            record["evaluation_before"] = [*record.get("evaluation_before", []), record.pop("evaluation")]
+    if not records or records[-1]["step"] != step:
+        records.append({"step": step})
+    records[-1]["evaluation"] = scores
+    atomic_write(run.metrics, "".join(map(json_line, records)), exact=True)
+    run.best.unlink(missing_ok=True)
 
 
 class Throughput:

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,12 +48,15 @@ class StartingPoint:
         Fingerprint of the rows that it was trained on, and after a ``+`` of a teacher's vectors, where that is known.
     schedule : dict or None
         What its rates came from, where that is known; see :func:`schedule_record`.
+    rescored : bool
+        Whether its ``evaluation`` is another than the one that its log was scored with.
     """
 
     settings: config.RunConfig
     step: int = 0
     data: str | None = None
     schedule: dict[str, Any] | None = None
+    rescored: bool = False
 
     def check_data(self, rows: str, teacher: str | None = None) -> None:
         """Refuse rows, or a teacher's vectors, that are not those the run was trained on.
@@ -153,13 +156,14 @@ def starting_point(
         )
     saved = _saved_settings(run, settings, report)
     changed: list[str] = []
+    rescored = False
     if saved is not None:
         settings, kept = config.as_begun(saved, settings)
         if kept:
             report(f"the run there was begun with {', '.join(kept)}, a default of then; it keeps it")
-        changed = [
-            key for key in config.changed_since(saved, settings) if not _may_change(key, run, settings)
-        ]
+        found = config.changed_since(saved, settings)
+        rescored = any(config.is_scoring(key) for key in found)
+        changed = [key for key in found if not config.is_scoring(key) and not _may_change(key, run, settings)]
         if other := [key for key in changed if not config.is_schedule(key) and not config.is_place(key)]:
             _refuse_settings(run, other)
     problems = []
@@ -178,7 +182,7 @@ def starting_point(
             report(problem)
         if problems:
             report(f"the run goes on from step {step}, the newest that is whole")
-        return start
+        return replace(start, rescored=settings.evaluation is not None and (rescored or start.rescored))
     if problems:
         raise InputError(
             f"no saved state can be used; {'; '.join(problems)}",
@@ -224,7 +228,7 @@ def _refuse_settings(run: RunFolder, changed: list[str]) -> NoReturn:
         f"the run there had other settings ({', '.join(changed)})",
         where=str(run.config_json),
         todo="resume with the same config, or choose another name (rembed config diff shows the difference); "
-        "threads, packs, memory and what is logged may change",
+        "threads, packs, memory, what is logged and what is scored may change",
     )
 
 
@@ -258,7 +262,10 @@ def _look_at(
         return None, problem
     said = f"{folder} is of an older version and has no sums: it is taken as it is" if old else ""
     data = record.get("data") or _fingerprint_of_manifest(run)
-    return StartingPoint(settings, step, data, record.get("schedule")), said
+    # Where the settings are gone, the state tells what the log was scored with; older ones do not.
+    scoring = config.scoring_digest(masked(config.resolved_json(settings)))
+    rescored = not known and record.get("scoring", scoring) != scoring
+    return StartingPoint(settings, step, data, record.get("schedule"), rescored), said
 
 
 def _other_settings(saved: Any, provenance: dict[str, Any], settings: config.RunConfig) -> list[str]:

@@ -55,8 +55,15 @@ class Selection:
         self._steps, self._report = steps, report
         self._best: tuple[float, int] | None = None
 
-    def begin(self, embedder: Embedder) -> dict[str, float]:
-        """Score step 0, before anything is written, so that a faulty task or name costs nothing.
+    def begin(self, embedder: Embedder, step: int = 0) -> dict[str, float]:
+        """Score the step it starts at, before anything is written, so that a faulty task or name costs nothing.
+
+        Parameters
+        ----------
+        embedder : Embedder
+            The model.
+        step : int
+            0, or the step from which other tasks than before are scored.
 
         Returns
         -------
@@ -68,7 +75,7 @@ class Selection:
         InputError
             If ``select`` is no score of these tasks.
         """
-        scores = self._measure(embedder, 0)
+        scores = self._measure(embedder, step)
         select = self._settings.select
         if max_over_ranks(int(self._world.is_main and select not in scores), self._world):
             near = [name for name in scores if name.partition(":")[0] == select.partition(":")[0]]
@@ -78,7 +85,7 @@ class Selection:
                 where="evaluation.select",
                 todo=f"scores here: {', '.join(names)}; TASK:METRIC for a task's other metrics",
             )
-        self._consider(0, scores)
+        self._consider(step, scores)
         return self._shown(scores)
 
     def resume(self, start: int) -> None:

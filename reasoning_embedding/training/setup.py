@@ -154,11 +154,13 @@ class PreparedRun:
             )
             adapters = trainable(self.embedder) if self.settings.training.lora is not None else {}
             kept = {name: weights[name] for name in adapters}
+            settings = masked(config.resolved_json(self.settings))
             record = {
                 "step": step,
                 "loss": self.loss.state(),
                 "checkpoint": (read_provenance(self.run.checkpoint(step)) or {})["content_hash"],
-                "settings": config.digests(masked(config.resolved_json(self.settings))),
+                "settings": config.digests(settings),
+                "scoring": config.scoring_digest(settings),
                 "data": self.data_fingerprint,
                 "schedule": schedule_record(self.settings.training, self.plan.steps),
             }

@@ -17,7 +17,7 @@ from reasoning_embedding.checkpoints.models import open_embedder
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve
 from reasoning_embedding.cli.main import app
 from reasoning_embedding.errors import InputError, SetupError
-from tests.factories import write_lines, write_tiny_backbone
+from tests.factories import run_settings, write_lines, write_tiny_backbone
 from tests.hub_server import Commit, HubServer
 
 REPO = "lab/tiny"
@@ -119,7 +119,8 @@ def test_what_the_hub_does_not_have_is_named(
     code, said = MISTAKES[reference]
     (tmp_path / "texts.txt").write_text("red cat\n")
     words = ["-t", beir] if verb == "evaluate" else [tmp_path / "texts.txt"]
-    result = _rembed(verb, reference, *words, "-o", tmp_path / "out")
+    name = "out" if verb == "evaluate" else "out.npy"
+    result = _rembed(verb, reference, *words, "-o", tmp_path / name)
     assert result.exit_code == code, result.output
     assert said in " ".join(result.output.split())
 
@@ -180,3 +181,75 @@ def test_other_verbs_take_a_revision_too(hub: HubServer, tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     merged = open_embedder(resolve(str(tmp_path / "merges" / "hub" / "models" / "slerp")))
     assert merged.encode(["red cat"]).shape == (1, 32)
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "probe.jsonl", [{"text": f"red {word} and a {word}"} for word in WORDS])
+
+
+@pytest.mark.slow
+def test_models_of_the_hub_are_analysed_and_tracked(hub: HubServer, probe: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
+    result = _rembed("analyze", f"{REPO}@v1", f"{REPO}@main", "--probe", probe, "-o", tmp_path / "analysis")
+    assert result.exit_code == 0, result.output
+    words = ["track", f"{REPO}@v1", f"{REPO}@main", "--probe", probe, "-o", tmp_path / "track.parquet"]
+    result = _rembed(*words)
+    assert result.exit_code == 0, result.output
+    assert {0, 1} <= set(pd.read_parquet(tmp_path / "track.parquet")["step"])
+    result = _rembed(*words[:2], f"{REPO}@v9", *words[3:])
+    assert result.exit_code == 2
+    assert f"{REPO}@v9: cannot load this checkpoint: v9 is not a valid git identifier" in result.output
+
+
+def test_two_revisions_are_compared_query_by_query(hub: HubServer, beir: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--compare", f"{REPO}@v1", f"{REPO}@main", "-t", beir, "-o", tmp_path / "compared"]
+    result = _rembed(*words)
+    assert result.exit_code == 0, result.output
+    assert list((tmp_path / "compared").rglob("*.csv"))
+
+
+def test_a_model_of_the_hub_is_a_teacher(hub: HubServer, versions: list[Path], tmp_path: Path) -> None:
+    scored = []
+    for number, reference in enumerate((f"{REPO}@v1", versions[0])):
+        output = tmp_path / f"scored-{number}.jsonl"
+        result = _rembed("data", "score", reference, _rows(tmp_path), "-o", output)
+        assert result.exit_code == 0, result.output
+        scored.append([json.loads(line)["pos_scores"] for line in output.read_text().splitlines()])
+    np.testing.assert_allclose(scored[0], scored[1], atol=2e-6)
+
+
+def test_a_run_starts_from_a_revision(hub: HubServer, tmp_path: Path) -> None:
+    settings = run_settings(
+        name="adapted",
+        output_dir=str(tmp_path / "runs"),
+        backbone={"kind": "pretrained", "path": REPO, "revision": "v1"},
+        data={"sources": [{"kind": "files", "path": str(_rows(tmp_path))}], "negatives": 0},
+        training={"batch_size": 4, "steps": 2, "precision": "fp32", "threads": 1},
+        logging={"tensorboard": False},
+    )
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    result = _rembed("train", tmp_path / "run.yaml")
+    assert result.exit_code == 0, result.output
+    start = open_embedder(resolve(str(tmp_path / "runs" / "adapted") + "@0"))
+    np.testing.assert_allclose(
+        start.encode(["red cat"]), open_embedder(resolve(f"{REPO}@v1")).encode(["red cat"]), atol=2e-6
+    )
+
+
+@pytest.mark.slow
+def test_what_was_made_here_is_published_again_and_nothing_else(
+    hub: HubServer, versions: list[Path], tmp_path: Path
+) -> None:
+    """Of a model of others nothing says what it was made of, and its card would be empty."""
+    result = _rembed("publish", f"{REPO}@v1", "--repo", "me/copy")
+    assert result.exit_code == 2
+    assert "provenance" in result.output
+    ours = _files(versions[0]) | {"provenance.json": (versions[0] / "provenance.json").read_bytes()}
+    hub.create("lab/ours").add("main", Commit(ours, "first", "me", None))
+    result = _rembed("publish", "lab/ours@main", "--repo", "me/copy")
+    assert result.exit_code == 0, result.output
+    exported = tmp_path / "publish" / "me" / "copy" / "main"
+    np.testing.assert_allclose(_vectors(exported), _vectors(versions[0]), atol=2e-6)
+    assert "nothing was uploaded" in result.output

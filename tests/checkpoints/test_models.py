@@ -273,35 +273,3 @@ def test_evaluate_needs_a_folder_for_a_model_of_others(tmp_path: Path, bert: Pat
     result = CliRunner().invoke(app, ["evaluate", str(bert), "-t", str(task)])
     assert result.exit_code == 2
     assert "name one: -o FOLDER" in result.output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("limit", "cranfield"), [(256, 0.50585), (512, 0.50331)])
-def test_a_published_embedder_has_its_published_scores(
-    tmp_path: Path, real_models: Path, real_data: Path, limit: int, cranfield: float
-) -> None:
-    """all-MiniLM-L6-v2: 82.03 on STSBenchmark as published, and cranfield at its own limit of 256 tokens and at 512."""
-    from reasoning_embedding import config
-    from reasoning_embedding.evaluation.asking import ModelPrompts
-    from reasoning_embedding.evaluation.run import evaluate
-
-    tasks = [
-        {"kind": "beir", "path": str(real_data / "derived" / "beir" / "cranfield")},
-        {"kind": "sts", "path": str(real_data / "stsb" / "stsb-en-test.csv")},
-    ]
-    settings = config.Evaluation.model_validate({"tasks": tasks})
-    model = _open(real_models / "minilm")
-    assert isinstance(model, LibraryEmbedder)
-    assert model.model.max_seq_length == 256
-    model.model.max_seq_length = limit
-    scores = evaluate(
-        model,
-        settings,
-        tmp_path,
-        model_name="minilm",
-        revision=str(limit),
-        step=None,
-        own_prompts=ModelPrompts(model.prompts),
-    )
-    found = {entry["task"]: entry["main_score"] for entry in scores["tasks"]}
-    assert found == pytest.approx({"cranfield": cranfield, "stsb-en-test": 0.82032}, abs=2e-5)

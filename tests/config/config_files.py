@@ -49,7 +49,7 @@ evaluation:
 analysis:
   probe: {kind: world}
   pairs:
-    - {name: p, a: "run:one@last", b: "run:two@last"}
+    - {name: p, a: "there/theone", b: "run:two@last"}
   realignment:
     - {name: r, run: one, against: first}
   seed_band: p

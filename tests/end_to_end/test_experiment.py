@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
-from reasoning_embedding.config import Evaluation, ExperimentConfig, load_config
+from reasoning_embedding.config import Evaluation, ExperimentConfig, load_config, resolved_json
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import ReasoningEmbeddingError
 from reasoning_embedding.experiments import scoring
 from reasoning_embedding.experiments.records import StageRecords
+from reasoning_embedding.experiments.runner import read_experiment as read_experiment_settings
 from reasoning_embedding.experiments.stages import plan_stages
+from reasoning_embedding.files import write_json
 from reasoning_embedding.hrsa.trajectory import read_trajectories
+from reasoning_embedding.reports.reading import read_experiment
+from tests.damage import damaged_files, is_refused, reading, same_or_refused
 
 Rembed = Callable[..., Any]
 
@@ -126,6 +130,37 @@ def test_an_experiment_runs_once_and_every_verb_reads_it(
     assert np.load(tmp_path / "vectors.npy").shape == (2, 32)
     assert "report: " in rembed("report", finished.path).output
     assert "one" in rembed("runs", "ls", finished.path).output
+
+
+def test_a_byte_of_any_file(experiment: Path, finished: ExperimentFolder) -> None:
+    """Readers of an experiment give the same or refuse, and running it again does what was damaged anew."""
+    settings = load_config(experiment, expect=ExperimentConfig).config
+    write_json(finished.config_json, resolved_json(settings), summed=True)
+
+    def numbers() -> dict[str, Any]:
+        return {
+            "settings": reading(lambda: read_experiment_settings(finished)),
+            "page": reading(lambda: repr(read_experiment(finished.path))),
+        }
+
+    def all_done() -> bool:
+        stages = plan_stages(settings)
+        records = StageRecords(finished, stages)
+        return all(reading(lambda name=stage.name: records.is_done(name)) is True for stage in stages)
+
+    wanted, seen = numbers(), 0
+    assert not any(map(is_refused, wanted.values()))
+    assert all_done()
+    results = (finished.track, finished.contamination, *finished.pairs.glob("*.json"))
+    for file in damaged_files(finished.path):
+        found = numbers()
+        assert same_or_refused(found, wanted), file
+        seen += found != wanted
+        # What an experiment made is done again; a run's own records are repaired by resuming it.
+        if file in results or file.name == "scores.json" or file.name == "model.safetensors":
+            last = file.parent.name in ("step-000004", *finished.baseline_names()) or file in results
+            assert not (last and all_done()), f"{file} was not missed"
+    assert seen > 10
 
 
 def test_a_stage_that_fails_says_why(

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.embedder import load_embedder
+from reasoning_embedding.checkpoints.run_records import read_settings
+from reasoning_embedding.checkpoints.scores import load_scores
+from reasoning_embedding.cli.main import app
+from reasoning_embedding.hrsa.trajectory import find_trajectories
+from reasoning_embedding.reports.reading import read_merge, read_merge_tensors
+from tests.damage import damaged_files, is_refused, reading, same_or_refused
+from tests.factories import flip
 from tests.merging.merge_models import save_embedder
 
 PATH = """\
@@ -51,6 +63,51 @@ def write(root: Path, text: str, name: str = "merge") -> Path:
     return path
 
 
+def _damage(config: Path, folder: Path, rembed: Callable[..., Any]) -> None:
+    """A byte of any file of a merge: its readers give the same or refuse, and the same command never gives others."""
+    points = read_merge(folder)["points"]
+
+    def numbers() -> dict[str, Any]:
+        found = {
+            "settings": reading(lambda: read_settings(RunFolder(folder))),
+            "merge": reading(lambda: read_merge(folder)),
+            "track": reading(lambda: repr(find_trajectories(folder))),
+        }
+        for point in points:
+            name = point["name"]
+            found[f"tensors of {name}"] = reading(lambda point=point: read_merge_tensors(folder, point))
+            found[f"scores of {name}"] = reading(lambda name=name: load_scores(folder / "evaluation" / name))
+        for model in sorted(folder.rglob("modules.json")):
+            found[f"vectors of {model.parent.name}"] = reading(
+                lambda model=model: load_embedder(model.parent).encode(["red cat"]).tolist()
+            )
+        return found
+
+    wanted, unread = numbers(), set()
+    assert len(wanted) > 10
+    assert not any(map(is_refused, wanted.values()))
+    for file in damaged_files(folder):
+        found = numbers()
+        assert same_or_refused(found, wanted), file
+        if found == wanted:
+            unread.add(file.name)
+    assert not unread & {
+        "model.safetensors",
+        "track.parquet",
+        "merge.json",
+    }  # activations of a cache have sums too
+
+    [model] = [file for file in folder.rglob("model.safetensors") if file.parent.name == "slerp-0.5"]
+    for file in (model, folder / "evaluation" / "slerp-0.5" / "scores.json"):
+        flip(file, file.stat().st_size // 2)
+        result = CliRunner().invoke(app, ["merge", str(config)])
+        if result.exit_code:
+            assert result.exit_code == 2, result.output
+            assert "-> " in result.output
+            flip(file, file.stat().st_size // 2)
+        assert numbers() == wanted, file
+
+
 def test_a_path_is_merged_scored_analysed_and_shown_once(root, rembed):
     config = write(root, PATH.format(root=root), "path")
     folder = root / "merges" / "path"
@@ -77,6 +134,7 @@ def test_a_path_is_merged_scored_analysed_and_shown_once(root, rembed):
     assert "<svg" in page
     assert (folder / "report" / "path.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "hrsa" / "track.parquet").is_file()
+    _damage(config, folder, rembed)
 
     files = {path: path.stat().st_mtime_ns for path in (folder / "models").rglob("*") if path.is_file()}
     shutil.rmtree(folder / "models" / "linear-0.5")

@@ -15,6 +15,8 @@ import pytest
 from typer.testing import Result
 
 from reasoning_embedding.checkpoints.embedder import load_embedder
+from tests.damage import damaged_files, is_refused, reading
+from tests.factories import flip
 from tests.hub_server import HubServer
 
 REPO = "lab/tiny"
@@ -116,6 +118,23 @@ for revision in ("main", "step-000003"):
         vectors[name] = load_embedder(tmp_path / name).encode(TEXTS, prompt=prompt)
         np.testing.assert_array_equal(vectors[name], trained.encode(TEXTS, prompt=prompt))
     assert np.abs(vectors["main"] - vectors["step-000003"]).max() > 1e-4
+
+
+def test_a_byte_of_any_file(said: dict[str, str], run: Path, rembed: Callable[..., Result]) -> None:
+    """An exported model is opened as it was exported, or refused; the record of a release too."""
+    folder = run / "publish" / "lab" / "tiny" / "main"
+    wanted, unread = load_embedder(folder).encode(TEXTS), set()
+    for file in damaged_files(folder):
+        found = reading(lambda: load_embedder(folder).encode(TEXTS))
+        if not is_refused(found):
+            assert np.array_equal(found, wanted), file
+            unread.add(file.name)
+    assert unread <= {"README.md", "checkpoints.jsonl"}
+    record = folder.parent / "ledger.json"
+    flip(record, record.stat().st_size // 2)
+    output = rembed("publish", run, "--repo", REPO, code=2).output
+    assert "delete it: what is complete on the Hub is recognised by its files" in output.replace("\n", " ")
+    flip(record, record.stat().st_size // 2)
 
 
 def test_errors_name_the_mistake(run: Path, hub: HubServer, rembed: Callable[..., Result]) -> None:

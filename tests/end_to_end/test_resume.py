@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from reasoning_embedding import config, training
 from reasoning_embedding.checkpoints import RunFolder
+from reasoning_embedding.checkpoints.scores import read_best, scores_while_training
 from reasoning_embedding.errors import InputError
 from tests.factories import read_lines, write_tiny_backbone
 
@@ -56,6 +57,7 @@ def test_resources_and_logging_may_change(stopped: Callable[..., dict[str, Any]]
         "memory": "replay",
         "fused_layers": False,
         "timeout_minutes": 3,
+        "threads": 2,
     }
     settings["logging"] = {"tensorboard": False, "every": 2}
     run = _train(settings)
@@ -64,6 +66,58 @@ def test_resources_and_logging_may_change(stopped: Callable[..., dict[str, Any]]
     assert _largest(_weights(whole, 3), _weights(whole, 6)) > 1e-4, "the control"
     assert json.loads(run.config_json.read_text())["training"]["memory"] == "replay"
     assert [line["step"] for line in read_lines(run.metrics)] == [1, 2, 3, 4, 6]
+
+
+def _scorer(name: str, values: dict[int, float]) -> Callable[..., dict[str, float]]:
+    return lambda embedder, step, world: {name: values[step], "mean": values[step]}
+
+
+def test_what_is_scored_may_change_and_older_scores_choose_nothing(tmp_path: Path, small_run: Small) -> None:
+    """Scores of the first tasks are higher: mixed with the later ones they would name the wrong step the best."""
+    extra = {
+        "evaluation": {"tasks": [{"kind": "world", "name": "easy"}], "every": 1},
+        "checkpoints": {"every": 2, "log_spaced": False, "keep_states": 3},
+    }
+    whole = config.RunConfig.model_validate(small_run(tmp_path, "whole", extra))
+    easy = _scorer("easy", {0: 0.8, 1: 0.9, 2: 0.95, 3: 0.9, 4: 0.8, 5: 0.8, 6: 0.8})
+    undisturbed = training.train(whole, score=easy, report=lambda _: None)
+    settings = small_run(tmp_path, extra=extra)
+    run = training.train(config.RunConfig.model_validate(settings), score=easy, report=lambda _: None)
+    for folder in (run.checkpoint(6), run.state(6)):
+        shutil.rmtree(folder)
+    assert read_best(run) == {"step": 2, "score": 0.95, "select": "mean"}
+    settings["evaluation"] = {"tasks": [{"kind": "world", "name": "hard"}], "every": 2, "select": "hard"}
+    changed, hard = config.RunConfig.model_validate(settings), _scorer("hard", {4: 0.3, 6: 0.2})
+    wrong = changed.model_copy(
+        update={"evaluation": changed.evaluation.model_copy(update={"select": "herd"})}
+    )
+    before = run.metrics.read_bytes()
+    with pytest.raises(InputError, match="no score is named 'herd'"):
+        training.train(wrong, resume=True, score=hard, report=lambda _: None)
+    assert run.metrics.read_bytes() == before, "nothing was set aside for a faulty name"
+    saved = run.config_json.read_bytes()
+    for kept in (saved, None):  # without its settings the state tells what was scored
+        if kept is None:
+            for folder in (run.checkpoint(6), run.state(6)):
+                shutil.rmtree(folder)
+            run.config_json.unlink()
+        said: list[str] = []
+        training.train(changed, resume=True, score=hard, report=said.append)
+        assert "evaluation changed: the scores before step 4 are set aside, and step 4 is scored anew" in said
+        assert read_best(run) == {"step": 4, "score": 0.3, "select": "hard"}
+        assert {step: scores["hard"] for step, scores in scores_while_training(run).items()} == {
+            4: 0.3,
+            6: 0.2,
+        }
+        assert _largest(_weights(run, 6), _weights(undisturbed, 6)) == 0
+    lines = {line["step"]: line for line in read_lines(run.metrics)}
+    assert lines[2]["evaluation_before"][0]["easy"] == 0.95, "nothing is lost"
+    # A finished run takes no other scores, and says so.
+    said = []
+    settings["evaluation"]["tasks"][0]["seed"] = 5
+    training.train(config.RunConfig.model_validate(settings), resume=True, score=hard, report=said.append)
+    assert "stay those of its own evaluation" in "\n".join(said)
+    assert read_best(run) == {"step": 4, "score": 0.3, "select": "hard"}
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,8 @@ def test_sweeping(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             time.sleep(0.1)
         for run in runs:
             check_run(ledger.folder.run(run.name))
-    assert Forked(sweep).wait() == 0
+    last = Forked(sweep, tmp_path / "said.txt")
+    assert last.wait() == 0, last.said
     for run in runs:
         alone = run.config.model_copy(
             update={"name": f"alone-{run.config.seed}", "output_dir": str(tmp_path)}

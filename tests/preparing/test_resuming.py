@@ -14,6 +14,7 @@ from reasoning_embedding.files import read_json
 from reasoning_embedding.preparing import filtering, mining
 from reasoning_embedding.preparing.files import data_section
 from reasoning_embedding.preparing.search import Searcher
+from tests.factories import flip
 from tests.preparing.animals import read, save_checkpoint, write_animal_rows
 
 
@@ -53,8 +54,11 @@ def test_a_killed_miner_goes_on_and_writes_the_same(
         mining.mine_file(data, output, searcher, MiningRule(negatives=1))
     # The vectors are there already: another process needs no model to go on.
     monkeypatch.setattr("reasoning_embedding.preparing.search.load_encoder", lambda searcher: None)
-    mining.mine_file(data, output, searcher, rule)
-    assert len(calls) == 6
+    flip(sorted(folder.glob("rows-*.jsonl"))[1], 30)
+    said: list[str] = []
+    mining.mine_file(data, output, searcher, rule, report=said.append)
+    assert sum("it is made again" in line for line in said) == 1
+    assert len(calls) == 7, "one more than without the damage"
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not folder.exists()
 

@@ -17,9 +17,11 @@ from reasoning_embedding.cli.main import app
 from reasoning_embedding.data import load_table
 from reasoning_embedding.data.teacher_vectors import TeacherVectors
 from reasoning_embedding.errors import InputError
+from reasoning_embedding.files import read_json
 from reasoning_embedding.preparing import scoring
 from reasoning_embedding.preparing.files import data_section
 from reasoning_embedding.preparing.scoring import Teacher, score_file
+from tests.factories import flip
 from tests.preparing.animals import read, save_checkpoint, write_animal_rows
 
 TEMPLATE = "Instruct: {instruction}\nQuery: "
@@ -68,7 +70,7 @@ def test_an_embedders_scores_are_its_cosines(rows: Path, tmp_path: Path, checkpo
             expected = embedder.encode(before[name], prompt="") @ asked
             np.testing.assert_allclose(after[f"{name}_scores"], expected, atol=1e-6)
         assert (after["query"], after["pos"], after["neg"]) == (query, before["pos"], before["neg"])
-    report = json.loads(output.with_name("scored.jsonl.gz.report.json").read_text())
+    report = read_json(output.with_name("scored.jsonl.gz.report.json"))
     assert report["teacher"]["kind"] == "embedder"
     assert report["teacher"]["dtype"] == "float32"
     assert report["teacher"]["max_tokens"] == 64
@@ -157,6 +159,14 @@ def test_vectors_are_found_again_by_their_text(rows: Path, tmp_path: Path, check
     rows.write_text(rows.read_text() + '{"query": "a new one", "pos": ["red cat"], "neg": []}\n')
     with pytest.raises(InputError, match=r"2 of \d+ texts have no vector, the first is 'a new one'"):
         TeacherVectors(folder, load_table(data_section(rows)))
+    for name in ("keys.npy", "vectors.npy", "teacher.json"):
+        file = folder / name
+        flip(file, file.stat().st_size // 2)
+        with pytest.raises(
+            InputError, match=r"changed after it was written|sums are others|not JSON|not UTF-8"
+        ):
+            TeacherVectors(folder, table)
+        flip(file, file.stat().st_size // 2)
     with pytest.raises(InputError, match="no teacher's vectors lie here"):
         TeacherVectors(tmp_path, table)
 

@@ -43,9 +43,9 @@ def test_every_choice_is_drawn_and_the_note_says_the_number(folder: Path) -> Non
     assert told["everyPointHasBothPlaces"]
     assert told["titles"][:3] == ["layers at step 32", None, "steps at layer 2"]
     pair = told["notes"]["pair"]
-    assert pair.startswith("Linear CKA, layer norm: 0.4790 [0.4670, 0.4880], chance 0.3100.")
-    assert "Against the seed band [0.9550, 0.9760]: less alike than two seeds (TOST p = 1.000)" in pair
+    assert pair.startswith("Linear CKA, layer norm: 0.4790 [0.4670, 0.4880], row shuffle 0.3100.")
+    assert "Against the seed band [0.9550, 0.9760]: less alike than the seeds." in pair
     assert "Definition: Linear CKA of centred rows. run:base@last against run:sft@last." in pair
     record = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
     value = record["series_layers"]["cka"][record["steps"].index(32)][record["layers"].index("layer 2")]
-    assert told["notes"]["track"].startswith(f"Linear CKA, step 32, layer 2: {value:.4f}, chance")
+    assert told["notes"]["track"].startswith(f"Linear CKA, step 32, layer 2: {value:.4f}, row shuffle")

@@ -105,7 +105,7 @@ def test_tables_hold_the_users_numbers_beside_published_ones(experiment: Experim
     pair = next(pair for pair in experiment.pairs if pair.name == "emb-base-sft")
     low, high = pair.intervals["knn_jaccard@10"]
     assert after.note == f"[{low:.3f}, {high:.3f}]"
-    assert (after.extra, after.mark) == ("chance 0.032", "farther")
+    assert (after.extra, after.mark) == ("row shuffle 0.032", "farther")
 
 
 def test_every_file_of_a_paper(paper: Path) -> None:
@@ -146,7 +146,10 @@ def test_sentences_come_from_the_numbers_whichever_way(experiment: Experiment) -
     text = words(experiment)
     assert "Geometry, after less before: Debiased CKA moved (no interval): " in text
     assert "; Linear CKA fell: −0.282 [−0.297, −0.267]" in text
-    assert "0.479 [0.467, 0.488] (chance 0.310), less alike than two seeds (band [0.955, 0.976]" in text
+    assert (
+        "0.479 [0.467, 0.488] (row shuffle 0.310), less alike than the pair of seeds (band [0.955, 0.976]"
+        in text
+    )
     assert "base → sft (SFT), Linear CKA: from 0.761 to 0.479" in text
     assert "so contrastive training made the two less alike here" in text
     assert "a linear probe fitted on A, read on A 0.990" in text
@@ -272,9 +275,9 @@ def test_the_explorer_shows_the_files_numbers(experiment: Experiment, folder: Pa
     cka = sources["emb-base-sft"]["metrics"]["cka"]
     assert cka["values"] == [record["diagonal"]["cka"]]
     assert cka["ends"] == [tuple(record["intervals"]["cka"])]
-    assert (cka["test"]["word"], cka["band"]) == ("farther", (0.955, 0.976))
+    assert (cka["place"], cka["band"]) == ("farther", (0.955, 0.976))
     assert sources["lm-base-sft"]["metrics"]["cka"]["band"] is None  # another kind of model
-    assert sources["lm-base-sft"]["metrics"]["cka"]["test"] is None
+    assert sources["lm-base-sft"]["metrics"]["cka"]["place"] is None
     track = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
     assert sources["rlvr"]["metrics"]["cka"]["values"] == track["series_layers"]["cka"]
     assert sources["rlvr"]["steps"] == track["steps"]

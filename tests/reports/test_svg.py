@@ -120,7 +120,7 @@ def test_band_and_chance_are_within_the_drawing_and_the_limits_are_kept() -> Non
     assert (top - offset) / scale == pytest.approx(0.97, abs=0.002)
     assert (top + float(band.get("height") or 0) - offset) / scale == pytest.approx(0.95, abs=0.002)
     assert (float(chance.get("y1") or 0) - offset) / scale == pytest.approx(0.31, abs=0.002)
-    assert {"a", "chance", "seed band"} == {
+    assert {"a", "row shuffle", "seed band"} == {
         "".join(item.itertext()).strip() for item in parsed(figure).iter("li")
     }
 

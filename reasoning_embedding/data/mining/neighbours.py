@@ -189,7 +189,7 @@ class ScoreSearch:
 def _runs(queries: np.ndarray) -> Iterator[tuple[int, slice]]:
     """Each run of one query, and where it is."""
     starts = np.flatnonzero(np.diff(queries, prepend=-1)).tolist()
-    for start, end in zip(starts, [*starts[1:], len(queries)], strict=True):
+    for start, end in zip(starts, [*starts, len(queries)][1:], strict=True):
         yield int(queries[start]), slice(start, end)
 
 

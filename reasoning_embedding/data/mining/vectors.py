@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def embed_texts(
     Parameters
     ----------
     folder, name
-        ``name.npy`` of the folder holds the vectors, ``name.json`` how many are done.
+        ``name.npy`` of the folder holds the vectors, ``name.json`` which parts are done and the CRC-32 of each.
     texts : sequence of (str, str)
         Prompt and text; at least one.
     encode : callable
@@ -50,8 +51,8 @@ def embed_texts(
     file, record = folder / f"{name}.npy", folder / f"{name}.json"
     with explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    done = read_json(record, default={"done": 0})["done"]
-    vectors = np.load(file, mmap_mode="r+") if done else None
+    vectors, parts = _whole_parts(file, record, len(texts), report)
+    done = parts[-1][0] if parts else 0
     countdown = Countdown(report, f"{name} embedded", done=done)
     for start in range(done, len(texts), chunk):
         part = texts[start : start + chunk]
@@ -75,9 +76,36 @@ def embed_texts(
                 _allocate(file)
             vectors[start : start + len(part)] = found
             vectors.flush()
-        write_json(record, {"done": start + len(part)})
+        parts.append([start + len(part), zlib.crc32(found.data)])
+        write_json(record, {"parts": parts}, summed=True)
         countdown(start + len(part), len(texts))
     return np.load(file, mmap_mode="r")
+
+
+def _whole_parts(
+    file: Path, record: Path, count: int, report: Report
+) -> tuple[np.memmap | None, list[list[int]]]:
+    """Return the vectors that a stopped process left, and end and CRC-32 of their parts up to the first damaged one."""
+    if not record.exists():
+        return None, []
+    try:
+        parts = read_json(record)["parts"]
+        vectors = np.load(file, mmap_mode="r+")
+        if vectors.ndim != 2 or len(vectors) != count or vectors.dtype != np.float32:
+            raise ValueError("it holds other vectors")
+    except Exception as error:  # noqa: BLE001  NumPy reads a damaged header with Python's own tokenizer
+        report(f"{file} cannot be used ({str(error).splitlines()[0]}): its texts are embedded anew")
+        return None, []
+    whole: list[list[int]] = []
+    for end, total in parts:
+        start = whole[-1][0] if whole else 0
+        if zlib.crc32(np.ascontiguousarray(vectors[start:end]).data) != total:
+            report(
+                f"{file} was changed after it was written: text {start:,} and what follows are embedded anew"
+            )
+            break
+        whole.append([end, total])
+    return (vectors if whole else None), whole
 
 
 def _allocate(file: Path) -> None:

@@ -107,10 +107,14 @@ def _paths(item: config.Source | config.Task) -> list[Path]:
 
 
 def _shared(source: config.Source, task: config.Task) -> str | None:
-    """Name what a source and a task have in common: a file, a folder, or the miniature world's held-out part."""
+    """Name what a source and a task have in common: a file, a folder, or questions of the miniature world."""
     if isinstance(source, config.WorldSource):
-        same = isinstance(task, config.WorldTask) and (source.split, source.seed) == ("heldout", task.seed)
-        return "the held-out split of the world" if same else None
+        if not isinstance(task, config.WorldTask) or source.seed != task.seed:
+            return None
+        if task.relations is None:
+            return "the held-out split of the world" if source.split == "heldout" else None
+        both = [name for name in task.relations if source.relations is None or name in source.relations]
+        return f"the world's questions on {', '.join(both)}" if both else None
     for path in _paths(source):
         for theirs in _paths(task):
             if path == theirs or path.is_relative_to(theirs) or theirs.is_relative_to(path):

@@ -74,7 +74,7 @@ def load_task(task: config.Task) -> AbsTask:
     name = task_name(task)
     match task:
         case config.WorldTask():
-            return LocalRetrieval(name, world_data(task.seed))
+            return LocalRetrieval(name, world_data(task.seed, task.relations))
         case config.BeirTask():
             return LocalRetrieval(name, read_beir(_path(task.path), instruction=task.instruction))
         case config.ChoiceTask():

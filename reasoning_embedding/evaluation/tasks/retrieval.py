@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from datasets import Dataset
@@ -83,20 +84,35 @@ class WrappedSearch:
         self.search_model.index(corpus=corpus, **kwargs)
 
 
-def world_data(seed: int = 0) -> RetrievalData:
+def world_data(seed: int = 0, relations: Collection[str] | None = None) -> RetrievalData:
     """Return the held-out questions of a miniature world against the documents of ALL its facts.
 
+    Parameters
+    ----------
+    seed : int
+        Decides the world.
+    relations : collection of str, optional
+        In the place of the held-out questions: those on all facts of these relations, in every wording.
+
+    Notes
+    -----
     The corpus is the 160 documents, one a fact, not only the 32 of the held-out pairs: 128 of them were
     positives in training, which makes the task the harder one, and chance R@1 is 1/160.
     """
     world = MiniatureWorld(seed)
     documents = world.documents()
-    pairs = world.pairs("heldout")
+    asked = [
+        (question, documents[index])
+        for index, fact in enumerate(world.facts)
+        if relations is not None and fact.relation.name in relations
+        for question in fact.questions()
+    ]
+    pairs = asked or [(question, document) for question, document, _ in world.pairs("heldout")]
     return RetrievalData(
         corpus={f"f{index:03d}": document for index, document in enumerate(documents)},
-        queries={f"q{index:02d}": question for index, (question, _, _) in enumerate(pairs)},
+        queries={f"q{index:02d}": question for index, (question, _) in enumerate(pairs)},
         qrels={
             f"q{index:02d}": {f"f{documents.index(document):03d}": 1}
-            for index, (_, document, _) in enumerate(pairs)
+            for index, (_, document) in enumerate(pairs)
         },
     )

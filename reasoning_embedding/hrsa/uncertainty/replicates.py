@@ -162,18 +162,26 @@ def _lineage_means(lineages: Sequence[Sequence[float]], scale: Scale, name: str)
         raise InputError(
             "a lineage has no value", where=name, todo="measure it, or leave it out of both arms"
         )
-    found = []
-    for seeds in lineages:
-        values = np.asarray(seeds, dtype=np.float64)
-        low, high = {"fisher": (-1, 1), "logit": (0, 1), "plain": (-np.inf, np.inf)}[scale]
-        if not ((values > low) & (values < high)).all():
-            raise InputError(
-                f"{values.tolist()} lie not all between {low} and {high}",
-                where=f"{name} ({scale})",
-                todo="choose another scale",
-            )
-        found.append(float(_forward(values, scale).mean()))
-    return np.array(found)
+    return np.array([float(_forward(check_scale(seeds, scale, name), scale).mean()) for seeds in lineages])
+
+
+def check_scale(values: Sequence[float], scale: Scale, name: str) -> np.ndarray:
+    """Return values as an array, if the scale knows all of them.
+
+    Raises
+    ------
+    InputError
+        Else.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    low, high = {"fisher": (-1, 1), "logit": (0, 1), "plain": (-np.inf, np.inf)}[scale]
+    if not ((found > low) & (found < high)).all():
+        raise InputError(
+            f"{found.tolist()} lie not all between {low} and {high}",
+            where=f"{name} ({scale})",
+            todo="choose another scale",
+        )
+    return found
 
 
 def _forward(values: np.ndarray, scale: Scale) -> np.ndarray:

@@ -49,6 +49,12 @@ from reasoning_embedding.reports.labels import metric_label
 from reasoning_embedding.reports.narrative import findings
 from reasoning_embedding.reports.reading import read_experiment
 from reasoning_embedding.reports.records import Experiment
+from reasoning_embedding.reports.replicates import (
+    chance_table,
+    replicate_sentences,
+    replicate_table,
+    weight_table,
+)
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, explored_chart, folded, folded_table, write_page
 from reasoning_embedding.reports.svg import bar_chart, line_chart, point_chart
@@ -115,11 +121,12 @@ def experiment_summary(folder: Path) -> str:
         As :func:`build_experiment`.
     """
     experiment = read_experiment(folder)
-    makers = (score_table, compression_table, gate_table, hrsa_summary)
+    makers = (replicate_table, weight_table, score_table, compression_table, gate_table, hrsa_summary)
     tables = [table for make in makers if (table := make(experiment)).rows]
     if not tables:
         return "Nothing to compare yet: no checkpoint was evaluated and no pair analysed."
-    return "\n\n".join(to_text(table, terminal_width()) for table in tables)
+    said = "\n".join(replicate_sentences(experiment))
+    return "\n\n".join([*(to_text(table, terminal_width()) for table in tables), *([said] if said else [])])
 
 
 def still_charts(experiment: Experiment) -> dict[str, LineChart | Bars]:
@@ -173,6 +180,9 @@ def draw_figures(experiment: Experiment, folder: Path) -> list[str]:
 def build_tables(experiment: Experiment) -> list[Grid]:
     """Every table the experiment has data for, in the order of the page."""
     makers = (
+        replicate_table,
+        chance_table,
+        weight_table,
         score_table,
         compression_table,
         asking_table,
@@ -191,7 +201,7 @@ def build_tables(experiment: Experiment) -> list[Grid]:
 def _compared(experiment: Experiment) -> tuple[Experiment, ScoreTable | None]:
     """Compare the backbones of an experiment, or say in it why they cannot be compared."""
     scored = [run for run in experiment.runs if run.last]
-    if not scored or len({run.backbone or run.name for run in experiment.runs}) < 2:
+    if not scored or len({(run.backbone or run.name, run.readout) for run in experiment.runs}) < 2:
         return experiment, None
     try:
         return experiment, compare_backbones(experiment.folder)
@@ -257,6 +267,7 @@ def _sections(
         sequences += point_chart(f"tsne-{task}", plots)
     return {
         "What this shows": _findings(experiment),
+        "Arms against their placebo": table("replicates") + table("replicate-chance") + table("weights"),
         "Retrieval": table("scores")
         + chart("scores")
         + chart("scores-by-step")

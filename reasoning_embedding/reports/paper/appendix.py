@@ -186,7 +186,7 @@ def _limits(experiment: Experiment) -> list[str]:
         )
     else:
         sentences.append(
-            "“Equivalent”: two one-sided tests at 5 % place the value within the seed band; “undecided” is not equivalence."
+            "Where an interval lies to the seed band describes two checkpoints: it is no test of how they were trained."
         )
     if any(pair.a.attention != pair.b.attention for pair in experiment.pairs):
         sentences.append("A language model reads causally and its embedder in both directions.")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from reasoning_embedding.reports.labels import training_kind
 from reasoning_embedding.reports.records import HALF_WIDTH, AnalysedModel, AnalysedPair, Experiment
 
-Role = Literal["before", "after", "training", "seeds", "other"]
+Role = Literal["before", "after", "training", "seeds", "readouts", "other"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class BackbonePair:
         How the variant grew from the base, such as ``RLVR``; empty where that is not known.
     before, after : AnalysedPair or None
         What was analysed of them.
+    readout : str, optional
+        Of the embedders, where the experiment compares several.
     """
 
     base: str
@@ -32,11 +34,13 @@ class BackbonePair:
     kind: str
     before: AnalysedPair | None
     after: AnalysedPair | None
+    readout: str | None = None
 
     @property
     def name(self) -> str:
         """What tables call it."""
-        return f"{self.base} → {self.variant}" + (f" ({self.kind})" if self.kind else "")
+        kind = f" ({self.kind})" if self.kind else ""
+        return f"{self.base} → {self.variant}{kind}" + (f", {self.readout}" if self.readout else "")
 
     @property
     def analysed(self) -> list[tuple[str, AnalysedPair]]:
@@ -52,18 +56,28 @@ class _Place:
     backbone: str
     run: str | None
     trained: bool
+    readout: str | None = None
 
 
 def backbone_pairs(experiment: Experiment) -> list[BackbonePair]:
-    """Every two different backbones of the analysed pairs, in the order of the analysis."""
-    found: dict[tuple[str, str], dict[str, AnalysedPair]] = {}
+    """Every two different backbones of the analysed pairs, in the order of the analysis; one a readout, where several are
+    compared."""
+    before: dict[tuple[str, str], AnalysedPair] = {}
+    after: dict[tuple[str, str], dict[str | None, AnalysedPair]] = {}
     for pair in experiment.pairs:
         if (role := role_of(experiment, pair)) in ("before", "after"):
-            key = (_place(experiment, pair.a).backbone, _place(experiment, pair.b).backbone)
-            found.setdefault(key, {}).setdefault(role, pair)
+            a, b = _place(experiment, pair.a), _place(experiment, pair.b)
+            trained = after.setdefault((a.backbone, b.backbone), {})
+            if role == "before":
+                before.setdefault((a.backbone, b.backbone), pair)
+            else:
+                trained.setdefault(a.readout, pair)
     return [
-        BackbonePair(base, variant, _kind(experiment, base, variant), sides.get("before"), sides.get("after"))
-        for (base, variant), sides in found.items()
+        BackbonePair(
+            base, variant, _kind(experiment, base, variant), before.get((base, variant)), pair, readout
+        )
+        for (base, variant), trained in after.items()
+        for readout, pair in (trained or {None: None}).items()
     ]
 
 
@@ -77,11 +91,13 @@ def role_of(experiment: Experiment, pair: AnalysedPair) -> Role:
 
     Returns
     -------
-    {"before", "after", "training", "seeds", "other"}
+    {"before", "after", "training", "seeds", "readouts", "other"}
         Two backbones as language models, or as trained embedders; one backbone before and after training; two
-        seeds; anything else, such as a language model against the embedder of another backbone.
+        seeds; two readouts; anything else, such as a language model against the embedder of another backbone.
     """
     a, b = _place(experiment, pair.a), _place(experiment, pair.b)
+    if a.readout != b.readout and a.run and b.run:
+        return "readouts" if a.backbone == b.backbone and a.trained and b.trained else "other"
     if a.backbone != b.backbone:
         if a.trained != b.trained:
             return "other"
@@ -98,7 +114,8 @@ def _place(experiment: Experiment, model: AnalysedModel) -> _Place:
     if scheme == "run":
         name, _, step = rest.partition("@")
         run = next((run for run in experiment.runs if run.name == name), None)
-        return _Place(run.backbone or name if run else name, name, trained=step not in ("first", "0"))
+        backbone, readout = (run.backbone or name, run.readout) if run else (name, None)
+        return _Place(backbone, name, step not in ("first", "0"), readout)
     # A folder or a Hub id: only its attention tells a language model from an embedder.
     return _Place(re.sub(r"/+$", "", model.reference), None, trained=model.attention == "bidirectional")
 

@@ -148,7 +148,7 @@ _OWN_START = "own step 0"
 
 
 def draw_dynamics(experiment: Experiment, folder: Path) -> list[SavedFigure]:
-    """Similarity by step at the final norm: a figure a reference, with intervals, chance and seed band."""
+    """Similarity by step at the final norm: a figure a reference, with intervals, row shuffle and seed band."""
     groups: dict[tuple[str, str], list[MeasuredTrajectory]] = {}
     for track in experiment.trajectories:
         own = track.against == f"run:{track.run}@first"
@@ -175,7 +175,7 @@ def _dynamics(
             if (band := seed_level(experiment, tracks, metric)) is not None:
                 axis.axhspan(*band, color="#999999", alpha=0.35, lw=0, label="seed band (95 %)")
             if (chance := shared_chance(tracks, metric)) is not None:
-                axis.axhline(chance, color="#555555", ls=(0, (1, 2)), lw=1, label="chance")
+                axis.axhline(chance, color="#555555", ls=(0, (1, 2)), lw=1, label="row shuffle")
             for index, track in enumerate(tracks):
                 _line(axis, track, metric, _look(experiment, track, index))
             _steps(axis, tracks)

@@ -165,8 +165,8 @@ def _reading(experiment: Experiment) -> str:
         "interval as if the two were independent."
     )
     if experiment.band is None:
-        return text + " No two seeds were compared, so nothing is tested against the noise of a seed."
+        return text + " No two seeds were compared, so nothing is held against the noise of a seed."
     return text + (
-        " Equivalent, closer, farther, undecided: two one-sided tests at 5 % against the seed band, "
-        f"{experiment.band.description}."
+        " Inside, closer, farther, across: where the interval lies to the seed band, "
+        f"{experiment.band.description}. It describes two checkpoints."
     )

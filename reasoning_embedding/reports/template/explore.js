@@ -100,8 +100,8 @@
     const show = (value) => (value === null || value === undefined ? "–" : Number(value).toPrecision(4));
     const ends = (pair) => (pair ? " [" + show(pair[0]) + ", " + show(pair[1]) + "]" : "");
     const last = (list) => list.length - 1;
-    const words = { equivalent: "equivalent to a change of seed", closer: "more alike than two seeds",
-                    farther: "less alike than two seeds", undecided: "neither equivalent to nor different from a change of seed" };
+    const words = { inside: "inside it", closer: "more alike than the seeds", farther: "less alike than the seeds",
+                    across: "across one of its ends" };
     // The definition breaks into lines that fit a hover box.
     const wrapped = (text) => escape(text).replace(/(.{1,60})(\s|$)/g, "$1<br>").replace(/<br>$/, "");
 
@@ -130,7 +130,7 @@
       const { from, found, about } = chosen();
       const at = Number(step.value), depth = Number(layer.value), top = last(from.layers);
       const interval = (s, l) => (l === top ? found.ends[s] : null);
-      const chance = found.chance === null ? "" : "<br>chance " + show(found.chance);
+      const chance = found.chance === null ? "" : "<br>row shuffle " + show(found.chance);
       const hover = (s, l) => (from.steps ? "step " + from.steps[s] + ", " : "") + escape(from.layers[l]) + "<br><b>" +
         show(found.values[s][l]) + "</b>" + ends(interval(s, l)) + chance + (about.definition ? "<br>" + wrapped(about.definition) : "");
       const points = (pairs, x, axes, ink, name) => ({
@@ -169,7 +169,7 @@
       }
       const legend = (name, line) => traces.push({ type: "scatter", mode: line ? "lines" : "markers", name, x: [null], y: [null],
         line: { color: css("--soft"), width: 1.5, dash: "dot" }, marker: { symbol: "square", size: 12, color: "rgba(128,128,128,0.5)" } });
-      if (found.chance !== null) legend("chance", true);
+      if (found.chance !== null) legend("row shuffle", true);
       if (found.band) legend("seed band, last layer", false);
       const stride = Math.ceil(from.layers.length / 12);
       const kept = from.layers.map((_, l) => l).filter((l) => l % stride === 0 || l === top);
@@ -187,11 +187,11 @@
         extra.yaxis2 = { ...grid, domain: side ? [0, 1] : [0, 0.42], anchor: "x2" };
       }
       Plotly.react(plot, traces, layout(extra), config());
-      const test = found.test && depth === top
-        ? " Against the seed band" + ends(found.band) + ": " + words[found.test.word] + " (TOST p = " + show(found.test.p) + ")." : "";
+      const place = found.place && depth === top
+        ? " Against the seed band" + ends(found.band) + ": " + words[found.place] + "." : "";
       note.textContent = about.title + (both ? ", step " + from.steps[at] : "") + ", layer " + from.layers[depth] + ": " +
-        show(found.values[at][depth]) + ends(interval(at, depth)) + (found.chance === null ? "" : ", chance " + show(found.chance)) + "." +
-        test + " " + (about.definition ? "Definition: " + about.definition.replace(/\.$/, "") + ". " : "") + from.about;
+        show(found.values[at][depth]) + ends(interval(at, depth)) + (found.chance === null ? "" : ", row shuffle " + show(found.chance)) + "." +
+        place + " " + (about.definition ? "Definition: " + about.definition.replace(/\.$/, "") + ". " : "") + from.about;
     };
 
     const source = select(controls, "Pair or track", data.sources.map((from, index) => ({ value: index, text: from.name, group: from.group })), refill);
