@@ -114,6 +114,11 @@ class RunFolder(ResultFolder):
         return self.path / "best.json"
 
     @property
+    def holdout(self) -> Path:
+        """Rows kept out of training, as retrieval tasks."""
+        return self.path / "holdout"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the models."""
         return self.path / "checkpoints"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from reasoning_embedding.backbones import Embedder, choose_prompt, load_decoder, read_readout
-from reasoning_embedding.backbones.readout import pooling_mode
+from reasoning_embedding.backbones.readout import head_weights, pooling_mode
 from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.progress import Report
 
@@ -183,7 +183,9 @@ def open_embedder(
     if isinstance(model.path, Path) and model.provenance:
         return load_embedder(model.folder).to(device)
     with contextlib.suppress(ContractError):  # the library may know what the packed forward does not
-        read_readout(str(model.files))
+        saved = read_readout(str(model.files))
+        for head in saved.head_folders if saved else ():  # the library would not say which file is missing
+            head_weights(str(model.files), head)
     library = LibraryEmbedder(load_library(model)).to(device)
     if library.model.similarity_fn_name not in (None, "cosine"):
         say(

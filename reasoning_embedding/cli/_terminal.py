@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -31,10 +32,40 @@ def be_quiet() -> None:
     _quiet = True
 
 
-def next_command(text: str) -> None:
-    """Say what a user is likely to type next: one line beside the output, on a terminal only."""
-    if not _quiet and sys.stderr.isatty():
-        typer.echo(f"next: {text}", err=True)
+#: What a user is likely to type after a verb; what is in braces is known when it ends.
+NEXT = {
+    "analyze": "rembed track RUN",
+    "config check": "rembed config check --data {config}",
+    "config check --data": "rembed train {config}",
+    "data filter": "rembed data stats {rows}",
+    "data mine": "rembed data filter {rows} -o CLEAN.jsonl.gz --near-duplicates",
+    "data prepare": "rembed train {config}",
+    "data score": "rembed train RUN.yaml, with loss.distillation in it",
+    "data stats": "rembed init {rows} MODEL",
+    "doctor": "rembed init DATA MODEL, or rembed quickstart",
+    "embed": "rembed embed {model} QUERIES -o queries.npy",
+    "evaluate": "rembed report {run}",
+    "experiment": "rembed report {folder} --table",
+    "grow": "rembed train RUN.yaml backbone.path={folder}",
+    "init": "rembed config check --data {config}, then rembed train {config}",
+    "merge": "rembed publish MODEL --help",
+    "plan": "rembed train {config}",
+    "publish": "the same command with --push",
+    "publish --push": "rembed evaluate {repo}@main -t TASK_FOLDER",
+    "report": "rembed publish RUN --repo OWNER/NAME",
+    "runs ls": "rembed runs show RUN",
+    "runs show": "rembed evaluate {run} -t TASK_FOLDER",
+    "runs show, scored": "rembed report {run}",
+    "sweep": "rembed report {folder}",
+    "track": "rembed report RUN",
+    "train": "rembed runs show {run}",
+}
+
+
+def next_command(verb: str, **known: object) -> None:
+    """Say what a user is likely to type next: one line beside the output of the first rank, on a terminal only."""
+    if not _quiet and sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        typer.echo(f"next: {NEXT[verb].format(**known)}", err=True)
 
 
 def columns(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:

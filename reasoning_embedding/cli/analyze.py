@@ -114,7 +114,7 @@ def command(
     for line in analysis_lines(result):
         typer.echo(line)
     typer.echo(f"result: {path}")
-    next_command("rembed track RUN")
+    next_command("analyze")
 
 
 def _analyze_weights(a: str, b: str, sibling: str | None, path: Path, device: DeviceName) -> None:

@@ -58,7 +58,7 @@ def check(
     if problems:
         raise ConfigError(problems)
     if len(files) == 1 and isinstance(loaded.config, RunConfig):
-        next_command(f"rembed train {files[0]}" if data else f"rembed config check --data {files[0]}")
+        next_command("config check --data" if data else "config check", config=files[0])
 
 
 def _is_there(word: str) -> bool:

@@ -12,7 +12,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_folder, require_output_file
 
 from ._app import Overrides, add, make_app
-from ._terminal import silence_libraries, speaker
+from ._terminal import next_command, silence_libraries, speaker
 
 if TYPE_CHECKING:
     from reasoning_embedding.preparing.search import Searcher
@@ -109,6 +109,7 @@ def mine(
         f"{found['mean_positive_score']:.4f}, of negatives {found['mean_negative_score']:.4f}"
     )
     typer.echo(f"rows: {output}")
+    next_command("data mine", rows=output)
 
 
 def score(
@@ -161,6 +162,7 @@ def score(
         f"{positive}, of negatives {negative}"
     )
     typer.echo(f"rows: {output}")
+    next_command("data score")
 
 
 def filter_(
@@ -218,6 +220,7 @@ def filter_(
     searcher = _searcher(model, revision, faiss, max_tokens, query_template, document_prompt)
     found = filter_file(data_section(rows), output, rule, searcher=searcher, corpus=corpus, report=speaker())
     typer.echo(f"{found['kept']:,} of {found['rows']:,} rows kept: {output}")
+    next_command("data filter", rows=output)
 
 
 def stats(
@@ -261,6 +264,7 @@ def stats(
         write_json(record, found)
         atomic_write(page, data_page(found, rows.name))
         typer.echo(f"written: {record}\nwritten: {page}")
+    next_command("data stats", rows=rows)
 
 
 def prepare(
@@ -297,6 +301,7 @@ def prepare(
     documents = chosen.prompts.of_documents
     store = table_tokens(table, tokenizer, settings.data, progress, document_prompts=documents)
     report(f"{len(store.values):,} tokens, {store.lengths.mean():.0f} a text: {settings.data.cache_dir}")
+    next_command("data prepare", config=config)
 
 
 def _searcher(

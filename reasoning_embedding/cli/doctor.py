@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from reasoning_embedding.errors import SetupError
 
+from ._terminal import next_command
+
 _COLOURS = {"ok": "green", "absent": "yellow", "problem": "red"}
 
 
@@ -35,3 +37,4 @@ def command() -> None:
         raise SetupError(
             f"{', '.join(broken)} must work before anything else does", todo="follow the arrows above"
         )
+    next_command("doctor")

@@ -11,6 +11,7 @@ import typer
 from reasoning_embedding.files import require_output_file
 
 from ._app import DeviceName
+from ._terminal import next_command
 
 
 class Quantize(StrEnum):
@@ -99,3 +100,4 @@ def command(
     )
     source = TextSource(texts, tuple(column or ()), id_column)
     embed_file(checkpoint, source, output, options, device=device, report=typer.echo)
+    next_command("embed", model=checkpoint)

@@ -134,7 +134,7 @@ def command(
     if failed:
         raise tasks_failed(failed)
     if world.is_main and models and targets[0].run.manifest.is_file():
-        next_command(f"rembed report {targets[0].run.path}")
+        next_command("evaluate", run=targets[0].run.path)
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,10 @@ def _section_of_run(run: RunFolder) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("kind") or "every" not in found:
         return {}
     section = TrainingEvaluation.model_validate(found)
-    return {"tasks": section.tasks, "max_tokens": section.max_tokens, "pack_tokens": section.pack_tokens}
+    from reasoning_embedding.experiments.scoring import tasks_of_run
+
+    tasks = tasks_of_run(run, section.tasks)
+    return {"tasks": tasks, "max_tokens": section.max_tokens, "pack_tokens": section.pack_tokens}
 
 
 def _print(checkpoint: str, scores: dict[str, Any], folder: Path) -> None:

@@ -48,7 +48,7 @@ def command(
     page = build(folder, say)
     typer.echo(summary_table(folder))
     typer.echo(f"report: {page.resolve()}")
-    next_command(f"rembed report {folder} --table")
+    next_command("experiment", folder=folder)
 
 
 def _print_plan(experiment: ExperimentConfig, path: Path, gpus: int, gpu: str) -> None:

@@ -10,7 +10,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import Overrides
-from ._terminal import silence_libraries, speaker
+from ._terminal import next_command, silence_libraries, speaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,8 @@ def command(
         for name, folder in folders.items():
             say(f"{name}: {folder}")
         _track(settings, folders, say, world)
+    if folders:
+        next_command("grow", folder=list(folders.values())[-1])
 
 
 def _track(

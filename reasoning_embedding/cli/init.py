@@ -55,4 +55,4 @@ def command(
     for line in draft.found:
         typer.echo(line)
     typer.echo(f"run file: {output}")
-    next_command(f"rembed config check --data {output}, then rembed train {output}")
+    next_command("init", config=output)

@@ -43,7 +43,7 @@ def command(
     folder = Path(loaded.config.output_dir) / loaded.config.name
     typer.echo("\n" + merge_tables(folder))
     typer.echo(f"report: {build_merge(folder).resolve()}")
-    next_command("rembed publish MODEL --help")
+    next_command("merge")
     for point in record["points"]:
         if point["t"] is None:
             typer.echo(f"model: {folder / point['model']}")

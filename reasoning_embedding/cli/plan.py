@@ -12,6 +12,9 @@ from reasoning_embedding.errors import InputError
 from ._app import Overrides
 from ._terminal import next_command
 
+#: Which GPUs are meant where only their number is said.
+_GPU = "H200"
+
 
 def command(
     config: Annotated[Path, typer.Argument(help="A YAML file of kind run.", metavar="CONFIG")],
@@ -20,9 +23,17 @@ def command(
         int | None,
         typer.Option(min=1, max=65536, help="GPUs, eight a node; absent: as many as LAUNCHER starts, or 1."),
     ] = None,
-    gpu: Annotated[str, typer.Option(help="Which GPU, such as H100, H200, A100 or MI300X.")] = "H200",
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Which GPU, such as H100, H200, A100 or MI300X. Absent: H200."),
+    ] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="This machine: its GPUs, or its processor, whose rate is measured.")
+        bool,
+        typer.Option(
+            "--here",
+            help="This machine: its GPUs, or its processor, whose rate is measured. So without --gpus, --gpu or "
+            "--launcher.",
+        ),
     ] = False,
     launcher: Annotated[
         Path | None,
@@ -34,8 +45,9 @@ def command(
 ) -> None:
     """Say what a run will cost: memory by part, communication, time a step, hours, and the memory mode.
 
-    An estimate on paper from published peaks; no GPU, no download and no weights are needed. With --here on a machine
-    without a GPU: from this processor's rate of products, which takes a second to measure, and its free memory.
+    On this machine, or with --gpus, --gpu or --launcher on others: an estimate on paper from published peaks; no GPU,
+    no download and no weights are needed. Of a machine without a GPU: from its processor's rate of products, which takes
+    a second to measure, and its free memory.
 
     Raises
     ------
@@ -60,9 +72,10 @@ def command(
         check_engine(engine, settings.training, ranks=gpus or 1)
     shape = with_readout(backbone_shape(settings.backbone), settings.backbone, settings.readout)
     texts = run_texts(settings)
-    if here:
-        if launcher is not None or gpus is not None:
-            raise InputError("--here plans for this machine", todo="drop --gpus and --launcher, or --here")
+    named = launcher is not None or gpus is not None or gpu is not None
+    if here and named:
+        raise InputError("--here plans for this machine", todo="drop --gpus, --gpu and --launcher, or --here")
+    if not named:
         from reasoning_embedding.distributed import chosen_device
 
         if chosen_device(settings.training.device).type == "cpu":
@@ -75,18 +88,19 @@ def command(
                 typer.echo(dumps(on_processor))
             else:
                 _print_processor(on_processor)
-            next_command(f"rembed train {config}")
+            next_command("plan", config=config)
             return
         import torch
 
         gpus, gpu = torch.cuda.device_count(), torch.cuda.get_device_name()
-    found = cost(settings, shape, texts, gpus=gpus or 1, gpu=gpu, engine=engine)
+    found = cost(settings, shape, texts, gpus=gpus or 1, gpu=gpu or _GPU, engine=engine)
     if json:
         from json import dumps
 
         typer.echo(dumps(found))
         return
     _print(found)
+    next_command("plan", config=config)
 
 
 def _print_processor(found: dict[str, Any]) -> None:
@@ -98,7 +112,7 @@ def _print_processor(found: dict[str, Any]) -> None:
     typer.echo(f"texts: {texts['mean']:.0f} tokens each ({texts['source']}), {texts['each']:g} a query")
     typer.echo(
         f"rate: {found['rate'] / 1e9:,.0f} GFLOP/s of {found['dtype']} products, measured just now; a step is taken to "
-        f"reach {found['share']:.0%} of it, a tabled figure"
+        f"reach {found['share']:.0%} of it, an assumption"
     )
     need, free = sum(found["memory_bytes"].values()), found["memory_available"]
     fits = (

@@ -67,7 +67,7 @@ def command(
     SetupError
         If the Hub cannot be reached, fails, or does not accept the token.
     """
-    from ._terminal import silence_libraries, speaker
+    from ._terminal import next_command, silence_libraries, speaker
 
     silence_libraries()
     from reasoning_embedding.config.references import is_hub_id, parse
@@ -101,11 +101,13 @@ def command(
         names = ", ".join(item.name for item in release.steps)
         typer.echo(f"  {'tags' if tag else 'branches'}: {names or 'none but main'}")
         typer.echo(f"nothing was uploaded: --push brings {release.folder} to {repo}")
+        next_command("publish")
         return
     from reasoning_embedding.publishing.push import push as upload
 
     upload(release, hub, record, private=private, overwrite=overwrite, report=say)
     typer.echo(f"published: {hub.endpoint}/{repo}")
+    next_command("publish --push", repo=repo)
 
 
 def _chosen(reference: str, step: str | None, *, allow_untrained: bool) -> tuple[Path, int | None]:

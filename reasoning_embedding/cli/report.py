@@ -10,6 +10,8 @@ import typer
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_folder
 
+from ._terminal import next_command
+
 _FORMS = ("text", "markdown", "latex", "csv")
 
 
@@ -61,6 +63,7 @@ def command(
         page = build(folder, typer.echo)
         typer.echo(summary_table(folder))
         typer.echo(f"report: {page.resolve()}")
+        next_command("report")
         return
     form = form or "text"
     if form not in _FORMS:

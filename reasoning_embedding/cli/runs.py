@@ -55,6 +55,7 @@ def ls(path: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs
         typer.echo(f"no run below {path}")
         return
     typer.echo(columns(rows, left=(0, 1, 4)))
+    next_command("runs ls")
 
 
 def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
@@ -93,7 +94,7 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
         for line in _score_lines(scored, (read_best(folder) or {}).get("step")):
             typer.echo(f"  {line}")
         if found.state == "finished":
-            next_command(_after(path, scored))
+            next_command("runs show, scored" if scored else "runs show", run=path)
         return
     from reasoning_embedding.checkpoints.scores import load_scores
 
@@ -108,11 +109,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) >= 0.0005 else "0" if abs(value) < 1e-12 else f"{value:.2g}"
     return str(value)
-
-
-def _after(path: Path, scored: Mapping[int, Any]) -> str:
-    """What usually comes after a finished run: its scores, then its page."""
-    return f"rembed report {path}" if scored else f"rembed evaluate {path} -t TASK_FOLDER"
 
 
 def _score_lines(scored: Mapping[int, dict[str, Any]], best: int | None) -> list[str]:

@@ -12,7 +12,7 @@ import typer
 from reasoning_embedding.errors import InputError
 
 from ._app import Overrides
-from ._terminal import columns
+from ._terminal import columns, next_command
 
 if TYPE_CHECKING:
     from reasoning_embedding.sweeps.ledger import Outcome
@@ -95,6 +95,7 @@ def command(
             typer.echo(f"when all parts are done: rembed report {ledger.folder.path}")
         if failure is not None:
             raise failure
+        next_command("sweep", folder=ledger.folder.path)
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:

@@ -86,7 +86,7 @@ def command(
     """
     from reasoning_embedding.config import Tracking
 
-    from ._terminal import silence_libraries, speaker
+    from ._terminal import next_command, silence_libraries, speaker
 
     if output is not None:
         require_output_file(output)
@@ -113,6 +113,7 @@ def command(
             path = track_series(one, settings, say, output=output, world=world)
             if world.is_main:
                 typer.echo(f"track: {path}")
+    next_command("track")
 
 
 def _follow_weights(

@@ -43,4 +43,4 @@ def command(
         settings, experiment, text = run_config(loaded.config, run_name), loaded.config, None
     run = start_training(settings, experiment=experiment, text=text, resume=resume, report=speaker())
     typer.echo(f"run folder: {run.path}")
-    next_command(f"rembed runs show {run.path}")
+    next_command("train", run=run.path)

@@ -23,6 +23,7 @@ from .evaluation import (
     ChoiceTask,
     ClassificationTask,
     Evaluation,
+    HoldoutTask,
     NumberSequencesTask,
     StsTask,
     SuiteTask,

@@ -143,6 +143,9 @@ class Data(Section):
     """Folder that keeps texts and tokens, read from disk as needed: for data larger than memory, and so that a
     second start makes no tokens. Absent: files of 64 MiB and more are kept in ``<output_dir>/.data``, less is held in
     memory."""
+    holdout: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Share of the rows, such as .02, that are kept out of training and scored as a retrieval task while it runs; rows
+    that share a query or a positive stay together, and near twins of held-out texts are not learnt (counted)."""
     force_contaminated: bool = False
     """Train even where a source is a known evaluation set, or one of this run's evaluation tasks."""
 

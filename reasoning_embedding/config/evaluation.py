@@ -148,7 +148,15 @@ class NumberSequencesTask(Section):
         return self
 
 
-Task = Annotated[
+class HoldoutTask(Section):
+    """Retrieval of the rows that ``data.holdout`` keeps out of training; there unasked where that is set."""
+
+    kind: Literal["holdout"] = "holdout"
+    name: Name = "holdout"
+    """Of several sources each is a task, ``<name>-<source>``."""
+
+
+_PublicTask = (
     BeirTask
     | WorldTask
     | SuiteTask
@@ -156,9 +164,11 @@ Task = Annotated[
     | ClassificationTask
     | ChoiceTask
     | BrightTask
-    | NumberSequencesTask,
-    Field(discriminator="kind"),
-]
+    | NumberSequencesTask
+)
+Task = Annotated[_PublicTask, Field(discriminator="kind")]
+#: Of a run, whose own rows may be held out.
+TrainingTask = Annotated[_PublicTask | HoldoutTask, Field(discriminator="kind")]
 
 
 class Evaluation(Section):
@@ -194,8 +204,8 @@ class Evaluation(Section):
 class TrainingEvaluation(Section):
     """Light evaluation while training, and the score that names the best checkpoint."""
 
-    tasks: Annotated[list[Task], Field(min_length=1)]
-    """What is scored; light ones, for training waits."""
+    tasks: list[TrainingTask] = Field(default=[HoldoutTask()], min_length=1)
+    """Absent: the rows that ``data.holdout`` keeps out; where that is set they are added to others, too."""
     every: Positive = 100
     """Steps between evaluations; the last step is always scored."""
     select: str = "mean"
@@ -204,3 +214,8 @@ class TrainingEvaluation(Section):
     """Longer texts are cut. Absent: at the limit that the checkpoint will have, the longer of the data's two."""
     pack_tokens: Positive | None = None
     """Tokens of a forward; absent: 2048 on a CPU, 16384 on a GPU."""
+
+    @property
+    def public_tasks(self) -> list[Task]:
+        """The tasks that are there before the run: all but its own rows."""
+        return [task for task in self.tasks if not isinstance(task, HoldoutTask)]

@@ -186,7 +186,7 @@ class ExperimentConfig(Section):
             if not isinstance(run.backbone, str):
                 message = f"run {run.name!r} stands on no stage of the lineage, so it cannot be repeated"
                 raise conflict(message, "runs", index, "backbone")
-        lineage, runs, analysis = expand(replicates, self.lineage, self.runs, self.analysis)
+        lineage, runs, analysis = expand(replicates, self.lineage, self.runs, self.analysis, self.evaluation)
         # The section is frozen for everyone but its own validation.
         self.__dict__ |= {"lineage": lineage, "runs": runs, "analysis": analysis}
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from .analysis import Analysis, Pair, Realignment
 from .base import Name, Positive, PositiveFloat, Section, Text, conflict
+from .evaluation import Evaluation, SuiteTask
 from .lineage import FineTuneStage, Gates, GivenStage, Lineage, Stage
 from .reading.suggestions import did_you_mean
 from .references import parse
@@ -17,6 +18,22 @@ from .references import parse
 if TYPE_CHECKING:
     from .experiment import ExperimentRun
 
+#: HRSA metrics by which two models are compared; those of neighbours name their k, such as ``knn_jaccard@10``.
+METRICS = (
+    "dimension_correlation",
+    "permutation_match",
+    "h_inv",
+    "h_inv_rescaled",
+    "procrustes_residual",
+    "procrustes_cosine",
+    "procrustes_distance",
+    "cka",
+    "cka_debiased",
+    "cka_unit",
+    "cka_rbf",
+    "gulp",
+)
+NEIGHBOUR_METRICS = ("knn_jaccard", "knn_mutual", "cknna")
 #: What a placebo is called beside its arm.
 PLACEBO = "{}-placebo"
 
@@ -175,6 +192,7 @@ def expand(
     lineage: Lineage,
     runs: Sequence[ExperimentRun],
     analysis: Analysis | None,
+    evaluation: Evaluation | None,
 ) -> tuple[Lineage, list[ExperimentRun], Analysis | None]:
     """Return stages, runs and comparisons of every lineage, from those of one.
 
@@ -189,15 +207,20 @@ def expand(
         Those of one lineage, each on one of its stages.
     analysis : Analysis or None
         Its pairs and trajectories are repeated; the pairs that the measures need are added.
+    evaluation : Evaluation or None
+        Has the tasks of measures of scores.
 
     Raises
     ------
     PydanticCustomError
-        Where the base or an arm is no run, an arm was not fine-tuned from the base, or measures need an analysis.
+        Where the base or an arm is no run, an arm was not fine-tuned from the base, or something cannot be measured.
     """
     stages = {stage.name: stage for stage in lineage.stages}
     backbones = {run.name: str(run.backbone) for run in runs}
-    _check(replicates, stages, backbones, analysis)
+    _check(replicates, stages, backbones)
+    _check_measure(replicates.primary, analysis, evaluation, "primary")
+    for index, measure in enumerate(replicates.others):
+        _check_measure(measure, analysis, evaluation, "others", index)
     template: list[Stage] = []
     for stage in lineage.stages:
         template.append(stage)
@@ -236,7 +259,6 @@ def _check(
     replicates: Replicates,
     stages: dict[str, Stage],
     backbones: dict[str, str],
-    analysis: Analysis | None,
 ) -> None:
     for name, *path in (
         (replicates.base, "base"),
@@ -260,9 +282,36 @@ def _check(
             if (parent := stages[above].needs) is None:
                 raise conflict(f"arm {arm!r} does not grow from {root!r}", "replicates", "arms", index)
             above = parent
-    measured = {question.measure.of for question in replicates.questions}
-    if analysis is None and measured - {"scores"}:
-        raise conflict("its measures compare representations: the experiment needs an analysis", "replicates")
+
+
+def _check_measure(
+    measure: Measure, analysis: Analysis | None, evaluation: Evaluation | None, *path: str | int
+) -> None:
+    """Refuse what will not be there when everything is grown."""
+    place = ("replicates", *path)
+    if measure.of != "scores":
+        if analysis is None:
+            raise conflict("it compares representations: the experiment needs an analysis", *place)
+        known = [*METRICS, *(f"{metric}@{k}" for metric in NEIGHBOUR_METRICS for k in analysis.k)]
+        if measure.metric not in known:
+            hint = did_you_mean(measure.metric, known)
+            what = (
+                f"no metric {measure.metric!r} of HRSA with this analysis{hint}; there are {', '.join(known)}"
+            )
+            raise conflict(what, *place, "metric")
+        return
+    if evaluation is None:
+        raise conflict("it is a score: the experiment needs an evaluation", *place)
+    names = [_task_name(task) for task in evaluation.tasks]
+    if None not in names and measure.task not in names:
+        hint = did_you_mean(str(measure.task), [name for name in names if name])
+        raise conflict(f"no task {measure.task!r} among {', '.join(map(str, names))}{hint}", *place, "task")
+
+
+def _task_name(task: object) -> str | None:
+    """What scores call a task; None where only its data or mteb can tell."""
+    name = getattr(task, "name", None)
+    return None if isinstance(task, SuiteTask) else name
 
 
 def _placebo_of(stage: Stage) -> Stage:

@@ -61,6 +61,7 @@ _EARLIER_DEFAULTS: dict[str, Any] = {
 }
 #: Keys that versions before did not have, and what leaves all as it was then.
 _NEW_KEYS: dict[str, Any] = {
+    "data.holdout": None,
     "training.restarts": [],
     "training.device": "auto",
     "data.sources.*.columns": None,

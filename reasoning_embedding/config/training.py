@@ -10,7 +10,7 @@ from .analysis import Tracking
 from .backbone import Backbone, Lora
 from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, conflict
 from .data import Data
-from .evaluation import TrainingEvaluation
+from .evaluation import HoldoutTask, TrainingEvaluation
 from .loss import InfoNCE
 from .optimizer import AdamW, Optimizer
 from .readout import Pooling, ReadoutSettings
@@ -178,6 +178,22 @@ class Recipe(Section):
         if self.readout != ReadoutSettings():
             raise conflict("give readout alone; pooling is its older form", "pooling")
         return self.model_copy(update={"readout": self.pooling.as_readout(), "pooling": None})
+
+    @model_validator(mode="after")
+    def _held_out_rows_are_scored(self) -> Self:
+        tasks = self.evaluation.tasks if self.evaluation is not None else []
+        asked = any(isinstance(task, HoldoutTask) for task in tasks)
+        if self.data.holdout is None and asked:
+            raise conflict(
+                "nothing to score on: name tasks, or hold rows out by data.holdout, such as .02",
+                "evaluation",
+                "tasks",
+            )
+        if self.data.holdout is None or asked:
+            return self
+        section = self.evaluation or TrainingEvaluation()
+        section = section.model_copy(update={"tasks": [*tasks, HoldoutTask()]})
+        return self.model_copy(update={"evaluation": section})
 
 
 class RunConfig(Recipe):

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder, read_provenance
 from reasoning_embedding.checkpoints.references import ResolvedModel, resolve, series_of_steps
+from reasoning_embedding.checkpoints.run_records import read_settings
 from reasoning_embedding.config.references import parse
+from reasoning_embedding.config.resolved import differences
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json, require_folder, write_json
 from reasoning_embedding.progress import Report
@@ -32,11 +34,53 @@ def analyze_pairs(analysis: config.Analysis, folder: ExperimentFolder, report: R
 
     instrument = make_instrument(analysis, folder.hrsa, report)
     for pair in analysis.pairs:
+        if pair.name in analysis.seed_pairs:
+            check_seed_pair(
+                pair.name, *(resolve(reference, folder.path) for reference in (pair.a, pair.b)), report
+            )
         a, b = (checkpoint(resolve(reference, folder.path)) for reference in (pair.a, pair.b))
         twin = None if pair.sibling is None else checkpoint(resolve(pair.sibling, folder.path))
         result = compare(pair.name, a, b, instrument, levels=analysis.reference_levels, sibling=twin)
         write_json(folder.pair(pair.name), result, summed=True)
         report(f"pair {pair.name}: done")
+
+
+def check_seed_pair(name: str, a: ResolvedModel, b: ResolvedModel, report: Report) -> None:
+    """Refuse a pair of a seed band whose members differ in more than their seed.
+
+    Members that the experiment itself makes were checked with its file. A model that is no checkpoint of a run cannot be
+    checked, which is said.
+
+    Raises
+    ------
+    InputError
+        Naming what differs.
+    """
+    if all(parse(model.reference).kind != "path" for model in (a, b)):
+        return
+    settings = [_run_settings(model) for model in (a, b)]
+    if not all(settings):
+        report(
+            f"seed band: whether the members of {name} differ in the seed only cannot be seen from their folders"
+        )
+        return
+    own = ("name", "output_dir", "seed", "logging")
+    one, other = ({key: value for key, value in each.items() if key not in own} for each in settings)
+    if found := [key for key, *_ in differences(one, other)]:
+        raise InputError(
+            f"the two differ in {', '.join(found[:5])}",
+            where=f"pair {name} of the seed band",
+            todo="name pairs whose members differ in the seed only",
+        )
+
+
+def _run_settings(model: ResolvedModel) -> dict[str, Any]:
+    """Settings of the run that a checkpoint lies in; empty for any other model."""
+    path = Path(model.path)
+    run = RunFolder(path.parent.parent)
+    if path.parent != run.checkpoints or not run.config_json.is_file():
+        return {}
+    return read_settings(run)
 
 
 def follow_runs(analysis: config.Analysis, folder: ExperimentFolder, report: Report) -> None:

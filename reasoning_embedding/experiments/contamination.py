@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def scored_tasks(*scored: config.RunConfig | config.ExperimentConfig | None) -> list[config.Task]:
     """Return all tasks that a run and an experiment are scored on, while they train and after; each one once."""
-    sections = []
+    tasks: list[config.Task] = []
     for one in scored:
-        if one is not None:
-            sections.append(one.evaluation)
         if isinstance(one, config.ExperimentConfig):
-            sections.append(one.recipe.evaluation)
-    tasks = [task for section in sections if section is not None for task in section.tasks]
+            tasks += one.evaluation.tasks if one.evaluation is not None else []
+        recipe = one.recipe if isinstance(one, config.ExperimentConfig) else one
+        if recipe is not None and recipe.evaluation is not None:
+            tasks += recipe.evaluation.public_tasks  # held-out rows share nothing with the others
     return [task for index, task in enumerate(tasks) if task not in tasks[:index]]
 
 

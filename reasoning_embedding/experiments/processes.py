@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import resource
 import signal
 import subprocess
 import threading
@@ -34,6 +35,8 @@ class EndedProcess:
     lines: list[str]
     log: Path
     seconds: float
+    processor_seconds: float = 0.0
+    """Of all its threads and processes, which other load on the machine hardly changes."""
 
     @property
     def message(self) -> str:
@@ -150,10 +153,18 @@ class ProcessPool:
             name, line = self._printed.get()
             if line is None:
                 job = self._running.pop(name)
-                code = job.process.wait()
-                return EndedProcess(name, code, job.lines, job.log, time.perf_counter() - job.started)
+                before = _children_seconds()
+                code = job.process.wait()  # nobody else waits for it, so what is added now is its own
+                used = _children_seconds() - before
+                return EndedProcess(name, code, job.lines, job.log, time.perf_counter() - job.started, used)
             self._running[name].lines.append(line)
             self._report(f"[{name}] {line}")
+
+
+def _children_seconds() -> float:
+    """Processor seconds of all ended processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def share_of_gpus(slot: int, jobs: int) -> dict[str, str]:

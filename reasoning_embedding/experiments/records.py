@@ -18,7 +18,8 @@ class StageRecords:
     Parameters
     ----------
     folder : ExperimentFolder
-        A finished stage leaves a record there: the key of its inputs, the hash of its output, its seconds.
+        A finished stage leaves a record there: the key of its inputs, the hash of its output, its seconds by the clock
+        and of processor time.
     stages : sequence of Stage
         Parents first.
     """
@@ -37,10 +38,15 @@ class StageRecords:
         keys = (self._key(name), self._key(name, as_before=True))
         return record.get("key") in keys and record.get("output") == self._output(name)
 
-    def finish(self, name: str, seconds: float) -> None:
+    def finish(self, name: str, seconds: float, processor_seconds: float = 0.0) -> None:
         """Record a stage that has just ended well; those it needs are recorded."""
         self._outputs.pop(name, None)
-        record = {"key": self._key(name), "output": self._output(name), "seconds": round(seconds, 1)}
+        record = {
+            "key": self._key(name),
+            "output": self._output(name),
+            "seconds": round(seconds, 1),
+            "processor_seconds": round(processor_seconds, 1),
+        }
         write_json(self._folder.record(name), record, summed=True)
 
     def _key(self, name: str, *, as_before: bool = False) -> str:

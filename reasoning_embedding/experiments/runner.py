@@ -126,6 +126,8 @@ def run_stages(
             ended = pool.wait()
             if ended.code:
                 raise StageError(ended)
-            records.finish(ended.name, ended.seconds)
+            records.finish(ended.name, ended.seconds, ended.processor_seconds)
             done.add(ended.name)
-            report(f"[{ended.name}] done in {ended.seconds:.0f} s")
+            report(
+                f"[{ended.name}] done in {ended.seconds:.0f} s ({ended.processor_seconds:.0f} s of processor time)"
+            )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +261,31 @@ def _untrained_copy(checkpoint: Path) -> Embedder:
     return embedder
 
 
+def tasks_of_run(run: RunFolder, tasks: Sequence[config.Task | config.HoldoutTask]) -> list[config.Task]:
+    """Return the tasks a run is scored on, with the folders of its held-out rows in the place of their name.
+
+    Raises
+    ------
+    InputError
+        If rows were to be held out, and the run's folder has none.
+    """
+    from reasoning_embedding.data.holdout import read_names
+
+    found: list[config.Task] = []
+    for task in tasks:
+        if not isinstance(task, config.HoldoutTask):
+            found.append(task)
+            continue
+        sources = read_names(run.holdout)
+        for place, source in sources.items():
+            plain = re.sub(r"[^A-Za-z0-9._-]+", "-", source)[:80]
+            if plain != source:
+                plain = f"{plain}-{place}"  # two sources may read the same by now
+            name = task.name if len(sources) == 1 else f"{task.name}-{plain}"
+            found.append(config.BeirTask(kind="beir", path=str(run.holdout / place), name=name))
+    return found
+
+
 class TrainingScore:
     """Scores a run's live model on its own tasks, and leaves the scores where those of its checkpoints lie.
 
@@ -283,12 +310,12 @@ class TrainingScore:
         data = settings.data
         self._settings, self._report = settings, report
         self._run = RunFolder.of(settings)
-        self._evaluation = config.Evaluation(
-            tasks=section.tasks,
-            max_tokens=section.max_tokens or max(data.query_max_tokens, data.document_max_tokens),
-            pack_tokens=section.pack_tokens,
-            cache_embeddings=False,
-        )
+        self._tasks = section.tasks
+        self._how: dict[str, Any] = {
+            "max_tokens": section.max_tokens or max(data.query_max_tokens, data.document_max_tokens),
+            "pack_tokens": section.pack_tokens,
+            "cache_embeddings": False,
+        }
         self._waiting: dict[int, tempfile.TemporaryDirectory[str]] = {}
 
     def __call__(self, embedder: Embedder, step: int, world: World) -> dict[str, float]:
@@ -306,7 +333,7 @@ class TrainingScore:
         folder = tempfile.TemporaryDirectory(prefix="reasoning-embedding-")
         found = evaluate(
             embedder,
-            self._evaluation,
+            config.Evaluation(tasks=tasks_of_run(self._run, self._tasks), **self._how),
             Path(folder.name),
             model_name=self._settings.name,
             revision=live_revision(step),

@@ -14,8 +14,8 @@ from .plan import memory_and_mode, planned_steps
 from .shapes import DecoderShape, training_flops
 from .texts import TextLengths
 
-#: Share of the measured rate that a whole step reaches, attention, norms, loss and optimizer included: SmolLM2-135M and
-#: a Qwen3 of 256 dimensions at one thread of an AVX-512 processor reached .4 to .7.
+#: Share of the measured rate that a whole step is taken to reach, attention, norms, loss and optimizer included: an
+#: assumption, not a measurement. What a run reaches is in its log after the first steps.
 _SHARE = 0.5
 #: Tokens whose products are timed, and for how long.
 _TOKENS, _SECONDS = 1024, 0.4
@@ -54,7 +54,7 @@ def processor_cost(settings: config.RunConfig, shape: DecoderShape, texts: TextL
     Returns
     -------
     dict
-        ``rate`` (operations a second, measured), ``dtype``, ``share`` (of it that a step reaches, tabled), ``threads``,
+        ``rate`` (operations a second, measured), ``dtype``, ``share`` (of it that a step is taken to reach), ``threads``,
         ``memory_bytes`` by part, ``memory_available``, ``fits``, ``mode``, ``tokens_per_step``, ``step_seconds``,
         ``tokens_per_second``, ``steps``, ``hours``.
     """

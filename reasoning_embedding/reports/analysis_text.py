@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .labels import brackets, metric_label, number
+from .labels import REFERENCE_LEVELS, brackets, metric_label, number
 
 #: Metrics of the level of representation; the other ones of a pair are of geometry.
 _REPRESENTATION = (
     *("dimension_correlation", "permutation_match", "h_inv", "h_inv_rescaled"),
     *("procrustes_residual", "procrustes_cosine"),
 )
-#: What stands beside a value: column, and the sentence that explains it.
-_COLUMNS = {
-    "row_shuffle": ("row shuffle", "the mean over shuffled rows: what no correspondence at all gives"),
-    "random_initialisation": (
-        "fresh weights",
-        "two models of these architectures without any training, on the same texts: architecture and texts alone",
-    ),
-    "other_texts": (
-        "other texts",
-        "these two models on different texts at the same positions: what is similar whatever is read",
-    ),
-    "sibling": ("sibling", "A and a model grown like it: what growing it again changes"),
-}
 #: CKA of unit rows and of raw rows that differ by more than this are worth a sentence.
 _APART = 0.1
 
@@ -46,7 +33,7 @@ def analysis_lines(record: dict[str, Any]) -> Iterator[str]:
     }
     names = list(record["last"])
     yield ""
-    head = " ".join(f"{_COLUMNS[level][0]:>13s}" for level in levels)
+    head = " ".join(f"{REFERENCE_LEVELS[level][0]:>13s}" for level in levels)
     yield f"{'after the final norm':38s} {'value':>7s} {'95 % interval':>17s} {head}"
     representation = [name for name in names if name in _REPRESENTATION]
     geometry = [name for name in names if name not in _REPRESENTATION]
@@ -62,7 +49,7 @@ def analysis_lines(record: dict[str, Any]) -> Iterator[str]:
     yield from _layers(record)
     yield ""
     for level in levels:
-        yield f"{_COLUMNS[level][0]}: {_COLUMNS[level][1]}"
+        yield f"{REFERENCE_LEVELS[level][0]}: {REFERENCE_LEVELS[level][1]}"
     yield "interval: how far the value would move with other texts of the same kind, not with another training run"
     yield from _meaning(record)
     for warning in record["warnings"]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from .labels import QUANTITIES, SCORE, number
+from .names import run_title
 from .records import Experiment, GrownBackbone, Run, finite
 from .tables import mean_score, sequence_entries, sequence_tasks, task_score
 
@@ -75,6 +76,48 @@ class Bars:
     looks: list[tuple[int, int]]
     """Colour and style of each model; the colours of baselines are negative."""
     note: str = "A short line across a bar is the score at step 0."
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One point with its interval, and the levels it is held against by name."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None
+    look: int
+    levels: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EffectPanel:
+    """Effects in one quantity, a row each.
+
+    Parameters
+    ----------
+    zero : str
+        What 0 means, such as “no difference”; empty where it means nothing.
+    band : tuple of float or None
+        A range behind all rows, and what it is.
+    signed : bool
+        Whether values are differences.
+    """
+
+    label: str
+    rows: list[Effect]
+    zero: str = ""
+    band: tuple[float, float] | None = None
+    band_label: str = ""
+    signed: bool = True
+
+
+@dataclass(frozen=True)
+class EffectChart:
+    """What a page says first, as points with intervals: a panel a quantity."""
+
+    title: str
+    panels: list[EffectPanel]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -147,8 +190,12 @@ def log_chart(
     logs: Sequence[Run | GrownBackbone],
     first: tuple[str, ...],
     looks: Mapping[str, tuple[int, int]] | None = None,
+    titles: Callable[[str], str] = str,
 ) -> LineChart | None:
-    """Training logs: a panel for each known quantity that somebody logged; without looks each log has its colour."""
+    """Training logs: a panel for each known quantity that somebody logged; without looks each log has its colour.
+
+    `titles` gives what a reader calls a log.
+    """
     looks = looks or {entity.name: (place, 0) for place, entity in enumerate(logs)}
     panels = []
     for quantity, label in QUANTITIES.items():
@@ -163,7 +210,7 @@ def log_chart(
             ]
             if points:
                 x, y = thin([float(step) for step, _ in points], [value for _, value in points])
-                lines.append(Line(entity.name, x, y, *looks[entity.name]))
+                lines.append(Line(titles(entity.name), x, y, *looks[entity.name]))
         if lines:
             panels.append(Panel(quantity, label, lines))
     return LineChart(key, title, "step", panels, first=first) if panels else None
@@ -173,7 +220,11 @@ def score_bars(experiment: Experiment) -> Bars | None:
     """Scores of runs and baselines by task, the mean last when there are several tasks."""
     tasks = experiment.tasks
     looks = experiment.looks
-    entries = [(run.name, run.first, run.last, looks[run.name]) for run in experiment.runs if run.scores]
+    entries = [
+        (run_title(experiment, run.name), run.first, run.last, looks[run.name])
+        for run in experiment.runs
+        if run.scores
+    ]
     entries += [
         (name, None, scores, (-1 - i, 0)) for i, (name, scores) in enumerate(experiment.baselines.items())
     ]
@@ -206,7 +257,7 @@ def score_curves(experiment: Experiment) -> LineChart | None:
             steps = sorted(run.scores)
             lines.append(
                 Line(
-                    run.name,
+                    run_title(experiment, run.name),
                     [float(s) for s in steps],
                     [task_score(run.scores[s], task) for s in steps],
                     *looks[run.name],

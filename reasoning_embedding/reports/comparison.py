@@ -14,6 +14,7 @@ import numpy as np
 from reasoning_embedding.checkpoints.layout import ExperimentFolder
 from reasoning_embedding.checkpoints.scores import mean_scores
 from reasoning_embedding.config.reading.suggestions import did_you_mean
+from reasoning_embedding.config.replicates import Replicates, grown_stage
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.hrsa.uncertainty.equivalence import (
     ALPHA,
@@ -22,10 +23,18 @@ from reasoning_embedding.hrsa.uncertainty.equivalence import (
     equivalence_of_replicates,
     equivalence_of_runs,
 )
+from reasoning_embedding.hrsa.uncertainty.replicates import LINEAGES
 from reasoning_embedding.hrsa.uncertainty.resampling import bootstrap_means
 from reasoning_embedding.hrsa.uncertainty.seed_band import mean_std
 
-from .reading import backbone_name, by_name, read_checkpoint_scores, read_config, read_query_scores
+from .reading import (
+    backbone_name,
+    by_name,
+    read_checkpoint_scores,
+    read_config,
+    read_design,
+    read_query_scores,
+)
 from .records import Run, Scores, finite, half_width
 from .resources import published
 
@@ -58,11 +67,15 @@ class Entry:
     delta: tuple[float, float | None] | None = None
     seeds: Equivalence | None = None
     queries: Equivalence | None = None
+    lineages: Equivalence | None = None
+    """Over lineages that were grown again, contrastive seeds averaged within; `seeds` is then within lineages."""
 
     @property
     def verdict(self) -> str:
-        """What all tests at hand say, ``open`` when they disagree, empty when there is none."""
-        verdicts: set[str] = {test.place for test in (self.seeds, self.queries) if test}
+        """What all tests at hand say, ``open`` when they disagree, empty when there is none or too few lineages."""
+        if self.lineages is not None and self.lineages.n < LINEAGES:
+            return ""
+        verdicts: set[str] = {test.place for test in (self.lineages, self.seeds, self.queries) if test}
         return verdicts.pop() if len(verdicts) == 1 else ("open" if verdicts else "")
 
 
@@ -76,6 +89,8 @@ class BackboneComparison:
     seeds: tuple[int, int]
     entries: tuple[Entry, ...]
     published: bool = False
+    lineages: int | None = None
+    """How many were grown; None where they were not grown again."""
     within: str = ""
     """What both have, where an experiment compares readouts: the readout of two backbones, or the backbone of two
     readouts."""
@@ -155,6 +170,8 @@ class _RunScores:
     suites: dict[str, tuple[str, ...]] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
     """Data of each task and the settings, which must be the same in runs that are compared."""
+    lineage: int | None = None
+    """Of a replicate design, from 1."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +182,8 @@ class _BackboneRuns:
     kind: str
     """``pretrain``, ``sft``, ``rlvr``, or empty for a backbone that was not grown here."""
     runs: tuple[_RunScores, ...]
+    own_bases: bool = True
+    """Of a replicate design: whether every lineage has a base of its own."""
     readout: str | None = None
     """Its name, where the experiment compares several."""
 
@@ -227,6 +246,9 @@ def _compare(
     of the differences, the test a paired t. Otherwise runs are independent: the spread is
     ``sqrt(s_base^2 + s_variant^2)``, the test Welch's. One interval over queries is made for all quantities from the
     same draws (:func:`~reasoning_embedding.hrsa.uncertainty.resampling.bootstrap_means`), of scores averaged over seeds.
+
+    Where lineages were grown again there are three sources of chance: lineages (t over lineage means, paired where each
+    has a base of its own, else Welch's), contrastive seeds within these lineages (where each has several), queries.
     """
     a_runs, b_runs, paired = _aligned(base.runs, variant.runs)
     samples, columns = _resample(b_runs, a_runs)
@@ -238,8 +260,10 @@ def _compare(
             entries.append(Entry(name, problem=problem if len(weights) == 1 else "missing"))
             continue
         x, y = np.array(a, dtype=float), np.array(b, dtype=float)
-        seeds, spread = None, None
-        if min(x.size, y.size) > 1:
+        seeds, spread, lineages = None, None, None
+        if paired and all(run.lineage is not None for run in a_runs):
+            lineages, seeds, spread = _over_lineages(a_runs, x, y, margin, paired=base.own_bases)
+        elif min(x.size, y.size) > 1:
             seeds = equivalence_of_runs(x, y, margin, paired=paired)
             spread = mean_std(y - x)[1] if paired else math.hypot(x.std(ddof=1), y.std(ddof=1))
         difference = float(y.mean() - x.mean())
@@ -249,14 +273,48 @@ def _compare(
             replicates = samples @ _column_weights(weights, columns, samples.shape[1])
             queries = equivalence_of_replicates(difference, replicates, margin, n=asked)
         delta = (difference, spread)
-        entries.append(Entry(name, "", mean_std(x), mean_std(y), delta, seeds, queries))
+        entries.append(Entry(name, "", mean_std(x), mean_std(y), delta, seeds, queries, lineages))
     seeds = (len(a_runs), len(b_runs))
+    grown = len({run.lineage for run in a_runs} - {None}) or None
     if base.readout is not None and base.readout != variant.readout:
         readouts = (base.readout, str(variant.readout))
-        return BackboneComparison(*readouts, "", seeds, tuple(entries), within=base.name)
+        return BackboneComparison(*readouts, "", seeds, tuple(entries), within=base.name, lineages=grown)
     return BackboneComparison(
-        base.name, variant.name, variant.kind, seeds, tuple(entries), within=base.readout or ""
+        base.name,
+        variant.name,
+        variant.kind,
+        seeds,
+        tuple(entries),
+        within=base.readout or "",
+        lineages=grown,
     )
+
+
+def _over_lineages(
+    runs: Sequence[_RunScores], x: np.ndarray, y: np.ndarray, margin: float, *, paired: bool
+) -> tuple[Equivalence | None, Equivalence | None, float | None]:
+    """Tests over lineages and over the seeds within them, and the spread of the difference over lineages.
+
+    Notes
+    -----
+    Seeds: mean difference, standard error ``s / sqrt(n)`` with ``s`` pooled within lineages, n runs less one a lineage
+    degrees of freedom; what other seeds of these very lineages would give.
+    """
+    numbers = np.array([run.lineage for run in runs])
+    kinds = np.unique(numbers)
+    a, b = (np.array([side[numbers == kind].mean() for kind in kinds]) for side in (x, y))
+    lineages = equivalence_of_runs(a, b, margin, paired=paired) if len(kinds) > 1 else None
+    seeds, degrees = None, len(runs) - len(kinds)
+    if degrees > 0:
+        within = sum(
+            float(((y - x)[numbers == kind] - (b - a)[kinds == kind]) @ (y - x)[numbers == kind])
+            for kind in kinds
+        )
+        error = math.sqrt(within / degrees / len(runs))
+        seeds = equivalence_of_estimate(
+            float((y - x).mean()), error, degrees, margin, method="t within lineages", n=len(runs)
+        )
+    return lineages, seeds, mean_std(b - a)[1]
 
 
 def _score_group(group: _BackboneRuns, quantities: dict[str, _Weights]) -> ScoreGroup:
@@ -434,19 +492,41 @@ def _read_groups(folder: Path) -> tuple[_BackboneRuns, ...]:
             todo="name the folder of an experiment",
         )
     members: dict[tuple[str, str | None], list[_RunScores]] = {}
+    design = read_design(config, folder)
+    lineages = {} if design is None else _lineages(design, names)
     for name in names:
         entry = entries.get(name, {})
         scores = read_checkpoint_scores(paths.run(name))
         run = Run(name, backbone_name(entry), entry.get("seed"), (), scores)
-        members.setdefault((run.backbone or name, entry.get("readout")), []).append(_last_scores(run))
+        read, group = _last_scores(run), run.backbone or name
+        if (number := lineages.get(name)) is not None:
+            read.lineage = number
+            group = group.removesuffix(grown_stage("", number))
+        members.setdefault((group, entry.get("readout")), []).append(read)
     stages = by_name((config.get("lineage") or {}).get("stages"))
     kinds = {name: str(stage["kind"]) for name, stage in stages.items()}
     groups = tuple(
-        _BackboneRuns(name, kinds.get(name, ""), tuple(runs), readout)
+        _BackboneRuns(
+            name,
+            kinds.get(name) or kinds.get(grown_stage(name, 1), ""),
+            tuple(runs),
+            own_bases=name not in stages,
+            readout=readout,
+        )
         for (name, readout), runs in members.items()
     )
     _check_comparable([run for group in groups for run in group.runs], folder)
     return groups
+
+
+def _lineages(design: Replicates, names: Iterable[str]) -> dict[str, int]:
+    """Lineage of every run of a replicate design."""
+    return {
+        name: lineage
+        for lineage, seed in design.cells
+        for name in names
+        if name.endswith(design.run("", lineage, seed))
+    }
 
 
 def _choose_pairs(

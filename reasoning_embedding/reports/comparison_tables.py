@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reasoning_embedding.files import atomic_write
 from reasoning_embedding.hrsa.uncertainty.equivalence import ALPHA, Equivalence
+from reasoning_embedding.hrsa.uncertainty.replicates import LINEAGES
 
 from .comparison import BackboneComparison, Entry, ScoreGroup, ScoreTable
 from .grid import (
@@ -29,11 +30,18 @@ from .labels import brackets, number, signed, training_kind
 _LEVEL = f"{1 - ALPHA:.0%}"
 #: Suffix of the file of each form.
 FORMS = {"markdown": "md", "latex": "tex", "csv": "csv"}
+_LINEAGES_CAPTION = (
+    "Over lineages: a t statistic over lineage means, contrastive seeds averaged within; it alone speaks of a kind of "
+    f"training, and from {LINEAGES} lineages on. Where lineages were grown, “over seeds” is within these lineages. "
+)
 _FIELDS = (
     "source,variant,base,kind,quantity,problem,base_mean,base_std,variant_mean,variant_std,delta,delta_std,"
     "base_seeds,variant_seeds,seeds_method,seeds_low,seeds_high,seeds_p,queries,queries_low,queries_high,"
     "queries_p,margin,verdict"
 ).split(",")
+
+#: Only of experiments whose lineages were grown again.
+_LINEAGE_FIELDS = ("lineages", "lineages_method", "lineages_low", "lineages_high", "lineages_p")
 
 
 def grids(table: ScoreTable) -> list[Grid]:
@@ -47,7 +55,7 @@ def grids(table: ScoreTable) -> list[Grid]:
         main += [suite for suite in suites if suite not in main]
     caption = (
         "Base / variant / difference ± standard deviation over seeds, in points of 0-100, with the "
-        f"{_LEVEL} interval over queries (over seeds where there are no scores of single queries) and the "
+        f"{_LEVEL} interval over {_shown_interval(table)} and the "
         f"verdict against a margin of {table.margin:g} points: within it (two one-sided tests, level {ALPHA:g}), "
         "beyond it (the whole interval outside), or open (neither is shown). A failed or missing task makes its "
         "means missing. Not corrected for the number of comparisons."
@@ -69,6 +77,16 @@ def grids(table: ScoreTable) -> list[Grid]:
     if not beside:
         result.append(_main_grid("published", "Published scores", about, table.published, suites))
     return [*result, _test_grid(table)]
+
+
+def _shown_interval(table: ScoreTable) -> str:
+    if _grown_again(table):
+        return f"lineages (no verdict below {LINEAGES} of them)"
+    return "queries (over seeds where there are no scores of single queries)"
+
+
+def _grown_again(table: ScoreTable) -> bool:
+    return any(pair.lineages is not None for pair in table.pairs)
 
 
 def to_terminal(table: ScoreTable, width: int) -> str:
@@ -150,6 +168,7 @@ def _main_grid(
     rows = []
     for pair in pairs:
         seeds = f"{pair.seeds[1]} v {pair.seeds[0]} seeds"
+        seeds = seeds if pair.lineages is None else f"{pair.lineages} lineages, {pair.seeds[1]} runs a side"
         about = ", ".join(
             part for part in ("published" if pair.published else "", training_kind(pair.kind), seeds) if part
         )
@@ -161,29 +180,37 @@ def _main_grid(
 def _main_cell(entry: Entry | None) -> Cell:
     if entry is None or entry.problem:
         return Cell(entry.problem if entry else "–")
-    test = entry.queries or entry.seeds
+    test = entry.lineages or entry.queries or entry.seeds
     note = f"{_interval(test)} {entry.verdict}" if test else ""
     return Cell(f"{_mean(entry.base)} / {_mean(entry.variant)} / {_difference(entry)}", note)
 
 
 def _test_grid(table: ScoreTable) -> Grid:
     columns = [*named_columns("pair and task", "base", "variant", "Δ ± std")]
-    for source, unit in (("over seeds", "seeds"), ("over queries", "queries")):
+    grown = _grown_again(table)
+    sources = [("over seeds", "seeds"), ("over queries", "queries")]
+    for source, unit in [("over lineages", "lineages"), *sources] if grown else sources:
         columns += [TableColumn(unit, source), TableColumn(_LEVEL, source), TableColumn("TOST p", source)]
     rows = []
     for pair in table.pairs:
         for entry in pair.entries:
             first = Cell(f"{pair.label}: {entry.quantity}")
             if entry.problem:
-                rows.append((first, Cell(entry.problem), *(Cell("–") for _ in range(9))))
+                rows.append((first, Cell(entry.problem), *(Cell("–") for _ in columns[1:])))
                 continue
             seeds = f"{pair.seeds[1]} v {pair.seeds[0]}"
+            lineages = [
+                Cell(f"{pair.lineages or '–'} {entry.lineages.method if entry.lineages else ''}".rstrip()),
+                Cell(_interval(entry.lineages)),
+                Cell(_p(entry.lineages)),
+            ]
             rows.append(
                 (
                     first,
                     Cell(_with_std(entry.base)),
                     Cell(_with_std(entry.variant)),
                     Cell(_difference(entry)),
+                    *(lineages if grown else ()),
                     Cell(f"{seeds} {entry.seeds.method}" if entry.seeds else seeds),
                     Cell(_interval(entry.seeds)),
                     Cell(_p(entry.seeds)),
@@ -196,7 +223,8 @@ def _test_grid(table: ScoreTable) -> Grid:
     return Grid(
         key="score-tests",
         title=f"Intervals and equivalence tests, margin {table.margin:g} points",
-        caption="Over seeds: a t statistic over runs (paired where both have the same seeds, Welch's otherwise), "
+        caption=(_LINEAGES_CAPTION if grown else "")
+        + "Over seeds: a t statistic over runs (paired where both have the same seeds, Welch's otherwise), "
         "for which each model needs two. Over queries: percentiles of a paired bootstrap of scores averaged over "
         "seeds; for a classification, over its experiments. TOST p is the larger p-value of the two one-sided "
         f"tests; below {ALPHA:g} the difference lies within the margin. The verdict is what all tests of the line "
@@ -249,8 +277,10 @@ def _literal_text(text: str) -> str:
 
 def _to_csv(table: ScoreTable) -> str:
     target = io.StringIO()
+    grown = _grown_again(table)
     within = ["within"] if table.groups else []
-    writer = csv.DictWriter(target, [*_FIELDS, *within], lineterminator="\n")
+    fields = [*_FIELDS, *within, *(_LINEAGE_FIELDS if grown else ())]
+    writer = csv.DictWriter(target, fields, lineterminator="\n")
     writer.writeheader()
     for pair in (*table.pairs, *table.published):
         for entry in pair.entries:
@@ -264,5 +294,11 @@ def _to_csv(table: ScoreTable) -> str:
             values += [seeds.method, *seeds.confidence, seeds.p_value] if seeds else [None] * 4
             values += [queries.n, *queries.confidence, queries.p_value] if queries else [None] * 4
             values += [table.margin, entry.verdict, *(pair.within for _ in within)]
-            writer.writerow(dict(zip([*_FIELDS, *within], values, strict=True)))
+            if grown:
+                over = entry.lineages
+                values += [
+                    pair.lineages,
+                    *((over.method, *over.confidence, over.p_value) if over else [None] * 4),
+                ]
+            writer.writerow(dict(zip(fields, values, strict=True)))
     return target.getvalue()

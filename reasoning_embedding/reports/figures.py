@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .charts import Bars, Line, LineChart, Panel, PointPlot
+from .charts import Bars, EffectChart, Line, LineChart, Panel, PointPlot
 from .hrsa_charts import HeatMap
 from .style import (
     DASHES,
@@ -16,12 +16,14 @@ from .style import (
     colour,
     few_ticks,
     legend_below,
+    letter,
     new_figure,
     panels,
     show_map,
     step_axis,
     with_gaps,
 )
+from .svg import level_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +35,43 @@ def draw_lines(chart: LineChart, path: Path) -> None:
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     with new_figure(REPORT, 4.2 * columns + 0.4, 3.0 * rows + 0.7) as figure:
-        for axis, panel in zip(panels(figure, len(shown), columns), shown, strict=True):
+        for index, (axis, panel) in enumerate(zip(panels(figure, len(shown), columns), shown, strict=True)):
             _draw_panel(axis, chart, panel)
+            if len(shown) > 1:
+                letter(axis, index)
+        figure.suptitle(chart.title, fontsize=11)
+        legend_below(figure, 4)
+        figure.savefig(path)
+
+
+def draw_effects(chart: EffectChart, path: Path) -> None:
+    """Draw points with their intervals, a panel a quantity with its letter, two a row."""
+    columns = min(2, len(chart.panels))
+    rows = math.ceil(len(chart.panels) / columns)
+    most = max(len(panel.rows) for panel in chart.panels)
+    names = level_names(chart)
+    with new_figure(REPORT, 5.2 * columns + 0.3, rows * (1.0 + 0.34 * most) + 0.8) as figure:
+        for index, (axis, panel) in enumerate(
+            zip(panels(figure, len(chart.panels), columns), chart.panels, strict=True)
+        ):
+            if panel.band:
+                axis.axvspan(*panel.band, color="#999999", alpha=0.3, lw=0, label=panel.band_label)
+            if panel.zero:
+                axis.axvline(0, color="black", lw=0.9, label=panel.zero)
+            for place, row in enumerate(panel.rows):
+                for name, value in row.levels.items():
+                    style = (0, (1, 1)) if names.index(name) % 2 else "-"
+                    tint = str(0.35 + 0.15 * (names.index(name) // 2))
+                    axis.vlines(value, place - 0.3, place + 0.3, color=tint, ls=style, lw=1.6, label=name)
+                if row.interval:
+                    axis.hlines(place, *row.interval, color=colour(row.look), lw=1.8)
+                axis.plot(row.value, place, "o", color=colour(row.look), ms=5)
+            axis.set_yticks(range(len(panel.rows)), [row.name for row in panel.rows])
+            axis.set_ylim(len(panel.rows) - 0.4, -0.6)
+            axis.grid(visible=False, axis="y")
+            axis.set_title(panel.label, fontsize=9)
+            if len(chart.panels) > 1:
+                letter(axis, index)
         figure.suptitle(chart.title, fontsize=11)
         legend_below(figure, 4)
         figure.savefig(path)
@@ -50,7 +87,7 @@ def draw_heat_maps(maps: list[HeatMap], path: Path) -> None:
             few_ticks(axis.set_yticks, heat_map.rows, 16, fontsize=7)
             axis.set(title=heat_map.label, xlabel=heat_map.column_title, ylabel=heat_map.row_title)
             figure.colorbar(image, ax=axis, shrink=0.8)
-        figure.suptitle(f"{maps[0].pair} · {maps[0].note}", fontsize=10)
+        figure.suptitle(f"{maps[0].title} · {maps[0].note}", fontsize=10)
         figure.savefig(path)
 
 

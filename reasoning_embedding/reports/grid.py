@@ -22,6 +22,10 @@ _WORDS = {
 }
 
 
+#: A new line within a cell of LaTeX.
+_NEXT = r" \\ "
+
+
 @dataclass(frozen=True)
 class TableColumn:
     """A column; neighbours of one `group` share a heading above their own."""
@@ -257,6 +261,9 @@ def escape(text: str) -> str:
 def to_latex(grid: Grid, label: str) -> str:
     """Return a ``table`` environment for booktabs, every text escaped.
 
+    What stands beside a value (an interval, a remark) stands below it in small type, text is left-aligned, and what is
+    wider than the line all the same is scaled to it.
+
     Parameters
     ----------
     grid : Grid
@@ -266,13 +273,16 @@ def to_latex(grid: Grid, label: str) -> str:
     """
     columns = grid.columns
     groups = [(columns[group[0]].group, group) for group in _groups(columns)]
+    sides = "".join(_side(grid, index) for index in range(len(columns)))
     lines = [
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape(grid.title)}. {escape(grid.caption)}}}",
         rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        r"\small",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}",
         r"\toprule",
     ]
     if any(name for name, _ in groups):
@@ -281,12 +291,32 @@ def to_latex(grid: Grid, label: str) -> str:
         lines += [rf"\cmidrule(lr){{{group[0] + 1}-{group[-1] + 1}}}" for name, group in groups if name]
     lines.append(_row([column.label for column in columns]))
     lines.append(r"\midrule")
-    lines += [_row([cell.plain() for cell in row]) for row in grid.rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    lines += [
+        _joined([_stacked(cell, side) for cell, side in zip(row, sides, strict=True)]) for row in grid.rows
+    ]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+
+def _side(grid: Grid, index: int) -> str:
+    """``l`` for a column of text, ``r`` for one of numbers."""
+    texts = [row[index].text for row in grid.rows if row[index].text not in ("", "–")]
+    numbers = sum(text.lstrip("+-−<")[:1].isdigit() for text in texts)
+    return "l" if index == 0 or 2 * numbers < len(texts) else "r"
+
+
+def _stacked(cell: Cell, side: str) -> str:
+    """A cell with its remarks below it."""
+    mark = _WORDS.get(cell.mark, "")
+    first = escape(" ".join(text for text in (cell.text, mark) if text))
+    below = [rf"\scriptsize {escape(text)}" for text in (cell.note, cell.extra) if text]
+    return rf"\shortstack[{side}]{{{_NEXT.join([first, *below])}}}" if below else first
 
 
 def _row(cells: list[str]) -> str:
-    texts = [escape(cell) for cell in cells]
+    return _joined([escape(cell) for cell in cells])
+
+
+def _joined(texts: list[str]) -> str:
     # After "\\" or a rule, "[", "(" or "*" would be read as its option.
     if texts[0][:1] in ("[", "(", "*"):
         texts[0] = "{}" + texts[0]

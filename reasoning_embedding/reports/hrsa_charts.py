@@ -10,7 +10,11 @@ from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 
 from .charts import Line, LineChart, Panel
 from .labels import HEADLINE, metric_label, number, short_layer
-from .records import AnalysedPair, Experiment, band_place, shared_probe
+from .names import pair_title
+from .records import AnalysedPair, Experiment, band_place, shared_probe, spread_out
+
+#: Steps of a track that a page lets a reader explore.
+_EXPLORED = 120
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class HeatMap:
     """A metric over layers of A (rows) and layers of B (columns)."""
 
     pair: str
+    title: str
+    """What a reader calls the pair."""
     metric: str
     label: str
     limits: tuple[float, float]
@@ -115,7 +121,13 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     for metric in _ordered(metric for _, pair in pairs for metric in pair.diagonal):
         label = metric_label(metric)
         lines = [
-            Line(pair.name, [float(i) for i in range(len(layers))], pair.diagonal[metric], colour, colour)
+            Line(
+                pair_title(experiment, pair),
+                [float(i) for i in range(len(layers))],
+                pair.diagonal[metric],
+                colour,
+                colour,
+            )
             for colour, pair in pairs
             if len(pair.diagonal.get(metric, ())) == len(layers)
         ]
@@ -149,6 +161,7 @@ def heat_maps(experiment: Experiment) -> list[HeatMap]:
             maps.append(
                 HeatMap(
                     pair=pair.name,
+                    title=pair_title(experiment, pair),
                     metric=metric,
                     label=label.title,
                     limits=label.limits or _span(z),
@@ -226,7 +239,7 @@ def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
             "place": found,
         }
     return {
-        "name": pair.name,
+        "name": pair_title(experiment, pair),
         "group": "Pairs",
         "about": f"{pair.a.reference} against {pair.b.reference}. Probe set: {pair.probe}.",
         "layers": [short_layer(label) for label in pair.layers_a],
@@ -236,22 +249,25 @@ def _pair(experiment: Experiment, pair: AnalysedPair) -> dict[str, Any]:
 
 
 def _track(experiment: Experiment, track: MeasuredTrajectory) -> dict[str, Any]:
-    metrics = {
-        name: {
-            "values": rows,
-            "ends": track.intervals.get(name) or [None] * len(rows),
+    kept = spread_out(len(track.steps), _EXPLORED)
+    metrics = {}
+    for name, rows in track.series_layers.items():
+        if len(rows) != len(track.steps):
+            continue
+        ends = track.intervals.get(name) or [None] * len(rows)
+        metrics[name] = {
+            "values": [rows[place] for place in kept],
+            "ends": [ends[place] for place in kept],
             "chance": track.chance.get(name),
             "band": seed_level(experiment, [track], name),
             "place": None,
         }
-        for name, rows in track.series_layers.items()
-        if len(rows) == len(track.steps)
-    }
+    part = "" if len(kept) == len(track.steps) else f" {len(kept)} of {len(track.steps)} steps are shown."
     return {
         "name": track.name,
         "group": "Tracks by step",
-        "about": f"Checkpoints of {track.run} against {track.against}. Probe set: {track.probe}.",
+        "about": f"Checkpoints of {track.run} against {track.against}. Probe set: {track.probe}.{part}",
         "layers": [short_layer(label) for label in track.layers],
-        "steps": list(track.steps),
+        "steps": [track.steps[place] for place in kept],
         "metrics": metrics,
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .grid import Cell, Grid, named_columns
-from .labels import HEADLINE, SHORT, brackets, metric_label, number
-from .records import AnalysedPair, Band, Experiment, band_place, finite
+from .labels import HEADLINE, MAIN, REFERENCE_LEVELS, SHORT, brackets, metric_label, number
+from .names import pair_title
+from .records import AnalysedPair, Band, Experiment, band_place, finite, shared_probe
 
 _HRSA_CAPTION = (
     "Values after the final norm of two checkpoints, on these texts; in brackets the 95 % bootstrap interval over the "
@@ -21,17 +22,21 @@ _BAND_CAPTION = (
 def hrsa_table(experiment: Experiment) -> Grid:
     """Pairs by headline metrics at the last layer, the seed band first, marks beside the others."""
     pairs, band = experiment.band_first, experiment.band
-    metrics = [metric for metric in HEADLINE if any(pair.last.get(metric) is not None for pair in pairs)]
+    metrics = [metric for metric in MAIN if any(pair.last.get(metric) is not None for pair in pairs)]
     rows = _band_rows(band, metrics)
+    probe = shared_probe(pairs)
     seeds = len(rows) + (len(band.pairs) if band else 0)
     for pair in pairs:
-        name = f"{pair.name} (seed band)" if _in_band(experiment, pair) else pair.name
+        title = pair_title(experiment, pair)
+        name = f"{title} (seed band)" if _in_band(experiment, pair) else title
         cells = [hrsa_cell(experiment, pair, metric) for metric in metrics]
-        rows.append((_pair_cell(experiment, pair, name), *cells))
+        rows.append((_pair_cell(experiment, pair, name, "" if probe else f"probe: {pair.probe}"), *cells))
     return Grid(
         key="hrsa",
         title="HRSA: similarity at the last layer",
-        caption=_HRSA_CAPTION + (_BAND_CAPTION.format(description=band.description) if band else ""),
+        caption=_HRSA_CAPTION
+        + (f" Probe set: {probe}." if probe else "")
+        + (_BAND_CAPTION.format(description=band.description) if band else ""),
         columns=named_columns("pair", *(metric_label(metric).title for metric in metrics)),
         rows=tuple(rows),
         reference_rows=frozenset(range(seeds)),
@@ -47,7 +52,9 @@ def hrsa_summary(experiment: Experiment) -> Grid:
         cells = [
             Cell(number(pair.last.get(metric)), mark=_mark(experiment, pair, metric)) for metric in metrics
         ]
-        rows.append((Cell(pair.name, "(seed band)" if _in_band(experiment, pair) else ""), *cells))
+        rows.append(
+            (Cell(pair_title(experiment, pair), "(seed band)" if _in_band(experiment, pair) else ""), *cells)
+        )
     against = ", against the seed band" if experiment.band else ""
     probes = "; ".join(dict.fromkeys(str(pair.probe) for pair in pairs))
     return Grid(
@@ -67,7 +74,7 @@ def hrsa_details(experiment: Experiment) -> Grid:
         key="hrsa-details",
         title="All HRSA metrics at the last layer",
         caption="As above. Probe sets: " + "; ".join(f"{pair.name}: {pair.probe}" for pair in pairs) + ".",
-        columns=named_columns("metric", *(pair.name for pair in pairs)),
+        columns=named_columns("metric", *(pair_title(experiment, pair) for pair in pairs)),
         rows=tuple(
             (Cell(metric_label(metric).title), *(hrsa_cell(experiment, pair, metric) for pair in pairs))
             for metric in metrics
@@ -89,9 +96,10 @@ def _band_rows(band: Band | None, metrics: list[str], *, ends: bool = True) -> l
     return [(Cell("seed band", f"({band.name})"), *cells)]
 
 
-def _pair_cell(experiment: Experiment, pair: AnalysedPair, name: str) -> Cell:
+def _pair_cell(experiment: Experiment, pair: AnalysedPair, name: str, probe: str) -> Cell:
     sides = experiment.sides(pair) or f"{pair.a.reference} v {pair.b.reference}"
-    return Cell(name, sides, f"probe: {pair.probe}")
+    own = "" if pair.name == name else f"{pair.name}: "
+    return Cell(name, f"{own}{sides}", probe)
 
 
 def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
@@ -103,6 +111,50 @@ def hrsa_cell(experiment: Experiment, pair: AnalysedPair, metric: str) -> Cell:
         brackets(bounds),
         "" if chance is None or value is None else f"row shuffle {number(chance)}",
         _mark(experiment, pair, metric),
+    )
+
+
+def reference_levels(pair: AnalysedPair, metric: str) -> dict[str, float]:
+    """What a pair's metric at the last layer is held against, by the names a reader knows; those that were measured."""
+    found = {"row_shuffle": pair.chance.get(metric)}
+    found |= {name: level.last.get(metric) for name, level in pair.levels.items()}
+    return {
+        REFERENCE_LEVELS[name][0]: value
+        for name, value in found.items()
+        if value is not None and name in REFERENCE_LEVELS
+    }
+
+
+def level_table(experiment: Experiment) -> Grid:
+    """Pairs and metrics beside the levels they are held against."""
+    known = [
+        (pair, metric)
+        for pair in experiment.band_first
+        if pair.levels
+        for metric in HEADLINE
+        if metric in pair.last
+    ]
+    names = list(dict.fromkeys(name for pair, metric in known for name in reference_levels(pair, metric)))
+    rows = []
+    for pair, metric in known:
+        levels = reference_levels(pair, metric)
+        if pair.last[metric] is not None:
+            cells = [Cell(number(levels.get(name))) for name in names]
+            rows.append(
+                (
+                    Cell(pair_title(experiment, pair), pair.name),
+                    Cell(metric_label(metric).title),
+                    Cell(number(pair.last[metric]), brackets(pair.intervals.get(metric))),
+                    *cells,
+                )
+            )
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in REFERENCE_LEVELS.values() if name in names)
+    return Grid(
+        key="reference-levels",
+        title="What the similarities are held against",
+        caption=f"At the last layer, on the same rows. {meanings[:1].upper()}{meanings[1:]}.",
+        columns=named_columns("pair", "metric", "value", *names),
+        rows=tuple(rows),
     )
 
 
@@ -131,7 +183,7 @@ def transfer_table(experiment: Experiment) -> Grid:
             cells = [Cell(number(finite(value))) for value in values]
             rows.append(
                 (
-                    _pair_cell(experiment, pair, pair.name),
+                    _pair_cell(experiment, pair, pair_title(experiment, pair), f"probe: {pair.probe}"),
                     *cells,
                     Cell("–" if classes is None else str(classes)),
                 )

@@ -24,6 +24,8 @@ HEADLINE = (
     "cka",
     "knn_jaccard@10",
 )
+#: Those of the page's main table, which is as wide as a screen; the others stand in the table of all metrics.
+MAIN = ("dimension_correlation", "procrustes_residual", "cka_debiased", "cka_unit", "cka", "knn_jaccard@10")
 #: Headline metrics under names short enough for a terminal, or for a table of many columns.
 SHORT = {
     "dimension_correlation": "dim. corr.",
@@ -40,6 +42,19 @@ CKA = ("cka_debiased", "cka")
 LEVELS = {
     "representation": ("dimension_correlation", "h_inv", "procrustes_cosine"),
     "geometry": ("cka_debiased", "cka_unit", "cka", "knn_jaccard@10"),
+}
+#: What a similarity is held against, by its key in records: name, and what it is.
+REFERENCE_LEVELS = {
+    "row_shuffle": ("row shuffle", "the mean over shuffled rows: what no correspondence at all gives"),
+    "random_initialisation": (
+        "fresh weights",
+        "two models of these architectures without any training, on the same texts: architecture and texts alone",
+    ),
+    "other_texts": (
+        "other texts",
+        "these two models on different texts at the same positions: what is similar whatever is read",
+    ),
+    "sibling": ("sibling", "A and a model grown like it: what growing it again changes"),
 }
 SCORE = "nDCG@10"
 #: Its key in the files of scores.

@@ -8,6 +8,7 @@ from itertools import combinations
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 
 from .labels import CKA, SCORE, brackets, metric_label, number, signed
+from .names import pair_title, run_title
 from .records import AnalysedPair, Band, Experiment, Run, Scores, band_place, shared_probe
 from .replicates import replicate_sentences
 from .tables import mean_score, task_score
@@ -26,8 +27,8 @@ def findings(experiment: Experiment) -> list[tuple[str, list[str]]]:
     pairs = experiment.band_first
     tracks = experiment.trajectories
     retrieval = [_training(run, experiment) for run in experiment.runs]
-    retrieval += [_untrained_best(run) for run in experiment.runs] + _between_runs(experiment)
-    representation = [(pair, _pair(pair, experiment.band)) for pair in pairs]
+    retrieval += [_untrained_best(run, experiment) for run in experiment.runs] + _between_runs(experiment)
+    representation = [(pair, _pair(pair, experiment)) for pair in pairs]
     title, sentences = _with_probes("Representation at the last layer", representation)
     groups = [
         ("Arms against their placebo", replicate_sentences(experiment)),
@@ -66,9 +67,8 @@ def _training(run: Run, experiment: Experiment) -> str:
         return ""
     before, after = mean_score(first, shared), mean_score(last, shared)
     where = f"mean {SCORE} over {len(shared)} tasks" if len(shared) > 1 else f"{SCORE} on {shared[0]}"
-    parts = [
-        f"{run.name}: {where} went from {number(before)} at step 0 to {number(after)} at step {last.step}"
-    ]
+    name = run_title(experiment, run.name)
+    parts = [f"{name}: {where} went from {number(before)} at step 0 to {number(after)} at step {last.step}"]
     if len(shared) > 1:
         changes = {
             task: (task_score(last, task) or 0.0) - (task_score(first, task) or 0.0) for task in shared
@@ -79,12 +79,12 @@ def _training(run: Run, experiment: Experiment) -> str:
     return "; ".join(part for part in parts if part) + "."
 
 
-def _untrained_best(run: Run) -> str:
+def _untrained_best(run: Run, experiment: Experiment) -> str:
     if run.best_step != 0 or run.last is None:
         return ""
     return (
-        f"Warning: the best step of {run.name} is 0, the model before training; no later step scored higher on the "
-        "run's own evaluation."
+        f"Warning: the best step of {run_title(experiment, run.name)} is 0, the model before training; no later step "
+        "scored higher on the run's own evaluation."
     )
 
 
@@ -116,7 +116,8 @@ def _between_runs(experiment: Experiment) -> list[str]:
     for run, score in scored[1:]:
         if not _one_axis(run, reference):
             continue
-        text = f"After training, {run.name} minus {reference.name} is {signed(score - base)} in {mean}{SCORE}"
+        names = [run_title(experiment, one.name) for one in (run, reference)]
+        text = f"After training, {names[0]} minus {names[1]} is {signed(score - base)} in {mean}{SCORE}"
         if noise:
             size, one, two = max(noise, key=lambda item: item[0])
             relation = "no more than" if abs(score - base) <= size else "more than"
@@ -147,7 +148,8 @@ def _forms(values: Container[str], with_interval: Container[str]) -> list[str]:
     ]
 
 
-def _pair(pair: AnalysedPair, band: Band | None) -> str:
+def _pair(pair: AnalysedPair, experiment: Experiment) -> str:
+    band = experiment.band
     found = (
         last_values(pair, band, _forms(pair.last, pair.intervals))
         or "neither CKA nor k-NN overlap was computed"
@@ -157,7 +159,7 @@ def _pair(pair: AnalysedPair, band: Band | None) -> str:
         role = ", the seed band itself" if len(band.pairs) == 1 else ", of the seed band"
     elif band and not band.comparable(pair):
         role = ", not held against the seed band (another kind of model or another probe set)"
-    return f"{pair.name}{role}: {found}."
+    return f"{pair_title(experiment, pair)}{role}: {found}."
 
 
 def last_values(pair: AnalysedPair, band: Band | None, metrics: Iterable[str]) -> str:

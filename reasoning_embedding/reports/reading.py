@@ -30,6 +30,7 @@ from .records import (
     AnalysedPair,
     Experiment,
     GrownBackbone,
+    Level,
     Run,
     Scores,
     SweepRecord,
@@ -96,11 +97,18 @@ def read_experiment(folder: Path) -> Experiment:
         seed_band=(band,) if isinstance(band, str) else tuple(band),
         missing=tuple(missing),
         contamination=read_json(paths.contamination, default={}),
-        replicates=_read_design(config, folder),
+        replicates=read_design(config, folder),
     )
 
 
-def _read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+def read_design(config: dict[str, Any], folder: Path) -> Replicates | None:
+    """Return the replicate design of an experiment's resolved configuration; None where it has none.
+
+    Raises
+    ------
+    InputError
+        If the section describes no design.
+    """
     section = config.get("replicates")
     if section is None:
         return None
@@ -447,6 +455,17 @@ def _read_pair(path: Path) -> AnalysedPair:
             if (found := (record.get(key) or {}).get(side))
         ),
         warnings=tuple(map(str, record.get("warnings") or [])),
+        levels={name: _level(found) for name, found in (record.get("levels") or {}).items()},
+        effective_rows=tuple(map(float, record.get("effective_rows") or [])),
+        rows=record["probe"].get("rows"),
+    )
+
+
+def _level(record: dict[str, Any]) -> Level:
+    return Level(
+        meaning=str(record.get("meaning", "")),
+        last={metric: finite(value) for metric, value in (record.get("last") or {}).items()},
+        diagonal={metric: list(map(finite, row)) for metric, row in (record.get("diagonal") or {}).items()},
     )
 
 

@@ -27,6 +27,13 @@ HALF_WIDTH = 1.959964
 SEED = "seed"
 
 
+def spread_out(count: int, most: int) -> list[int]:
+    """At most so many of the places 0, 1, ..., count - 1, evenly, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
+
+
 def finite(value: Any) -> float | None:
     """A finite number of a file; None for anything else, and for what could not be computed."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
@@ -109,6 +116,15 @@ class AnalysedModel:
 
 
 @dataclass(frozen=True)
+class Level:
+    """What a pair is held against: the same metrics where the two sides share less, such as fresh weights."""
+
+    meaning: str
+    last: dict[str, float | None]
+    diagonal: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
 class AnalysedPair:
     """HRSA of two models: heat maps over layers, values a layer, and the last layer with intervals."""
 
@@ -128,6 +144,12 @@ class AnalysedPair:
     spectrum: tuple[tuple[AnalysedModel, dict[str, Any]], ...]
     """RankMe and alpha-ReQ by model and kind of features."""
     warnings: tuple[str, ...]
+    levels: dict[str, Level] = field(default_factory=dict)
+    """By name: ``random_initialisation``, ``other_texts``, ``sibling``; none in records of older versions."""
+    effective_rows: tuple[float, ...] = ()
+    """Of each matched pair of layers: how many rows carry the variance."""
+    rows: int | None = None
+    """How many rows were compared."""
 
 
 def shared_probe(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:

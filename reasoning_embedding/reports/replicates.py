@@ -333,17 +333,23 @@ def _updates(stages: Sequence[GrownBackbone]) -> str:
 def replicate_sentences(experiment: Experiment) -> list[str]:
     """Say in plain words what the lineages show, the primary question first."""
     found, missing = answers(experiment)
-    return [_sentence(answer) for answer in found] + [f"Not answered: {text}." for text in missing]
+    return [answer_sentence(answer) for answer in found] + [f"Not answered: {text}." for text in missing]
 
 
-def _sentence(answer: Answer) -> str:
+def answer_title(answer: Answer) -> str:
+    """What was measured: metric, of what, at which layer or task."""
+    return f"{_title(answer.question.measure)} {_of(answer.question.measure)}"
+
+
+def answer_sentence(answer: Answer) -> str:
+    """Say in plain words what the lineages show on one question."""
     arm, measure, effect = replicate_label(answer.question.arm), answer.question.measure, answer.effect
     subject = {
         "embedders": "the embedder's representation",
         "backbones": "the language model's representation",
         "scores": "retrieval",
     }[measure.of]
-    what = f"{_title(measure)} {_of(measure)}"
+    what = answer_title(answer)
     lineages = f"{len(answer.variant)} lineage{'s' if len(answer.variant) > 1 else ''}"
     if effect is None or effect.word is None:
         difference = float(np.mean(answer.differences))

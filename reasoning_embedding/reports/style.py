@@ -83,6 +83,21 @@ def panels(figure: Figure, count: int, columns: int) -> list[Axes]:
     return axes[:count]
 
 
+def letter(axis: Axes, index: int) -> None:
+    """Name a panel ``A``, ``B``, ..., so that a text can speak of it."""
+    axis.annotate(
+        chr(ord("A") + index),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(-6, 5),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontweight="bold",
+        annotation_clip=False,
+    )
+
+
 def save(figure: Figure, path: Path, caption: str) -> SavedFigure:
     """Write a figure as PNG (300 dots an inch) and PDF; the same input gives the same bytes."""
     drawn = SavedFigure(path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf"), caption)

@@ -12,8 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .charts import Bars, Coordinates, Line, LineChart, Panel, PointPlot, thin
-from .labels import BASELINE_GREYS, COLOURS, DARK_COLOURS, DARK_GREYS, compact
+from .charts import (
+    Bars,
+    Coordinates,
+    Effect,
+    EffectChart,
+    EffectPanel,
+    Line,
+    LineChart,
+    Panel,
+    PointPlot,
+    thin,
+)
+from .labels import BASELINE_GREYS, COLOURS, DARK_COLOURS, DARK_GREYS, brackets, compact, number, signed
 
 #: Size of a panel; the page scales it to its column.
 _WIDTH, _HEIGHT = 420, 236
@@ -145,6 +156,98 @@ def point_chart(key: str, plots: Sequence[PointPlot]) -> str:
     ]
     body = f'<div class="panels small">{"".join(panels)}</div>'
     return _figure(key, plots[0].heading, _legend(legend), body, "The axes of a t-SNE have no unit.")
+
+
+def effect_chart(chart: EffectChart) -> str:
+    """A figure of points with intervals: a panel a quantity, a row an effect, its name and numbers above its line."""
+    panels = "".join(_effect_panel(panel, index, chart) for index, panel in enumerate(chart.panels))
+    legend = [
+        (
+            '<g class="c0"><path class="curve" d="M1 6L27 6"/><circle class="mark" cx="14" cy="6" r="4"/></g>',
+            "value, 95 % interval",
+        )
+    ]
+    zeros = dict.fromkeys(panel.zero for panel in chart.panels if panel.zero)
+    legend += [('<line class="zero" x1="14" y1="0" x2="14" y2="12"/>', zero) for zero in zeros]
+    for label in dict.fromkeys(panel.band_label for panel in chart.panels if panel.band):
+        legend.append(('<rect class="band" x="4" y="0" width="20" height="12"/>', label))
+    for place, name in enumerate(level_names(chart)):
+        legend.append((_level_mark(place, 14, 6), name))
+    return _figure(
+        "answer", chart.title, _legend(legend), f'<div class="panels wide">{panels}</div>', chart.note
+    )
+
+
+def level_names(chart: EffectChart) -> list[str]:
+    """Names of all levels in a chart, each once."""
+    return list(dict.fromkeys(name for panel in chart.panels for row in panel.rows for name in row.levels))
+
+
+def _effect_panel(panel: EffectPanel, index: int, chart: EffectChart) -> str:
+    step, above, names = 38, 4, level_names(chart)
+    height = above + step * len(panel.rows) + 26
+    values = [
+        value for row in panel.rows for value in (row.value, *(row.interval or ()), *row.levels.values())
+    ]
+    values += [*(panel.band or ()), *([0.0] if panel.zero else [])]
+    x = _Scale(*_padded(values), 8, _WIDTH - 8)
+    base = height - 24
+    parts = []
+    for value in ticks(x.low, x.high, 5):
+        text = _tick(value)
+        place = min(max(x(value), _CHARACTER * len(text) / 2), _WIDTH - _CHARACTER * len(text) / 2)
+        parts.append(_segment("grid", x(value), above, x(value), base))
+        parts.append(_text(place, base + 16, text, "middle"))
+    if panel.band:
+        low, high = x(panel.band[0]), x(panel.band[1])
+        parts.append(
+            f'<rect class="band" x="{low:.1f}" y="{above}" width="{max(high - low, 1):.1f}" height="{base - above}">'
+            f"{_title(panel.band_label)}</rect>"
+        )
+    if panel.zero:
+        parts.append(_segment("zero", x(0), above, x(0), base))
+    parts.append(_segment("axis", 0, base, _WIDTH, base))
+    for place, row in enumerate(panel.rows):
+        top = above + step * place
+        told = effect_text(row, panel)
+        room = _WIDTH - 12 - _CHARACTER * len(told) - 8
+        parts.append(_text(4, top + 13, row.name, "start", "halo", room=room))
+        parts.append(_text(_WIDTH - 4, top + 13, told, "end", "halo"))
+        line = top + 26
+        for number_, name in enumerate(names):
+            if name in row.levels:
+                parts.append(
+                    _level_mark(number_, x(row.levels[name]), line, f"{name}: {_short(row.levels[name])}")
+                )
+        bar = ""
+        if row.interval:
+            bar = (
+                f'<path class="curve" d="M{x(row.interval[0]):.1f} {line}L{x(row.interval[1]):.1f} {line}"/>'
+            )
+        parts.append(
+            f'<g class="{_ink(row.look)}">{bar}{_mark(0, x(row.value), line, f"{row.name}: {told}", size=4.2)}</g>'
+        )
+    spoken = "; ".join(f"{row.name}: {effect_text(row, panel)}" for row in panel.rows)
+    drawing = _svg(_WIDTH, height, f"{panel.label}. {spoken}", "".join(parts))
+    letter = f'<b class="letter">{chr(ord("A") + index)}</b> ' if len(chart.panels) > 1 else ""
+    return (
+        f'<figure class="panel"><figcaption>{letter}{html.escape(panel.label)}</figcaption>{drawing}</figure>'
+    )
+
+
+def effect_text(row: Effect, panel: EffectPanel) -> str:
+    """An effect and its interval as a reader sees them."""
+    digits = 2 if max(abs(row.value), *map(abs, row.interval or (0.0,))) >= 1 and panel.signed else 3
+    write = signed if panel.signed else number
+    return f"{write(row.value, digits)} {brackets(row.interval, digits, write=write)}".rstrip()
+
+
+def _level_mark(index: int, x: float, y: float, title: str = "") -> str:
+    """A short line a level, told apart by dashes."""
+    dash = ("", "2 2", "5 2", "1 3")[index % 4]
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    told = _title(title) if title else ""
+    return f'<line class="level" x1="{x:.1f}" y1="{y - 6:.1f}" x2="{x:.1f}" y2="{y + 6:.1f}"{dashes}>{told}</line>'
 
 
 def histogram(values: Mapping[str, Any], label: str) -> str:

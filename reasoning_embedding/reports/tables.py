@@ -8,7 +8,8 @@ from typing import Any
 
 from .grid import Cell, Grid, TableColumn, named_columns
 from .labels import SCORE, SCORE_KEY, number, signed
-from .records import Experiment, Scores
+from .names import run_title
+from .records import Experiment, Scores, spread_out
 from .resources import published
 
 _GATES = {"sampled_accuracy": "sampled accuracy", "greedy_accuracy": "greedy accuracy", "pass_at_8": "pass@8"}
@@ -20,6 +21,9 @@ _SCORE_KEYS = {
     "mrr_at_10": "MRR@10",
     "seconds": "seconds",
 }
+
+#: Rows of the table of all metrics: a page of a run with thousands of checkpoints stays small.
+_DETAILED = 300
 
 
 def score_table(experiment: Experiment) -> Grid:
@@ -34,7 +38,10 @@ def score_table(experiment: Experiment) -> Grid:
         if run.scores:
             steps = f"step {run.last.step}" if run.last else ""
             seed = f"seed {run.seed}" if run.seed is not None else ""
-            name = Cell(run.name, ", ".join(part for part in (run.readout, steps, seed) if part))
+            name = Cell(
+                run_title(experiment, run.name),
+                ", ".join(part for part in (run.readout, steps, seed) if part),
+            )
             rows.append((name, *_score_cells(run.first, run.last, tasks, finals)))
     runs = len(rows)
     for name, scores in experiment.baselines.items():
@@ -84,7 +91,18 @@ def _score_cells(
 
 def score_details(experiment: Experiment) -> Grid:
     """Every evaluated checkpoint and baseline, task by task, with all metrics."""
-    scored = [(run.name, scores) for run in experiment.runs for _, scores in sorted(run.scores.items())]
+    most = max(2, _DETAILED // max(1, len(experiment.runs) * len(experiment.tasks)))
+    scored = []
+    for run in experiment.runs:
+        steps = sorted(run.scores)
+        shown = [steps[place] for place in spread_out(len(steps), most)]
+        scored += [(run_title(experiment, run.name), run.scores[step]) for step in shown]
+    every = all(len(run.scores) <= most for run in experiment.runs)
+    which = (
+        "Every evaluated checkpoint."
+        if every
+        else f"Of each run {most} evaluated checkpoints, evenly by step."
+    )
     scored += list(experiment.baselines.items())
     present = [
         key
@@ -100,7 +118,7 @@ def score_details(experiment: Experiment) -> Grid:
     return Grid(
         key="score-details",
         title="All retrieval metrics",
-        caption="Every evaluated checkpoint. Seconds are the evaluation's wall time on the machine that ran it.",
+        caption=f"{which} Seconds are the evaluation's wall time on the machine that ran it.",
         columns=named_columns("model", "task", *(_SCORE_KEYS[key] for key in present)),
         rows=tuple(rows),
     )
@@ -123,7 +141,12 @@ def compression_table(experiment: Experiment) -> Grid:
                     cells.append(Cell(number(score), "" if change is None else signed(change)))
                 size = scores.settings.get("bytes_per_vector")
                 rows.append(
-                    (Cell(run.name, f"step {step}"), Cell(_kept(scores)), Cell(str(size or "–")), *cells)
+                    (
+                        Cell(run_title(experiment, run.name), f"step {step}"),
+                        Cell(_kept(scores)),
+                        Cell(str(size or "–")),
+                        *cells,
+                    )
                 )
     return Grid(
         key="compressed",
@@ -144,7 +167,7 @@ def _kept(scores: Scores) -> str:
 def asking_table(experiment: Experiment) -> Grid:
     """How the models were asked and read: prompts, limit, precision and readout of each one's last scores."""
     rows = []
-    models = [(run.name, run.last or run.first) for run in experiment.runs]
+    models = [(run_title(experiment, run.name), run.last or run.first) for run in experiment.runs]
     for name, scores in [*models, *experiment.baselines.items()]:
         if scores is None or "prompts_from" not in scores.settings:
             continue  # of a version that did not write it down
@@ -272,7 +295,7 @@ def _scored(experiment: Experiment) -> Iterator[tuple[str, str, Scores]]:
     for run in experiment.runs:
         for scores in (run.first, run.last):
             if scores:
-                yield run.name, f"step {scores.step}", scores
+                yield run_title(experiment, run.name), f"step {scores.step}", scores
     for name, scores in experiment.baselines.items():
         yield name, "baseline", scores
 

@@ -43,6 +43,7 @@ from reasoning_embedding.checkpoints.state import (
 from reasoning_embedding.data import Plan, Table, TokenStore, load_table, require_scores, table_tokens
 from reasoning_embedding.data.batch import Batch
 from reasoning_embedding.data.cache import on_disk
+from reasoning_embedding.data.holdout import hold_out, write_tasks
 from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
     refuse_evaluation_sources,
@@ -196,7 +197,7 @@ def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Repor
     # The launch fits the recipe, and the data are none that models are scored with.
     launched = config.EngineSettings.from_environment()
     config.check_engine(launched, training, ranks=world.size)
-    tasks = settings.evaluation.tasks if settings.evaluation else []
+    tasks = settings.evaluation.public_tasks if settings.evaluation else []
     refuse_evaluation_sources(settings.data, tasks)
 
     # The data. A folder a machine: a lock need not hold between two of them.
@@ -204,6 +205,11 @@ def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Repor
     chosen = run_readout(settings.readout, settings.backbone)
     table = load_table(data, report, prompts=chosen.prompts)
     refuse_evaluation_rows(settings.data, table.sources, tasks)
+    if settings.data.holdout is not None:
+        table, held = hold_out(table, settings.data.holdout, report)
+        if world.is_main:
+            write_tasks(run.holdout, held, table.fingerprint, settings.data.query_template)
+        world.barrier()  # every rank reads them when they are scored
     if settings.loss.distillation is not None:
         require_scores(table)
     learnt = settings.loss.teacher_vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from reasoning_embedding.cli import _terminal
-from reasoning_embedding.cli.main import app
+from reasoning_embedding.cli.main import VERBS, app
 from reasoning_embedding.config import load_config
 from reasoning_embedding.planning import processor
 
@@ -116,7 +117,7 @@ def test_a_plan_for_this_processor(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert sum(slow["memory_bytes"].values()) > 12 * slow["parameters"]
     small = rembed("plan", "run.yaml", "--here", "training.device=cpu", "training.memory_gib=0.0001").output
     assert "it does not fit" in small
-    assert "measured just now; a step is taken to reach 50% of it, a tabled figure" in small
+    assert "measured just now; a step is taken to reach 50% of it" in small
     rembed("plan", "run.yaml", "--here", "--gpus", 2, code=2)
 
 
@@ -135,12 +136,25 @@ def test_the_next_command_is_for_terminals_only(folder: Path, monkeypatch: pytes
     said: list[str] = []
     monkeypatch.setattr(_terminal.typer, "echo", lambda text, err=False: said.append(text))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    _terminal.next_command("rembed train run.yaml")
+    _terminal.next_command("plan", config="run.yaml")
     assert said == ["next: rembed train run.yaml"]
     monkeypatch.setattr(_terminal, "_quiet", False)
     _terminal.be_quiet()
-    _terminal.next_command("rembed train run.yaml")
+    _terminal.next_command("plan", config="run.yaml")
     assert len(said) == 1
+
+
+def test_every_verb_has_a_next_command_and_every_one_of_them_is_said() -> None:
+    folder = Path(_terminal.__file__).parent
+    source = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
+    said = set(re.findall(r'next_command\(\s*"([^"]+)"', source))
+    said |= {name for name in _terminal.NEXT if f'"{name}" if ' in source or f'else "{name}"' in source}
+    assert said == set(_terminal.NEXT)
+    # The quickstart is an experiment.
+    assert {name.split()[0] for name in _terminal.NEXT} | {"quickstart"} == set(VERBS)
+    for line in _terminal.NEXT.values():
+        verbs = re.findall(r"rembed ([a-z]+)", line)
+        assert set(verbs) <= set(VERBS), line
 
 
 def test_the_shell_can_complete_verbs() -> None:

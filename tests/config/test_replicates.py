@@ -41,12 +41,22 @@ DESIGN: dict[str, Any] = {
         "probe": {"kind": "world"},
         "pairs": [{"name": "kept", "a": "lineage:base", "b": "run:sft@first"}],
     },
+    "evaluation": {"tasks": [{"kind": "world"}]},
     "replicates": {
         "lineages": 3,
         "base": "base",
         "arms": ["rlvr", "sft"],
         "primary": {"arm": "rlvr", "metric": "cka_debiased", "margin": 0.2},
-        "others": [{"of": "backbones", "metric": "cka", "margin": 0.2}],
+        "others": [
+            {"of": "backbones", "metric": "cka", "margin": 0.2},
+            {
+                "of": "scores",
+                "task": "world-heldout",
+                "metric": "ndcg_at_10",
+                "scale": "plain",
+                "margin": 0.02,
+            },
+        ],
     },
 }
 
@@ -129,7 +139,9 @@ def test_the_primary_question_comes_first_and_no_other_is_lost() -> None:
         "sft: embedders, cka_debiased, layer last",
         "rlvr: embedders, cka_debiased, layer last",
         "rlvr: backbones, cka, layer last",
+        "rlvr: scores, ndcg_at_10, world-heldout",
         "sft: backbones, cka, layer last",
+        "sft: scores, ndcg_at_10, world-heldout",
     ]
 
 
@@ -144,6 +156,10 @@ def test_the_primary_question_comes_first_and_no_other_is_lost() -> None:
         (("replicates", "arms"), ["rlvr", "base"], "'base' is named twice"),
         (("replicates", "others", 0, "of"), "scores", "a measure of scores needs a task"),
         (("analysis",), None, "the experiment needs an analysis"),
+        (("replicates", "primary", "metric"), "cka_debaised", "no metric 'cka_debaised' of HRSA"),
+        (("replicates", "primary", "metric"), "knn_jaccard@7", "did you mean 'knn_jaccard@5'?"),
+        (("replicates", "others", 1, "task"), "world", "no task 'world' among world-heldout"),
+        (("evaluation",), None, "the experiment needs an evaluation"),
         (("runs", 1, "backbone"), "base", "arm 'rlvr' is grown by pretrain, which has no placebo"),
         (("lineage",), None, "stage"),
     ],

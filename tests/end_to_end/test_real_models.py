@@ -54,6 +54,7 @@ def _embedded(rembed: Rembed, model: Path, folder: Path, limit: int | None, prom
     return np.load(output)
 
 
+@pytest.mark.slow
 def test_minilm_has_the_librarys_vectors_at_its_own_limit_and_at_96_and_512(
     real_models: Path, rembed: Rembed, tmp_path: Path
 ) -> None:

@@ -351,3 +351,40 @@ def test_what_an_adapted_embedder_gained_and_forgot_is_one_table(
     for task in record["tasks"][:2]:
         for end, side in (("slerp-0", "a"), ("slerp-1", "b")):
             assert ends[end][task["task"]]["main_score"] == pytest.approx(task[side], abs=1e-5)
+
+
+def test_held_out_rows_are_scored_while_training_and_after(
+    tmp_path: Path, write_run: Write, rembed: Rembed, rows: Path
+) -> None:
+    data = {"sources": [{"kind": "files", "path": str(rows)}], "negatives": 2, "holdout": 0.2}
+    extra = {"data": {**data, "query_max_tokens": 32, "document_max_tokens": 32}}
+    path = write_run(extra=extra)
+    output = rembed("train", path, "evaluation.every=3").output
+    run = RunFolder.of(_settings(path))
+    assert re.search(r"held out: \d+ of 40 rows", output)
+    scores = {step: record["evaluation"] for step, record in _metrics(run).items() if "evaluation" in record}
+    assert sorted(scores) == [0, 3, 6]
+    assert all(set(each) == {"holdout", "mean"} for each in scores.values())
+    queries = {json.loads(line)["text"] for line in (run.holdout / "queries.jsonl").read_text().splitlines()}
+    assert queries
+    assert queries < {record["query"][1] for record in read_lines(rows)}
+
+    # Stopped after step 3 and gone on, and scored again afterwards: the same.
+    whole = _weights(run, 6)
+    for folder in (run.checkpoint(6), run.state(6)):
+        shutil.rmtree(folder)
+    shutil.rmtree(run.holdout)
+    rembed("train", path, "evaluation.every=3", "--resume")
+    assert _weights(run, 6) == whole
+    assert _metrics(run)[6]["evaluation"] == scores[6]
+    assert "holdout" in rembed("evaluate", f"{run.path}@6").output
+    [entry] = load_scores(run.evaluation / "step-000006")["tasks"]
+    assert entry["task"] == "holdout"
+    assert entry["main_score"] == pytest.approx(scores[6]["holdout"])
+    assert "data.holdout" in rembed("train", path, "data.holdout=0.3", "--resume", code=2).output
+    assert "holdout" in rembed("runs", "show", run.path).output
+
+    # Without it the rows are learnt: another model.
+    del extra["data"]["holdout"]
+    rembed("train", write_run("all", extra=extra))
+    assert _weights(RunFolder(tmp_path / "runs" / "all"), 6) != whole

@@ -472,9 +472,11 @@ def plans(folder: Path) -> Files:
     Path("run.yaml").write_text(RUN, encoding="utf-8")
     common = ("plan", "run.yaml", path, hub, "training.batch_size=1024")
     parts = [
-        transcript(*common),
+        transcript(*common, "--gpu", "H200"),
         transcript(*common, "--gpus", "16", "--gpu", "H100"),
-        transcript(*common, "training.lora={rank: 16}", "training.activation_checkpointing=selective"),
+        transcript(
+            *common, "training.lora={rank: 16}", "training.activation_checkpointing=selective", "--gpus", "1"
+        ),
         transcript(*common, "--launcher", "configs/accelerate/8gpu-fsdp2.yaml"),
         transcript(*common, "--launcher", "configs/accelerate/8gpu-zero3-offload.yaml"),
         transcript("experiment", "configs/paper/qwen3-4b-psr.yaml", "--dry-run"),

@@ -238,7 +238,7 @@ def test_the_verb_prints_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "on 16 x H200" in out
     assert "four characters a token" in out
     assert all(f"\n{name} " in out for name in ("replicated", "zero1", "zero2", "zero3", "fsdp2"))
-    assert call(str(file), "--json") == 0
+    assert call(str(file), "--gpu", "H200", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["texts"]["rows"] > 100
     assert {"weights", "gradients", "optimizer", "activations", "loss", "embeddings"} <= found["engines"][
@@ -264,7 +264,7 @@ def test_the_verb_plans_for_a_launchers_file(
     assert (found["gpus"], list(found["engines"])) == (16, ["zero3"])
     assert call(str(file), "training.optimizer.kind=muon", "--launcher", launcher) == 2
     assert "training.optimizer is muon" in capsys.readouterr().err
-    assert call(str(file)) == 0
+    assert call(str(file), "--gpus", "1") == 0
     assert "host" not in capsys.readouterr().out
 
 

@@ -43,7 +43,7 @@ for (const figure of figures) {
 const [explorer] = figures.filter((figure) => figure.dataset.chart === "explorer");
 const [source, metric, layer, step] = selects(explorer);
 const pick = (box, text) => { box.value = box.options.find((option) => option.text === text).value; box.dispatchEvent({ type: "change" }); };
-pick(source, "emb-base-sft"); pick(metric, "Linear CKA"); pick(layer, "norm");
+pick(source, "SFT v base, seed 0 (embedders)"); pick(metric, "Linear CKA"); pick(layer, "norm");
 told.notes.pair = explorer.parts[".note"].textContent;
 pick(source, "rlvr"); pick(metric, "Linear CKA"); pick(layer, "2"); pick(step, "32");
 told.notes.track = explorer.parts[".note"].textContent;

@@ -21,7 +21,7 @@ from reasoning_embedding.errors import InputError
 from reasoning_embedding.reports import build
 from reasoning_embedding.reports.comparison import compare_backbones, published_pairs
 from reasoning_embedding.reports.comparison_tables import grids, render, to_terminal, write_score_table
-from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, escape, to_latex
+from reasoning_embedding.reports.grid import Cell, Grid, TableColumn, escape, named_columns, to_latex
 from tests.synthetic_experiment import write_experiment, write_scored_runs
 
 TASKS = {"alpha": "Retrieval", "beta": "Retrieval", "gamma": "STS"}
@@ -410,6 +410,18 @@ def test_a_latex_row_never_begins_with_what_reads_as_an_option() -> None:
     assert "{}[0] & 1 \\\\" in lines
     assert "{}* &  \\\\" in lines
     assert r"\cmidrule(lr){2-2}" in lines
+
+
+def test_latex_fits_the_line_and_aligns_text_left() -> None:
+    rows = (
+        (Cell("a"), Cell("words"), Cell("0.5", "[0.4, 0.6]", "row shuffle 0.1", "closer")),
+        (Cell("b"), Cell("more"), Cell("–")),
+    )
+    text = to_latex(Grid("k", "t", "c", named_columns("name", "what", "value"), rows), "tab:k")
+    assert r"\begin{tabular}{@{}llr@{}}" in text
+    assert r"\shortstack[r]{0.5 closer \\ \scriptsize [0.4, 0.6] \\ \scriptsize row shuffle 0.1} \\" in text
+    assert r"\resizebox{\ifdim\width>\linewidth" in text
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
 def test_csv_has_a_line_a_pair_and_quantity(folder: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 from reasoning_embedding.errors import SetupError
 from reasoning_embedding.reports import build
+from reasoning_embedding.reports.comparison import compare_backbones
+from reasoning_embedding.reports.headline import headline
 from reasoning_embedding.reports.pages import experiment as experiment_page
 from reasoning_embedding.reports.reading import read_experiment
 from reasoning_embedding.reports.shell import PLOTLY
@@ -114,15 +116,17 @@ def test_still_charts_are_the_data_of_the_files(folder: Path) -> None:
     charts = experiment_page.still_charts(read_experiment(folder))
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert re.findall(r'id="chart-([\w-]+)"', page) == [
+        "answer",
         "scores",
-        "training",
         "layers",
         "realignment",
+        "training",
         "lineage",
     ]
-    assert page.count("<svg ") - page.count('aria-hidden="true"') == 1 + sum(
-        len(chart.panels) for name, chart in charts.items() if name != "scores"
-    )
+    first = headline(read_experiment(folder), compare_backbones(folder)).chart
+    assert first is not None
+    panels = sum(len(chart.panels) for name, chart in charts.items() if name != "scores")
+    assert page.count("<svg ") - page.count('aria-hidden="true"') == 1 + len(first.panels) + panels
     track = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
     panels = {panel.key: panel for panel in charts["realignment"].panels}
     line = next(line for line in panels["series/cka"].lines if line.name == "rlvr")

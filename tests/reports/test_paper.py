@@ -272,12 +272,12 @@ def test_the_explorer_shows_the_files_numbers(experiment: Experiment, folder: Pa
     json.dumps(data, allow_nan=False)
     sources = {source["name"]: source for source in data["sources"]}
     record = json.loads((folder / "hrsa" / "pairs" / "emb-base-sft.json").read_text())
-    cka = sources["emb-base-sft"]["metrics"]["cka"]
+    cka = sources["SFT v base, seed 0 (embedders)"]["metrics"]["cka"]
     assert cka["values"] == [record["diagonal"]["cka"]]
     assert cka["ends"] == [tuple(record["intervals"]["cka"])]
     assert (cka["place"], cka["band"]) == ("farther", (0.955, 0.976))
-    assert sources["lm-base-sft"]["metrics"]["cka"]["band"] is None  # another kind of model
-    assert sources["lm-base-sft"]["metrics"]["cka"]["place"] is None
+    assert sources["SFT v base (language models)"]["metrics"]["cka"]["band"] is None  # another kind of model
+    assert sources["SFT v base (language models)"]["metrics"]["cka"]["place"] is None
     track = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
     assert sources["rlvr"]["metrics"]["cka"]["values"] == track["series_layers"]["cka"]
     assert sources["rlvr"]["steps"] == track["steps"]

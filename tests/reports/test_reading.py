@@ -11,7 +11,7 @@ import pytest
 
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.reports.charts import score_curves
-from reasoning_embedding.reports.hrsa_tables import hrsa_table, spectrum_table, transfer_table
+from reasoning_embedding.reports.hrsa_tables import hrsa_details, spectrum_table, transfer_table
 from reasoning_embedding.reports.reading import read_experiment
 from reasoning_embedding.reports.records import Run
 from tests.synthetic_experiment import PAIRS, RUNS, TASKS, write_experiment
@@ -122,7 +122,7 @@ def test_models_of_different_widths_and_lost_values(experiment: Path) -> None:
     rows = {(cells[0].text, cells[1].text): cells for cells in spectrum_table(found).rows}
     assert [cell.text for cell in rows["run:base@last", "last token"][2:]] == ["12", "–", "–", "–"]
     assert len(transfer_table(found).rows) == len(PAIRS) - 1
-    assert "–" in [cells[2].text for cells in hrsa_table(found).rows]
+    assert "–" in [cell.text for cells in hrsa_details(found).rows for cell in cells[1:]]
 
 
 def test_every_evaluated_step_is_a_point(experiment: Path) -> None:
@@ -132,7 +132,7 @@ def test_every_evaluated_step_is_a_point(experiment: Path) -> None:
     chart = score_curves(read_experiment(experiment))
     assert chart is not None
     line = chart.panels[0].lines[0]
-    assert (line.name, line.x, line.y) == ("base", [0.0, 64.0, 150.0], [0.031, 0.031, 0.981])
+    assert (line.name, line.x, line.y) == ("base, seed 0", [0.0, 64.0, 150.0], [0.031, 0.031, 0.981])
 
 
 def test_scores_taken_while_training_stand_in_for_those_of_checkpoints(experiment: Path) -> None:

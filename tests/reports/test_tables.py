@@ -42,7 +42,7 @@ def test_scores_before_after_and_change(experiment: Experiment) -> None:
     mean = [(0.031 + 0.012 + 0.05) / 3, (0.981 + 0.41 + 0.301) / 3]
     expected = ["0.031", "0.981", "+0.950", "0.012", "0.410", "+0.398", "0.050", "0.301", "+0.251"]
     expected += [f"{mean[0]:.3f}", f"{mean[1]:.3f}", f"{mean[1] - mean[0]:+.3f}"]
-    assert row(grid, "base") == ["base", *expected]
+    assert row(grid, "base, seed 0") == ["base, seed 0", *expected]
     assert row(grid, "bm25")[1:4] == ["–", "0.702", "–"]
     best = [cells[0].text for cells in grid.rows if cells[8].mark == "best"]
     assert best == ["bm25"]  # cranfield: 0.349 against 0.301
@@ -57,12 +57,12 @@ def test_gates_are_held_against_their_thresholds(experiment: Experiment) -> None
 
 def test_hrsa_table_leads_with_the_seed_band(experiment: Experiment) -> None:
     grid = hrsa_table(experiment)
-    assert grid.rows[0][0].text == "base-emb-seeds (seed band)"
+    assert grid.rows[0][0].text == "base, seed 1 v base, seed 0 (embedders) (seed band)"
     assert grid.reference_rows == {0}
     headings = grid.headings()
     cka = grid.rows[0][headings.index("Linear CKA")]
     assert (cka.text, cka.note, cka.extra) == ("0.967", "[0.955, 0.976]", "row shuffle 0.310")
-    assert all("world, 192 texts, 1840 rows, all tokens" in cells[0].extra for cells in grid.rows)
+    assert "Probe set: world, 192 texts, 1840 rows, all tokens." in grid.caption
 
 
 def test_a_pair_is_placed_by_its_interval_to_the_band(experiment: Experiment) -> None:
@@ -136,7 +136,7 @@ def test_a_pair_of_another_kind_is_left_out_of_the_band(experiment: Experiment) 
     assert mixed.band is not None
     assert [pair.name for pair in mixed.band.pairs] == ["base-emb-seeds"]
     text = "\n".join(sentence for _, found in findings(mixed) for sentence in found)
-    assert "lm-base-rlvr, not held against the seed band" in text
+    assert "RLVR v base (language models), not held against the seed band" in text
     assert replace(experiment, seed_band=("gone",)).band is None
 
 
@@ -156,20 +156,23 @@ def test_sentences_follow_the_numbers(experiment: Experiment) -> None:
     groups = findings(experiment)
     text = "\n".join(sentence for _, sentences in groups for sentence in sentences)
     assert (
-        "emb-base-rlvr: Linear CKA 0.968 [0.956, 0.977] (row shuffle 0.310), across an end of the range of the "
-        "pair of seeds (band [0.955, 0.976])"
+        "RLVR v base, seed 0 (embedders): Linear CKA 0.968 [0.956, 0.977] (row shuffle 0.310), across an end of the range "
+        "of the pair of seeds (band [0.955, 0.976])"
     ) in text
     assert (
-        "emb-base-sft: Linear CKA 0.479 [0.467, 0.488] (row shuffle 0.310), less alike than the pair of seeds "
-        "(band [0.955, 0.976])"
+        "SFT v base, seed 0 (embedders): Linear CKA 0.479 [0.467, 0.488] (row shuffle 0.310), less alike than the pair of "
+        "seeds (band [0.955, 0.976])"
     ) in text
-    assert "lm-base-sft, not held against the seed band" in text
+    assert "SFT v base (language models), not held against the seed band" in text
     assert (
-        "base: mean nDCG@10 over 3 tasks went from 0.031 at step 0 to 0.564 at step 150; no task fell" in text
+        "base, seed 0: mean nDCG@10 over 3 tasks went from 0.031 at step 0 to 0.564 at step 150; no task fell"
+        in text
     )
     assert "ends above BM25 on 2 of 3; it ends above the untrained model on 3 of 3" in text
     # (0.961 + 0.45 + 0.301) - (0.981 + 0.41 + 0.301) = 0.02 over 3 tasks, two seeds 0.03 over 3
-    assert "rlvr minus base is +0.007 in mean nDCG@10, no more than the 0.010 between two seeds" in text
+    assert (
+        "RLVR minus base, seed 0 is +0.007 in mean nDCG@10, no more than the 0.010 between two seeds" in text
+    )
     assert "Linear CKA fell, from 0.950 to 0.600 with a low of 0.531 at step 32" in text
     assert any("probe set: world, 192 texts" in title for title, _ in groups)
 
@@ -191,7 +194,7 @@ def test_sentences_the_other_way_round(tmp_path: Path) -> None:
     track.write_text(json.dumps(record))
     text = "\n".join(sentence for _, sentences in findings(read_experiment(folder)) for sentence in sentences)
     assert "it fell on cranfield (−0.040)" in text
-    assert "rlvr minus base is −0.090 in mean nDCG@10, more than the 0.010 between two seeds" in text
+    assert "RLVR minus base, seed 0 is −0.090 in mean nDCG@10, more than the 0.010 between two seeds" in text
     assert (
         "Linear CKA 0.995 [0.990, 0.999] (row shuffle 0.310), more alike than the pair of seeds (band" in text
     )
@@ -207,7 +210,7 @@ def test_one_task_is_told_without_a_mean(experiment: Experiment) -> None:
     baselines = {name: only(scores) for name, scores in experiment.baselines.items()}
     first = findings(replace(experiment, runs=runs, baselines=baselines))[0][1][0]
     assert first == (
-        "base: nDCG@10 on cranfield went from 0.050 at step 0 to 0.301 at step 150; "
+        "base, seed 0: nDCG@10 on cranfield went from 0.050 at step 0 to 0.301 at step 150; "
         "it ends at or below BM25 (0.349); it ends above the untrained model (0.021)."
     )
 

@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from reasoning_embedding.files import atomic_folder
 from reasoning_embedding.progress import Report
 from reasoning_embedding.reports.charts import (
     Bars,
+    EffectChart,
     LineChart,
     log_chart,
     score_bars,
@@ -31,6 +33,7 @@ from reasoning_embedding.reports.grid import (
     to_markdown,
     to_text,
 )
+from reasoning_embedding.reports.headline import Headline, few_rows, headline
 from reasoning_embedding.reports.hrsa_charts import (
     HeatMap,
     diagonal_chart,
@@ -42,10 +45,12 @@ from reasoning_embedding.reports.hrsa_tables import (
     hrsa_details,
     hrsa_summary,
     hrsa_table,
+    level_table,
     spectrum_table,
     transfer_table,
 )
 from reasoning_embedding.reports.labels import metric_label
+from reasoning_embedding.reports.names import run_title
 from reasoning_embedding.reports.narrative import findings
 from reasoning_embedding.reports.reading import read_experiment
 from reasoning_embedding.reports.records import Experiment
@@ -57,7 +62,7 @@ from reasoning_embedding.reports.replicates import (
 )
 from reasoning_embedding.reports.resources import need
 from reasoning_embedding.reports.shell import bullets, explored_chart, folded, folded_table, write_page
-from reasoning_embedding.reports.svg import bar_chart, line_chart, point_chart
+from reasoning_embedding.reports.svg import bar_chart, effect_chart, line_chart, point_chart
 from reasoning_embedding.reports.tables import (
     SEQUENCES_KEY,
     asking_table,
@@ -96,14 +101,15 @@ def build_experiment(folder: Path, report: Report) -> Path:
     experiment, compared = _compared(experiment)
     tables = [*build_tables(experiment), *(grids(compared) if compared else [])]
     with atomic_folder(ExperimentFolder(folder).report) as target:
-        (target / "table.md").write_text(written(_markdown(experiment, tables)), encoding="utf-8")
+        first = headline(experiment, compared)
+        (target / "table.md").write_text(written(_markdown(experiment, first, tables)), encoding="utf-8")
         beside = ["table.md"]
         if compared:
             beside += [path.name for path in write_score_table(target, compared)]
-        figures = draw_figures(experiment, target / "figures")
+        figures = draw_figures(experiment, target / "figures", first.chart)
         report(f"report: {len(figures)} figures")
         beside = [f"figures/{name}" for name in figures] + beside
-        sections = _sections(experiment, tables, explored, beside)
+        sections = _sections(experiment, first, tables, explored, beside)
         write_page(
             target / "index.html", experiment.title, _subtitle(experiment), sections, explored=explored
         )
@@ -140,6 +146,7 @@ def still_charts(experiment: Experiment) -> dict[str, LineChart | Bars]:
             experiment.runs,
             ("loss", "accuracy", "grad_norm"),
             experiment.looks,
+            partial(run_title, experiment),
         ),
         "lineage": log_chart(
             "lineage", "Growing the backbones", experiment.backbones, ("loss", "reward", "accuracy")
@@ -150,9 +157,15 @@ def still_charts(experiment: Experiment) -> dict[str, LineChart | Bars]:
     return {name: chart for name, chart in charts.items() if chart}
 
 
-def draw_figures(experiment: Experiment, folder: Path) -> list[str]:
-    """Draw every PNG the experiment has data for; returns their names in order."""
-    from reasoning_embedding.reports.figures import draw_bars, draw_heat_maps, draw_lines, draw_points
+def draw_figures(experiment: Experiment, folder: Path, first: EffectChart | None) -> list[str]:
+    """Draw every PNG the experiment has data for, the one that answers first; returns their names in order."""
+    from reasoning_embedding.reports.figures import (
+        draw_bars,
+        draw_effects,
+        draw_heat_maps,
+        draw_lines,
+        draw_points,
+    )
     from reasoning_embedding.reports.style import safe_name
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,6 +175,8 @@ def draw_figures(experiment: Experiment, folder: Path) -> list[str]:
         names.append(f"{name}.png")
         return folder / names[-1]
 
+    if first:
+        draw_effects(first, place("answer"))
     for name, chart in still_charts(experiment).items():
         if isinstance(chart, Bars):
             draw_bars(chart, place(name))
@@ -189,6 +204,7 @@ def build_tables(experiment: Experiment) -> list[Grid]:
         score_details,
         gate_table,
         hrsa_table,
+        level_table,
         hrsa_details,
         transfer_table,
         spectrum_table,
@@ -210,11 +226,12 @@ def _compared(experiment: Experiment) -> tuple[Experiment, ScoreTable | None]:
         return replace(experiment, missing=(*experiment.missing, reason)), None
 
 
-def _markdown(experiment: Experiment, tables: list[Grid]) -> str:
-    parts = [to_markdown(table) for table in tables]
+def _markdown(experiment: Experiment, first: Headline, tables: list[Grid]) -> str:
+    answers = [f"{question} {answer}" for question, answer in first.sentences]
+    parts = [markdown_list("What this shows", answers), *(to_markdown(table) for table in tables)]
     shown = [text for _, texts in findings(experiment) for text in texts]
     if shown:
-        parts.insert(0, markdown_list("What this shows", shown))
+        parts.append(markdown_list("Every comparison in a sentence", shown))
     if experiment.missing:
         parts.append(markdown_list("Not in this report", experiment.missing))
     return "\n".join(parts)
@@ -241,7 +258,11 @@ def _subtitle(experiment: Experiment) -> str:
 
 
 def _sections(
-    experiment: Experiment, tables: list[Grid], explored: dict[str, Any] | None, beside: Iterable[str]
+    experiment: Experiment,
+    first: Headline,
+    tables: list[Grid],
+    explored: dict[str, Any] | None,
+    beside: Iterable[str],
 ) -> dict[str, str]:
     by_key = {table.key: table for table in tables}
     charts = still_charts(experiment)
@@ -265,40 +286,60 @@ def _sections(
     sequences = "".join(to_html(found) for found in tables if found.key.startswith(SEQUENCES_KEY))
     for task, plots in sequence_plots(experiment).items():
         sequences += point_chart(f"tsne-{task}", plots)
+    scores = chart("scores") + chart("scores-by-step")
     return {
-        "What this shows": _findings(experiment),
-        "Arms against their placebo": table("replicates") + table("replicate-chance") + table("weights"),
+        "": _answer(first),
+        "Arms against their placebo": table("replicates") + more("replicate-chance", "weights"),
         "Retrieval": table("scores")
-        + chart("scores")
-        + chart("scores-by-step")
-        + table("compressed")
+        + table("score-readouts")
         + table("score-pairs")
+        + table("compressed")
+        + folded("Scores as charts", scores)
         + more("score-tests", "published", "asked", "score-details"),
         "Number sequences": sequences,
-        "Training": chart("losses"),
-        "Representation (HRSA)": table("hrsa")
-        + every
-        + maps
+        "Representation (HRSA)": _few_rows(experiment)
+        + table("hrsa")
         + chart("layers")
-        + table("transfer")
-        + table("spectrum")
-        + more("hrsa-details")
+        + more("reference-levels")
+        + folded("One number at a time", every)
+        + folded("Similarity of all layers", maps)
+        + folded("Similarity to the start, step by step", chart("realignment"))
+        + more("transfer", "spectrum", "hrsa-details")
         + _definitions(experiment)
         + _warnings(experiment),
-        "Realignment": chart("realignment"),
-        "Lineage": table("gates") + chart("lineage"),
+        "Training and lineage": table("gates")
+        + folded("Training curves", chart("losses"))
+        + folded("Growing the backbones", chart("lineage")),
         "Contamination": table("contamination"),
-        "How it was made": _manifests(experiment),
+        "How it was made": folded("Every comparison in a sentence", _findings(experiment))
+        + _manifests(experiment)
+        + folded("Files beside this page", bullets(beside)),
         "Not in this report": bullets(experiment.missing),
-        "Files beside this page": bullets(beside),
     }
 
 
+def _answer(first: Headline) -> str:
+    boxes = "".join(
+        f"<div><h3>{html.escape(question)}</h3><p>{html.escape(answer)}</p></div>"
+        for question, answer in first.sentences
+    )
+    return f'<div class="answers">{boxes}</div>' + (effect_chart(first.chart) if first.chart else "")
+
+
 def _findings(experiment: Experiment) -> str:
-    groups = findings(experiment)
-    if not groups:
-        return "<p>Nothing was scored or analysed yet, so there is nothing to say.</p>"
-    return "".join(f"<h3>{html.escape(title)}</h3>{bullets(items)}" for title, items in groups)
+    return "".join(f"<h3>{html.escape(title)}</h3>{bullets(items)}" for title, items in findings(experiment))
+
+
+def _few_rows(experiment: Experiment) -> str:
+    """Say where a few long rows decide, and what to read there."""
+    found = few_rows(experiment)
+    if not found:
+        return ""
+    lead = (
+        "Few rows carry the variance in some layers (attention sinks or rogue dimensions): read CKA of unit rows and k-NN "
+        "overlap there."
+    )
+    return f'<p class="caution">{html.escape(lead)}</p>' + folded("Which layers", bullets(found))
 
 
 def _definitions(experiment: Experiment) -> str:

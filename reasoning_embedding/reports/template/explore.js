@@ -86,9 +86,9 @@
         yaxis: { title: { text: escape(map.row_title) }, showgrid: false, zeroline: false, ...ticks(map.rows) },
       }), config());
     };
-    const pair = select(controls, "Pair", unique("pair", "pair"), draw);
+    const pair = select(controls, "Pair", unique("pair", "title"), draw);
     const metric = select(controls, "Metric", unique("metric", "label"), draw);
-    metric.value = maps.some((map) => map.metric === "cka") ? "cka" : maps[0].metric;
+    metric.value = ["cka_unit", "cka"].find((name) => maps.some((map) => map.metric === name)) || maps[0].metric;
     return draw;
   }
 
