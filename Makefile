@@ -41,7 +41,7 @@ test-all: install ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 soak: install ## Kill training, evaluating, merging and sweeping at random moments (KILLS=32), fill disks, change 8 bytes of every file of a run (FLIPS=8), read 10,000 hostile files a reader (CASES=10000)
-	SOAK_KILLS=$(KILLS) SOAK_FLIPS=$(FLIPS) FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=1800 tests/end_to_end/test_soak.py tests/end_to_end/test_damage.py tests/end_to_end/test_full_disk.py tests/hostile/test_fuzz.py
+	SOAK_KILLS=$(KILLS) SOAK_FLIPS=$(FLIPS) FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=1800 tests/end_to_end/test_soak.py tests/end_to_end/test_damage.py tests/end_to_end/test_full_disk.py tests/end_to_end/test_experiment.py::test_a_byte_of_any_file tests/end_to_end/test_sweep.py::test_a_byte_of_any_file tests/end_to_end/test_publish.py::test_a_byte_of_any_file tests/hostile/test_fuzz.py
 
 check: lint types contracts configs review test ## Run everything a change must pass
 

@@ -84,6 +84,7 @@ def write_scored_runs(
     tasks: dict[str, str],
     *,
     gains: dict[str, float] | None = None,
+    readouts: dict[str, float] | None = None,
     queries: int = 40,
 ) -> Path:
     """Write an experiment of runs with scores and single-query scores only: all that a score table reads.
@@ -96,12 +97,20 @@ def write_scored_runs(
         Task -> type.
     gains : dict, optional
         Backbone -> what it scores above the first one on average, as a fraction.
+    readouts : dict, optional
+        Readout -> what it scores above the first one; a run is then named ``<backbone>-<readout>-<seed>``.
     """
     runs = [
         {"name": f"{name}-{seed}", "backbone": name, "seed": seed}
         for name in backbones
         for seed in backbones[name]
     ]
+    if readouts:
+        runs = [
+            run | {"name": f"{run['backbone']}-{readout}-{run['seed']}", "readout": readout}
+            for run in runs
+            for readout in readouts
+        ]
     _json(folder / "config.resolved.json", {"kind": "experiment", "name": folder.name, "runs": runs})
     for run in runs:
         step = folder / "runs" / run["name"] / "evaluation" / "step-000100"
@@ -110,7 +119,7 @@ def write_scored_runs(
             ease, noise = random.Random(task), random.Random(f"{task} {run['name']}")
             scores = {}
             for index in range(queries):
-                gain = (gains or {}).get(run["backbone"], 0.0)
+                gain = (gains or {}).get(run["backbone"], 0.0) + (readouts or {}).get(run.get("readout"), 0.0)
                 scores[f"q{index}"] = 0.2 + 0.5 * ease.random() + gain + 0.02 * noise.random()
             entries.append({"task": task, "type": kind, "main_score": sum(scores.values()) / queries})
             _json(step / "per_query" / f"{task}.json", {"metric": "ndcg_at_10", "scores": scores})

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from reasoning_embedding import files
 from reasoning_embedding.cli._app import handled
-from reasoning_embedding.errors import SetupError
+from reasoning_embedding.errors import InputError, SetupError
 from reasoning_embedding.files import (
     atomic_file,
     atomic_folder,
@@ -285,3 +285,32 @@ def test_work_the_disk_has_no_room_for_is_refused_before(tmp_path: Path) -> None
     (tmp_path / "in" / "x").write_bytes(b"12345")
     (tmp_path / "y").write_bytes(b"123")
     assert (size_of(tmp_path), size_of(tmp_path / "y")) == (8, 3)
+
+
+@pytest.mark.parametrize("kind", ["object", "line"])
+def test_every_bit_of_a_record_counts(tmp_path: Path, kind: str) -> None:
+    """The names of its sums too: a record that lost its sum that way would be one of an older version."""
+    path, value = tmp_path / "record.json", {"step": 3, "hash": "0" * 64, "name": "a", "scores": {"t": 0.25}}
+    if kind == "object":
+        files.write_json(path, value, summed=True)
+    else:
+        path.write_text(files.json_line({**value, "crc": "01234567"}))
+    content = path.read_bytes()
+
+    def found() -> object:
+        return files.read_json(path) if kind == "object" else files.read_json_lines(path)
+
+    whole, refused = found(), 0
+    for place in range(len(content)):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            try:
+                now = found()
+            except InputError:
+                refused += 1
+            else:
+                # White space, or the end of the last line: a line that is not ended counts as cut off.
+                assert now in (whole, []), bytes(changed)
+    assert refused > 0.9 * 8 * len(content)

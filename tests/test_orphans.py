@@ -145,7 +145,7 @@ def test_a_rank_of_torchrun_ends_with_its_agent(tmp_path: Path) -> None:
         ("python /lib/accelerate/commands/launch.py --cpu train.py", True),
         ("/v/bin/python /v/bin/accelerate-launch train.py", True),
         ("python -u -m deepspeed.launcher.launch --world_info=e30= train.py", True),
-        ("/v/bin/python /home/accelerate/rembed train launch", False),
+        ("/v/bin/python /srv/accelerate/rembed train launch", False),
         ("nohup /v/bin/rembed train accelerate launch", False),
         ("bash", False),
         ("", False),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,11 +75,11 @@ def show(path: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
         raise InputError(
             "not a run folder", where=str(path), todo="`rembed runs ls` lists what there is below a path"
         )
-    folder = RunFolder(path)
+    folder, width = RunFolder(path), max(60, shutil.get_terminal_size(fallback=(110, 24)).columns)
     typer.echo(f"{path}: {found.kind}, {found.state}")
     for key, value in _last_metrics(folder.metrics).items():
         if value is not None:
-            typer.echo(f"  {key}: {_shown(value)}")
+            typer.echo(textwrap.fill(f"  {key}: {_shown(value)}", width, subsequent_indent="    "))
     for line in _curves(folder.metrics):
         typer.echo(f"  {line}")
     if steps := folder.steps():

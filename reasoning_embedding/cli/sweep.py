@@ -24,6 +24,9 @@ def command(
     listed: Annotated[
         bool, typer.Option("--list", help="Only list the runs: what varies, how far they are.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --list: exit code 1 while a run is not finished.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the line that launches each unfinished run.")
     ] = False,
@@ -51,6 +54,8 @@ def command(
 
     if listed and dry_run:
         raise InputError("--list and --dry-run are two answers", todo="give one")
+    if strict and not listed:
+        raise InputError("--strict belongs to --list", todo="add --list, or leave it out")
     loaded = load_config(config, overrides or (), expect=SweepConfig)
     sweep, runs = loaded.config, sweep_runs(loaded)
     silence_libraries()
@@ -69,7 +74,10 @@ def command(
     part = parse_shard(shard) if shard is not None else ALL_RUNS
     ledger = SweepLedger(SweepFolder.of(sweep).path)
     if listed:
-        typer.echo(_table([ledger.outcome(sweep, run) for run in part.of(runs)]))
+        outcomes = [ledger.outcome(sweep, run) for run in part.of(runs)]
+        typer.echo(_table(outcomes))
+        if strict and any(outcome.state != "finished" for outcome in outcomes):
+            raise typer.Exit(1)
     elif dry_run:
         with hold_sweep(ledger.folder, part):
             ledger.write(sweep, runs, loaded.text)
@@ -86,7 +94,12 @@ def command(
             run_sweep(sweep, runs, text=loaded.text, jobs=jobs, shard=part, retry=retry, report=say)
         except SweepError as error:
             failure = error  # the page shows what the others measured
-        typer.echo(_table([ledger.outcome(sweep, run) for run in part.of(runs)]))
+        outcomes = [ledger.outcome(sweep, run) for run in part.of(runs)]
+        typer.echo(_table(outcomes))
+        if left := sum(outcome.state == "submitted" for outcome in outcomes):
+            typer.echo(
+                f"{left} of {len(outcomes)} runs are with the queue: rembed sweep {config} --list --strict asks again"
+            )
         if part == ALL_RUNS:
             from reasoning_embedding.reports import build
 

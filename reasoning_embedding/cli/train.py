@@ -28,19 +28,13 @@ def command(
     ReasoningEmbeddingError
         For a config, data, backbone or folder that cannot be used, or a loss that is not finite.
     """
-    from reasoning_embedding.config import ExperimentConfig, RunConfig, load_config
+    from reasoning_embedding.api import train
 
     from ._terminal import silence_libraries, speaker
 
-    expect = RunConfig if run_name is None else ExperimentConfig
-    loaded = load_config(config, overrides or (), expect=expect)
     silence_libraries()
-    from reasoning_embedding.experiments import run_config, start_training
-
-    if run_name is None:
-        settings, experiment, text = loaded.config, None, loaded.text
-    else:
-        settings, experiment, text = run_config(loaded.config, run_name), loaded.config, None
-    run = start_training(settings, experiment=experiment, text=text, resume=resume, report=speaker())
-    typer.echo(f"run folder: {run.path}")
-    next_command("train", run=run.path)
+    trained = train(
+        config, overrides=overrides or (), run=run_name, resume=resume, progress=False, report=speaker()
+    )
+    typer.echo(f"run folder: {trained.path}")
+    next_command("train", run=trained.path)

@@ -6,6 +6,7 @@ from .analysis import (
     EverySteps,
     Measuring,
     MixProbe,
+    OwnMetric,
     Pair,
     Probe,
     Realignment,
@@ -15,7 +16,7 @@ from .analysis import (
     WorldProbe,
 )
 from .backbone import Architecture, Backbone, Lora, PretrainedBackbone, RandomBackbone
-from .data import Columns, Data, FilesSource, HubSource, MixSource, Source, WorldSource
+from .data import Columns, Data, FilesSource, FunctionSource, HubSource, MixSource, Source, WorldSource
 from .engine import EngineSettings, check_engine
 from .evaluation import (
     BeirTask,
@@ -50,6 +51,7 @@ from .loss import (
     FalseNegatives,
     InfoNCE,
     LearntTemperature,
+    OwnTerm,
     SIGReg,
     Uniformity,
     VectorDistillation,
@@ -69,7 +71,7 @@ from .merge import (
     Ties,
 )
 from .optimizer import AdamW, AdamW8bit, Muon, Optimizer
-from .reading.loading import LoadedConfig, load_config, sweep_runs
+from .reading.loading import LoadedConfig, config_from_mapping, load_config, section_from_mapping, sweep_runs
 from .reading.sweep_runs import SweepRun
 from .readout import NewHead, Prompts, ReadoutSettings, SidePrompts
 from .replicates import Measure, Question, Replicates

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .base import Name, NonNegative, Positive, Section, Text
 from .data import Source
+from .functions import Address, Options, Sha256
 
 
 class WorldProbe(Section):
@@ -107,6 +108,24 @@ class Realignment(Section):
     """A reference as in :class:`Pair`; ``first`` is the run's own step 0."""
 
 
+class OwnMetric(Section):
+    """A metric of your own between two models: a function of matched rows (``docs/extending.md``)."""
+
+    function: Address
+    """``module:function`` of a file beside this one or in the current folder, or of an installed package."""
+    name: Name | None = None
+    """It is called ``own.NAME``; absent: the function's name."""
+    options: Options = Field(default={})
+    """Further arguments of the function, by name."""
+    sha256: Sha256 | None = None
+    """Of the file's text; filled in when the configuration is read."""
+
+    @property
+    def label(self) -> str:
+        """What results call it."""
+        return f"own.{self.name or self.function.rpartition(':')[2]}"
+
+
 class Measuring(Section):
     """On which texts, rows and neighbourhoods models are measured."""
 
@@ -138,6 +157,8 @@ class Measuring(Section):
     intervals: Literal["quick", "all"] = "quick"
     """Intervals of every step of a trajectory: those that cost little, or all that a pair has, with ``bootstrap``
     replicates, which costs several times the metrics themselves."""
+    metrics: list[OwnMetric] = Field(default=[])
+    """Metrics of your own, measured beside the others layer by layer."""
     seed: NonNegative = 0
     """Of the kept rows, the split of the probes, the resampling and the permutations."""
     threads: Positive | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .base import Name, NonNegative, Positive, PositiveFloat, Section, Text, WorldRelation, conflict
+from .functions import Address, Options, Sha256
 
 
 class Columns(Section):
@@ -112,7 +113,21 @@ class WorldSource(SourceBase):
     """Only questions on these; absent: on all. Tasks on the others show what carries over."""
 
 
-Source = Annotated[FilesSource | MixSource | HubSource | WorldSource, Field(discriminator="kind")]
+class FunctionSource(SourceBase):
+    """Rows that a function of your own yields, one mapping each, as a file's records (``docs/extending.md``)."""
+
+    kind: Literal["function"]
+    function: Address
+    """``module:function`` of a file beside this one or in the current folder, or of an installed package."""
+    options: Options = Field(default={})
+    """Arguments of the function, by name."""
+    sha256: Sha256 | None = None
+    """Of the file's text; filled in when the configuration is read. The rows themselves decide what a run may resume."""
+
+
+Source = Annotated[
+    FilesSource | MixSource | HubSource | WorldSource | FunctionSource, Field(discriminator="kind")
+]
 
 
 class Data(Section):
@@ -173,5 +188,8 @@ class Data(Section):
                 message = (
                     "a cache needs a Hub source to say its revision, or it could not tell when it changes"
                 )
+                raise conflict(message, "sources", number)
+            if self.cache_dir is not None and source.kind == "function":
+                message = "a cache could not tell when the rows of a function change; drop cache_dir"
                 raise conflict(message, "sources", number)
         return self

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from .analysis import Tracking
 from .backbone import Architecture
 from .base import Decay, Fraction, Name, NonNegative, Positive, PositiveFloat, Section, Text, conflict
+from .functions import ADDRESS
 from .reading.suggestions import did_you_mean
 
 #: Rewards that are known by name.
@@ -273,7 +274,7 @@ class RlvrStage(FineTuneStage):
 
     @model_validator(mode="after")
     def _reward_exists(self) -> RlvrStage:
-        if self.reward not in REWARDS and not re.fullmatch(r"[\w.]+:\w+", self.reward):
+        if self.reward not in REWARDS and not re.fullmatch(ADDRESS, self.reward):
             hint = did_you_mean(self.reward, REWARDS)
             message = f"no reward {self.reward!r}; known: {', '.join(REWARDS)}, or module:function{hint}"
             raise conflict(message, "reward")

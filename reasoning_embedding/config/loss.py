@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Positive, PositiveFloat, Section, conflict
+from .base import Name, Positive, PositiveFloat, Section, conflict
+from .functions import Address, Options, Sha256
 
 Direction = Literal["query_document", "query_query", "document_query", "document_document"]
 
@@ -110,6 +111,26 @@ class Anchor(Section):
     """Compare by the unbiased HSIC estimate, whose chance level is 0; needs batches of at least 4 texts."""
 
 
+class OwnTerm(Section):
+    """A term of your own: a function of the batch's embeddings (``docs/extending.md``)."""
+
+    function: Address
+    """``module:function`` of a file beside this one or in the current folder, or of an installed package."""
+    weight: PositiveFloat = 1.0
+    """It counts this much beside InfoNCE."""
+    name: Name | None = None
+    """It is logged as ``terms.NAME``; absent: the function's name."""
+    options: Options = Field(default={})
+    """Further arguments of the function, by name."""
+    sha256: Sha256 | None = None
+    """Of the file's text; filled in when the configuration is read, so that a run is resumed with the same function."""
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.name or self.function.rpartition(":")[2]
+
+
 class InfoNCE(Section):
     """InfoNCE over hard and in-batch negatives, cosine similarity.
 
@@ -148,6 +169,8 @@ class InfoNCE(Section):
     """Hold embeddings to an isotropic Gaussian, too; absent: no."""
     anchor: Anchor | None = None
     """Hold the geometry near the backbone's, too; absent: no."""
+    terms: list[OwnTerm] = Field(default=[])
+    """Further terms, functions of your own."""
     tile_rows: Positive = 256
     """Queries scored at a time: the loss holds no tensor larger than this times the candidates."""
 
@@ -169,6 +192,16 @@ class InfoNCE(Section):
                 "[query_document, document_query] have it",
                 "softmax",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_have_names(self) -> InfoNCE:
+        labels = [term.label for term in self.terms]
+        for number, label in enumerate(labels):
+            if label in labels[:number]:
+                raise conflict(
+                    f"two terms are called {label!r}; give them names", "terms", number, "function"
+                )
         return self
 
     @model_validator(mode="after")

@@ -51,7 +51,10 @@ _SCHEDULE = (
     "training.restarts",
 )
 #: Say where something lies; what lies there is compared instead.
-_PLACES = re.compile(r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus)|loss\.teacher_vectors\.folder")
+_PLACES = re.compile(
+    r"backbone\.path|data\.sources\.\d+\.(path|rows|corpus|function|sha256)|loss\.terms\.\d+\.function"
+    r"|loss\.teacher_vectors\.folder"
+)
 #: Defaults of earlier versions, of keys that are null by default today: a run that began with one keeps it when it is
 #: resumed.
 _EARLIER_DEFAULTS: dict[str, Any] = {
@@ -64,11 +67,14 @@ _NEW_KEYS: dict[str, Any] = {
     "data.holdout": None,
     "training.restarts": [],
     "training.device": "auto",
+    "loss.terms": [],
     "data.sources.*.columns": None,
     "data.sources.*.min_score": None,
     "data.sources.*.relations": None,
     "tasks.*.relations": None,
     "loss.teacher_vectors": None,
+    "hrsa.metrics": [],
+    "analysis.metrics": [],
     "hrsa.skip_first": "auto",
     "analysis.skip_first": "auto",
     "analysis.reference_levels": True,

@@ -39,12 +39,14 @@ def on_disk(data: config.Data, folder: Path) -> config.Data:
     ----------
     data : config.Data
         Unchanged where it names a ``cache_dir`` itself, where its files are smaller than 64 MiB, and where a cache could
-        not tell what it holds (a Hub source without a revision).
+        not tell what it holds (a Hub source without a revision, rows of a function).
     folder : Path
         Need not exist yet.
     """
     floating = any(
-        isinstance(source, config.HubSource) and source.revision is None for source in data.sources
+        isinstance(source, config.FunctionSource)
+        or (isinstance(source, config.HubSource) and source.revision is None)
+        for source in data.sources
     )
     if data.cache_dir is not None or floating:
         return data

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding import config
+from reasoning_embedding.config.functions import check_call, explain_own_code, load_function
 from reasoning_embedding.errors import InputError, SetupError
 
 from .readers import data_files, file_stem, read_records
@@ -104,6 +105,8 @@ def _records(source: config.Source, bad: BadRows, names: Names) -> Iterator[tupl
         yield "mix", _mix_records(source, read_corpus(source.corpus, bad), names)
     elif isinstance(source, config.HubSource):
         yield source.dataset, _hub_records(source)
+    elif isinstance(source, config.FunctionSource):
+        yield source.function.rpartition(":")[2], _function_records(source)
     else:
         yield "world", _world_records(source)
 
@@ -181,6 +184,15 @@ def _hub_records(source: config.HubSource) -> Iterator[Record]:
         raise InputError(
             f"cannot load the data set ({_first_line(error)})", where=where, todo=todo
         ) from error
+
+
+def _function_records(source: config.FunctionSource) -> Iterator[Record]:
+    place = f"data.sources ({source.function})"
+    function = load_function(source.function, where=place, sha256=source.sha256)
+    check_call(function, 0, source.options, where=place)
+    with explain_own_code(place):
+        for number, record in enumerate(function(**source.options), start=1):
+            yield f"{source.function} row {number}", record
 
 
 def _world_records(source: config.WorldSource) -> Iterator[Record]:

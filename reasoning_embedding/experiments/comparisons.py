@@ -292,13 +292,15 @@ def make_instrument(
     Raises
     ------
     InputError
-        If the probe set cannot be used.
+        If the probe set, or a metric of one's own, cannot be used.
     """
     from reasoning_embedding.distributed import World
     from reasoning_embedding.hrsa.cache import ActivationCache
     from reasoning_embedding.hrsa.instrument import Instrument
+    from reasoning_embedding.hrsa.metrics.own import check_own_metrics
     from reasoning_embedding.hrsa.probes import load_probe
 
+    check_own_metrics(settings)
     cache = None
     if folder is not None and settings.cache_mib:
         cache = ActivationCache(folder / ".cache", settings.cache_mib)

@@ -23,6 +23,7 @@ from .scoring import training_score
 if TYPE_CHECKING:
     from reasoning_embedding.backbones import InputContract
     from reasoning_embedding.data import Table
+    from reasoning_embedding.training import Callbacks
 
 
 def start_training(
@@ -33,6 +34,7 @@ def start_training(
     resume: bool = False,
     set_aside: bool = False,
     compare: bool = True,
+    callbacks: Callbacks | None = None,
     report: Report = print,
 ) -> RunFolder:
     """Train one run to its end, by whatever route: the command line, a stage of an experiment, Python.
@@ -56,6 +58,8 @@ def start_training(
         is needed.
     compare : bool
         Count the texts that data and tasks share; false where the experiment has done so.
+    callbacks : Callbacks, optional
+        Functions of a Python program; see :func:`reasoning_embedding.training.train`.
     report : callable
         Takes lines of progress.
 
@@ -99,7 +103,15 @@ def start_training(
 
     score = training_score(settings, report)
     try:
-        train(settings, text=text, resume=resume, report=report, score=score, examine=examine)
+        train(
+            settings,
+            text=text,
+            resume=resume,
+            report=report,
+            score=score,
+            examine=examine,
+            callbacks=callbacks,
+        )
     finally:
         if score is not None:
             score.store()

@@ -17,7 +17,7 @@ from reasoning_embedding.errors import InputError
 
 from .capture import Activations, Sample, read
 from .instrument import Checkpoint, Instrument, OpenModel, PairStates, matched_layers
-from .measure import finite, knn_rows, measure, metric_names
+from .measure import finite, knn_rows, measure, names_of
 from .metrics.cka import debiased_cka_of, unit_cka_of
 from .metrics.layer import Layer
 from .moments import RowMoments
@@ -151,5 +151,5 @@ def _level(
     last = Layer(own[-1], dtype=np.float32), Layer(other.states[-1], dtype=np.float32)
     rows = knn_rows([last[0]] * 2, [last[1]] * 2, settings.seed).context
     metrics = measure(*last, rows, sample.documents, settings).metrics
-    values = {metric: finite(metrics.get(metric)) for metric in metric_names(settings.k)}
+    values = {metric: finite(metrics.get(metric)) for metric in names_of(settings)}
     return ReferenceLevel(MEANING[name], len(sample), values, curves)

@@ -17,6 +17,7 @@ from .metrics.correlation import correlation_of
 from .metrics.distances import gulp_of, procrustes_distance
 from .metrics.layer import Layer
 from .metrics.neighbours import KnnOverlap, cknna_of, distinct_in_all, knn_overlap_of
+from .metrics.own import measure_own
 from .metrics.permutation import permutation_match
 from .metrics.procrustes import (
     COSINE,
@@ -131,6 +132,11 @@ def metric_names(ks: Iterable[int]) -> list[str]:
     ]
 
 
+def names_of(settings: config.Measuring) -> list[str]:
+    """Names of all metrics that settings ask for: :func:`metric_names`, then the user's own."""
+    return [*metric_names(settings.k), *(metric.label for metric in settings.metrics)]
+
+
 def measure(
     a: Layer,
     b: Layer,
@@ -175,6 +181,8 @@ def measure(
         result.add(lambda k=k: _overlap(result, a, b, rows, k, max(settings.k)))
     if len(rows) > 1:
         _add_kernels(result, a.taken(rows), b.taken(rows), documents[rows], settings)
+    for metric in settings.metrics:
+        result.add(lambda metric=metric: {metric.label: measure_own(metric, a.rows, b.rows)})
     carried = effective_rows(*((sums[0].x, sums[0].y) if sums else (a, b)))
     result.metrics = {
         name: replace(metric, effective_rows=carried) for name, metric in result.metrics.items()

@@ -22,7 +22,7 @@ from .measure import (
     measure_spectrum,
     measure_spectrum_of_sums,
     merged_warnings,
-    metric_names,
+    names_of,
 )
 from .metrics.cka import cka_map, cka_of, unit_cka_map
 from .metrics.correlation import correlation_map, correlation_of
@@ -83,7 +83,7 @@ class Comparison:
     @property
     def names(self) -> list[str]:
         """Metrics, in the order of the levels."""
-        return metric_names(self.settings.k)
+        return names_of(self.settings)
 
     @property
     def labels(self) -> list[tuple[str, str]]:
@@ -301,7 +301,7 @@ def _readouts(a: OpenModel, b: OpenModel, instrument: Instrument) -> dict[str, A
         "a": one[1],
         "b": other[1],
         "n": len(texts),
-        "last": {name: finite(found.metrics.get(name)) for name in metric_names(settings.k)},
+        "last": {name: finite(found.metrics.get(name)) for name in names_of(settings)},
         "warnings": found.warnings,
     }
 

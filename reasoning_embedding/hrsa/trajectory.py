@@ -518,6 +518,11 @@ def _settings_hash(instrument: Instrument) -> str:
     }
     dumped = instrument.settings.model_dump(mode="json")
     settings = {key: value for key, value in dumped.items() if key not in left_out}
+    # Without metrics of one's own the hash is that of before there were any; where their files lie moves no number.
+    own = [
+        {**metric, "function": metric["function"].rpartition("/")[2]} for metric in settings.pop("metrics")
+    ]
+    settings |= {"metrics": own} if own else {}
     return hashlib.sha256(json.dumps([instrument.probe.hash, settings], sort_keys=True).encode()).hexdigest()
 
 

@@ -51,7 +51,7 @@ from .gates import (
 from .given_checkpoint import take_given
 from .pretrain import pretrain
 from .stage_identity import find_stage, is_current, settings_hash, twin_folder
-from .step_checkpoints import StepSaver, save_model
+from .step_checkpoints import StepSaver, require_stage_space, save_model
 from .tokenizer import build_tokenizer, load_tokenizer
 
 METRICS = "metrics.jsonl"
@@ -208,6 +208,7 @@ class _StageJob:
         model = AutoModelForCausalLM.from_pretrained(self.parent, dtype=torch.float32, use_safetensors=True)
         if isinstance(stage, RlvrStage) and isinstance(stage.data, WorldSums) and stage.placebo_of is None:
             require_learnable(measure(model, tokenizer, seed=stage.seed), stage.name, stage.parent)
+        require_stage_space(self.folder, model)
         saver = StepSaver(stage, self.folder, self.settings, tokenizer, main=self.world.is_main)
         content = content_hash(self.parent)
         state = self.folder.parent / f".{stage.name}.{self.settings[:12]}.{content[:12]}.trainer"

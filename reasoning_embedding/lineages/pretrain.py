@@ -23,6 +23,7 @@ from reasoning_embedding.progress import Report, Throttle
 
 from .corpus import open_stream
 from .cross_entropy import linear_cross_entropy
+from .step_checkpoints import require_stage_space
 
 #: Seconds between progress lines and between saved states.
 SECONDS_A_LINE, SECONDS_A_STATE = 4.0, 60.0
@@ -128,6 +129,7 @@ def pretrain(
         )
     stream = open_stream(stage, tokenizer)
     model: PreTrainedModel = new_model(stage, tokenizer).to(world.device).train()
+    require_stage_space(state, model)
     optimizer = torch.optim.AdamW(
         _groups(model, stage.weight_decay), lr=stage.learning_rate, betas=stage.betas, fused=True
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+from reasoning_embedding.config.functions import check_call, load_function
 from reasoning_embedding.errors import InputError
 
 #: Takes completion and right answer; None says that the completion does not parse.
@@ -112,22 +112,14 @@ def find_reward(name: str) -> Reward:
     Raises
     ------
     InputError
-        If the module cannot be imported or has no such function.
+        If the module cannot be imported, has no such function, or it does not take completion and answer.
     """
     if name in NAMED:
         return NAMED[name]
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"cannot import it: {error}",
-            where=f"reward {name}",
-            todo="name a function that `python -c 'from MODULE import FUNCTION'` finds, as module:function",
-        ) from error
-    if not callable(found):
-        raise InputError("it is no function", where=f"reward {name}", todo="name a function")
-    return found
+    where = f"reward {name}"
+    function = load_function(name, where=where)
+    check_call(function, 2, {}, where=where)
+    return function
 
 
 class Judge:
@@ -145,7 +137,7 @@ class Judge:
 
     def __init__(self, name: str) -> None:
         self._name, self._reward = name, find_reward(name)
-        self.__name__ = name.replace(":", ".")
+        self.__name__ = name.rpartition("/")[2].replace(".py:", ".").replace(":", ".")
 
     def __call__(
         self,

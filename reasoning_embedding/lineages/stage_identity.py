@@ -14,6 +14,7 @@ from reasoning_embedding.config.lineage import (
     Lineage,
     PretrainStage,
     PromptFiles,
+    RlvrStage,
     Stage,
     TextCorpus,
 )
@@ -57,6 +58,12 @@ def settings_hash(lineage: Lineage, name: str) -> str:
         **without_new_keys(own),  # what versions before grew is known again
         "files": [hash_file(file) for file in _files(lineage, stage)],
     }
+    if isinstance(stage, RlvrStage) and ":" in stage.reward:
+        # Wherever its file lies: its name and its text count.
+        file, _, function = stage.reward.rpartition(":")
+        if file.endswith(".py"):
+            settings["stage"]["reward"] = f"{Path(file).stem}:{function}"
+            settings["reward_sha256"] = hash_file(Path(file))
     if isinstance(stage, PretrainStage) and lineage.tokenizer is not None:
         settings["tokenizer"] = lineage.tokenizer.model_dump(mode="json")
     if isinstance(stage, GivenStage) and stage.tokenizer_of is not None:

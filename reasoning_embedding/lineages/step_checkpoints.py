@@ -18,7 +18,7 @@ from transformers import (
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints import RunFolder, checkpoint_steps, step_name, write_provenance
 from reasoning_embedding.config.lineage import StageBase, TrainedStage
-from reasoning_embedding.files import atomic_folder
+from reasoning_embedding.files import atomic_folder, require_space
 
 
 def wanted_steps(stage: StageBase) -> list[int]:
@@ -81,6 +81,19 @@ class StepSaver:
         parent, pattern = self._pattern
         for left in parent.glob(pattern):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def require_stage_space(folder: Path, model: PreTrainedModel) -> None:
+    """Refuse to grow a model whose folder, and the resumable state beside it, find no room on the disk.
+
+    Raises
+    ------
+    SetupError
+        If fewer bytes are free there; models of kept steps are not counted.
+    """
+    weights = sum(value.numel() * value.element_size() for value in model.parameters())
+    moments = 2 * sum(4 * value.numel() for value in model.parameters() if value.requires_grad)
+    require_space(folder, 2 * weights + moments, "a stage's model and its resumable state")
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

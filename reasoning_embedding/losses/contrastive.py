@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,11 +15,15 @@ from reasoning_embedding.errors import InputError
 from .matryoshka import at_width
 from .regularisers import check_anchor_texts
 from .temperature import Temperature
-from .terms import LossTerm, TermInputs, terms
+from .terms import TermInputs, load_terms, terms
 from .tiled_infonce import tiled_infonce
 
 
-def build_loss(settings: config.InfoNCE, dimension: int | None = None) -> ContrastiveLoss:
+def build_loss(
+    settings: config.InfoNCE,
+    dimension: int | None = None,
+    given: Mapping[str, Callable[..., Tensor]] | None = None,
+) -> ContrastiveLoss:
     """Return the loss that a configuration describes.
 
     Parameters
@@ -28,6 +32,8 @@ def build_loss(settings: config.InfoNCE, dimension: int | None = None) -> Contra
         The ``loss`` section.
     dimension : int, optional
         Width of the embeddings, to check ``matryoshka`` against.
+    given : mapping of str to callable, optional
+        Functions of the section's own ``terms``, from :func:`load_terms`. Absent: they are loaded.
 
     Raises
     ------
@@ -41,7 +47,7 @@ def build_loss(settings: config.InfoNCE, dimension: int | None = None) -> Contra
             where="loss.matryoshka",
             todo=f"name widths of at most {dimension}",
         )
-    return ContrastiveLoss(settings)
+    return ContrastiveLoss(settings, load_terms(settings, {}) if given is None else given)
 
 
 class ContrastiveLoss:
@@ -54,15 +60,19 @@ class ContrastiveLoss:
     ----------
     settings : config.InfoNCE
         The ``loss`` section.
-    also : sequence of LossTerm
-        Terms that no configuration names.
+    given : mapping of str to callable
+        Functions of the section's own ``terms``, from :func:`load_terms`.
     """
 
-    def __init__(self, settings: config.InfoNCE, also: Sequence[LossTerm] = ()) -> None:
+    def __init__(
+        self,
+        settings: config.InfoNCE,
+        given: Mapping[str, Callable[..., Tensor]],
+    ) -> None:
         widths = settings.matryoshka or []
         self._settings = settings
         self._widths = dict(zip(widths, settings.matryoshka_weights or [1.0] * len(widths), strict=True))
-        self._terms = [*terms(settings), *also]
+        self._terms = list(terms(settings, given))
         self._temperature = Temperature(settings.temperature, settings.learn_temperature)
         self._temperature_gradient = 0.0
 

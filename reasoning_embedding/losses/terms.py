@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from reasoning_embedding import config
+from reasoning_embedding.config.functions import check_call, explain_own_code, load_function
 from reasoning_embedding.data.batch import Batch
+from reasoning_embedding.errors import InputError
 
 from .distillation import distillation, vector_distillation
 from .regularisers import anchor_distance, sigreg, uniformity
@@ -69,8 +71,8 @@ class LossTerm:
     compute: Callable[[TermInputs, float], Tensor]
 
 
-def terms(settings: config.InfoNCE) -> Iterator[LossTerm]:
-    """Terms of a configuration."""
+def terms(settings: config.InfoNCE, given: Mapping[str, Callable[..., Tensor]]) -> Iterator[LossTerm]:
+    """Terms of a configuration; `given`: the functions of its own ``terms``, as :func:`load_terms` returns them."""
     if (one := settings.distillation) is not None:
         yield LossTerm("distillation", one.weight, by_rows=True, compute=partial(_distillation, one))
     if (one := settings.teacher_vectors) is not None:
@@ -81,6 +83,38 @@ def terms(settings: config.InfoNCE) -> Iterator[LossTerm]:
         yield LossTerm("sigreg", one.weight, by_rows=False, compute=partial(_sigreg, one))
     if (one := settings.anchor) is not None:
         yield LossTerm("anchor", one.weight, by_rows=False, compute=partial(_anchor, one))
+    for one in settings.terms:
+        compute = partial(_own, one, given[one.function])
+        yield LossTerm(f"terms.{one.label}", one.weight, by_rows=False, compute=compute)
+
+
+def load_terms(
+    settings: config.InfoNCE, from_python: Mapping[str, Callable[..., Tensor]]
+) -> dict[str, Callable[..., Tensor]]:
+    """Return the functions of the ``terms`` of a configuration by their addresses.
+
+    Parameters
+    ----------
+    settings : config.InfoNCE
+        The ``loss`` section.
+    from_python : mapping of str to callable
+        Those that a Python program gave.
+
+    Raises
+    ------
+    InputError
+        If a function cannot be imported, is another one than the configuration was read with, does not take
+        ``(embeddings, batch)`` and its options, or was given by a Python program that is not this one.
+    """
+    found = {}
+    for number, term in enumerate(settings.terms):
+        where = f"loss.terms[{number}] ({term.function})"
+        function = from_python.get(term.function)
+        if function is None:
+            function = load_function(term.function, where=where, sha256=term.sha256)
+        check_call(function, 2, term.options, where=where)
+        found[term.function] = function
+    return found
 
 
 def _distillation(settings: config.Distillation, inputs: TermInputs, scale: float) -> Tensor:
@@ -143,6 +177,30 @@ def _sigreg(settings: config.SIGReg, inputs: TermInputs, scale: float) -> Tensor
         gradient=inputs.gradient,
         scale=scale,
     )
+
+
+def _own(
+    settings: config.OwnTerm, function: Callable[..., Tensor], inputs: TermInputs, scale: float
+) -> Tensor:
+    """A user's function, differentiated by autograd."""
+    where = f"loss.terms.{settings.label}"
+    leaf = inputs.embeddings.detach().requires_grad_()
+    with torch.enable_grad(), explain_own_code(where):
+        value = function(leaf, inputs.batch, **settings.options)
+        if not isinstance(value, Tensor) or value.ndim:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(
+                f"it returned {shape}, not one number", where=where, todo="return a tensor without dimensions"
+            )
+        if not value.requires_grad:
+            raise InputError(
+                "its value does not depend on the embeddings, so it teaches nothing",
+                where=where,
+                todo="compute it from the first argument by torch's functions, without detach() or numpy",
+            )
+        (slope,) = torch.autograd.grad(value, leaf)
+    inputs.gradient.add_(slope, alpha=scale)
+    return value.detach().double()
 
 
 def _anchor(settings: config.Anchor, inputs: TermInputs, scale: float) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 
 from reasoning_embedding import config
 from reasoning_embedding.data import Plan, Table, load_table
+from reasoning_embedding.data.holdout import hold_out
 from reasoning_embedding.data.order import epoch_rows
 
 _SAMPLE = 2000
@@ -52,7 +53,8 @@ def assumed_texts(data: config.Data) -> TextLengths:
     long documents. A cap counts for the source that it names, as configured; names that rows carry are unknown here.
     """
     known = [_expected_rows(source, data.caps or {}) for source in data.sources]
-    rows = None if None in known else sum(count for count in known if count)
+    learnt = 1 - (data.holdout or 0)
+    rows = None if None in known else round(learnt * sum(count for count in known if count))
     return TextLengths(
         120.0, 120.0 * 230.0, 2.0 + data.negatives, rows, "assumed: 120 tokens a text, log-normal"
     )
@@ -83,6 +85,8 @@ def run_texts(settings: config.RunConfig) -> TextLengths:
     if not all(_is_local(source) for source in settings.data.sources):
         return assumed_texts(settings.data)
     table = load_table(settings.data, prompts=_prompts(settings))
+    if settings.data.holdout is not None:
+        table, _ = hold_out(table, settings.data.holdout, report=lambda line: None)
     plan = Plan(table, settings.training, settings.data, settings.seed)
     texts, limits, each = _drawn(plan, settings)
     lengths, source = _lengths(table, texts, settings.backbone)

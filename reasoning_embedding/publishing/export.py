@@ -64,7 +64,7 @@ def export(release: Release, about: About, report: Report) -> None:
         require_space(target, needed, f"the export of {revision.name}")
         with atomic_folder(target) as folder:
             _place(revision.checkpoint, folder)
-            write_json(folder / PROVENANCE, public(record))
+            write_json(folder / PROVENANCE, public(record), summed=True)
             write_card(facts, folder)
             if revision.name == MAIN:
                 _place_figures(facts, folder)

@@ -36,10 +36,12 @@ def analysis_lines(record: dict[str, Any]) -> Iterator[str]:
     head = " ".join(f"{REFERENCE_LEVELS[level][0]:>13s}" for level in levels)
     yield f"{'after the final norm':38s} {'value':>7s} {'95 % interval':>17s} {head}"
     representation = [name for name in names if name in _REPRESENTATION]
-    geometry = [name for name in names if name not in _REPRESENTATION]
+    own = [name for name in names if name.startswith("own.")]
+    geometry = [name for name in names if name not in (*_REPRESENTATION, *own)]
     for title, metrics in (
         ("Representation: do the two models use the same axes?", representation),
         ("Geometry: are the same rows near each other in both models?", geometry),
+        *([("Metrics of your own", own)] if own else []),
     ):
         yield title
         yield from (_metric(record, levels, name) for name in metrics)

@@ -272,6 +272,11 @@ def few_rows(experiment: Experiment) -> list[str]:
 # --- the figure
 
 
+def _tested(answer: Answer) -> bool:
+    """Whether there are lineages enough for a word, so that an interval over them says something."""
+    return answer.effect is not None and answer.effect.word is not None
+
+
 def _of_answers(found: Sequence[Answer]) -> EffectChart:
     """A panel a measure, a row an arm: arm less placebo over lineages, beside no difference and the margin."""
     panels: dict[str, list[Answer]] = {}
@@ -279,13 +284,13 @@ def _of_answers(found: Sequence[Answer]) -> EffectChart:
         panels.setdefault(answer.question.measure.quantity, []).append(answer)
     made, arms = [], list(dict.fromkeys(answer.question.arm for answer in found))
     for group in panels.values():
-        measure, tested = group[0].question.measure, group[0].effect is not None
+        measure, tested = group[0].question.measure, all(_tested(answer) for answer in group)
         scale = {"fisher": ", Fisher’s z", "logit": ", log-odds"}.get(measure.scale, "") if tested else ""
         rows = [
             Effect(
                 replicate_label(answer.question.arm),
-                answer.effect.test.estimate if answer.effect else float(answer.differences.mean()),
-                answer.effect.test.confidence if answer.effect else None,
+                answer.effect.test.estimate if answer.effect and tested else float(answer.differences.mean()),
+                answer.effect.test.confidence if answer.effect and tested else None,
                 arms.index(answer.question.arm),
             )
             for answer in group
@@ -300,10 +305,15 @@ def _of_answers(found: Sequence[Answer]) -> EffectChart:
             )
         )
     lineages = len(found[0].variant)
+    interval = (
+        "; the 95 % interval is of Student’s t over them"
+        if any(map(_tested, found))
+        else ", too few for a test"
+    )
     return EffectChart(
         title="Each arm less its placebo",
         panels=made,
-        note=f"Mean over {lineages} lineage{'s' if lineages > 1 else ''}; the 95 % interval is of Student’s t over them.",
+        note=f"Mean over {lineages} lineage{'s' if lineages > 1 else ''}{interval}.",
     )
 
 

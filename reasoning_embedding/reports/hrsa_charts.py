@@ -9,7 +9,7 @@ from typing import Any
 from reasoning_embedding.hrsa.trajectory import MeasuredTrajectory
 
 from .charts import Line, LineChart, Panel
-from .labels import HEADLINE, metric_label, number, short_layer
+from .labels import HEADLINE, ROBUST, ROBUST_NOTE, metric_label, number, short_layer
 from .names import pair_title
 from .records import AnalysedPair, Experiment, band_place, shared_probe, spread_out
 
@@ -136,8 +136,11 @@ def diagonal_chart(experiment: Experiment) -> LineChart | None:
     if not panels:
         return None
     note = probe_note([pair for _, pair in pairs])
+    first = tuple(panel.key for panel in panels if panel.key in ROBUST) or HEADLINE
+    if "cka_unit" in first:
+        note += f" {ROBUST_NOTE}"
     ticks = [short_layer(layer) for layer in layers]
-    return LineChart("layers", "Similarity by layer", "layer", panels, note=note, ticks=ticks, first=HEADLINE)
+    return LineChart("layers", "Similarity by layer", "layer", panels, note=note, ticks=ticks, first=first)
 
 
 def probe_note(records: Sequence[AnalysedPair | MeasuredTrajectory]) -> str:
@@ -192,11 +195,9 @@ def _span(z: list[list[float | None]]) -> tuple[float, float]:
 
 
 def _ordered(metrics: Iterable[str]) -> list[str]:
-    """Each metric once, headline ones first."""
-    found = list(dict.fromkeys(metrics))
-    return [metric for metric in HEADLINE if metric in found] + [
-        metric for metric in found if metric not in HEADLINE
-    ]
+    """Each metric once, those that few rows do not decide first, then the other headline ones."""
+    found, led = list(dict.fromkeys(metrics)), list(dict.fromkeys((*ROBUST, *HEADLINE)))
+    return [metric for metric in led if metric in found] + [metric for metric in found if metric not in led]
 
 
 def explorer(experiment: Experiment) -> dict[str, Any] | None:

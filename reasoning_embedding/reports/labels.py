@@ -24,6 +24,12 @@ HEADLINE = (
     "cka",
     "knn_jaccard@10",
 )
+#: The forms of layer curves and heat maps that a few long rows (attention sinks) do not decide, and how a page says so.
+ROBUST = ("cka_unit", "cka_debiased", "knn_jaccard@10")
+ROBUST_NOTE = (
+    "Shown first: the forms that a few long rows (attention sinks) do not decide, CKA of unit rows, and debiased CKA and "
+    "k-NN overlap beside it."
+)
 #: Those of the page's main table, which is as wide as a screen; the others stand in the table of all metrics.
 MAIN = ("dimension_correlation", "procrustes_residual", "cka_debiased", "cka_unit", "cka", "knn_jaccard@10")
 #: Headline metrics under names short enough for a terminal, or for a table of many columns.

@@ -30,7 +30,7 @@ from .records import (
     AnalysedPair,
     Experiment,
     GrownBackbone,
-    Level,
+    ReferenceLevel,
     Run,
     Scores,
     SweepRecord,
@@ -461,8 +461,8 @@ def _read_pair(path: Path) -> AnalysedPair:
     )
 
 
-def _level(record: dict[str, Any]) -> Level:
-    return Level(
+def _level(record: dict[str, Any]) -> ReferenceLevel:
+    return ReferenceLevel(
         meaning=str(record.get("meaning", "")),
         last={metric: finite(value) for metric, value in (record.get("last") or {}).items()},
         diagonal={metric: list(map(finite, row)) for metric, row in (record.get("diagonal") or {}).items()},

@@ -44,7 +44,7 @@ class Answer:
     primary : bool
         Whether this question was named as the one not corrected.
     untested : str
-        Why there is no test.
+        Why there is no test, or no word.
     """
 
     question: Question
@@ -94,7 +94,6 @@ def answers(experiment: Experiment) -> tuple[list[Answer], list[str]]:
         except InputError as error:
             untested[question.name] = str(error)
     effects = _effects(design, placebo, variant, untested, paired=experiment.own_bases)
-    few = f"{design.lineages} lineage{'s' if design.lineages > 1 else ''} of the {LINEAGES} that a verdict needs"
     found = [
         Answer(
             question=question,
@@ -104,12 +103,19 @@ def answers(experiment: Experiment) -> tuple[list[Answer], list[str]]:
             queries=_over_queries(experiment, design, question),
             seeds=_over_seeds(placebo[question.name], variant[question.name]),
             primary=index == 0,
-            untested=untested.get(question.name, "" if question.name in effects else few),
+            untested=untested.get(question.name) or _no_word(design, question.name in effects),
         )
         for index, question in enumerate(design.questions)
         if question.name in placebo
     ]
     return found, missing
+
+
+def _no_word(design: Replicates, tested: bool) -> str:
+    """Why there is no verdict; empty where there is one."""
+    if design.lineages < LINEAGES:
+        return f"{design.lineages} lineage{'s' if design.lineages > 1 else ''} of the {LINEAGES} that a verdict needs"
+    return "" if tested else "the primary question cannot be tested, so nothing is"
 
 
 def _two(arm: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from reasoning_embedding.files import require_space
 from reasoning_embedding.secrets import written
 
 from .grid import Grid, to_html
@@ -58,6 +59,26 @@ def page(
         scripts = {"data": text.replace("<", "\\u003c"), "plotly": PLOTLY, "script": page_part("explore.js")}
         slots["scripts"] = _filled("explore.html", scripts)
     return _filled("page.html", slots)
+
+
+def require_room(folder: Path, *, explored: bool = False, figures: int = 0) -> None:
+    """Refuse to draw a report that the disk has no room for.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the report goes.
+    explored : bool
+        Whether the library of what a reader explores, nearly 5 MB, lies beside the page.
+    figures : int
+        How many figures are drawn, of at most some 300 kB each.
+
+    Raises
+    ------
+    SetupError
+        If fewer bytes are free there.
+    """
+    require_space(folder, 300_000 * (1 + figures) + 5_000_000 * explored, "the report")
 
 
 def write_page(

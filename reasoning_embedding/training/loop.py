@@ -18,6 +18,7 @@ from reasoning_embedding.errors import InputError, SetupError, TrainingError
 from reasoning_embedding.isolation import threads
 from reasoning_embedding.progress import Report
 
+from .callbacks import Callbacks
 from .memory_mode import choose_memory_mode
 from .metrics import Metrics, Throughput, set_scores_aside
 from .optimizers import learning_rate_at
@@ -33,6 +34,9 @@ from .trackers import open_trackers, require_trackers
 #: Batches looked at for the largest one, when the memory mode is chosen.
 _LOOK_AHEAD = 8
 
+#: More than any signal's number: how a rank says that a callback ended the run.
+_ENDED = 1000
+
 #: Looks at a new run's data before its first step; called on the main rank.
 Examine = Callable[[Table], None]
 
@@ -45,6 +49,7 @@ def train(
     report: Report = print,
     score: Score | None = None,
     examine: Examine | None = None,
+    callbacks: Callbacks | None = None,
 ) -> RunFolder:
     """Train one run to its end, alone or as one rank of a launched job.
 
@@ -62,11 +67,13 @@ def train(
         Scores the live model; needed by a run with an ``evaluation``. The weights do not depend on it.
     examine : callable, optional
         Looks at the data of a new run before its first step.
+    callbacks : Callbacks, optional
+        Functions of a Python program: terms of the loss, and what looks at steps and may end the run early.
 
     Returns
     -------
     RunFolder
-        With every checkpoint of the schedule, and that of the best step.
+        With every checkpoint of the schedule (up to where a callback ended it), and that of the best step.
 
     Raises
     ------
@@ -99,7 +106,8 @@ def train(
         lock if world.is_main else nullcontext(),
     ):
         speak = report if world.is_main else lambda line: None
-        _train(settings, run, world, text, resume=resume, report=speak, score=score, examine=examine)
+        given = callbacks or Callbacks()
+        _train(settings, run, world, text, given, resume=resume, report=speak, score=score, examine=examine)
     return run
 
 
@@ -108,6 +116,7 @@ def _train(
     run: RunFolder,
     world: World,
     text: str | None,
+    callbacks: Callbacks,
     *,
     resume: bool,
     report: Report,
@@ -121,7 +130,7 @@ def _train(
     settings, start = begin.settings, begin.step
     world.barrier()  # every rank has looked before the main one writes
     require_trackers(settings)
-    prepared = prepare(begin, run, world, report=report)
+    prepared = prepare(begin, run, world, report=report, given_terms=callbacks.terms)
     engine, loss, training, steps = prepared.engine, prepared.loss, settings.training, prepared.plan.steps
     if start >= steps:
         if world.is_main:
@@ -205,27 +214,36 @@ def _train(
                     scores, best = selection.score(engine.full_embedder(), step)
 
             # Write down what was measured.
-            times = timers.take()
+            times, ended = timers.take(), False
             if metrics is not None:
                 record: dict[str, Any] = {"step": step, "loss": output.loss, "accuracy": output.accuracy}
                 record |= output.parts | {"learning_rate": rate, "grad_norm": norm, "source": batch.source}
                 record |= throughput.of(batch, output, times)
                 record |= {"evaluation": scores} if scores is not None else {}
+                ended = callbacks.step(record, steps, best=best)
+                record |= {"ended_by": "on_step"} if ended and step < steps else {}
                 metrics.step(record)
 
             # Save when due, when it is the best so far, and when asked to stop.
-            stopped = max_over_ranks(stop.number, world)  # a signal reaches ranks at different steps
-            if step in saved or stopped or best:
+            # A signal reaches ranks at different steps, and callbacks run on the main one.
+            ended, stopped = divmod(max_over_ranks(stop.number + _ENDED * ended, world), _ENDED)
+            if step in saved or stopped or best or ended:
                 with phase("save"):
                     prepared.save(step)
+                if world.is_main and callbacks.checkpoint(step, steps, run.checkpoint(step), best=best):
+                    ended = 1
+                ended = max_over_ranks(int(ended), world)
             if selection is not None and best:
                 selection.write()
 
             # Stop when asked.
-            if metrics is not None and (stopped or step == steps):
+            if metrics is not None and (stopped or ended or step == steps):
                 metrics.close()
             if stopped and step < steps:
                 raise StoppedError(step, stopped)
+            if ended and step < steps:
+                report(f"ended early, after step {step} of {steps}, as a callback asked")
+                return
 
 
 def _check_finite(name: str, value: float, step: int) -> None:

@@ -186,7 +186,7 @@ class Throughput:
         output : StepOutput
             What the step measured.
         times : dict of str to float
-            Seconds by phase since the last step. ``save`` and ``evaluation`` are not of the step: a
+            Seconds by phase since the last step. ``save``, ``evaluation`` and ``callbacks`` are not of the step: a
             checkpoint is written after its step's record, so its time stands in the next one.
 
         Notes
@@ -195,7 +195,8 @@ class Throughput:
         of all ranks' devices, or ``logging.peak_tflops``; None where neither is known. Communication that an
         engine overlaps with the backward pass counts as backward.
         """
-        seconds = sum(times.values()) - times.get("save", 0) - times.get("evaluation", 0)
+        beside = sum(times.get(name, 0) for name in ("save", "evaluation", "callbacks"))
+        seconds = sum(times.values()) - beside
         lengths = batch.lengths.astype(float)
         flops = training_flops(self._shape, lengths.sum(), (lengths**2).sum(), full=self._full)
         peak = self._peak * self._world.size if self._peak is not None else None

@@ -224,6 +224,13 @@ def first_record(run: RunFolder) -> dict[str, Any]:
 
 
 def _refuse_settings(run: RunFolder, changed: list[str]) -> NoReturn:
+    if all(key.startswith("loss.terms") for key in changed):
+        raise InputError(
+            f"the run there had other terms of its own, or their text has changed ({', '.join(changed)})",
+            where=str(run.config_json),
+            todo="resume with the functions it began with (those of a Python program: terms=[...] of train), or choose "
+            "another name",
+        )
     raise InputError(
         f"the run there had other settings ({', '.join(changed)})",
         where=str(run.config_json),

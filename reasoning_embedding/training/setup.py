@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ from reasoning_embedding.data.teacher_vectors import TeacherVectors
 from reasoning_embedding.distributed import World
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import require_space
-from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts
+from reasoning_embedding.losses import ContrastiveLoss, build_loss, check_anchor_texts, load_terms
 from reasoning_embedding.progress import Report
 from reasoning_embedding.secrets import masked
 
@@ -170,7 +170,14 @@ class PreparedRun:
         self.world.barrier()
 
 
-def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Report) -> PreparedRun:
+def prepare(
+    start: StartingPoint,
+    run: RunFolder,
+    world: World,
+    *,
+    report: Report,
+    given_terms: Mapping[str, Callable[..., Any]] | None = None,
+) -> PreparedRun:
     """Load data and backbone, check the attention contract, build the optimizer, and restore the step to go on from.
 
     Parameters
@@ -183,6 +190,8 @@ def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Repor
         The job's ranks.
     report : callable
         Takes lines of progress.
+    given_terms : mapping of str to callable, optional
+        Terms of the loss that a Python program gave.
 
     Raises
     ------
@@ -199,6 +208,7 @@ def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Repor
     config.check_engine(launched, training, ranks=world.size)
     tasks = settings.evaluation.public_tasks if settings.evaluation else []
     refuse_evaluation_sources(settings.data, tasks)
+    given = load_terms(settings.loss, given_terms or {})
 
     # The data. A folder a machine: a lock need not hold between two of them.
     data = on_disk(settings.data, run.path.parent / ".data" / platform.node())
@@ -231,7 +241,7 @@ def prepare(start: StartingPoint, run: RunFolder, world: World, *, report: Repor
     templated = embedder.tokenizer.chat_template is not None
     for line in chosen.lines(_name(settings.backbone), chat_template=templated):
         report(line)
-    loss = build_loss(settings.loss, embedder.dimension)
+    loss = build_loss(settings.loss, embedder.dimension, given)
     inputs = input_contract(embedder.tokenizer)
     documents = chosen.prompts.of_documents
     store = table_tokens(table, embedder.tokenizer, data, report=report, document_prompts=documents)

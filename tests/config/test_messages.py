@@ -92,7 +92,8 @@ def problems_of(tmp_path, text, overrides=()):
         (
             "    - kind: files",
             "    - kind: file",
-            "8:13: data.sources.0.kind is \"file\"; it must be one of files, mix, hub, world; did you mean 'files'?",
+            '8:13: data.sources.0.kind is "file"; it must be one of files, mix, hub, world, function; '
+            "did you mean 'files'?",
         ),
         (
             "  kind: random\n",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import doctest
-import importlib
 
 import pytest
 
+import reasoning_embedding
 from reasoning_embedding.cli.main import VERBS
 from reasoning_embedding.config import load_config
 from tests.docs.pages import README, ROOT, blocks, found, text_of
@@ -29,14 +29,15 @@ def test_the_configuration_is_a_run(tmp_path):
     assert load_config(tmp_path / "readme.yaml").config.kind == "run"
 
 
-def test_python_imports_what_exists():
+def test_python_uses_what_exists():
     nodes = [node for text in blocks(README, "python") for node in ast.walk(ast.parse(text))]
-    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    assert any(str(node.module).startswith("reasoning_embedding") for node in imports)
-    for node in imports:
-        module = importlib.import_module(str(node.module))
-        for alias in node.names:
-            assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+    used = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rembed"
+    }
+    assert used
+    assert used <= set(dir(reasoning_embedding))
 
 
 @pytest.mark.parametrize("text", blocks(README, "pycon"))

@@ -67,6 +67,33 @@ def words(
         shutil.copytree(trained.path, target / "run", dirs_exist_ok=True)
         return ["report", target / "run"]
 
+    def grown(target: Path) -> list[object]:
+        sizes = (
+            "hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size".split()
+        )
+        stage = {
+            "kind": "pretrain",
+            "name": "base",
+            "architecture": {
+                **dict(zip(sizes, (32, 2, 2, 1, 64), strict=True)),
+                "max_position_embeddings": 64,
+            },
+            "learning_rate": 3e-3,
+            "steps": 4,
+            "batch_size": 4,
+            "sequence_length": 24,
+            "corpus": {"kind": "world"},
+        }
+        settings = {
+            "kind": "lineage",
+            "name": "toy",
+            "output_dir": str(target),
+            "tokenizer": {"kind": "world"},
+        }
+        path = tmp_path / "lineage.yaml"
+        path.write_text(json.dumps({**settings, "stages": [stage]}))
+        return ["grow", path]
+
     return {
         "train": lambda target: ["train", write_run(), f"output_dir={target}"],
         "merge": merged,
@@ -74,10 +101,11 @@ def words(
         "mine": lambda target: ["data", "mine", rows, "-o", target / "rows.jsonl", "--model", last],
         "publish": published,
         "report": reported,
+        "grow": grown,
     }
 
 
-VERBS = ["train", "merge", "embed", "mine", "publish", "report"]
+VERBS = ["train", "merge", "embed", "mine", "publish", "report", "grow"]
 
 
 def check_whole(target: Path) -> None:
@@ -108,11 +136,12 @@ def test_files_that_cannot_grow_end_in_advice(
     assert "-> " in child.said.partition("error: ")[2]
     check_whole(target)
     assert not list(target.glob("merged/*.safetensors"))
+    assert not list(target.glob("toy/lineage/*/*.safetensors"))
     assert not (target / "vectors.npy").exists()
     assert not (target / "rows.jsonl").exists()
 
 
-@pytest.mark.parametrize("name", ["train", "merge", "embed", "mine", "publish"])
+@pytest.mark.parametrize("name", ["train", "merge", "embed", "mine", "publish", "report", "grow"])
 def test_too_little_space_is_said_before_the_work(
     words: dict[str, Callable[[Path], list[object]]],
     tmp_path: Path,
@@ -122,12 +151,14 @@ def test_too_little_space_is_said_before_the_work(
     target = tmp_path / "target"
     target.mkdir()
     asked = words[name](target)
+    before = set(target.rglob("*"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     child = Forked(lambda: verb(*asked), tmp_path / "said.txt")
     assert child.wait() == 3, child.said
     assert "the disk has 1 kB free, and " in child.said
-    assert not list(target.rglob("*.safetensors"))
-    assert not list(target.rglob("*.npy"))
+    assert (
+        not {path for path in target.rglob("*") if path.suffix in (".safetensors", ".npy", ".html")} - before
+    )
 
 
 @pytest.fixture

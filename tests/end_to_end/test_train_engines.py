@@ -101,6 +101,44 @@ def test_runs_are_saved_whole_and_resume_on_any_number_of_ranks(
         assert distance == 0 if ranks == 2 else distance < 2e-5
 
 
+#: A readout with heads that are trained.
+HEADED = {
+    "readout": {
+        "attention": "causal",
+        "pooling": "last",
+        "heads": [{"out_features": 24, "activation": "tanh"}, {"out_features": 16}],
+    }
+}
+
+
+def _all_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights of a checkpoint with those of its heads."""
+    return {
+        f"{file.parent.relative_to(folder)} {name}": value
+        for file in sorted(folder.glob("**/model.safetensors"))
+        for name, value in load_file(file).items()
+    }
+
+
+def test_heads_of_a_run_are_trained_on_two_ranks_as_on_one(write_run: Write, tmp_path: Path) -> None:
+    alone = write_run("alone", HEADED, max_grad_norm=0.5)
+    run_ranks(1, _train, alone, {}, False)
+    run_ranks(
+        2, _train, write_run("sharded", HEADED, max_grad_norm=0.5), _environment("fsdp2", tmp_path), False
+    )
+    one, two = (RunFolder(tmp_path / "runs" / name) for name in ("alone", "sharded"))
+    wanted = _all_weights(one.checkpoint(6))
+    heads = [name for name in wanted if "Dense" in name]
+    assert len(heads) == 4
+    start = _all_weights(one.checkpoint(0))
+    assert all(float((wanted[name] - start[name]).abs().max()) > 1e-4 for name in heads)
+    assert _distance(_all_weights(two.checkpoint(6)), wanted) < 2e-5
+    # The control: a run whose heads begin otherwise ends elsewhere.
+    other = write_run("other", {**HEADED, "seed": 1}, max_grad_norm=0.5)
+    run_ranks(1, _train, other, {}, False)
+    assert _distance(_all_weights(RunFolder(tmp_path / "runs" / "other").checkpoint(6)), wanted) > 1e-2
+
+
 def test_engines_train_the_same_model(write_run: Write, tmp_path: Path) -> None:
     """Six steps with clipping and weight decay end where one process ends."""
     pytest.importorskip("deepspeed.runtime.zero.muon.muon_optimizer")
@@ -181,6 +219,22 @@ def test_torchrun_trains_and_the_checkpoint_loads(kind: str, write_run: Write, t
     run = RunFolder(tmp_path / "runs" / "run")
     assert json.loads(run.manifest.read_text())["ranks"] == 2
     ours, stock = load_embedder(run.checkpoint(6)), SentenceTransformer(str(run.checkpoint(6)), device="cpu")
+    np.testing.assert_allclose(stock.encode(TEXTS), ours.encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["replicated", "fsdp2"])
+def test_torchrun_trains_heads_as_one_process_does(kind: str, write_run: Write, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    done = _torchrun(write_run("two", HEADED, ranks=2), _environment(kind, tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "readout: causal, last token, end token, head 32 to 24 (tanh)" in done.stdout + done.stderr
+    run_ranks(1, _train, write_run("one", HEADED), {}, False)
+    two, one = (RunFolder(tmp_path / "runs" / name).checkpoint(6) for name in ("two", "one"))
+    assert _distance(_all_weights(two), _all_weights(one)) < 2e-5
+    ours, stock = load_embedder(two), SentenceTransformer(str(two), device="cpu")
+    assert ours.dimension == 16
     np.testing.assert_allclose(stock.encode(TEXTS), ours.encode(TEXTS), atol=1e-5)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,39 @@ def test_a_run_of_another_readout_is_the_librarys_model_and_resumes(
     (tmp_path / "again.yaml").write_text(json.dumps(other))
     refused = rembed("train", tmp_path / "again.yaml", "--resume", code=2).output
     assert "readout.heads" in refused
+
+
+@pytest.mark.parametrize(
+    ("readout", "said"),
+    [
+        ({"pooling": "first"}, "bidirectional, first token, prompt out"),
+        ({"pooling": "first", "include_prompt": True}, "bidirectional, first token, prompt in"),
+        ({"pooling": "weighted_mean"}, "bidirectional, weighted mean, prompt out"),
+        (
+            {"pooling": "weighted_mean", "attention": "causal", "include_prompt": True},
+            "causal, weighted mean, prompt in",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_first_token_and_the_weighted_mean_are_trained_and_exported(
+    write_run: Write, rembed: Rembed, tmp_path: Path, readout: dict[str, Any], said: str
+) -> None:
+    prompts = {"query": "find : ", "document": "on "}
+    output = rembed("train", write_run("run", {"readout": {**readout, "prompts": prompts}}, steps=3)).output
+    assert f"readout: {said}" in output
+    run = RunFolder(tmp_path / "runs" / "run")
+    ours = load_embedder(run.checkpoint(3))
+    assert str(ours.readout) == said
+    for name in prompts:
+        np.testing.assert_allclose(
+            _library(run.checkpoint(3), prompt_name=name), ours.encode(TEXTS, prompt_name=name), atol=2e-6
+        )
+    # The control: the mean of the same weights is another model.
+    mean = replace(ours.readout, pooling="mean")
+    assert mean != ours.readout
+    ours.readout = mean
+    assert np.abs(_library(run.checkpoint(3))[1:] - ours.encode(TEXTS[1:])).max() > 1e-3
 
 
 def test_an_embedder_is_adapted_by_its_own_readout(write_run: Write, rembed: Rembed, tmp_path: Path) -> None:

@@ -223,6 +223,15 @@ def test_nothing_leaves_the_machine_and_random_states_stay(
     assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
 
 
+def test_the_world_asks_all_there_is_on_some_relations() -> None:
+    data = world_data(0, ["job", "pet"])
+    assert (len(data.corpus), len(data.queries)) == (160, 2 * 32 * 2)
+    for query, [document] in ((query, list(judged)) for query, judged in data.qrels.items()):
+        person = set(data.queries[query].split()) & set(data.corpus[document].split())
+        assert person, (data.queries[query], data.corpus[document])
+        assert not {"eat", "live", "wear", "food", "city", "color"} & set(data.queries[query].split())
+
+
 def test_the_world_asks_for_held_out_facts_among_all(tmp_path: Path) -> None:
     data = world_data(seed=3)
     assert (len(data.corpus), len(data.queries)) == (160, 32)

@@ -12,7 +12,7 @@ import torch
 from reasoning_embedding import config
 from reasoning_embedding.backbones import Embedder, Head, Readout, add_end_token, load_decoder
 from reasoning_embedding.checkpoints.embedder import load_embedder, save_checkpoint
-from reasoning_embedding.errors import ContractError
+from reasoning_embedding.errors import ContractError, InputError
 from reasoning_embedding.hrsa.capture import draw_sample, leading_sinks, read, tokenize
 from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
 from reasoning_embedding.hrsa.pair import compare
@@ -161,6 +161,47 @@ def test_layers_that_are_shared_are_refused_by_name(tmp_path: Path) -> None:
     sample = draw_sample([len(text) for text in reader.ids], "mean", 10, 0)
     with pytest.raises(ContractError, match="AlbertModel does not run a list of layers once each"):
         read([reader.model], [reader.ids], sample)
+
+
+def _checkpoint(folder: Path, backbone: Path, readout: Readout) -> Checkpoint:
+    """A backbone's own weights under a readout, as a run saves them at step 0."""
+    model, tokenizer = load_decoder(str(backbone), bidirectional=not readout.causal)
+    if readout.end_token:
+        add_end_token(tokenizer, "here")
+    save_checkpoint(folder, Embedder(model, tokenizer, readout), max_tokens=64, parent=None, step=0)
+    return Checkpoint(folder, folder.name, content=folder.name)
+
+
+def test_token_states_are_defined_alike_for_every_readout(tmp_path: Path, tiny_backbone: Path) -> None:
+    """At the level of tokens a causal run is its language model, whatever its pooling; another end of a text, or another
+    direction, is a difference that is told."""
+    model = Checkpoint(tiny_backbone, "language model", content="lm")
+    causal, ended, both = (
+        _checkpoint(tmp_path / name, tiny_backbone, readout)
+        for name, readout in {
+            "causal": Readout("causal", "last"),
+            "ended": Readout("causal", "last", end_token=True),
+            "both": Readout("bidirectional", "mean"),
+        }.items()
+    )
+    same = compare("same", model, causal, instrument(), levels=False)
+    assert same["last"]["cka"] == pytest.approx(1, abs=1e-6)
+    assert same["last"]["procrustes_residual"] == pytest.approx(0, abs=1e-3)
+    assert same["last"]["knn_jaccard@10"] == pytest.approx(1, abs=1e-3)
+    assert "readouts" not in same  # one side has none
+    other = compare("other", causal, both, instrument(), levels=False)
+    assert other["last"]["cka"] < 0.999
+    assert any("one model attends causally" in warning for warning in other["warnings"])
+    assert (other["readouts"]["a"], other["readouts"]["b"]) == (
+        "causal, last token", "bidirectional, mean, prompt out"
+    )  # fmt: skip
+    with pytest.raises(InputError, match="different tokens, so tokens cannot be compared row by row"):
+        compare("ended", causal, ended, instrument(), levels=False)
+    means = compare("ended", causal, ended, instrument(tokens="mean"), levels=False)
+    assert any("the tokenizers differ; means over texts are compared" in said for said in means["warnings"])
+    # Pooled, each side is what its own readout makes of a text: here the end token's state in the place of the word's.
+    assert means["readouts"]["b"] == "causal, last token, end token"
+    assert means["readouts"]["last"]["cka"] < means["last"]["cka"]
 
 
 @pytest.mark.parametrize("end", [False, True])

@@ -82,10 +82,12 @@ def test_an_own_function_is_imported_and_its_faults_are_named(
         Judge("own_reward:short")([""], [""])
     with pytest.raises(InputError, match="could not convert string to float"):
         Judge("own_reward:words")(["a"], [""])
-    with pytest.raises(InputError, match="no function"):
-        find_reward("own_reward:number")
-    for name in ("own_reward:none", "no_such_module_here:f"):
-        with pytest.raises(InputError, match="cannot import"):
+    for name, said in {
+        "own_reward:number": "no function",
+        "own_reward:none": "no function 'none'",
+        "no_such_module_here:f": "cannot import it",
+    }.items():
+        with pytest.raises(InputError, match=said):
             find_reward(name)
 
 

@@ -82,3 +82,16 @@ def test_caps_of_sources_that_are_not_here() -> None:
     assert rows(named, other, caps={"one": 200}) == 200 + 300
     assert rows(named, other, caps={"a/b": 100}) == 1000 + 100
     assert rows(named, {}, caps={"one": 200}) is None
+
+
+def test_rows_that_are_held_out_are_no_rows_of_an_epoch(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "rows.jsonl", [{"query": f"question {i}", "pos": [f"its answer {i}"]} for i in range(200)]
+    )
+    data = {"sources": [{"kind": "files", "path": str(path)}], "negatives": 0}
+    assert run_texts(run_config(data=data)).rows == 200
+    held = run_texts(run_config(data={**data, "holdout": 0.1})).rows
+    assert held is not None
+    assert 150 < held < 200
+    hub = {"sources": [{"kind": "hub", "dataset": "a/b", "expected_rows": 1000}], "holdout": 0.1}
+    assert run_texts(run_config(data=hub)).rows == 900

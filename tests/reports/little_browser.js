@@ -27,7 +27,7 @@ const data = page.match(/id="report-data">(.*?)<\/script>/s)[1];
 const script = page.match(/<script src="plotly.min.js"><\/script>\s*<script>\n(.*?)<\/script>/s)[1];
 const drawn = [];
 const context = {
-  document: { getElementById: () => ({ textContent: data }), createElement: (tag) => new Element(tag), querySelectorAll: () => figures, documentElement: {} },
+  document: { addEventListener() {}, getElementById: () => ({ textContent: data }), createElement: (tag) => new Element(tag), querySelectorAll: () => figures, documentElement: {} },
   matchMedia: () => ({ matches: false, addEventListener() {} }), getComputedStyle: () => ({ getPropertyValue: () => "#123456" }),
   innerWidth: 1400, addEventListener() {}, Option, console,
   Plotly: { react: (plot, traces, layout) => drawn.push({ plot, traces, layout }) },

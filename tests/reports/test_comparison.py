@@ -493,3 +493,84 @@ def test_the_page_has_the_table_or_says_why_not(folder: Path) -> None:
         in page
     )
     assert not (folder / "report" / "scores.tex").exists()
+
+
+def test_readouts_are_compared_within_backbones_and_backbones_within_readouts(tmp_path: Path) -> None:
+    """Two sides differ in one axis; a table of means has an interval over seeds and one over queries."""
+    folder = write_scored_runs(
+        tmp_path / "ablation",
+        {"base": (0, 1, 2), "rlvr": (0, 1, 2)},
+        {"alpha": "Retrieval"},
+        gains={"rlvr": 0.01},
+        readouts={"mean": 0.0, "last": -0.1, "first": -0.2},
+    )
+    table = compare_backbones(folder)
+    assert [pair.label for pair in table.pairs] == [
+        "rlvr v base, mean", "rlvr v base, last", "rlvr v base, first",
+        "last v mean, base", "first v mean, base", "last v mean, rlvr", "first v mean, rlvr",
+    ]  # fmt: skip
+
+    def points(backbone: str, readout: str) -> np.ndarray:
+        files = [scores_file(folder, f"{backbone}-{readout}-{seed}") for seed in (0, 1, 2)]
+        return np.array([100 * json.loads(file.read_text())["tasks"][0]["main_score"] for file in files])
+
+    for pair in table.pairs:
+        sides = (pair.base, pair.within), (pair.variant, pair.within)
+        if pair.base in ("mean", "last", "first"):
+            sides = (pair.within, pair.base), (pair.within, pair.variant)
+        a, b = (points(*side) for side in sides)
+        assert pair.entry("alpha").delta == pytest.approx(((b - a).mean(), (b - a).std(ddof=1)))
+        assert pair.entry("alpha").seeds.method == "paired t"
+        assert pair.entry("alpha").queries.n == 40
+    assert [(group.backbone, group.readout) for group in table.groups] == [
+        (backbone, readout) for backbone in ("base", "rlvr") for readout in ("mean", "last", "first")
+    ]
+    for group in table.groups:
+        score, values = group.scores["alpha"], points(group.backbone, group.readout)
+        low, high = stats.t.interval(0.95, 2, values.mean(), values.std(ddof=1) / math.sqrt(3))
+        assert score.mean == pytest.approx(values.mean())
+        assert score.seeds == pytest.approx((high - low) / 2)
+        per_query = np.mean(
+            [
+                list(json.loads((scores_file(folder, f"{group.backbone}-{group.readout}-{seed}").parent
+                / "per_query" / "alpha.json").read_text())["scores"].values())
+                for seed in (0, 1, 2)
+            ],
+            axis=0,
+        )  # fmt: skip
+        spread = 100 * per_query.std() / math.sqrt(40)
+        assert score.queries == pytest.approx(
+            (score.mean - 1.96 * spread, score.mean + 1.96 * spread), abs=spread / 3
+        )
+
+    # Another reference, by the name of either axis.
+    assert [pair.label for pair in compare_backbones(folder, base="rlvr").pairs[:2]] == [
+        "base v rlvr, mean", "base v rlvr, last"
+    ]  # fmt: skip
+    assert [pair.label for pair in compare_backbones(folder, base="last").pairs[3:5]] == [
+        "mean v last, base", "first v last, base"
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"no runs of a backbone or readout 'lst'; did you mean 'last'"):
+        compare_backbones(folder, base="lst")
+
+    first = grids(table)[0]
+    assert (first.key, [row[0].text for row in first.rows]) == ("score-readouts", ["mean", "last", "first"])
+    assert [column.label for column in first.columns] == ["readout", "base", "rlvr"]
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert [row["within"] for row in rows if row["source"] == "run" and row["quantity"] == "alpha"] == [
+        "mean", "last", "first", "base", "base", "rlvr", "rlvr"
+    ]  # fmt: skip
+    # A failed task of one run leaves its group without a number, and says so.
+    change(
+        scores_file(folder, "base-last-1"), lambda record: record.update(tasks=[], failed=[{"task": "alpha"}])
+    )
+    again = compare_backbones(folder)
+    assert "alpha" not in again.groups[1].scores
+    assert grids(again)[0].rows[1][1].text == "missing"
+
+
+def test_an_experiment_of_one_readout_is_written_as_before(folder: Path) -> None:
+    table = compare_backbones(folder)
+    assert table.groups == ()
+    assert "within" not in render(table, "csv").splitlines()[0]
+    assert grids(table)[0].key == "score-pairs"

@@ -32,7 +32,7 @@ from reasoning_embedding.reports.paper.backbones import (
 )
 from reasoning_embedding.reports.paper.tables import paper_tables
 from reasoning_embedding.reports.reading import read_experiment
-from reasoning_embedding.reports.records import AnalysedModel, Experiment
+from reasoning_embedding.reports.records import AnalysedModel, AnalysedPair, Experiment, Run
 from reasoning_embedding.reports.resources import published
 from tests.synthetic_experiment import write_experiment
 
@@ -299,3 +299,33 @@ def test_every_metric_has_a_name_and_a_direction(metric: str, closer: bool) -> N
     label = metric_label(metric)
     assert label.title != metric
     assert label.higher_is_closer is closer
+
+
+def test_with_readouts_every_pair_of_backbones_is_one_of_one_readout(experiment: Experiment) -> None:
+    """Two readouts of one backbone are no pair of seeds, and backbones are held against each other within a readout."""
+    runs = tuple(
+        Run(f"{backbone}-{readout}", backbone, 0, (), {}, readout=readout)
+        for backbone in ("base", "rlvr")
+        for readout in ("mean", "last")
+    )
+
+    def pair(name: str, a: str, b: str) -> AnalysedPair:
+        return replace(experiment.pairs[0], name=name, a=AnalysedModel(a, ""), b=AnalysedModel(b, ""))
+
+    pairs = (
+        pair("lm", "lineage:base", "lineage:rlvr"),
+        pair("mean", "run:base-mean@last", "run:rlvr-mean@last"),
+        pair("last", "run:base-last@last", "run:rlvr-last@last"),
+        pair("readouts", "run:base-mean@last", "run:base-last@last"),
+        pair("both", "run:base-mean@last", "run:rlvr-last@last"),
+    )
+    found = replace(experiment, runs=runs, pairs=pairs)
+    assert [role_of(found, one) for one in pairs] == ["before", "after", "after", "readouts", "other"]
+    assert [
+        (one.name, one.before.name if one.before else None, one.after.name if one.after else None)
+        for one in backbone_pairs(found)
+    ] == [("base → rlvr (RLVR), mean", "lm", "mean"), ("base → rlvr (RLVR), last", "lm", "last")]
+    assert [found.sides(one) for one in pairs] == [
+        "", "base v rlvr, mean, seed 0", "base v rlvr, last, seed 0", "base, mean v last, seed 0",
+        "base v rlvr, mean v last, seed 0",
+    ]  # fmt: skip

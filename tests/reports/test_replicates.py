@@ -15,6 +15,7 @@ from reasoning_embedding.hrsa.trajectory import ProbeSummary
 from reasoning_embedding.reports.comparison import compare_backbones
 from reasoning_embedding.reports.comparison_tables import render, to_terminal
 from reasoning_embedding.reports.grid import to_text
+from reasoning_embedding.reports.headline import headline
 from reasoning_embedding.reports.labels import replicate_label
 from reasoning_embedding.reports.narrative import findings
 from reasoning_embedding.reports.records import (
@@ -32,6 +33,7 @@ from reasoning_embedding.reports.replicates import (
     replicate_table,
     weight_table,
 )
+from reasoning_embedding.reports.svg import effect_chart
 
 ARMS = {"rlvr": 0.80, "rlvr-placebo": 0.93, "sft": 0.90, "sft-placebo": 0.90}
 NOISE = np.random.RandomState(0).randn(200)
@@ -145,7 +147,7 @@ def test_below_four_lineages_there_is_no_word(tmp_path: Path) -> None:
         few = experiment(tmp_path / str(lineages), design(lineages))
         text = "\n".join(replicate_sentences(few))
         assert "These checkpoints of RLVR and its placebo differ by −0.1" in text
-        assert "on these texts" in text
+        assert f"on these texts ({lineages} lineage" in text
         for word in ("moves", "different", "equivalent", "stays open"):
             assert word not in text
         grid = replicate_table(few)
@@ -204,6 +206,11 @@ def test_what_is_missing_is_said_and_nothing_is_made_up(tmp_path: Path) -> None:
     assert refused.effect is None
     assert "lie not all between -1 and 1" in refused.untested
     assert sum(answer.effect is not None for answer in found) == 5
+    # Without its primary question a design says nothing.
+    perfect = [replace(p, last={"cka": 1.0}) if p.name.endswith("rlvr-2") else p for p in whole.pairs]
+    found, _ = answers(replace(whole, pairs=tuple(perfect)))
+    assert all(answer.effect is None for answer in found)
+    assert found[1].untested == "the primary question cannot be tested, so nothing is"
 
 
 def test_tables_and_page_show_arms_by_name(tmp_path: Path) -> None:
@@ -275,3 +282,34 @@ def write_scores(folder: Path, plan: Replicates) -> None:
             (place / "scores.json").write_text(json.dumps(record))
     config = {"kind": "experiment", "name": "e", "runs": runs, "replicates": plan.model_dump(mode="json")}
     (folder / "config.resolved.json").write_text(json.dumps(config))
+
+
+def test_the_page_answers_what_was_asked_and_draws_each_arm_less_its_placebo(tmp_path: Path) -> None:
+    found = experiment(tmp_path, design())
+    first = headline(found, None)
+    told = dict(
+        zip((answer.question.name for answer in answers(found)[0]), replicate_sentences(found), strict=True)
+    )
+    assert told["rlvr: scores, ndcg_at_10, w"] in first.retrieval
+    assert first.representation.startswith(told["rlvr: embedders, cka, layer last"])
+    assert "models, data and texts of another kind" in first.unknown
+    chart = first.chart
+    assert chart is not None
+    assert len(chart.panels) == 3  # a measure each
+    for panel in chart.panels:
+        assert [row.name for row in panel.rows] == ["RLVR", "SFT"]
+        assert panel.zero == "no difference"
+        assert all(row.interval for row in panel.rows)
+    assert chart.panels[0].band == (-0.2, 0.2)
+    effect = answers(found)[0][0].effect
+    assert effect is not None
+    assert chart.panels[0].rows[0].value == effect.test.estimate
+    assert "RLVR" in effect_chart(chart)
+
+
+def test_below_four_lineages_the_page_says_what_differs_and_no_word(tmp_path: Path) -> None:
+    first = headline(experiment(tmp_path, design(2)), None)
+    assert first.representation.startswith("These checkpoints of RLVR and its placebo differ by")
+    assert "open after 2 lineages" in first.unknown.lower()
+    assert first.chart is not None
+    assert first.chart.panels[0].band is None  # a margin belongs to a test

@@ -409,3 +409,21 @@ def test_the_verb_lists_prints_and_runs(
     assert ["s", "sweep", "-", "-", "finished"] in [
         line.split() for line in capsys.readouterr().out.splitlines()
     ]
+
+
+def test_a_list_of_unfinished_runs_is_no_success_when_asked_strictly(
+    file: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, runs, _ = sweep
+    for words, code in ((["--list"], 0), (["--list", "--strict"], 1)):
+        with pytest.raises(SystemExit) as end:
+            main(["sweep", str(file), *words])
+        assert (end.value.code or 0) == code
+    run_sweep(settings, runs, report=lambda line: None)
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", str(file), "--list", "--strict"])
+    assert not end.value.code
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", str(file), "--strict"])
+    assert end.value.code == 2
+    assert "--strict belongs to --list" in capsys.readouterr().err

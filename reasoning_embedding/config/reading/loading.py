@@ -6,7 +6,7 @@ Relative paths inside a configuration are relative to the current working direct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ from reasoning_embedding.config.experiment import ExperimentConfig
 from reasoning_embedding.config.lineage import LineageConfig
 from reasoning_embedding.config.merge import MergeConfig
 from reasoning_embedding.config.reading.sweep_runs import SweepRun, expand_sweep
+from reasoning_embedding.config.resolved import to_yaml
 from reasoning_embedding.config.sweep import SweepConfig
 from reasoning_embedding.config.training import RunConfig
 from reasoning_embedding.errors import ConfigError
 from reasoning_embedding.secrets import holds_secret, known_secrets
 
 from .extends import read_base, read_tree
-from .messages import bad_kind, validated
+from .messages import M, bad_kind, validated
 from .overrides import apply_overrides
+from .own_functions import pin_functions
 from .suggestions import closest
-from .tree import Node, Problems, find
+from .tree import Node, Place, Problems, find, tree_of
 
 #: Keys whose texts stand in checkpoints as they are: what models read, and what it is called.
 _KEPT = frozenset(
@@ -105,19 +107,81 @@ def load_config(
     problems = Problems()
     tree, files, text = read_tree(path, problems)
     if tree is not None:
-        # Before the overrides, which may reach into the base, and after them, which may name another.
-        tree = _with_base(tree, problems, files)
-        tree = _with_base(apply_overrides(tree, overrides, problems), problems, files)
-        model = _model(tree, expect, problems)
-        config = validated(model, tree, problems) if model else None
-        if config is not None:
-            _refuse_secrets(tree, problems, anywhere=isinstance(config, ExperimentConfig | SweepConfig))
-        if isinstance(config, SweepConfig):
-            expand_sweep(config, tree, problems)
-        problems.raise_if_any()
-        return LoadedConfig(config, path, text, tuple(files), tree)
+        return _checked(tree, path, text, files, overrides, expect, problems)
     problems.raise_if_any()
     raise ConfigError([f"{path}: nothing could be read"])
+
+
+def _checked(
+    tree: Node,
+    path: Path,
+    text: str | None,
+    files: list[Path],
+    overrides: Sequence[str],
+    expect: type[BaseModel] | tuple[type[BaseModel], ...] | None,
+    problems: Problems,
+) -> LoadedConfig:
+    """Override and check a tree; one without a text of its own gets that of the checked configuration."""
+    # Before the overrides, which may reach into the base, and after them, which may name another.
+    tree = _with_base(tree, problems, files)
+    tree = _with_base(apply_overrides(tree, overrides, problems), problems, files)
+    tree = pin_functions(tree, problems)
+    model = _model(tree, expect, problems)
+    config = validated(model, tree, problems) if model else None
+    if config is not None:
+        _refuse_secrets(tree, problems, anywhere=isinstance(config, ExperimentConfig | SweepConfig))
+    if isinstance(config, SweepConfig):
+        expand_sweep(config, tree, problems)
+    problems.raise_if_any()
+    assert config is not None  # else there was a problem
+    return LoadedConfig(config, path, to_yaml(config) if text is None else text, tuple(files), tree)
+
+
+def config_from_mapping(
+    settings: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    expect: type[BaseModel] | tuple[type[BaseModel], ...] | None = None,
+    *,
+    kind: str | None = None,
+) -> LoadedConfig:
+    """Check a configuration that is a Python mapping as :func:`load_config` checks a file.
+
+    Parameters
+    ----------
+    settings : mapping
+        What the file would say; paths (of ``pathlib``) and tuples may stand in it too. ``${...}`` is text.
+    overrides, expect
+        As for :func:`load_config`.
+    kind : str, optional
+        Taken where the mapping names no ``kind``.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found and its key path.
+    """
+    problems = Problems()
+    content = settings if kind is None else {"kind": kind, **settings}
+    tree = tree_of(content, Place("config"), problems)
+    problems.raise_if_any()
+    return _checked(tree, Path("config"), None, [], overrides, expect, problems)
+
+
+def section_from_mapping(model: type[M], settings: Mapping[str, Any], *, where: str) -> M:
+    """Check one section that is a Python mapping; `where` is what messages call it.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found and its key path.
+    """
+    problems = Problems()
+    tree = pin_functions(tree_of(settings, Place(where), problems), problems)
+    problems.raise_if_any()
+    section = validated(model, tree, problems)
+    problems.raise_if_any()
+    assert section is not None
+    return section
 
 
 def sweep_runs(loaded: LoadedConfig) -> list[SweepRun]:

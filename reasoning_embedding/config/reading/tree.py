@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from reasoning_embedding.errors import ConfigError
@@ -96,6 +97,25 @@ def plain(node: Node) -> Any:
     if isinstance(node.value, list):
         return [plain(child) for child in node.value]
     return node.value
+
+
+def tree_of(value: Any, place: Place, problems: Problems, path: tuple[str | int, ...] = ()) -> Node:
+    """Return the tree of Python values, all at one place; what a file cannot say is a problem."""
+    if isinstance(value, Mapping):
+        for key in [key for key in value if not isinstance(key, str)]:
+            problems.add(place, f"{dotted(path) or 'the configuration'}: the key {key!r} is no text")
+        below = {str(key): tree_of(item, place, problems, (*path, str(key))) for key, item in value.items()}
+        return Node(below, place, place)
+    if isinstance(value, list | tuple):
+        return Node(
+            [tree_of(item, place, problems, (*path, index)) for index, item in enumerate(value)], place, place
+        )
+    if isinstance(value, PurePath):
+        value = str(value)
+    if value is None or type(value) in (str, int, float, bool):
+        return Node(value, place, place)
+    problems.add(place, f"{dotted(path)}: a {type(value).__name__} is neither text, number, list nor mapping")
+    return Node(None, place, place)
 
 
 def child(node: Node, step: str | int) -> Node | None:

@@ -61,7 +61,14 @@ from reasoning_embedding.reports.replicates import (
     weight_table,
 )
 from reasoning_embedding.reports.resources import need
-from reasoning_embedding.reports.shell import bullets, explored_chart, folded, folded_table, write_page
+from reasoning_embedding.reports.shell import (
+    bullets,
+    explored_chart,
+    folded,
+    folded_table,
+    require_room,
+    write_page,
+)
 from reasoning_embedding.reports.svg import bar_chart, effect_chart, line_chart, point_chart
 from reasoning_embedding.reports.tables import (
     SEQUENCES_KEY,
@@ -100,6 +107,7 @@ def build_experiment(folder: Path, report: Report) -> Path:
     )
     experiment, compared = _compared(experiment)
     tables = [*build_tables(experiment), *(grids(compared) if compared else [])]
+    require_room(ExperimentFolder(folder).report, explored=bool(explored), figures=4)
     with atomic_folder(ExperimentFolder(folder).report) as target:
         first = headline(experiment, compared)
         (target / "table.md").write_text(written(_markdown(experiment, first, tables)), encoding="utf-8")

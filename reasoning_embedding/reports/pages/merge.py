@@ -24,7 +24,7 @@ from reasoning_embedding.reports.grid import (
 from reasoning_embedding.reports.labels import SCORE, SCORE_KEY, SHORT, brackets, metric_label, number
 from reasoning_embedding.reports.reading import read_merge, read_merge_tensors
 from reasoning_embedding.reports.resources import need
-from reasoning_embedding.reports.shell import bullets, write_page
+from reasoning_embedding.reports.shell import bullets, require_room, write_page
 from reasoning_embedding.reports.svg import line_chart
 from reasoning_embedding.secrets import written
 
@@ -64,6 +64,7 @@ def build_merge(folder: Path) -> Path:
     grids = [*_point_grids(record), tensor_grid(folder, record)]
     notes = [text for point in record["points"][:1] for text in point["warnings"]]
     notes += [f"failed: {text}" for text in record["failed"]]
+    require_room(RunFolder(folder).report, figures=int(bool(chart)))
     with atomic_folder(RunFolder(folder).report) as target:
         if chart:
             from reasoning_embedding.reports.figures import draw_lines

@@ -24,7 +24,7 @@ from reasoning_embedding.reports.grid import (
 from reasoning_embedding.reports.labels import signed
 from reasoning_embedding.reports.reading import read_sweep
 from reasoning_embedding.reports.records import SEED, SweepRecord, half_width
-from reasoning_embedding.reports.shell import paragraphs, write_page
+from reasoning_embedding.reports.shell import paragraphs, require_room, write_page
 from reasoning_embedding.reports.svg import parallel_coordinates
 from reasoning_embedding.secrets import written
 
@@ -45,6 +45,7 @@ def build_sweep(folder: Path, report: Report) -> Path:
     chart = coordinates(record)
     states = [outcome.state for outcome in record.outcomes]
     counts = "".join(f", {states.count(state)} {state}" for state in sorted(set(states)))
+    require_room(SweepFolder(folder).report)
     with atomic_folder(SweepFolder(folder).report) as target:
         (target / "table.md").write_text(
             written("\n".join(map(to_markdown, tables.values()))), encoding="utf-8"

@@ -212,6 +212,8 @@
 
   const redraw = () => redraws.forEach((draw) => draw());
   dark.addEventListener("change", redraw);
+  // What was drawn while folded had no width: Plotly fits its charts to their boxes when the window is resized.
+  document.addEventListener("toggle", () => dispatchEvent(new Event("resize")), true);
   let wasNarrow = narrow();
   addEventListener("resize", () => {
     if (wasNarrow !== narrow()) redraw();

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasoning_embedding import config
+from reasoning_embedding.data import load_table
 from reasoning_embedding.data.quality.contamination import contamination, contamination_line, near_duplicates
 from reasoning_embedding.data.quality.evaluation_sources import (
     refuse_evaluation_rows,
@@ -302,3 +303,15 @@ def test_the_runs_own_tasks_are_refused(source: dict[str, Any], task: dict[str, 
 def test_the_worlds_training_split_may_be_scored_by_its_held_out_one() -> None:
     assert _said({"kind": "world"}, {"kind": "world"}) == ""
     assert "held-out split of the world" in _said({"kind": "world", "split": "heldout"}, {"kind": "world"})
+
+
+def test_the_worlds_questions_on_other_relations_may_be_scored() -> None:
+    task = {"kind": "world", "relations": ["job", "pet"]}
+    assert _said({"kind": "world", "relations": ["city", "food"]}, task) == ""
+    assert "the world's questions on pet" in _said({"kind": "world", "relations": ["city", "pet"]}, task)
+    assert "the world's questions on job, pet" in _said({"kind": "world"}, task)
+    assert _said({"kind": "world", "seed": 1}, task) == ""
+    data = _data({"kind": "world", "relations": ["city", "food"]})
+    assert all(
+        any(word in text for word in ("live", "home", "eat", "meal")) for _, text in load_table(data).texts
+    )
