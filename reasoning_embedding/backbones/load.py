@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasoning_embedding import config
-from reasoning_embedding.errors import InputError
+from reasoning_embedding.errors import InputError, SetupError
 
 from . import attention
 from .layers import set_causal
@@ -102,7 +102,25 @@ def load_config(path: str, *, revision: str | None = None) -> PreTrainedConfig:
 
     _check_path(path, revision)
     with _explain(path, revision):
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        model_config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    _keeps_its_window(model_config, path)
+    return model_config
+
+
+def _keeps_its_window(model_config: PreTrainedConfig, path: str) -> None:
+    """Refuse a windowed model of Gemma's own switch where transformers narrows its window at each save and load."""
+    text = model_config.get_text_config()
+    if getattr(text, "use_bidirectional_attention", None) is not True:
+        return
+    if type(text).from_dict(text.to_dict()).sliding_window != text.sliding_window:
+        import transformers
+
+        raise SetupError(
+            f"transformers {transformers.__version__} halves this model's attention window whenever it is saved and "
+            "loaded again, so its checkpoints would be other models",
+            where=path,
+            todo="install a newer transformers",
+        )
 
 
 def load_decoder(

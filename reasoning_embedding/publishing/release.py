@@ -201,6 +201,8 @@ def check_repo_name(repo: str) -> None:
     try:
         if "/" not in repo:
             raise HFValidationError("it has the form ORG/NAME")
+        if not repo.isascii():  # older versions of the client let them pass
+            raise HFValidationError("its letters are those of ASCII")
         validate_repo_id(repo)
     except HFValidationError as error:
         raise InputError(

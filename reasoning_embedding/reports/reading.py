@@ -30,7 +30,7 @@ from .records import (
     AnalysedPair,
     Experiment,
     GrownBackbone,
-    ReferenceLevel,
+    LevelValues,
     Run,
     Scores,
     SweepRecord,
@@ -312,7 +312,7 @@ def _read_run(paths: RunFolder, entry: dict[str, Any], missing: list[str]) -> Ru
         name=str(entry.get("name") or name),
         backbone=backbone_name(entry),
         seed=entry.get("seed"),
-        readout=entry.get("readout"),
+        readout=named if isinstance(named := entry.get("readout"), str) else None,
         metrics=_read_log(paths.metrics, missing),
         scores=scores,
         manifest=read_manifest(paths),
@@ -461,8 +461,8 @@ def _read_pair(path: Path) -> AnalysedPair:
     )
 
 
-def _level(record: dict[str, Any]) -> ReferenceLevel:
-    return ReferenceLevel(
+def _level(record: dict[str, Any]) -> LevelValues:
+    return LevelValues(
         meaning=str(record.get("meaning", "")),
         last={metric: finite(value) for metric, value in (record.get("last") or {}).items()},
         diagonal={metric: list(map(finite, row)) for metric, row in (record.get("diagonal") or {}).items()},

@@ -116,7 +116,7 @@ class AnalysedModel:
 
 
 @dataclass(frozen=True)
-class ReferenceLevel:
+class LevelValues:
     """What a pair is held against: the same metrics where the two sides share less, such as fresh weights."""
 
     meaning: str
@@ -144,7 +144,7 @@ class AnalysedPair:
     spectrum: tuple[tuple[AnalysedModel, dict[str, Any]], ...]
     """RankMe and alpha-ReQ by model and kind of features."""
     warnings: tuple[str, ...]
-    levels: dict[str, ReferenceLevel] = field(default_factory=dict)
+    levels: dict[str, LevelValues] = field(default_factory=dict)
     """By name: ``random_initialisation``, ``other_texts``, ``sibling``; none in records of older versions."""
     effective_rows: tuple[float, ...] = ()
     """Of each matched pair of layers: how many rows carry the variance."""

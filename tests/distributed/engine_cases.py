@@ -21,6 +21,7 @@ from reasoning_embedding.losses import build_loss
 from reasoning_embedding.training import Engine, Replicated, StepOutput, contrastive_step
 from reasoning_embedding.training.embedding_pass import EmbeddingPass
 from reasoning_embedding.training.optimizers import build_optimizer
+from reasoning_embedding.training.recompute import recompute_activations
 from tests.factories import random_batch
 from tests.models import exact_norms, gradients, tiny_embedder
 from tests.padded_oracle import TEMPERATURE, padded_loss
@@ -85,7 +86,7 @@ class Case:
             self.family, double=True, readout=self.readout, attention_dropout=0.0 if self.fused else 0.2
         )
         if self.checkpointing:
-            embedder.model.activation_checkpointing_enable()
+            recompute_activations(embedder.model, True)
         if self.lora:
             torch.manual_seed(0)
             add_lora(embedder, config.Lora(rank=4, dropout=0.3))

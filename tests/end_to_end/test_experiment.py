@@ -179,8 +179,8 @@ def test_a_stage_that_fails_says_why(
 def test_a_run_of_an_experiment_whose_backbone_is_absent(
     experiment: Path, rembed: Rembed, tmp_path: Path
 ) -> None:
-    words = [experiment, f"output_dir={tmp_path}", "--run", "one", "runs.0.backbone.path=./absent"]
-    assert "no such folder" in rembed("train", *words, code=2).output
+    words = [experiment, f"output_dir={tmp_path}", "--run", "one", "analysis=null"]
+    assert "no such folder" in rembed("train", *words, "runs.0.backbone.path=./absent", code=2).output
 
 
 def test_other_settings_set_the_old_run_aside(
@@ -219,11 +219,14 @@ def test_a_task_that_fails_for_a_run_fails_the_evaluation(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "no text"), (b"cat\n\ndog\n", ":2: this line is empty"), (b"\xff\xfe", "not UTF-8")],
+    [(b"", "no text"), (b"cat\n\ndog\n", ":2: text is empty"), (b"\xff\xfe", "not UTF-8")],
 )
-def test_texts_that_cannot_be_embedded(rembed: Rembed, tmp_path: Path, content: bytes, said: str) -> None:
+def test_texts_that_cannot_be_embedded(
+    finished: ExperimentFolder, rembed: Rembed, tmp_path: Path, content: bytes, said: str
+) -> None:
     (tmp_path / "texts.txt").write_bytes(content)
-    output = rembed("embed", tmp_path, tmp_path / "texts.txt", "-o", tmp_path / "v.npy", code=2).output
+    model = finished.run("one").checkpoint(4)
+    output = rembed("embed", model, tmp_path / "texts.txt", "-o", tmp_path / "v.npy", code=2).output
     assert said in output
 
 

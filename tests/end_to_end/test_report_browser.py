@@ -102,7 +102,8 @@ addEventListener("load", () => {
   };
   const note = () => document.querySelector('[data-chart="explorer"] .note').textContent;
   const read = [];
-  pick(source, "emb-base-sft");
+  pick(source, "SFT v base, seed 0 (embedders)");
+  pick(metric, "Linear CKA");
   read.push(note());
   pick(source, "rlvr");
   pick(metric, "Linear CKA");
@@ -117,13 +118,13 @@ addEventListener("load", () => {
     read = re.search(r'data-read="([^"]*)"', dom)
     assert read is not None
     pair, track = json.loads(html.unescape(read[1]))
-    assert "layer norm: 0.4790 [0.4670, 0.4880], chance 0.3100." in pair
-    assert "Against the seed band [0.9550, 0.9760]: less alike than two seeds (TOST p = 1.000)" in pair
+    assert "layer norm: 0.4790 [0.4670, 0.4880], row shuffle 0.3100." in pair
+    assert "Against the seed band [0.9550, 0.9760]: less alike than the seeds." in pair
     assert "Definition: Linear CKA of centred rows." in pair
     folder = page.parents[1]
     record = json.loads((folder / "hrsa" / "realignment" / "rlvr.json").read_text())
     value = record["series_layers"]["cka"][record["steps"].index(32)][record["layers"].index("layer 2")]
-    assert f"Linear CKA, step 32, layer 2: {value:.4f}, chance" in track
+    assert f"Linear CKA, step 32, layer 2: {value:.4f}, row shuffle" in track
 
 
 def test_an_error_would_be_seen(browser: str, page: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from reasoning_embedding import config
 from reasoning_embedding.backbones.load import load_tokenizer
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.state import read_record
-from reasoning_embedding.files import hash_file
+from reasoning_embedding.files import hash_file, read_json, write_json
 from tests.factories import read_lines, write_lines
 
 Write = Callable[..., Path]
@@ -177,9 +176,9 @@ def test_a_teachers_vectors_that_cannot_be_learnt_are_refused_before_training(
     vectors[0, 0] = np.nan
     np.save(folder / "vectors.npy", vectors)
     assert "are damaged: their sums are others" in refused()
-    record = json.loads((folder / "teacher.json").read_text())
+    record = read_json(folder / "teacher.json")
     record["sums"]["vectors.npy"] = hash_file(folder / "vectors.npy")
-    (folder / "teacher.json").write_text(json.dumps(record))
+    write_json(folder / "teacher.json", record, summed=True)
     assert "has length nan, not 1" in refused()
 
 

@@ -92,6 +92,8 @@ def test_tied_embeddings_stay_one_tensor(models, tmp_path):
 def test_the_weights_are_those_of_sentence_transformers(models, tmp_path, method, name, parameters):
     from sentence_transformers import SentenceTransformer
 
+    if not hasattr(SentenceTransformer, "merge"):
+        pytest.skip("this version of sentence-transformers does not merge")
     merged(models, tmp_path / "m", method)
     theirs = SentenceTransformer.merge([str(path) for _, path in models], name, parameters=parameters)
     state = {

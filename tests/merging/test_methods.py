@@ -254,8 +254,8 @@ def test_the_share_that_fell_back_counts_tensors_and_parameters():
 
 
 def test_large_tensors_are_summed_in_pieces(monkeypatch):
+    from reasoning_embedding.checkpoints import tensors
     from reasoning_embedding.merging import distances as geometry
-    from reasoning_embedding.merging import tensors
 
     whole = tensor_record("x", [A, B], C)
     monkeypatch.setattr(geometry, "pieces", lambda parts: tensors.pieces(parts, elements=7))

@@ -64,8 +64,9 @@ def test_torch_counts_the_same() -> None:
         counted = counter.get_total_flops()
         forward.sum().backward()
     expected = training_flops(shape, sum(lengths), sum(n * n for n in lengths))
-    assert counted == expected / 3
-    assert counter.get_total_flops() == expected
+    # Older versions of transformers compute rotary angles as a product of matrices, which is counted, too.
+    assert counted == pytest.approx(expected / 3, rel=1e-3)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
     assert training_flops(shape, 51, 0, full=False) == training_flops(shape, 51, 0) * 4 / 6
 
 

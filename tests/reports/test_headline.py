@@ -15,7 +15,7 @@ from reasoning_embedding.reports.hrsa_tables import level_table, reference_level
 from reasoning_embedding.reports.names import model_title, pair_title, run_title
 from reasoning_embedding.reports.pages.experiment import build_experiment
 from reasoning_embedding.reports.reading import read_experiment
-from reasoning_embedding.reports.records import Experiment, ReferenceLevel, spread_out
+from reasoning_embedding.reports.records import Experiment, LevelValues, spread_out
 from reasoning_embedding.reports.svg import effect_chart, effect_text
 from tests.synthetic_experiment import write_experiment
 
@@ -120,7 +120,7 @@ def test_names_are_those_a_reader_knows(experiment: Experiment) -> None:
 
 
 def test_reference_levels_and_few_rows_are_said(experiment: Experiment) -> None:
-    level = ReferenceLevel("fresh", {"cka": 0.4, "cka_debiased": 0.2}, {})
+    level = LevelValues("fresh", {"cka": 0.4, "cka_debiased": 0.2}, {})
     pair = replace(
         experiment.pairs[3],
         levels={"random_initialisation": level},

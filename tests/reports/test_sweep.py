@@ -12,6 +12,7 @@ from scipy import stats
 
 from reasoning_embedding import config
 from reasoning_embedding.checkpoints.scores import write_best
+from reasoning_embedding.files import read_json, write_json
 from reasoning_embedding.reports import build, summary_table
 from reasoning_embedding.reports.pages.sweep import coordinates, point_table
 from reasoning_embedding.reports.reading import read_sweep
@@ -88,8 +89,8 @@ def test_seeds_stand_together_with_their_interval(folder: Path) -> None:
 
 
 def test_less_is_better_turns_the_order(folder: Path) -> None:
-    resolved = json.loads((folder / "config.resolved.json").read_text())
-    (folder / "config.resolved.json").write_text(json.dumps(resolved | {"goal": "min"}))
+    path = folder / "config.resolved.json"
+    write_json(path, read_json(path) | {"goal": "min"}, summed=True)
     record = read_sweep(folder)
     assert [value for _, value in record.measured] == sorted(VALUES.values())
 

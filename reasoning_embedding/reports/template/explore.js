@@ -195,10 +195,10 @@
     };
 
     const source = select(controls, "Pair or track", data.sources.map((from, index) => ({ value: index, text: from.name, group: from.group })), refill);
-    const metric = select(controls, "Metric", [{ value: "cka", text: "" }], refill);
+    const first = ["cka_unit", "cka_debiased", "cka"].find((name) => data.metrics[name]);
+    const metric = select(controls, "Metric", [{ value: first, text: "" }], refill);
     const layer = select(controls, "Layer", [], draw);
     const step = select(controls, "Step", [], draw);
-    metric.value = "cka";
     refill();
     return draw;
   }
