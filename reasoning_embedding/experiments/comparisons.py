@@ -147,7 +147,7 @@ class Series:
 
 
 def series_of(arguments: Sequence[str]) -> list[Series]:
-    """Sort run folders, each a series of its own, from models, which together are one.
+    """Sort folders of runs and of stages that kept steps, each a series of its own, from models, which together are one.
 
     Raises
     ------
@@ -157,8 +157,8 @@ def series_of(arguments: Sequence[str]) -> list[Series]:
     found: list[Series] = []
     models: list[str] = []
     for argument in arguments:
-        run = series_of_steps(argument)
-        if run is None or not run.checkpoints.is_dir():
+        run = series_of_steps(argument) or RunFolder(Path(argument))  # a stage is a model, and keeps steps
+        if not run.checkpoints.is_dir():
             models.append(argument)
             continue
         steps = {step: str(run.checkpoint(step)) for step in run.steps()}

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from typer.testing import Result
 
+from reasoning_embedding import api
 from reasoning_embedding.checkpoints import ExperimentFolder, RunFolder
 from reasoning_embedding.checkpoints.provenance import content_hash, read_provenance
 from reasoning_embedding.checkpoints.references import resolve
@@ -212,6 +215,36 @@ def test_grown_stages_are_recognised_and_changed_ones_are_not(grown) -> None:
     # The child's own section is unchanged; another parent makes it another model.
     assert is_current(longer, "sft", folders["sft"], folders["base"])
     assert not is_current(longer, "sft", folders["sft"], folders["rlvr"])
+
+
+def test_python_grows_and_tracks_what_the_command_does(tmp_path: Path, rembed: Callable[..., Result]) -> None:
+    base = BASE | {"steps": 4, "checkpoints": {"every": 2, "log_spaced": False}}
+    hrsa = {"probe": {"kind": "world"}, "against": "first", "max_rows": 64}
+    told = {"kind": "lineage", "output_dir": str(tmp_path), "tokenizer": {"kind": "world"}, "hrsa": hrsa}
+    tracks, weights = [], []
+    for name in ("python", "command"):
+        settings = {**told, "name": name, "stages": [base]}
+        if name == "python":
+            lines: list[str] = []
+            [folder] = api.grow(settings, report=lines.append).values()
+            said = "\n".join(lines)
+        else:
+            (tmp_path / "lineage.yaml").write_text(json.dumps(settings))
+            said = rembed("grow", tmp_path / "lineage.yaml").output
+            folder = tmp_path / name / "lineage" / "base"
+        assert f"base: {folder}" in said
+        [written] = [line.partition("track: ")[2] for line in said.splitlines() if "track: " in line]
+        assert Path(written) == folder / "hrsa" / "track.parquet"
+        [track] = read_trajectories(Path(written))
+        tracks.append((track.steps, track.series["cka"]))
+        weights.append((folder / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    assert tracks[0] == tracks[1]
+    assert tracks[0][0] == (0, 2, 4)
+    assert tracks[0][1][2] < tracks[0][1][0]
+    again = api.track(folder, settings=hrsa)
+    assert sorted(again["step"].unique()) == [0, 2, 4]
+    assert "base: already grown" in rembed("grow", tmp_path / "lineage.yaml").output
 
 
 def test_a_missed_gate_stops_the_lineage_and_is_not_grown_twice(tmp_path: Path) -> None:

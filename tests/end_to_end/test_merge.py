@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from reasoning_embedding import api
 from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.embedder import load_embedder
 from reasoning_embedding.checkpoints.run_records import read_settings
@@ -147,6 +148,9 @@ def test_a_path_is_merged_scored_analysed_and_shown_once(root, rembed):
         path.stat().st_mtime_ns == old for path, old in files.items() if "linear-0.5" not in path.parts
     )
     assert json.loads((folder / "merge.json").read_text()) == record
+    (folder / "report" / "index.html").unlink()
+    assert api.merge(config)["points"] == record["points"]
+    assert (folder / "report" / "index.html").read_text() == page
 
 
 def test_a_trajectory_becomes_a_soup_that_the_other_verbs_know(root, rembed):
