@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import (
         EmbeddingModel,
+        MinedRows,
+        PublishedModel,
         Rows,
         TrainedRun,
         analyze,
@@ -19,9 +21,13 @@ if TYPE_CHECKING:
         grow,
         load,
         merge,
+        mine,
+        publish,
+        sweep,
         track,
         train,
     )
+    from .sweeps.sweep import SweepError, SweepResult
     from .training.callbacks import CheckpointInfo, StepInfo, StopTraining
 
 __version__ = "0.1.0"
@@ -30,9 +36,13 @@ __version__ = "0.1.0"
 _LAZY = {
     "CheckpointInfo": "training.callbacks",
     "EmbeddingModel": "api",
+    "MinedRows": "api",
+    "PublishedModel": "api",
     "Rows": "api",
     "StepInfo": "training.callbacks",
     "StopTraining": "training.callbacks",
+    "SweepError": "sweeps.sweep",
+    "SweepResult": "sweeps.sweep",
     "TrainedRun": "api",
     "analyze": "api",
     "evaluate": "api",
@@ -40,6 +50,9 @@ _LAZY = {
     "grow": "api",
     "load": "api",
     "merge": "api",
+    "mine": "api",
+    "publish": "api",
+    "sweep": "api",
     "track": "api",
     "train": "api",
 }

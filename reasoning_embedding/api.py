@@ -15,12 +15,12 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import InputError
-from .isolation import quiet_libraries
+from .isolation import quiet_deepspeed, quiet_libraries
 from .progress import Report
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .backbones import Embedder
     from .checkpoints import RunFolder
     from .checkpoints.models import LibraryEmbedder
-    from .config import LoadedConfig, RunConfig
+    from .config import FilesSource, LoadedConfig, RunConfig
+    from .sweeps.sweep import SweepResult
     from .training.callbacks import OnCheckpoint, OnStep, StepInfo
 
 #: A YAML file, or what it would say.
@@ -41,6 +42,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Term = Callable[..., Any] | tuple[Callable[..., Any], float]
 
 _LOG = logging.getLogger("reasoning_embedding")
+quiet_deepspeed()  # before whichever function imports it first
 
 
 @dataclass(frozen=True)
@@ -525,13 +527,289 @@ def track(
     return pd.read_parquet(path)
 
 
+@dataclass(frozen=True)
+class MinedRows:
+    """A file of rows with mined negatives.
+
+    Attributes
+    ----------
+    path : Path
+        The rows; ``<path>.report.json`` beside it holds what stands here, and the settings.
+    rows, negatives, rows_without_negatives : int
+        How many there are.
+    mean_positive_score, mean_negative_score : float
+        By the model that mined.
+    """
+
+    path: Path
+    rows: int
+    negatives: int
+    rows_without_negatives: int
+    mean_positive_score: float
+    mean_negative_score: float
+
+
+def mine(
+    rows: Any,
+    output: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    corpus: str | os.PathLike[str] | None = None,
+    negatives: int = 7,
+    ranks: tuple[int, int] = (1, 100),
+    positive_share: float | None = 0.95,
+    margin: float | None = None,
+    max_score: float | None = None,
+    min_score: float | None = None,
+    sample: bool = False,
+    seed: int = 0,
+    faiss: str | None = None,
+    max_tokens: int | None = None,
+    query_template: str | None = None,
+    document_prompt: str = "",
+    report: Report | None = None,
+) -> MinedRows:
+    """Give every row hard negatives that a model ranks high, as ``rembed data mine`` does.
+
+    A call that was stopped goes on when it is made again.
+
+    Parameters
+    ----------
+    rows : str, path, list of mappings, datasets.Dataset, pandas.DataFrame, Rows or list of Rows
+        A file or folder of rows, the YAML file of a run, or rows in memory, which are written into ``.data`` beside
+        `output`.
+    output : str or path
+        ``.jsonl`` or ``.jsonl.gz``.
+    model : str or path
+        As for :func:`load`, or ``bm25``.
+    revision : str, optional
+        Of a Hub id.
+    corpus : str or path, optional
+        What is mined from, ``{"_id": id, "text": text}`` a line; absent: the documents of the rows.
+    negatives : int
+        Most negatives a row.
+    ranks : (int, int)
+        Window of ranks, both inside, positives left out.
+    positive_share : float or None
+        A negative scores at most this share of the lowest positive; None or 0: no such rule.
+    margin, max_score, min_score : float, optional
+        A negative scores at least `margin` less than the lowest positive, and between the bounds.
+    sample : bool
+        Take a sample of those that pass, drawn by `seed`, not the best.
+    seed : int
+        Of the sample.
+    faiss : str, optional
+        FAISS's description of an index; absent: exact search.
+    max_tokens : int, optional
+        Longer texts are cut; absent: at the model's own limit.
+    query_template : str, optional
+        Prompt of a query that has an instruction; holds ``{instruction}``.
+    document_prompt : str
+        Put before every document.
+    report : callable, optional
+        Takes lines; absent: they are logged.
+
+    Raises
+    ------
+    InputError
+        If rows, corpus, model or rules cannot be used, or `output` exists and this call did not make it.
+    SetupError
+        If a library is missing or the output cannot be written.
+
+    Examples
+    --------
+    >>> rows = [{"query": "what is red?", "pos": "a colour"}, {"query": "what barks?", "pos": "a dog"}]
+    >>> mine(rows, "mined.jsonl", "runs/faq@best", negatives=3).negatives  # doctest: +SKIP
+    6
+    """
+    from .files import require_output_file
+
+    target = Path(output)
+    require_output_file(target)
+    from .config import Data
+    from .data.given_rows import FOLDER
+    from .data.mining.hard_negatives import MiningRule
+    from .preparing.files import data_section
+    from .preparing.mining import mine_file
+    from .preparing.search import named_searcher
+
+    draw: Literal["top", "random"] = "random" if sample else "top"
+    first, last = ranks
+    rule = MiningRule(
+        negatives, first, last, positive_share or None, margin, max_score, min_score, draw, seed
+    )
+    searcher = named_searcher(
+        os.fspath(model),
+        revision=revision,
+        faiss=faiss,
+        max_tokens=max_tokens,
+        query_template=query_template,
+        document_prompt=document_prompt,
+    )
+    if isinstance(rows, str | os.PathLike):
+        data = data_section(Path(rows))
+    else:
+        data = Data(sources=_given_sources(rows, target.parent / FOLDER))
+    with quiet_libraries():
+        found = mine_file(
+            data,
+            target,
+            searcher,
+            rule,
+            corpus=None if corpus is None else Path(corpus),
+            report=report or _log,
+        )
+    counts = {each.name: found[each.name] for each in fields(MinedRows) if each.name != "path"}
+    return MinedRows(target, **counts)
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """What was exported and verified, and where it went.
+
+    Attributes
+    ----------
+    repo : str
+        ``ORG/NAME``.
+    folder : Path
+        Where it is exported: a folder a revision.
+    steps : tuple of str
+        Revisions beside ``main``.
+    url : str or None
+        Of the repository; None where nothing was uploaded.
+    """
+
+    repo: str
+    folder: Path
+    steps: tuple[str, ...]
+    url: str | None
+
+    @property
+    def main(self) -> Path:
+        """Folder of what who names no revision gets."""
+        from .publishing.release import MAIN
+
+        return self.folder / MAIN
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        from .publishing.card import CARD
+
+        return self.main / CARD
+
+    def files(self) -> dict[str, int]:
+        """Bytes of the files of ``main`` by the names they get on the Hub."""
+        from .publishing.release import files_in
+
+        return {name: file.stat().st_size for name, file in files_in(self.main).items()}
+
+
+def publish(
+    reference: str | os.PathLike[str],
+    repo: str,
+    *,
+    step: int | str | None = None,
+    allow_untrained: bool = False,
+    all_steps: bool = False,
+    tags: bool = False,
+    push: bool = False,
+    private: bool = False,
+    overwrite: bool = False,
+    token_env: str | None = None,
+    license: str | None = None,
+    languages: Sequence[str] = (),
+    base_model: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    report: Report | None = None,
+) -> PublishedModel:
+    """Export with a model card, verify in a fresh process, and upload what is verified, as ``rembed publish`` does.
+
+    Parameters
+    ----------
+    reference : str or path
+        A checkpoint, a run folder, ``RUN@STEP``, or ``OWNER/NAME@REVISION`` that was published from here.
+    repo : str
+        ``ORG/NAME``.
+    step : int or str, optional
+        Of a run: a number, ``best`` or ``last``. Absent: the best where the run chose one, else the last.
+    allow_untrained : bool
+        Take step 0 where it is the best one.
+    all_steps : bool
+        Give every checkpoint a revision ``step-NNNNNN`` of its own.
+    tags : bool
+        Steps become tags, which never move, rather than branches.
+    push : bool
+        Upload; absent: only export and verify.
+    private : bool
+        A new repository is private.
+    overwrite : bool
+        Replace what the repository holds from elsewhere.
+    token_env : str, optional
+        Variable with the token; absent: ``HF_TOKEN``, or what ``hf auth login`` keeps.
+    license, languages, base_model
+        What only the author knows: licence as the Hub spells it, codes of languages, Hub id of a backbone that was
+        loaded from a folder.
+    output : str or path, optional
+        Export folder; absent: ``RUN/publish/ORG/NAME``.
+    report : callable, optional
+        Takes lines; absent: they are logged.
+
+    Raises
+    ------
+    InputError
+        If there is no such checkpoint, it fails the verification, or the repository holds something else.
+    SetupError
+        If the Hub cannot be reached, fails, or does not accept the token.
+
+    Examples
+    --------
+    >>> publish("runs/faq", "me/faq", license="apache-2.0").card  # doctest: +SKIP
+    PosixPath('runs/faq/publish/me/faq/main/README.md')
+    """
+    from .config.references import is_hub_id, parse
+    from .files import require_folder
+    from .publishing.export import export
+    from .publishing.facts import About
+    from .publishing.release import FOLDER, ReleaseRecord, choose_checkpoint, plan_release
+    from .publishing.verify import verify
+
+    say, name = report or _log, os.fspath(reference)
+    about = About(license, tuple(languages), base_model)
+    folder, chosen = choose_checkpoint(
+        name, None if step is None else str(step), allow_untrained=allow_untrained
+    )
+    target = None if output is None else Path(output)
+    if target is None and is_hub_id(parse(name).name) and not Path(name).exists():
+        target = Path(FOLDER) / repo  # beside nothing: a download lies in a cache
+    release = plan_release(folder, repo, step=chosen, all_steps=all_steps, tags=tags, output=target)
+    require_folder(release.folder)
+    hub = None
+    if push:  # before the work: a token that is no good costs no minutes
+        from .publishing.hub import Hub, find_token
+
+        hub = Hub(repo, find_token(token_env), report=say)
+        hub.check_access()
+    with quiet_libraries():
+        export(release, about, say)
+        record = ReleaseRecord(release.folder)
+        verify(release, record, say)
+        if hub is not None:
+            from .publishing.push import push as upload
+
+            upload(release, hub, record, private=private, overwrite=overwrite, report=say)
+    url = None if hub is None else f"{hub.endpoint}/{repo}"
+    return PublishedModel(repo, release.folder, tuple(item.name for item in release.steps), url)
+
+
 def grow(config: Config, *, overrides: Sequence[str] = (), report: Report | None = None) -> dict[str, Path]:
     """Grow the stages of a lineage that are not there yet, as ``rembed grow`` does; return their folders by name.
 
     Parameters
     ----------
     config : str, path or mapping
-        Of kind lineage.
+        Of kind lineage, or of kind experiment with a lineage. Its stages are tracked where it has an ``hrsa`` section.
     overrides, report
         As for :func:`train`.
 
@@ -540,14 +818,34 @@ def grow(config: Config, *, overrides: Sequence[str] = (), report: Report | None
     ReasoningEmbeddingError
         For a config that cannot be used, or a stage that misses its quality gate or learns nothing.
     """
-    from .config import LineageConfig
+    from .config import ExperimentConfig, LineageConfig
 
-    settings = _read(config, overrides, LineageConfig, kind="lineage").config
+    settings = _read(config, overrides, (LineageConfig, ExperimentConfig), kind="lineage").config
+    if isinstance(settings, ExperimentConfig):
+        if settings.lineage is None:
+            where = "config" if isinstance(config, Mapping) else os.fspath(config)
+            raise InputError(
+                "this experiment grows no lineage", where=where, todo="give it a lineage section"
+            )
+        place = {"kind": "lineage", "name": settings.name, "output_dir": settings.output_dir}
+        settings = LineageConfig.model_validate(settings.lineage.model_dump() | place)
     from .distributed import explain_lost_ranks, joined_world
+    from .experiments.comparisons import series_of, track_series
     from .lineages import grow as grow_stages
 
-    with quiet_libraries(), joined_world(timeout_minutes=120) as world, explain_lost_ranks(world):
-        return grow_stages(settings, report or _log, world)
+    with quiet_libraries(), joined_world(timeout_minutes=120) as world:
+        say = (report or _log) if world.is_main else lambda line: None
+        with explain_lost_ranks(world):
+            folders = grow_stages(settings, say, world)
+        for name, folder in folders.items():
+            say(f"{name}: {folder}")
+        if settings.hrsa is not None:
+            kept = [
+                str(folders[stage.name]) for stage in settings.stages if getattr(stage, "checkpoints", None)
+            ]
+            for series in series_of(kept):
+                say(f"track: {track_series(series, settings.hrsa, say, world=world)}")
+    return folders
 
 
 def merge(config: Config, *, overrides: Sequence[str] = (), report: Report | None = None) -> dict[str, Any]:
@@ -572,9 +870,12 @@ def merge(config: Config, *, overrides: Sequence[str] = (), report: Report | Non
     loaded = _read(config, overrides, MergeConfig, kind="merge")
     from .experiments.merges import run_merge
     from .experiments.scoring import tasks_failed
+    from .reports.pages.merge import build_merge
 
     with quiet_libraries():
         record = run_merge(loaded.config, text=loaded.text, report=report or _log)
+    page = build_merge(Path(loaded.config.output_dir) / loaded.config.name)
+    (report or _log)(f"report: {page.resolve()}")
     if record["failed"]:
         raise tasks_failed(record["failed"])
     return record
@@ -605,6 +906,78 @@ def experiment(config: Config, *, overrides: Sequence[str] = (), report: Report 
     return build(folder, report or _log)
 
 
+def sweep(
+    config: Config,
+    *,
+    overrides: Sequence[str] = (),
+    jobs: int | None = None,
+    shard: str | None = None,
+    retry: bool = False,
+    start: bool = True,
+    report: Report | None = None,
+) -> SweepResult:
+    """Train the runs of a sweep that are not finished, then make its page, as ``rembed sweep`` does.
+
+    Parameters
+    ----------
+    config : str, path or mapping
+        Of kind sweep.
+    overrides, report
+        As for :func:`train`.
+    jobs : int, optional
+        Runs side by side; absent: the sweep's own.
+    shard : str, optional
+        ``"2/4"``: only every fourth run, from the second; then no page is made.
+    retry : bool
+        Start failed runs again.
+    start : bool
+        False: only say how far the runs are.
+
+    Returns
+    -------
+    SweepResult
+        How far each run is, and what it measured.
+
+    Raises
+    ------
+    InputError
+        If the config cannot be used, or another process runs the sweep.
+    SweepError
+        If runs failed or are not finished; its ``result`` says which, and the page is made.
+
+    Examples
+    --------
+    >>> found = sweep("sweep.yaml")  # doctest: +SKIP
+    >>> {outcome.run.name: outcome.value for outcome in found.outcomes}  # doctest: +SKIP
+    """
+    from .config import SweepConfig, sweep_runs
+
+    loaded = _read(config, overrides, SweepConfig, kind="sweep")
+    from .checkpoints import SweepFolder
+    from .sweeps.ledger import SweepLedger
+    from .sweeps.sweep import ALL_RUNS, SweepError, SweepResult, parse_shard, run_sweep
+
+    asked, runs, say = loaded.config, sweep_runs(loaded), report or _log
+    part = parse_shard(shard) if shard is not None else ALL_RUNS
+    ledger, failure, page = SweepLedger(SweepFolder.of(asked).path), None, None
+    if start:
+        say(f"sweep {asked.name}: {len(runs)} runs")
+        try:
+            run_sweep(asked, runs, text=loaded.text, jobs=jobs, shard=part, retry=retry, report=say)
+        except SweepError as error:
+            failure = error  # the page shows what the others measured
+    outcomes = tuple(ledger.outcome(asked, run) for run in part.of(runs))
+    if start and part == ALL_RUNS:
+        from .reports import build
+
+        page = build(ledger.folder.path, say)
+    found = SweepResult(ledger.folder.path, outcomes, page)
+    if failure is not None:
+        failure.result = found
+        raise failure
+    return found
+
+
 # ------------------------------------------------------------------ what the functions share
 
 
@@ -625,17 +998,25 @@ def _with_rows(settings: RunConfig, rows: Any) -> RunConfig:
     """Put rows of this program in the place of a run's sources."""
     if rows is None:
         return settings
+    from .data.given_rows import FOLDER
+
+    sources = _given_sources(rows, Path(settings.output_dir) / FOLDER)
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"sources": sources})})
+
+
+def _given_sources(rows: Any, folder: Path) -> list[FilesSource]:
+    """Write rows of this program below a folder; return the sources that read them."""
     from .config import FilesSource, section_from_mapping
-    from .data.given_rows import FOLDER, write_given_rows
+    from .data.given_rows import write_given_rows
 
     one = isinstance(rows, Rows)
     several = not one and isinstance(rows, list | tuple) and bool(rows) and isinstance(rows[0], Rows)
     sources = []
     for number, part in enumerate(rows if several else [rows if one else Rows(rows)]):
-        file = write_given_rows(part.rows, Path(settings.output_dir) / FOLDER, name=part.name)
+        file = write_given_rows(part.rows, folder, name=part.name)
         content = {**part.settings, "kind": "files", "path": str(file)}
         sources.append(section_from_mapping(FilesSource, content, where=f"rows[{number}].settings"))
-    return settings.model_copy(update={"data": settings.data.model_copy(update={"sources": sources})})
+    return sources
 
 
 def _given_terms(terms: Sequence[Term]) -> dict[str, Callable[..., Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import warnings
@@ -73,25 +74,34 @@ def parallel_tokenizers() -> Generator[None]:
         os.environ["TOKENIZERS_PARALLELISM"] = SERIAL
 
 
+def quiet_deepspeed() -> None:
+    """Keep DeepSpeed, which transformers imports where it is installed, from writing about the machine to stdout."""
+    logging.getLogger("DeepSpeed").addFilter(_serious)
+
+
+def _serious(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 @contextlib.contextmanager
 def quiet_libraries() -> Generator[None]:
     """Keep bars of datasets and transformers, and notes on loaded weights, off the screen; we tell progress in lines."""
     import datasets
-    from transformers.utils import logging
+    from transformers.utils import logging as notes
 
-    bars = datasets.is_progress_bar_enabled(), logging.is_progress_bar_enabled()
-    level = logging.get_verbosity()
+    bars = datasets.is_progress_bar_enabled(), notes.is_progress_bar_enabled()
+    level = notes.get_verbosity()
     datasets.disable_progress_bars()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    notes.disable_progress_bar()
+    notes.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             # trl still uses names of arguments that transformers has replaced.
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             yield
     finally:
-        logging.set_verbosity(level)
+        notes.set_verbosity(level)
         if bars[0]:
             datasets.enable_progress_bars()
         if bars[1]:
-            logging.enable_progress_bar()
+            notes.enable_progress_bar()

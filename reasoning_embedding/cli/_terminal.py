@@ -95,12 +95,8 @@ def difference_lines(found: Sequence[tuple[str, Any, Any]]) -> list[str]:
 
 def silence_libraries() -> None:
     """Keep the progress bars and advice of libraries out of a verb's own output."""
-    import logging
-    import os
+    from reasoning_embedding.isolation import quiet_deepspeed, serial_tokenizers
 
-    from reasoning_embedding.isolation import serial_tokenizers
-
-    # Imported by transformers where it is installed, it writes warnings about the machine to stdout.
-    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    quiet_deepspeed()
     serial_tokenizers()
     os.environ.setdefault("TQDM_DISABLE", "1")

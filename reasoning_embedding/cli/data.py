@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,9 +13,6 @@ from reasoning_embedding.files import require_folder, require_output_file
 
 from ._app import Overrides, add, make_app
 from ._terminal import next_command, silence_libraries, speaker
-
-if TYPE_CHECKING:
-    from reasoning_embedding.preparing.search import Searcher
 
 app = make_app(
     "Training data: mine hard negatives, score by a teacher, filter, describe a data set, prepare a cache."
@@ -88,25 +85,38 @@ def mine(
         If a library is missing or the output cannot be written.
     """
     require_output_file(output)
-    silence_libraries()
-    from reasoning_embedding.data.mining.hard_negatives import MiningRule
-    from reasoning_embedding.preparing.files import data_section
-    from reasoning_embedding.preparing.mining import mine_file
-
-    first, last = _window(ranks)
-    draw: Literal["top", "random"] = "random" if sample else "top"
-    share = positive_share or None
-    rule = MiningRule(negatives, first, last, share, margin, max_score, min_score, draw, seed)
-    searcher = _searcher(model, revision, faiss, max_tokens, query_template, document_prompt)
-    if searcher is None:
+    window = _window(ranks)
+    if model is None:
         raise InputError(
             "no model is named", where="--model", todo="name a checkpoint, a SentenceTransformer or bm25"
         )
-    found = mine_file(data_section(rows), output, searcher, rule, corpus=corpus, report=speaker())
+    silence_libraries()
+    from reasoning_embedding import api
+
+    found = api.mine(
+        rows,
+        output,
+        model,
+        revision=revision,
+        corpus=corpus,
+        negatives=negatives,
+        ranks=window,
+        positive_share=positive_share,
+        margin=margin,
+        max_score=max_score,
+        min_score=min_score,
+        sample=sample,
+        seed=seed,
+        faiss=faiss,
+        max_tokens=max_tokens,
+        query_template=query_template,
+        document_prompt=document_prompt,
+        report=speaker(),
+    )
     typer.echo(
-        f"{found['rows']:,} rows, {found['negatives'] / found['rows']:.2f} negatives a row, "
-        f"{found['rows_without_negatives']:,} rows without; mean score of positives "
-        f"{found['mean_positive_score']:.4f}, of negatives {found['mean_negative_score']:.4f}"
+        f"{found.rows:,} rows, {found.negatives / found.rows:.2f} negatives a row, "
+        f"{found.rows_without_negatives:,} rows without; mean score of positives "
+        f"{found.mean_positive_score:.4f}, of negatives {found.mean_negative_score:.4f}"
     )
     typer.echo(f"rows: {output}")
     next_command("data mine", rows=output)
@@ -212,12 +222,22 @@ def filter_(
     silence_libraries()
     from reasoning_embedding.preparing.files import data_section
     from reasoning_embedding.preparing.filtering import FilterRule, filter_file
+    from reasoning_embedding.preparing.search import named_searcher
 
     repeats: Literal["exact", "near"] | None = "near" if near_duplicates else "exact" if duplicates else None
     rule = FilterRule(
         min_length, max_length, tokenizer, repeats, tuple(decontaminate or ()), margin, consistency
     )
-    searcher = _searcher(model, revision, faiss, max_tokens, query_template, document_prompt)
+    searcher = None
+    if model is not None:
+        searcher = named_searcher(
+            model,
+            revision=revision,
+            faiss=faiss,
+            max_tokens=max_tokens,
+            query_template=query_template,
+            document_prompt=document_prompt,
+        )
     found = filter_file(data_section(rows), output, rule, searcher=searcher, corpus=corpus, report=speaker())
     typer.echo(f"{found['kept']:,} of {found['rows']:,} rows kept: {output}")
     next_command("data filter", rows=output)
@@ -253,9 +273,18 @@ def stats(
     from reasoning_embedding.files import atomic_write, write_json
     from reasoning_embedding.preparing.describing import describe_data
     from reasoning_embedding.preparing.files import data_section
+    from reasoning_embedding.preparing.search import named_searcher
     from reasoning_embedding.reports.pages.data import data_page
 
-    searcher = _searcher(model, revision, None, max_tokens, query_template, document_prompt)
+    searcher = None
+    if model is not None:
+        searcher = named_searcher(
+            model,
+            revision=revision,
+            max_tokens=max_tokens,
+            query_template=query_template,
+            document_prompt=document_prompt,
+        )
     found = describe_data(data_section(rows), tokenizer=tokenizer, searcher=searcher, report=speaker())
     for line in _statistics_lines(found):
         typer.echo(line)
@@ -302,22 +331,6 @@ def prepare(
     store = table_tokens(table, tokenizer, settings.data, progress, document_prompts=documents)
     report(f"{len(store.values):,} tokens, {store.lengths.mean():.0f} a text: {settings.data.cache_dir}")
     next_command("data prepare", config=config)
-
-
-def _searcher(
-    model: str | None,
-    revision: str | None,
-    faiss: str | None,
-    max_tokens: int | None,
-    query_template: str | None,
-    document_prompt: str,
-) -> Searcher | None:
-    if model is None:
-        return None
-    from reasoning_embedding.preparing.search import Searcher
-
-    given: dict[str, Any] = {} if query_template is None else {"query_template": query_template}
-    return Searcher(model, revision, faiss, max_tokens, document_prompt=document_prompt, **given)
 
 
 def _statistics_lines(found: dict[str, Any]) -> Iterator[str]:

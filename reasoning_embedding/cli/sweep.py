@@ -48,67 +48,66 @@ def command(
     ReasoningEmbeddingError
         When the config cannot be used, another process runs the sweep, or runs failed.
     """
-    from reasoning_embedding.config import SweepConfig, load_config, sweep_runs
-
     from ._terminal import silence_libraries, speaker
 
     if listed and dry_run:
         raise InputError("--list and --dry-run are two answers", todo="give one")
     if strict and not listed:
         raise InputError("--strict belongs to --list", todo="add --list, or leave it out")
-    loaded = load_config(config, overrides or (), expect=SweepConfig)
-    sweep, runs = loaded.config, sweep_runs(loaded)
     silence_libraries()
-    from reasoning_embedding.checkpoints import SweepFolder
-    from reasoning_embedding.sweeps.ledger import SweepLedger
-    from reasoning_embedding.sweeps.sweep import (
-        ALL_RUNS,
-        SweepError,
-        hold_sweep,
-        launch_line,
-        parse_shard,
-        run_sweep,
-        runs_to_start,
-    )
+    from reasoning_embedding import api
+    from reasoning_embedding.sweeps.sweep import SweepError
 
-    part = parse_shard(shard) if shard is not None else ALL_RUNS
-    ledger = SweepLedger(SweepFolder.of(sweep).path)
     if listed:
-        outcomes = [ledger.outcome(sweep, run) for run in part.of(runs)]
+        outcomes = api.sweep(config, overrides=overrides or (), shard=shard, start=False).outcomes
         typer.echo(_table(outcomes))
         if strict and any(outcome.state != "finished" for outcome in outcomes):
             raise typer.Exit(1)
     elif dry_run:
-        with hold_sweep(ledger.folder, part):
-            ledger.write(sweep, runs, loaded.text)
-            todo = runs_to_start(
-                ledger, part.of(runs), retry=retry, report=lambda line: typer.echo(line, err=True)
-            )
-        for run in todo:
-            typer.echo(launch_line(sweep.launch, ledger.folder.config_file(run.name)))
+        _print_lines(config, overrides, shard, retry=retry)
     else:
-        say = speaker()
-        say(f"sweep {sweep.name}: {len(runs)} runs")
-        failure = None
+        say, failure = speaker(), None
         try:
-            run_sweep(sweep, runs, text=loaded.text, jobs=jobs, shard=part, retry=retry, report=say)
-        except SweepError as error:
-            failure = error  # the page shows what the others measured
-        outcomes = [ledger.outcome(sweep, run) for run in part.of(runs)]
-        typer.echo(_table(outcomes))
-        if left := sum(outcome.state == "submitted" for outcome in outcomes):
-            typer.echo(
-                f"{left} of {len(outcomes)} runs are with the queue: rembed sweep {config} --list --strict asks again"
+            found = api.sweep(
+                config, overrides=overrides or (), jobs=jobs, shard=shard, retry=retry, report=say
             )
-        if part == ALL_RUNS:
-            from reasoning_embedding.reports import build
-
-            typer.echo(f"report: {build(ledger.folder.path, say).resolve()}")
+        except SweepError as error:
+            if error.result is None:
+                raise
+            found, failure = error.result, error  # the page shows what the others measured
+        typer.echo(_table(found.outcomes))
+        if left := sum(outcome.state == "submitted" for outcome in found.outcomes):
+            typer.echo(
+                f"{left} of {len(found.outcomes)} runs are with the queue: "
+                f"rembed sweep {config} --list --strict asks again"
+            )
+        if found.page is not None:
+            typer.echo(f"report: {found.page.resolve()}")
         else:
-            typer.echo(f"when all parts are done: rembed report {ledger.folder.path}")
+            typer.echo(f"when all parts are done: rembed report {found.folder}")
         if failure is not None:
             raise failure
-        next_command("sweep", folder=ledger.folder.path)
+        next_command("sweep", folder=found.folder)
+
+
+def _print_lines(config: Path, overrides: Sequence[str] | None, shard: str | None, *, retry: bool) -> None:
+    """Print the line that launches each unfinished run; their configurations are written."""
+    from reasoning_embedding.checkpoints import SweepFolder
+    from reasoning_embedding.config import SweepConfig, load_config, sweep_runs
+    from reasoning_embedding.sweeps.ledger import SweepLedger
+    from reasoning_embedding.sweeps.sweep import ALL_RUNS, hold_sweep, launch_line, parse_shard, runs_to_start
+
+    loaded = load_config(config, overrides or (), expect=SweepConfig)
+    sweep, runs = loaded.config, sweep_runs(loaded)
+    part = parse_shard(shard) if shard is not None else ALL_RUNS
+    ledger = SweepLedger(SweepFolder.of(sweep).path)
+    with hold_sweep(ledger.folder, part):
+        ledger.write(sweep, runs, loaded.text)
+        todo = runs_to_start(
+            ledger, part.of(runs), retry=retry, report=lambda line: typer.echo(line, err=True)
+        )
+    for run in todo:
+        typer.echo(launch_line(sweep.launch, ledger.folder.config_file(run.name)))
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:

@@ -66,6 +66,26 @@ class Searcher:
         return {**vars(self), "content": found.content if found and known else None}
 
 
+def named_searcher(
+    model: str,
+    *,
+    revision: str | None = None,
+    faiss: str | None = None,
+    max_tokens: int | None = None,
+    query_template: str | None = None,
+    document_prompt: str = "",
+) -> Searcher:
+    """Return who scores documents; a template that is None is the usual one.
+
+    Raises
+    ------
+    InputError
+        As for :class:`Searcher`.
+    """
+    found = Searcher(model, revision, faiss, max_tokens, document_prompt=document_prompt)
+    return found if query_template is None else replace(found, query_template=query_template)
+
+
 def open_search(
     searcher: Searcher,
     queries: Sequence[tuple[str, str]],

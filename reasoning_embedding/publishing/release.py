@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_embedding.checkpoints import RunFolder, read_provenance, step_name
+from reasoning_embedding.checkpoints.references import pick_step, resolve, series_of_steps
+from reasoning_embedding.config.references import parse
 from reasoning_embedding.errors import InputError
 from reasoning_embedding.files import read_json, write_json
 
@@ -70,6 +72,53 @@ class Release:
     def exported(self, revision: Revision) -> Path:
         """Folder of a revision's files."""
         return self.folder / revision.name
+
+
+def choose_checkpoint(
+    reference: str, step: str | None = None, *, allow_untrained: bool = False
+) -> tuple[Path, int | None]:
+    """Return a run's folder and the step that becomes main, or a lone checkpoint's folder and None.
+
+    Step 0 is published where it is asked for by its number, or where an untrained model is allowed.
+
+    Parameters
+    ----------
+    reference : str
+        A checkpoint, a run folder, ``RUN@STEP``, or ``OWNER/NAME@REVISION`` of the Hub.
+    step : str, optional
+        Of a run: ``best``, ``last`` or a number. Absent: the best where the run chose one, else the last.
+    allow_untrained : bool
+        Take step 0 where it is the best one, or the last.
+
+    Raises
+    ------
+    InputError
+        If there is no such checkpoint, a step is named of what is one, or it is an untrained one.
+    """
+
+    def trained(number: int | None, chosen: str) -> int | None:
+        if number == 0 and not allow_untrained:
+            raise InputError(
+                f"the {chosen} step of this run is 0, the model before training",
+                where=reference,
+                todo="look at its scores (rembed runs show), train longer, name a later --step, "
+                "or give --allow-untrained",
+            )
+        return number
+
+    run = series_of_steps(reference)
+    if run is not None:
+        chosen = step or ("best" if run.best.exists() else "last")
+        number = pick_step(run, chosen, f"{reference}@{chosen}")
+        return run.path, number if chosen in ("0", "first") else trained(number, chosen)
+    model = resolve(reference)
+    if step is not None:
+        what = "this is one step" if model.run else "this is one checkpoint, not a run"
+        raise InputError(what, where=reference, todo="leave --step out")
+    if model.run is None:
+        return model.files, None
+    at = parse(reference).at
+    return model.run.path, trained(model.step, at) if at in ("best", "last") else model.step
 
 
 def plan_release(

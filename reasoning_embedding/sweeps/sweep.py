@@ -19,12 +19,39 @@ from reasoning_embedding.experiments.processes import PATIENCE, EndedProcess, Pr
 from reasoning_embedding.files import require_folder
 from reasoning_embedding.progress import Report
 
-from .ledger import SweepLedger
+from .ledger import Outcome, SweepLedger
 from .slurm import submit_runs
 
 
+@dataclass(frozen=True)
+class SweepResult:
+    """How far the runs of a sweep are.
+
+    Attributes
+    ----------
+    folder : Path
+        The sweep's folder.
+    outcomes : tuple of Outcome
+        A run each, in order: what varies, how far it is, what it measured.
+    page : Path or None
+        What compares them; None where it was not made: only a part was run, or nothing was started.
+    """
+
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+    page: Path | None = None
+
+
 class SweepError(ReasoningEmbeddingError):
-    """Runs of a sweep failed or are not finished; the others are. Exit code 1."""
+    """Runs of a sweep failed or are not finished; the others are. Exit code 1.
+
+    Attributes
+    ----------
+    result : SweepResult or None
+        How far all runs are, where that was asked.
+    """
+
+    result: SweepResult | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ class StoppedError(TrainingError):
     def __init__(self, step: int, signal_number: int) -> None:
         name = signal.Signals(signal_number).name
         super().__init__(
-            f"stopped by {name} after step {step}; its state is saved", todo="go on with --resume"
+            f"stopped by {name} after step {step}; its state is saved",
+            todo="go on with --resume, or resume=True in Python",
         )
         self.exit_code = 128 + signal_number
 
