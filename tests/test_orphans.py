@@ -121,6 +121,7 @@ def test_where_no_process_can_be_waited_for_it_is_looked_at(
     started = orphans._started(child.pid)
     child.wait()
     orphans._wait_for_end(child.pid, started or "1")
+    assert not orphans._started(child.pid)
 
 
 def test_a_rank_of_torchrun_ends_with_its_agent(tmp_path: Path) -> None:

@@ -120,25 +120,21 @@ def command(
 def _analyze_weights(a: str, b: str, sibling: str | None, path: Path, device: DeviceName) -> None:
     """Compare the weights of two models and write what was found."""
     from reasoning_embedding.checkpoints.references import resolve
-    from reasoning_embedding.checkpoints.tensors import TensorFolder
     from reasoning_embedding.distributed.world import chosen_device
+    from reasoning_embedding.experiments.comparisons import open_weights
     from reasoning_embedding.files import write_json
-    from reasoning_embedding.hrsa.weights import ModelWeights, weights_record
+    from reasoning_embedding.hrsa.weights import weights_record
     from reasoning_embedding.reports.weights_text import weight_lines
 
     from ._terminal import speaker
 
-    before, after, twin = (
-        None if reference is None else ModelWeights(TensorFolder(resolve(reference).files))
-        for reference in (a, b, sibling)
-    )
-    assert before is not None
-    assert after is not None
+    before, after = (open_weights(resolve(reference)) for reference in (a, b))
+    twin = None if sibling is None else open_weights(resolve(sibling))
     found = weights_record(before, after, speaker(), sibling=twin, device=chosen_device(device))
     result = {"a": a, "b": b, **found}
     if sibling is not None:
         result["sibling"] = {"reference": sibling, **found["sibling"]}
-    write_json(path, result)
+    write_json(path, result, summed=True)
     for line in weight_lines(result):
         typer.echo(line)
     typer.echo(f"result: {path}")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reasoning_embedding.distributed import World
     from reasoning_embedding.hrsa.instrument import Checkpoint, Instrument
     from reasoning_embedding.hrsa.trajectory import Against
+    from reasoning_embedding.hrsa.weights import ModelWeights
 
 
 def analyze_pairs(analysis: config.Analysis, folder: ExperimentFolder, report: Report) -> None:
@@ -337,11 +338,7 @@ def track_weights(
     InputError
         If a model cannot be read, or two have tensors of other shapes.
     """
-    from reasoning_embedding.checkpoints.tensors import TensorFolder
-    from reasoning_embedding.hrsa.weights import ModelWeights, weight_steps
-
-    def opened(model: ResolvedModel) -> ModelWeights:
-        return ModelWeights(TensorFolder(model.files))
+    from reasoning_embedding.hrsa.weights import weight_steps
 
     models = {step: resolve(reference) for step, reference in series.models.items()}
     start = models[min(models)] if against in (None, "first") else resolve(str(against))
@@ -350,8 +347,8 @@ def track_weights(
     before = read_json(path, default={}, todo="delete the file; it is measured again")
     same = before.get("content") is not None and before["content"] == record["content"]
     steps = weight_steps(
-        {step: (model.content, partial(opened, model)) for step, model in models.items()},
-        opened(start),
+        {step: (model.content, partial(open_weights, model)) for step, model in models.items()},
+        open_weights(start),
         before.get("steps", []) if same else [],
         report,
         device=device,
@@ -359,8 +356,16 @@ def track_weights(
     record["steps"] = []
     for step in steps:
         record["steps"].append(step)
-        write_json(path, record)  # what is measured stays, whatever happens to the rest
+        write_json(path, record, summed=True)  # what is measured stays, whatever happens to the rest
     return path
+
+
+def open_weights(model: ResolvedModel) -> ModelWeights:
+    """Return a model's tensors, which are read as they are asked for."""
+    from reasoning_embedding.checkpoints.tensors import TensorFolder
+    from reasoning_embedding.hrsa.weights import ModelWeights
+
+    return ModelWeights(TensorFolder(model.files))
 
 
 def checkpoint(model: ResolvedModel, name: str | None = None) -> Checkpoint:

@@ -109,7 +109,6 @@ def compare_weights(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    only: Iterable[str] | None = None,
 ) -> list[TensorChange]:
     """Measure how each tensor of `b` differs from that of `a`.
 
@@ -123,16 +122,13 @@ def compare_weights(
         Of the random updates.
     device : str or torch.device
         Where decompositions are made, in float64 wherever it has it.
-    only : iterable of str, optional
-        Names; absent: every tensor that both have.
 
     Raises
     ------
     InputError
         If a tensor has two shapes, or the models share none.
     """
-    shared = _require_same_shapes(a, b)
-    names = shared if only is None else [name for name in shared if name in set(only)]
+    names = _require_same_shapes(a, b)
     count = Countdown(report, "tensors")
     found = []
     for done, name in enumerate(names, start=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,9 +122,21 @@ def _distillation(settings: config.Distillation, inputs: TermInputs, scale: floa
     """Mean over queries (kl) or over hard negatives (margin_mse)."""
     queries, candidates = len(inputs.batch.query), len(inputs.batch.document)
     count = queries if settings.method == "kl" else max(candidates - queries, 1)
+    return _mean_over_rows(distillation, settings, inputs, scale, count)
+
+
+def _teacher_vectors(settings: config.VectorDistillation, inputs: TermInputs, scale: float) -> Tensor:
+    """Mean over queries."""
+    return _mean_over_rows(vector_distillation, settings, inputs, scale, len(inputs.batch.query))
+
+
+def _mean_over_rows(
+    compute: Callable[..., Tensor], settings: Any, inputs: TermInputs, scale: float, count: int
+) -> Tensor:
+    """Sum a term over this rank's rows, a tile at a time, and divide by what there is of it in the whole batch."""
     total = torch.zeros((), dtype=torch.float64, device=inputs.embeddings.device)
     for rows in inputs.rows.split(inputs.tile_rows):
-        total += distillation(
+        total += compute(
             inputs.embeddings,
             inputs.batch,
             rows,
@@ -133,23 +146,6 @@ def _distillation(settings: config.Distillation, inputs: TermInputs, scale: floa
             scale=scale / count,
         )
     return total / count
-
-
-def _teacher_vectors(settings: config.VectorDistillation, inputs: TermInputs, scale: float) -> Tensor:
-    """Mean over queries."""
-    queries = len(inputs.batch.query)
-    total = torch.zeros((), dtype=torch.float64, device=inputs.embeddings.device)
-    for rows in inputs.rows.split(inputs.tile_rows):
-        total += vector_distillation(
-            inputs.embeddings,
-            inputs.batch,
-            rows,
-            settings,
-            temperature=inputs.temperature,
-            gradient=inputs.gradient,
-            scale=scale / queries,
-        )
-    return total / queries
 
 
 def _uniformity(settings: config.Uniformity, inputs: TermInputs, scale: float) -> Tensor:

@@ -15,7 +15,7 @@ from reasoning_embedding.checkpoints import RunFolder
 from reasoning_embedding.checkpoints.tensors import TensorFolder
 from reasoning_embedding.cli.main import app
 from reasoning_embedding.errors import InputError
-from reasoning_embedding.files import write_json
+from reasoning_embedding.files import read_json, write_json
 from reasoning_embedding.hrsa.weights import (
     MATRIX_MEASURES,
     ModelWeights,
@@ -207,12 +207,12 @@ def test_a_run_is_followed_and_what_was_measured_is_kept(
         (folder / "config.json").write_text("{}")
     done = CliRunner().invoke(app, ["track", "trained", "--weights"])
     assert done.exit_code == 0, done.output
-    record = json.loads(run.weight_track.read_text())
+    record = read_json(run.weight_track)
     assert [step["step"] for step in record["steps"]] == [0, 2, 4]
     moved = [step["all"]["relative_change"] for step in record["steps"]]
     assert moved == [0.0, pytest.approx(0.05, rel=0.1), pytest.approx(2 * moved[1])]
     record["steps"][1]["all"]["changed"] = 0.125  # shows whether it is measured again
-    write_json(run.weight_track, record)
+    write_json(run.weight_track, record, summed=True)
     assert CliRunner().invoke(app, ["track", "trained", "--weights"]).exit_code == 0
     assert json.loads(run.weight_track.read_text())["steps"][1]["all"]["changed"] == 0.125
     assert (
